@@ -1,0 +1,33 @@
+# Everything runs in .venv, which is made on first use. Needs Python >= 3.10 and make, nothing else.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: test lint demo demo-s3 scrapy-suite clean
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+demo: $(STAMP)
+	$(BIN)/python sample_project/demo.py
+
+demo-s3: $(STAMP)
+	$(BIN)/python sample_project/demo.py --s3
+
+# Scrapy's own feed-export tests, with CheckpointFeedExporter in FeedExporter's place.
+scrapy-suite: $(STAMP)
+	$(BIN)/python tests/scrapy_suite.py
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $(STAMP)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
