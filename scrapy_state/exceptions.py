@@ -1,0 +1,54 @@
+"""The errors of scrapy_state: one tree, each message naming the setting or URI, what was wrong, and what to do.
+
+::
+
+    StateError
+     +-- StateSettingsError      a setting, a feed or a spider attribute that can't be used as it is
+     +-- CheckpointError         a stored state file that is not a checkpoint (torn, empty, foreign, altered)
+     +-- StoreError              a store that did not do what was asked
+     |    +-- StoreUnreachable   no answer, or "try again later": may pass by itself
+     |    +-- StoreRefused       it answered no: credentials, permission, bucket; does not pass by itself
+     |    +-- KeyTaken           create-only, and the name is taken by something else
+     +-- StateConflict           another run writes under the same prefix
+     +-- ItemFailed              an item that raised in a pipeline, or that a feed could not export
+
+"Not found" is a result (``None``), never an error.
+"""
+
+from __future__ import annotations
+
+
+class StateError(Exception):
+    """The root: catch this to catch everything that scrapy_state raises on purpose."""
+
+
+class StateSettingsError(StateError):
+    """A setting, a feed or a spider attribute can't be used; the message names it and the remedy."""
+
+
+class CheckpointError(StateError):
+    """Bytes that are not a whole, unaltered checkpoint; the message says in what way."""
+
+
+class StoreError(StateError):
+    """A store did not do what was asked; the message names the URI."""
+
+
+class StoreUnreachable(StoreError):
+    """No answer, or an answer that means "later" (time-out, reset, 500, 503): trying again may help."""
+
+
+class StoreRefused(StoreError):
+    """The store answered no (403, no such bucket, wrong key): trying again does not help."""
+
+
+class KeyTaken(StoreError):
+    """A create-only write found other content under the name."""
+
+
+class StateConflict(StateError):
+    """Another run stored checkpoints under the same prefix while this one was at work."""
+
+
+class ItemFailed(StateError):
+    """An item raised in a pipeline or could not be exported, so no checkpoint may pass it."""

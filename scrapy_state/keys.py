@@ -1,0 +1,123 @@
+"""A feed URI template and the ordered keys it stands for. Pure: no input or output."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from .exceptions import StateSettingsError
+
+#: As in Scrapy (extensions/feedexport.py, _FEED_URI_PLACEHOLDER_RE): any other percent sign stands for itself.
+_PLACEHOLDER = re.compile(r"%\(([^)]+)\)([-+ #0]*(?:\d+|\*)?(?:\.(?:\d+|\*))?[diouxXeEfFgGcrsa])")
+#: Placeholders whose value is another one in each run or batch.
+VARYING = frozenset({"batch_id", "batch_time", "time", "run_id"})
+_ZERO_PADDED = re.compile(r"0(\d+)[di]")
+
+
+def placeholders(template: str) -> set[str]:
+    """Return the names of the placeholders in a feed URI template."""
+    return {match[1] for match in _PLACEHOLDER.finditer(template)}
+
+
+@dataclass(frozen=True)
+class Placeholder:
+    """One varying place in a template. *format*: as in ``%(name)010d``, without the percent sign and the name."""
+
+    name: str
+    format: str
+
+    @property
+    def pattern(self) -> str:
+        """A regular expression for its values."""
+        if self.name != "batch_id":
+            return ".+?"
+        padded = _ZERO_PADDED.fullmatch(self.format)
+        return rf"\d{{{padded[1]},}}" if padded else r"\d+"
+
+
+@dataclass(frozen=True)
+class KeyTemplate:
+    """The keys of a state feed.
+
+    :param prefix: what every key begins with: the place to list
+    :param rest: what follows; empty for a bare prefix, which stands for every key under it
+    """
+
+    prefix: str
+    rest: tuple[str | Placeholder, ...] = ()
+
+    @classmethod
+    def parse(cls, template: str, params: Mapping[str, Any]) -> KeyTemplate:
+        """Read a feed URI template; *params* fill all placeholders that are not :data:`VARYING`.
+
+        :raises StateSettingsError: for a placeholder that is neither varying nor in *params*
+        """
+        parts: list[str | Placeholder] = [""]
+        last = 0
+        for match in _PLACEHOLDER.finditer(template):
+            name, format = match.groups()
+            _add(parts, template[last : match.start()])
+            last = match.end()
+            if name in VARYING:
+                parts.append(Placeholder(name, format))
+            elif name in params:
+                _add(parts, f"%(value){format}" % {"value": params[name]})
+            else:
+                raise StateSettingsError(
+                    f"the URI {template!r} has %({name}){format}, but the spider has no attribute {name!r}: "
+                    f"give it one (-a {name}=…) or take the placeholder out"
+                )
+        _add(parts, template[last:])
+        return cls(str(parts[0]), tuple(parts[1:]))
+
+    def under(self, prefix: str) -> KeyTemplate:
+        """Return it with *prefix* in the place of its own: a store's key in the place of a URI."""
+        return replace(self, prefix=prefix)
+
+    @property
+    def writable(self) -> bool:
+        """Whether it has exactly one varying placeholder, and that is a zero-padded ``%(batch_id)``."""
+        varying = [each for each in self.rest if isinstance(each, Placeholder)]
+        return len(varying) == 1 and varying[0].name == "batch_id" and bool(_ZERO_PADDED.fullmatch(varying[0].format))
+
+    def key(self, id: int) -> str:
+        """Return the key of checkpoint *id* (1 and up). Only for a :attr:`writable` template."""
+        filled = (each if isinstance(each, str) else f"%(id){each.format}" % {"id": id} for each in self.rest)
+        return self.prefix + "".join(filled)
+
+    def id_of(self, key: str) -> int | None:
+        """Return the checkpoint id in *key*, None if it isn't one of these keys or they hold no ``%(batch_id)``."""
+        match = self._pattern.fullmatch(key)
+        return int(match["batch_id"]) if match and "batch_id" in match.groupdict() else None
+
+    def in_order(self, keys: Iterable[str]) -> list[str]:
+        """Return those of *keys* that fit the template, oldest first; foreign ones are left out."""
+        found = [(match, key) for key in keys if (match := self._pattern.fullmatch(key))]
+
+        def position(pair: tuple[re.Match[str], str]) -> tuple[list[tuple[int, str]], str]:
+            groups = pair[0].groupdict()
+            return [(int(text), "") if name == "batch_id" else (0, text) for name, text in groups.items()], pair[1]
+
+        return [key for _, key in sorted(found, key=position)]
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[str]:
+        seen: set[str] = set()
+        parts = [re.escape(self.prefix)]
+        for each in self.rest or (".*",):
+            if isinstance(each, str):
+                parts.append(re.escape(each) if self.rest else each)
+            else:
+                parts.append(f"(?P={each.name})" if each.name in seen else f"(?P<{each.name}>{each.pattern})")
+                seen.add(each.name)
+        return re.compile("".join(parts), re.DOTALL)
+
+
+def _add(parts: list[str | Placeholder], text: str) -> None:
+    if isinstance(parts[-1], str):
+        parts[-1] += text
+    elif text:
+        parts.append(text)

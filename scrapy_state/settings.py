@@ -1,0 +1,118 @@
+"""Every STATE_* setting, read once: default, unit, check."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scrapy.settings import SETTINGS_PRIORITIES, BaseSettings
+
+from .exceptions import StateSettingsError
+
+KNOWN = (
+    *("STATE", "STATE_ENABLED", "STATE_FROM", "STATE_READONLY", "STATE_INTERVAL", "STATE_ON_ITEM_ERROR"),
+    "STATE_FALLBACK_ITEM_PROCESSOR",
+)
+_STATE = "a JSON object, as in -s STATE='{\"t\": 1}'"
+
+
+@dataclass(frozen=True)
+class StateSettings:
+    """The settings of scrapy_state for one crawl.
+
+    :param state: where to start: STATE, a JSON object
+    :param state_priority: the priority STATE has, None if it was not given
+    :param enabled: STATE_ENABLED
+    :param read_from: STATE_FROM, a URI template or prefix; None: the state feed
+    :param readonly: STATE_READONLY
+    :param interval_seconds: STATE_INTERVAL, between cuts at least; 0: at every state item that finds no commit under way
+    :param on_item_error: STATE_ON_ITEM_ERROR, "stop" or "skip"
+    :param fallback_item_processor: STATE_FALLBACK_ITEM_PROCESSOR, the one the project would have without scrapy_state
+    """
+
+    state: dict[str, Any]
+    state_priority: int | None
+    enabled: bool
+    read_from: str | None
+    readonly: bool
+    interval_seconds: float
+    on_item_error: str
+    fallback_item_processor: Any
+
+    @property
+    def explicit(self) -> bool:
+        """Whether STATE was given for this run (command line), so that it beats any checkpoint."""
+        return self.state_priority is not None and self.state_priority >= SETTINGS_PRIORITIES["cmdline"]
+
+    @classmethod
+    def from_settings(cls, settings: BaseSettings) -> StateSettings:
+        """Read them all.
+
+        :raises StateSettingsError: for a value of the wrong kind, and for a STATE_* name close to a known one
+        """
+        _check_names(settings)
+        state = _state(settings)
+        read_from = settings.get("STATE_FROM")
+        if read_from is not None and not isinstance(read_from, (str, Path)):
+            raise _wrong("STATE_FROM", read_from, "a URI template or prefix, as in FEEDS")
+        on_item_error = settings.get("STATE_ON_ITEM_ERROR", "stop")
+        if on_item_error not in ("stop", "skip"):
+            raise _wrong("STATE_ON_ITEM_ERROR", on_item_error, '"stop" or "skip"')
+        return cls(
+            state={} if state is None else state,
+            state_priority=None if state is None else settings.getpriority("STATE"),
+            enabled=_bool(settings, "STATE_ENABLED", True),
+            read_from=str(read_from) if read_from not in (None, "") else None,
+            readonly=_bool(settings, "STATE_READONLY", False),
+            interval_seconds=_seconds(settings, "STATE_INTERVAL", 60),
+            on_item_error=on_item_error,
+            fallback_item_processor=settings.get("STATE_FALLBACK_ITEM_PROCESSOR"),
+        )
+
+
+def _check_names(settings: BaseSettings) -> None:
+    for name in settings:
+        if not isinstance(name, str) or not name.startswith("STATE") or name in KNOWN:
+            continue
+        near = difflib.get_close_matches(name, KNOWN, n=1, cutoff=0.85)
+        if near:
+            raise StateSettingsError(f"there is no setting {name}; is {near[0]} meant? Correct the name or remove it")
+
+
+def _state(settings: BaseSettings) -> dict[str, Any] | None:
+    value = settings.get("STATE")
+    if isinstance(value, BaseSettings):
+        value = value.copy_to_dict()
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return None
+    try:
+        state = json.loads(value) if isinstance(value, str) else value
+    except ValueError as error:
+        raise _wrong("STATE", value, _STATE) from error
+    if not isinstance(state, dict):
+        raise _wrong("STATE", value, _STATE)
+    return state
+
+
+def _bool(settings: BaseSettings, name: str, default: bool) -> bool:
+    try:
+        return settings.getbool(name, default)
+    except ValueError as error:
+        raise _wrong(name, settings.get(name), "True or False") from error
+
+
+def _seconds(settings: BaseSettings, name: str, default: float) -> float:
+    try:
+        value = float(settings.get(name, default))
+    except (TypeError, ValueError) as error:
+        raise _wrong(name, settings.get(name), "a number of seconds") from error
+    if not 0 <= value < float("inf"):
+        raise _wrong(name, value, "a number of seconds, 0 or more")
+    return value
+
+
+def _wrong(name: str, value: Any, expected: str) -> StateSettingsError:
+    return StateSettingsError(f"{name} is {value!r}; it must be {expected}")
