@@ -1,0 +1,42 @@
+"""What a store of state files and item files must be able to do: the read side and the write side apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import IO, Protocol
+
+
+class StoreReader(Protocol):
+    """The read side: all that a read-only run is given. Every method blocks and may be called from any thread.
+
+    Keys are text, relative to the store (an S3 bucket, the file system).
+
+    All methods raise :class:`~scrapy_state.exceptions.StoreUnreachable` if there is no answer, and
+    :class:`~scrapy_state.exceptions.StoreRefused` if the store says no. What is not there is a result, not an error.
+    """
+
+    def uri(self, key: str) -> str:
+        """Return the absolute URI of *key*, without credentials."""
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        """Yield every key that begins with *prefix*, in no particular order."""
+
+    def read(self, key: str) -> bytes | None:
+        """Return the whole content of *key*, None if there is none."""
+
+
+class StoreWriter(StoreReader, Protocol):
+    """The write side: create-only. Nothing that is stored is ever overwritten or deleted through it."""
+
+    @property
+    def atomic(self) -> bool:
+        """Whether of two writers of one key at the same instant one is sure to be told that it is taken."""
+
+    def create(self, key: str, file: IO[bytes]) -> None:
+        """Store *file*, from its beginning to its end, as *key*; when this returns it is durable.
+
+        The same content already there is a success: it is our own write, of which the reply was lost. *file* is left
+        open, so that the call can be made again.
+
+        :raises KeyTaken: if *key* has other content
+        """

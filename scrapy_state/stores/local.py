@@ -1,0 +1,132 @@
+"""Files on a local disk: whole or not at all, durable when ``create`` returns, never overwritten."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from ..exceptions import KeyTaken, StoreError, StoreRefused, StoreUnreachable
+
+_TEMPORARY = ".scrapy_state-"
+_UMASK = os.umask(0o077)
+os.umask(_UMASK)
+
+
+def path_prefix(text: str) -> str:
+    """Return *text*, a path or the beginning of one, as an absolute one; a slash at its end stays."""
+    folder, name = os.path.split(text)
+    return os.path.join(os.path.abspath(folder), name)
+
+
+class LocalReader:
+    """The read side of the local disk; keys are absolute paths."""
+
+    def uri(self, key: str) -> str:
+        """See :class:`~scrapy_state.stores.base.StoreReader`."""
+        return Path(key).as_uri()
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        """See :class:`~scrapy_state.stores.base.StoreReader`. A folder that isn't there has no keys."""
+        folder = os.path.dirname(prefix)
+        if not os.path.isdir(folder):
+            return
+        with _errors(prefix):
+            for inside, _, names in os.walk(folder, onerror=_raise):
+                for name in names:
+                    path = os.path.join(inside, name)
+                    if path.startswith(prefix) and not name.startswith(_TEMPORARY):
+                        yield path
+
+    def read(self, key: str) -> bytes | None:
+        """See :class:`~scrapy_state.stores.base.StoreReader`."""
+        with _errors(key):
+            try:
+                return Path(key).read_bytes()
+            except FileNotFoundError:
+                return None
+
+
+class LocalWriter(LocalReader):
+    """The write side: a temporary file in the same folder, fsync, and a link, which never replaces a file."""
+
+    atomic = True
+
+    def create(self, key: str, file: IO[bytes]) -> None:
+        """See :class:`~scrapy_state.stores.base.StoreWriter`."""
+        folder = os.path.dirname(key)
+        with _errors(key):
+            os.makedirs(folder, exist_ok=True)
+            try:
+                _link(file, key)
+            except FileExistsError as error:
+                if not _same_content(file, key):
+                    raise KeyTaken(f"{key} is there already, with other content; nothing is overwritten") from error
+            _sync_folder(folder)
+
+
+def _link(file: IO[bytes], path: str) -> None:
+    """Give *file* the name *path*; FileExistsError if there is one of that name."""
+    file.flush()
+    try:
+        # A file without a name (tempfile.TemporaryFile, O_TMPFILE) on the same disk: no second copy is made. See open(2).
+        os.fsync(file.fileno())
+        os.fchmod(file.fileno(), 0o666 & ~_UMASK)
+        os.link(f"/proc/self/fd/{file.fileno()}", path, follow_symlinks=True)
+        return
+    except FileExistsError:
+        raise
+    except (OSError, AttributeError):  # not a file, another disk, another system: copy it
+        pass
+    handle, temporary = tempfile.mkstemp(prefix=_TEMPORARY, dir=os.path.dirname(path))
+    try:
+        with open(handle, "wb") as copy:
+            file.seek(0)
+            shutil.copyfileobj(file, copy)
+            copy.flush()
+            os.fsync(copy.fileno())
+        os.chmod(temporary, 0o666 & ~_UMASK)
+        os.link(temporary, path)
+    finally:
+        os.unlink(temporary)
+
+
+def _same_content(file: IO[bytes], path: str) -> bool:
+    file.seek(0)
+    with open(path, "rb") as stored:
+        while True:
+            ours, theirs = file.read(1 << 20), stored.read(1 << 20)
+            if ours != theirs:
+                return False
+            if not ours:
+                return True
+
+
+def _sync_folder(folder: str) -> None:
+    with suppress(PermissionError):  # Windows can't open a folder
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+@contextmanager
+def _errors(path: str) -> Iterator[None]:
+    """Turn what the system says into the error tree."""
+    try:
+        yield
+    except StoreError:
+        raise
+    except (PermissionError, NotADirectoryError, IsADirectoryError) as error:
+        raise StoreRefused(f"{path}: {error.strerror}; check the path in FEEDS and who may write there") from error
+    except OSError as error:
+        raise StoreUnreachable(f"{path}: {error.strerror or error}; check the disk") from error
+
+
+def _raise(error: OSError) -> None:
+    raise error

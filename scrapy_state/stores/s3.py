@@ -1,0 +1,236 @@
+"""S3 and what speaks its protocol: one client for an endpoint and its credentials, create-only writes."""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import IO, TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+from ..exceptions import KeyTaken, StateSettingsError, StoreError, StoreRefused, StoreUnreachable
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import CompletedPartTypeDef
+
+#: A file above this goes in parts, of this size at least (S3 allows 10,000 of them, 5 MiB to 5 GiB each:
+#: https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html)
+PART_BYTES = 64 * 1024 * 1024
+_CONFLICT_ATTEMPTS = 5
+
+
+@dataclass(frozen=True)
+class S3Options:
+    """Where and as whom: two equal ones share a client."""
+
+    endpoint_url: str | None = None
+    region_name: str | None = None
+    access_key: str | None = field(default=None, repr=False)
+    secret_key: str | None = field(default=None, repr=False)
+    session_token: str | None = field(default=None, repr=False)
+    use_ssl: bool = True
+    verify: str | bool | None = None
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any], uri: str) -> S3Options:
+        """Read Scrapy's AWS_* settings; a key in *uri* (``s3://key:secret@bucket/…``) goes before them, as in Scrapy."""
+        parts = urlsplit(uri)
+        use_ssl = settings.get("AWS_USE_SSL")
+        return cls(
+            endpoint_url=settings.get("AWS_ENDPOINT_URL") or None,
+            region_name=settings.get("AWS_REGION_NAME") or None,
+            access_key=unquote(parts.username or "") or settings.get("AWS_ACCESS_KEY_ID") or None,
+            secret_key=unquote(parts.password or "") or settings.get("AWS_SECRET_ACCESS_KEY") or None,
+            session_token=settings.get("AWS_SESSION_TOKEN") or None,
+            use_ssl=use_ssl is None or str(use_ssl).lower() in ("1", "true"),
+            verify=settings.get("AWS_VERIFY"),
+        )
+
+
+_clients: dict[S3Options, S3Client] = {}
+_clients_lock = threading.Lock()
+
+
+def get_client(options: S3Options) -> S3Client:
+    """Return the process's one client for *options*, made on first use.
+
+    Making it takes about 0.2 s of CPU, so call this in a thread, not in the event loop's.
+    """
+    # Imported here for the same reason: at the top it would slow down every `scrapy` command.
+    import boto3.session
+    from botocore.config import Config
+
+    with _clients_lock:
+        client = _clients.get(options)
+        if client is None:
+            client = boto3.session.Session().client(
+                "s3",
+                use_ssl=options.use_ssl,
+                endpoint_url=options.endpoint_url,
+                region_name=options.region_name,
+                aws_access_key_id=options.access_key,
+                aws_secret_access_key=options.secret_key,
+                aws_session_token=options.session_token,
+                verify=options.verify,
+                config=Config(
+                    connect_timeout=5,
+                    read_timeout=30,
+                    retries={"mode": "standard", "max_attempts": 3},
+                    tcp_keepalive=True,
+                ),
+            )
+            _clients[options] = client
+        return client
+
+
+class S3Reader:
+    """The read side of a bucket.
+
+    :param bucket: its name
+    :param options: where and as whom
+    """
+
+    def __init__(self, bucket: str, options: S3Options) -> None:
+        self.bucket = bucket
+        self.options = options
+
+    def uri(self, key: str) -> str:
+        """See :class:`~scrapy_state.stores.base.StoreReader`."""
+        return f"s3://{self.bucket}/{key}"
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        """See :class:`~scrapy_state.stores.base.StoreReader`. One request for every 1,000 keys."""
+        with self._errors(prefix, "ListBucket"):
+            pages = get_client(self.options).get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
+            for page in pages:
+                for found in page.get("Contents", ()):
+                    yield found["Key"]
+
+    def read(self, key: str) -> bytes | None:
+        """See :class:`~scrapy_state.stores.base.StoreReader`."""
+        with self._errors(key, "GetObject"):
+            client = get_client(self.options)
+            try:
+                return client.get_object(Bucket=self.bucket, Key=key)["Body"].read()
+            except client.exceptions.NoSuchKey:
+                return None
+
+    @contextmanager
+    def _errors(self, key: str, action: str) -> Iterator[None]:
+        """Turn what botocore raises into the error tree. *action*: the permission that the request needs."""
+        from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, ParamValidationError
+
+        where = self.uri(key)
+        try:
+            yield
+        except StoreError:
+            raise
+        except ClientError as error:
+            status, code = _status(error), error.response.get("Error", {}).get("Code", "")
+            said = f"{where}: {action}: the store answered {status} {code}"
+            if status in (408, 409, 429) or status >= 500 or code in ("SlowDown", "RequestTimeout"):
+                raise StoreUnreachable(f"{said}; it may pass, try again later") from error
+            raise StoreRefused(f"{said}; {_remedy(code, action)}") from error
+        except (NoCredentialsError, ParamValidationError) as error:
+            raise StoreRefused(f"{where}: {error}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, check the URI") from error
+        except (BotoCoreError, OSError) as error:
+            at = self.options.endpoint_url or "AWS"
+            raise StoreUnreachable(f"{where}: no answer from {at} ({type(error).__name__}); check AWS_ENDPOINT_URL") from error
+
+
+class S3Writer(S3Reader):
+    """The write side of a bucket: ``If-None-Match: *``
+    (https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html).
+
+    :param acl: a canned ACL, as FEED_STORAGE_S3_ACL; None: the bucket's
+    """
+
+    def __init__(self, bucket: str, options: S3Options, acl: str | None = None) -> None:
+        super().__init__(bucket, options)
+        self.acl: Any = {} if not acl else {"ACL": acl}
+
+    @property
+    def atomic(self) -> bool:
+        """AWS promises it; servers that speak the protocol may check first and write then."""
+        return self.options.endpoint_url is None and not os.environ.get("AWS_ENDPOINT_URL")
+
+    def create(self, key: str, file: IO[bytes]) -> None:
+        """See :class:`~scrapy_state.stores.base.StoreWriter`."""
+        from botocore.exceptions import ClientError
+
+        with self._errors(key, "PutObject"):
+            for attempt in range(1, _CONFLICT_ATTEMPTS + 1):
+                try:
+                    return self._put(key, file)
+                except ClientError as error:
+                    if _status(error) == 412:
+                        break
+                    if _status(error) != 409 or attempt == _CONFLICT_ATTEMPTS:
+                        raise
+        with self._errors(key, "GetObject"):
+            if not self._has_content(key, file):
+                raise KeyTaken(f"{self.uri(key)} is there already, with other content; nothing is overwritten")
+
+    def _put(self, key: str, file: IO[bytes]) -> None:
+        client = get_client(self.options)
+        size = file.seek(0, io.SEEK_END)
+        file.seek(0)
+        if size <= PART_BYTES:
+            client.put_object(Bucket=self.bucket, Key=key, Body=file, IfNoneMatch="*", **self.acl)
+            return
+        upload = client.create_multipart_upload(Bucket=self.bucket, Key=key, **self.acl)["UploadId"]
+        try:
+            part_bytes = max(PART_BYTES, size // 9_999)
+            parts: list[CompletedPartTypeDef] = []
+            while body := file.read(part_bytes):
+                number = len(parts) + 1
+                done = client.upload_part(Bucket=self.bucket, Key=key, UploadId=upload, PartNumber=number, Body=body)
+                parts.append({"ETag": done["ETag"], "PartNumber": number})
+            client.complete_multipart_upload(
+                Bucket=self.bucket, Key=key, UploadId=upload, MultipartUpload={"Parts": parts}, IfNoneMatch="*"
+            )
+        except BaseException:
+            with suppress(Exception):  # the error to tell is the first one; S3's lifecycle rules remove stale parts
+                client.abort_multipart_upload(Bucket=self.bucket, Key=key, UploadId=upload)
+            raise
+
+    def _has_content(self, key: str, file: IO[bytes]) -> bool:
+        client = get_client(self.options)
+        try:
+            stored = client.get_object(Bucket=self.bucket, Key=key)["Body"]
+        except client.exceptions.NoSuchKey:
+            return False
+        file.seek(0)
+        return all(chunk == file.read(len(chunk)) for chunk in stored.iter_chunks(1 << 20)) and not file.read(1)
+
+
+def split(uri: str) -> tuple[str, str]:
+    """Return the bucket and the key of an ``s3://`` URI.
+
+    :raises StateSettingsError: if it has no bucket
+    """
+    parts = urlsplit(uri)
+    if not parts.hostname:
+        raise StateSettingsError(f"the URI {parts._replace(netloc='').geturl()!r} has no bucket: s3://bucket/…")
+    # not parts.hostname, which is in lower case, as some stores' bucket names are not
+    return parts.netloc.rpartition("@")[2], parts.path[1:]
+
+
+def _status(error: Any) -> int:
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+def _remedy(code: str, action: str) -> str:
+    if code == "NoSuchBucket":
+        return "check the bucket's name in the URI, and AWS_ENDPOINT_URL"
+    if code in ("InvalidAccessKeyId", "SignatureDoesNotMatch"):
+        return "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+    if code in ("ExpiredToken", "InvalidToken"):
+        return "the credentials have expired: check AWS_SESSION_TOKEN"
+    if code in ("PermanentRedirect", "AuthorizationHeaderMalformed", "301", "IllegalLocationConstraintException"):
+        return "check AWS_REGION_NAME"
+    return f"check the credentials (AWS_ACCESS_KEY_ID, …) and that they may {action} there"
