@@ -1,0 +1,190 @@
+"""Where a run starts: ``settings["STATE"]`` and ``spider.state``, from the settings or from the newest checkpoint."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from scrapy import Spider, signals
+from scrapy.crawler import Crawler
+from scrapy.exceptions import NotConfigured
+from scrapy.settings import SETTINGS_PRIORITIES
+from scrapy.utils.misc import load_object
+
+from .exceptions import StateSettingsError
+from .feeds import StateFeed, uri_params
+from .items import json_object
+from .keys import KeyTemplate
+from .resolver import Resolution, resolve
+from .settings import StateSettings
+from .stores import StoreReader, open_reader
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+T = TypeVar("T")
+logger = logging.getLogger("scrapy_state.state")
+
+
+class SpiderSettingsState:
+    """Takes STATE from the settings to ``spider.state``; its priority in the settings stays what it is.
+
+    Subclass it to change or check the state a run starts from, and put the subclass into EXTENSIONS in its place.
+    """
+
+    def __init__(self, crawler: Crawler) -> None:
+        self.crawler = crawler
+        self.settings = StateSettings.from_settings(crawler.settings)
+        #: the state this run starts from
+        self.state: dict[str, Any] = {}
+
+    @classmethod
+    def from_crawler(cls, crawler: Crawler) -> Self:
+        """Find the state and seed ``settings["STATE"]`` and ``spider.state``. Blocks while it is read.
+
+        :raises NotConfigured: where there is no crawl to start (``scrapy shell``, ``scrapy parse``, …)
+        :raises StateError: if there is no telling where to start; the crawl does not begin
+        """
+        extension = cls(crawler)
+        if not extension.settings.enabled or not is_crawl(crawler):
+            raise NotConfigured
+        assert crawler.spider is not None
+        extension._seed(crawler.spider)
+        # Again after the built-in SpiderState (JOBDIR), whose handler was connected before this one.
+        crawler.signals.connect(extension._spider_opened, signals.spider_opened)
+        return extension
+
+    def change_state(self, state: dict[str, Any]) -> dict[str, Any]:
+        """Return the state to start from in the place of *state*. For a subclass; a raise refuses to start."""
+        return state
+
+    def validate_state(self, state: dict[str, Any], spider: Spider) -> None:
+        """Raise if *spider* must not start from *state*. For a subclass."""
+
+    def find_state(self) -> tuple[dict[str, Any], str]:
+        """Return the state to start from, before :meth:`change_state`, and where it came from, for the log."""
+        priority = self.settings.state_priority
+        return self.settings.state, f"from the settings (priority {get_settings_priority_name(priority or 0)})"
+
+    def _seed(self, spider: Spider) -> None:
+        found = getattr(spider, "state", None)
+        if found is not None and not isinstance(found, dict):
+            raise StateSettingsError(
+                f"spider.state is {found!r}; scrapy_state keeps the state there, a dict: "
+                "give the spider argument (-a state=…) or attribute another name"
+            )
+        state, origin = self.find_state()
+        self.state = json_object(self.change_state(deepcopy(state)), "what change_state() returned")
+        self.validate_state(deepcopy(self.state), spider)
+        settings = self.crawler.settings
+        priority = max(settings.getpriority("STATE") or 0, SETTINGS_PRIORITIES["addon"])
+        settings.set("STATE", deepcopy(self.state), priority=priority)
+        spider.state = deepcopy(self.state)  # type: ignore[attr-defined]
+        logger.info("STATE %s %s", as_text(self.state), origin, extra={"spider": spider})
+
+    def _spider_opened(self, spider: Spider) -> None:
+        spider.state = deepcopy(self.state)  # type: ignore[attr-defined]
+
+
+class StateResolver(SpiderSettingsState):
+    """Takes the state from the newest checkpoint; an explicit STATE goes before it, STATE of lower priority after."""
+
+    def __init__(self, crawler: Crawler) -> None:
+        super().__init__(crawler)
+        self.feed = StateFeed.from_settings(crawler.settings)
+        #: what was found under the state feed's own prefix: the exporter numbers on from it
+        self.resolution = Resolution()
+
+    def find_state(self) -> tuple[dict[str, Any], str]:
+        """As :class:`SpiderSettingsState`, from the newest checkpoint first. Blocks while the store is read."""
+        settings, feed = self.settings, self.feed
+        if feed is not None and not (settings.readonly and (settings.explicit or settings.read_from)):
+            self.resolution = in_thread(self.resolve_own)
+        found = self.resolution
+        if settings.read_from is not None and not settings.explicit:
+            source = settings.read_from
+            found = in_thread(lambda: self._resolve(source, None, None))
+        for uri, why in found.passed_over:
+            logger.warning("%s is passed over: %s", uri, why, extra={"spider": self.crawler.spider})
+        if settings.explicit or found.checkpoint is None:
+            return super().find_state()
+        checkpoint = found.checkpoint
+        return (
+            checkpoint.state,
+            f"from checkpoint {checkpoint.id} ({found.uri}, run {checkpoint.run}{_age(checkpoint.time)})",
+        )
+
+    def resolve_own(self) -> Resolution:
+        """Look for the newest checkpoint under the state feed's own prefix. Blocks."""
+        assert self.feed is not None
+        assert self.crawler.spider is not None
+        return self._resolve(self.feed.uri, self.feed.options.get("uri_params"), self.crawler.spider.name)
+
+    def _resolve(self, uri: str, params_function: Any, spider_name: str | None) -> Resolution:
+        store, template = open_template(self.crawler, uri, params_function, open_reader)
+        return resolve(store, template, spider_name)
+
+
+S = TypeVar("S", bound=StoreReader)
+
+
+def open_template(
+    crawler: Crawler, uri: str, params_function: Any, opener: Callable[..., tuple[S, str]]
+) -> tuple[S, KeyTemplate]:
+    """Return the store that a state feed's URI template lies in, by *opener*, and the template of its keys there."""
+    assert crawler.spider is not None
+    params = uri_params(crawler.spider, params_function or crawler.settings["FEED_URI_PARAMS"])
+    template = KeyTemplate.parse(uri, params)
+    store, prefix = opener(template.prefix, crawler.settings)
+    return store, template.under(prefix)
+
+
+def is_crawl(crawler: Crawler) -> bool:
+    """Whether *crawler* is to run its spider: not under ``scrapy shell``, ``fetch``, ``view``, ``parse``, ``check``.
+
+    These have no spider yet, or one whose ``start()`` the command has replaced (scrapy/commands/).
+    """
+    spider = crawler.spider
+    return spider is not None and not type(spider).start.__module__.startswith("scrapy.commands.")
+
+
+def get_extension(name_or_class: str | type[T], spider_or_crawler: Spider | Crawler) -> T | None:
+    """Return the running extension of a class (or of a subclass of it), None if there is none.
+
+    :param name_or_class: the class, or its import path as text
+    :raises RuntimeError: while the extensions are being made; call it from ``spider_opened`` on
+    """
+    crawler = spider_or_crawler.crawler if isinstance(spider_or_crawler, Spider) else spider_or_crawler
+    found: T | None = crawler.get_extension(load_object(name_or_class))
+    return found
+
+
+def get_settings_priority_name(priority: int) -> str:
+    """Return the name of a settings priority ("cmdline" for 40); for one without a name, the number as text."""
+    return next((name for name, value in SETTINGS_PRIORITIES.items() if value == priority), str(priority))
+
+
+def as_text(state: Any) -> str:
+    """Return *state* as it stands in the log: JSON on one line."""
+    return json.dumps(state, ensure_ascii=False)
+
+
+def in_thread(function: Callable[[], T]) -> T:
+    """Call *function* in a thread and wait: for the calls at start-up, whose clients must not be made by the event loop."""
+    with ThreadPoolExecutor(1, "scrapy_state") as pool:
+        return pool.submit(function).result()
+
+
+def _age(text: str | None) -> str:
+    try:
+        made = datetime.fromisoformat((text or "").replace("Z", "+00:00"))
+        seconds = time.time() - made.replace(tzinfo=made.tzinfo or timezone.utc).timestamp()
+    except ValueError:
+        return ""
+    return f", {seconds:.0f} s old"

@@ -1,0 +1,118 @@
+"""What FEEDS says: which entry is the state feed, which item feeds take part in checkpoints."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+from urllib.parse import urlparse
+
+from scrapy import Spider
+from scrapy.settings import SETTINGS_PRIORITIES, BaseSettings
+from scrapy.utils.misc import load_object
+
+from .checkpoint import FORMATS
+from .exceptions import StateSettingsError
+from .items import StateItem
+from .keys import placeholders
+from .stores import without_credentials
+
+logger = logging.getLogger("scrapy_state.state")
+
+
+@dataclass(frozen=True)
+class StateFeed:
+    """The one FEEDS entry whose ``item_classes`` are just :class:`~scrapy_state.items.StateItem`.
+
+    :param key: as it stands in FEEDS
+    :param uri: its URI template as text
+    :param options: its feed options as they stand there
+    :param format: "json" or "jsonlines" (or another name of that)
+    """
+
+    key: Any
+    uri: str
+    options: Mapping[str, Any]
+    format: str
+
+    @classmethod
+    def from_settings(cls, settings: BaseSettings) -> StateFeed | None:
+        """Find it; None if no feed is one.
+
+        :raises StateSettingsError: if there are two, or its format is not json or jsonlines
+        """
+        found = [(key, options) for key, options in settings.getdict("FEEDS").items() if _is_state_feed(options)]
+        if not found:
+            return None
+        if len(found) > 1:
+            raise StateSettingsError(
+                f"FEEDS has {len(found)} state feeds (item_classes of just StateItem): {[str(key) for key, _ in found]}; "
+                "keep one"
+            )
+        key, options = found[0]
+        uri = str(key.absolute()) if isinstance(key, Path) else str(key)
+        format = options.get("format") or Path(uri).suffix.removeprefix(".")
+        if format not in FORMATS:
+            raise StateSettingsError(
+                f"FEEDS: the state feed {uri!r} has the format {format!r}; a checkpoint is 'json' or 'jsonlines'"
+            )
+        return cls(key, uri, options, format)
+
+    def not_writable(self) -> NoReturn:
+        """Raise the error for a URI template that checkpoints can't be written to."""
+        folder, _, name = without_credentials(self.uri).rpartition("/")
+        better = f"{folder}/%(batch_id)010d{Path(name).suffix or '.json'}"
+        raise StateSettingsError(
+            f"FEEDS: checkpoints can't be written to the state feed {without_credentials(self.uri)!r}: the only thing "
+            f"that varies in it must be a zero-padded %(batch_id), as in {better!r}. To resume from it without writing, "
+            "use STATE_FROM"
+        )
+
+
+def item_feeds_with_checkpoints(settings: BaseSettings) -> set[str]:
+    """Return the URI templates of the item feeds that take part in checkpoints.
+
+    :raises StateSettingsError: for one that would overwrite what an earlier run stored
+    """
+    state_feed = StateFeed.from_settings(settings)
+    found = set()
+    for key, options in settings.getdict("FEEDS").items():
+        uri = str(key.absolute()) if isinstance(key, Path) else str(key)
+        if (state_feed is not None and key == state_feed.key) or options.get("checkpoint", True) is False:
+            continue
+        names = placeholders(uri)
+        unique = "batch_time" in names or ("batch_id" in names and names & {"run_id", "time"})
+        if unique:
+            found.add(uri)
+        elif urlparse(uri).scheme == "stdout":
+            continue
+        elif settings.getpriority("FEEDS") == SETTINGS_PRIORITIES["cmdline"]:
+            logger.info("the feed %s takes no part in checkpoints: its URI is the same in every run", without_credentials(uri))
+        else:
+            suffix = Path(uri).suffix
+            better = uri.removesuffix(suffix) + "-%(run_id)s-%(batch_id)05d" + suffix
+            raise StateSettingsError(
+                f"FEEDS: the item feed {without_credentials(uri)!r} has the same URI in every run or batch, so that a "
+                f"resumed run would overwrite what an earlier one stored. Make it unique, {without_credentials(better)!r} "
+                'for example, or leave it out of the checkpoints with the feed option "checkpoint": False'
+            )
+    return found
+
+
+def uri_params(spider: Spider, function: Any) -> dict[str, Any]:
+    """Return what fills a state feed's URI: the spider's attributes, through the ``uri_params`` function if there is one.
+
+    As FeedExporter._get_uri_params (scrapy/extensions/feedexport.py), less what varies from batch to batch.
+    """
+    params = {name: getattr(spider, name) for name in dir(spider)}
+    if function is None or function == "":
+        return params
+    changed = load_object(function)(params, spider)
+    return params if changed is None else dict(changed)
+
+
+def _is_state_feed(options: Mapping[str, Any]) -> bool:
+    classes = options.get("item_classes") or ()
+    return bool(classes) and all(load_object(each) is StateItem for each in classes)

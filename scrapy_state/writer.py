@@ -1,0 +1,140 @@
+"""Stores a run's checkpoints, one after the other: ids, parents, digests, and who else writes. Knows no Scrapy."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime, timezone
+from typing import Any
+
+from .checkpoint import Checkpoint, ItemFile
+from .exceptions import CheckpointError, KeyTaken, StateConflict
+from .keys import KeyTemplate
+from .resolver import Resolution, read_checkpoint
+from .stores import StoreWriter
+
+_OPENING_ATTEMPTS = 5
+
+
+class CheckpointWriter:
+    """The write side of one run. Its methods block, and are called one at a time, from any thread.
+
+    :param format: a key of :data:`~scrapy_state.checkpoint.FORMATS`
+    :param spider: the spider's name; *run*: the run's id; *job*: the platform's name for it
+    """
+
+    def __init__(
+        self, store: StoreWriter, template: KeyTemplate, *, format: str, spider: str, run: str, job: str | None
+    ) -> None:
+        self.store = store
+        self.template = template
+        self.format = format
+        self.spider = spider
+        self.run = run
+        self.job = job
+        #: the newest checkpoint that this run stored
+        self.last: Checkpoint | None = None
+
+    def open(self, state: dict[str, Any], resolution: Resolution, resolve_again: Callable[[], Resolution]) -> Checkpoint:
+        """Store the opening checkpoint: proves that the prefix can be written, and claims the run's first id.
+
+        :param state: where the run starts
+        :param resolution: what was found under the prefix; its checkpoint becomes the parent
+        :param resolve_again: looks there again, for when another run took the id since
+        :raises StateConflict: if another run got on in the meantime, so that *state* is no longer where to start
+        :raises StoreError: if it can't be stored
+        """
+        began_with = resolution.checkpoint
+        for _ in range(_OPENING_ATTEMPTS):
+            parent = resolution.checkpoint
+            if parent is not began_with and (parent is None or began_with is None or parent.state != began_with.state):
+                break
+            opening = self._sealed(
+                Checkpoint(
+                    state,
+                    id=resolution.newest_id + 1,
+                    parent=parent.id if parent else None,
+                    parent_digest=parent.digest if parent else None,
+                    items=parent.items if parent else 0,
+                    errors=parent.errors if parent else 0,
+                    reason="opened",
+                    overlap=parent is not None and parent.state != state,
+                )
+            )
+            try:
+                self._create(opening)
+                return opening
+            except KeyTaken:
+                resolution = resolve_again()
+        raise StateConflict(
+            f"{self.store.uri(self.template.prefix)}: another run is storing checkpoints there right now; "
+            "let it end (or stop it) and start again"
+        )
+
+    def next(
+        self, state: dict[str, Any], files: Sequence[ItemFile], *, errors: int = 0, reason: str | None = None
+    ) -> Checkpoint:
+        """Return the checkpoint to store next, a child of the last one. Does no input or output.
+
+        :param files: the item files of the side it closes, all of them durable
+        """
+        parent = self.last
+        assert parent is not None, "open() comes first"
+        assert parent.id is not None
+        return self._sealed(
+            Checkpoint(
+                state,
+                id=parent.id + 1,
+                parent=parent.id,
+                parent_digest=parent.digest,
+                items=parent.items + sum(each.counted for each in files),
+                errors=parent.errors + errors,
+                files=tuple(files),
+                reason=reason,
+            )
+        )
+
+    def commit(self, checkpoint: Checkpoint) -> None:
+        """Store *checkpoint*, which :meth:`next` made. May be called again with the same one after a StoreUnreachable.
+
+        :raises StateConflict: if another run has written under the prefix
+        :raises StoreError: if it can't be stored
+        """
+        if not self.store.atomic:
+            self._check_last()
+        try:
+            self._create(checkpoint)
+        except KeyTaken as error:
+            raise StateConflict(f"{error}: {self._whose(self._key(checkpoint))}") from error
+
+    def _sealed(self, checkpoint: Checkpoint) -> Checkpoint:
+        now = datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        checkpoint = replace(checkpoint, spider=self.spider, run=self.run, job=self.job, time=now)
+        return replace(checkpoint, digest=checkpoint.to_json()["digest"])
+
+    def _create(self, checkpoint: Checkpoint) -> None:
+        self.store.create(self._key(checkpoint), io.BytesIO(checkpoint.to_bytes(self.format)))
+        self.last = checkpoint
+
+    def _key(self, checkpoint: Checkpoint) -> str:
+        assert checkpoint.id is not None
+        return self.template.key(checkpoint.id)
+
+    def _check_last(self) -> None:
+        """Where two writers may both be told that they won: see whether what we stored last is still ours."""
+        assert self.last is not None
+        key = self._key(self.last)
+        try:
+            stored = read_checkpoint(self.store, self.template, key)
+        except CheckpointError:
+            stored = None
+        if stored is None or stored.digest != self.last.digest:
+            raise StateConflict(f"{self.store.uri(key)} is no longer what this run stored: {self._whose(key)}")
+
+    def _whose(self, key: str) -> str:
+        try:
+            other = read_checkpoint(self.store, self.template, key)
+        except CheckpointError:
+            other = None
+        return f"it is of run {other.run}" if other else "it is nobody's checkpoint"
