@@ -1,0 +1,91 @@
+"""The add-on: what it changes in the settings, nothing else.
+
+This module imports nothing that an older Scrapy might not have, so that the add-on can say what is wrong.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import scrapy
+from scrapy.settings import BaseSettings
+from scrapy.utils.misc import load_object
+
+from .exceptions import StateSettingsError
+
+if TYPE_CHECKING:
+    from scrapy.settings import Settings
+
+_NEEDED = (2, 18)
+_MIDDLEWARE = "scrapy_state.barrier.StateMiddleware"
+_PROCESSOR = "scrapy_state.barrier.BarrierItemProcessor"
+_RESOLVER = "scrapy_state.extension.StateResolver"
+_EXPORTER = "scrapy_state.feedexport.CheckpointFeedExporter"
+
+
+class Addon:
+    """``ADDONS = {"scrapy_state.Addon": 500}``: the whole set-up beside FEEDS. docs/setup.md lists what it changes."""
+
+    def update_settings(self, settings: Settings) -> None:
+        """Put scrapy_state's components in their places.
+
+        :raises StateSettingsError: with an older Scrapy, and where the project has a FeedExporter of its own
+        """
+        if scrapy.version_info[:2] < _NEEDED:
+            raise StateSettingsError(
+                f"scrapy_state needs Scrapy 2.18 or later, this is {scrapy.__version__}: before 2.18 Scrapy stored no batch of "
+                "a feed until the spider closed, so there was nothing to resume from. pip install -U 'scrapy>=2.18'"
+            )
+        settings.setdefault_in_component_priority_dict("SPIDER_MIDDLEWARES", load_object(_MIDDLEWARE), -100)
+        if not settings.getbool("STATE_ENABLED", True):
+            _remove_state_feed(settings)
+            return
+        _set_exporter(settings)
+        _set_resolver(settings)
+        if settings["ITEM_PROCESSOR"] != _PROCESSOR:
+            # At the project's own priority: the add-ons' is below it.
+            priority = settings.getpriority("ITEM_PROCESSOR") or 0
+            settings.set("STATE_FALLBACK_ITEM_PROCESSOR", settings["ITEM_PROCESSOR"], priority=priority)
+            settings.set("ITEM_PROCESSOR", _PROCESSOR, priority=priority)
+
+
+def _set_exporter(settings: BaseSettings) -> None:
+    """Put CheckpointFeedExporter in FeedExporter's place, unless a subclass of it is there already."""
+    from scrapy.extensions.feedexport import FeedExporter
+
+    ours = load_object(_EXPORTER)
+    for each, order in settings.get_component_priority_dict_with_base("EXTENSIONS").items():
+        cls = load_object(each)
+        if not isinstance(cls, type) or not issubclass(cls, FeedExporter):
+            continue
+        if cls is FeedExporter:
+            settings.set_in_component_priority_dict("EXTENSIONS", FeedExporter, None)
+            settings.set_in_component_priority_dict("EXTENSIONS", ours, order)
+        elif not issubclass(cls, ours):
+            raise StateSettingsError(
+                f"EXTENSIONS has {cls.__module__}.{cls.__qualname__}, a FeedExporter of the project's own: with another "
+                "exporter beside it, scrapy_state can't know which items are stored, and each would write the feeds. "
+                "Derive it from scrapy_state.feedexport.CheckpointFeedExporter, or set STATE_ENABLED = False"
+            )
+
+
+def _set_resolver(settings: BaseSettings) -> None:
+    """Enable StateResolver, unless a subclass of its family is there already."""
+    from .extension import SpiderSettingsState
+
+    for each in settings.get_component_priority_dict_with_base("EXTENSIONS"):
+        cls = load_object(each)
+        if isinstance(cls, type) and issubclass(cls, SpiderSettingsState):
+            return
+    # After the built-in extensions (0), whose SpiderState writes spider.state too, before the project's own.
+    settings.set_in_component_priority_dict("EXTENSIONS", load_object(_RESOLVER), 10)
+
+
+def _remove_state_feed(settings: BaseSettings) -> None:
+    """Take the state feed out of FEEDS: Scrapy's own exporter would write over checkpoints that are stored."""
+    from .feeds import StateFeed
+
+    feed = StateFeed.from_settings(settings)
+    if feed is not None:
+        feeds = {key: options for key, options in settings.getdict("FEEDS").items() if key != feed.key}
+        settings.set("FEEDS", feeds, priority=settings.getpriority("FEEDS") or 0)

@@ -1,0 +1,317 @@
+"""Which side of a barrier every item is on: tickets in yield order, from the spider to the exporter.
+
+``StateMiddleware`` (spider middleware nearest the engine) gives each item a ticket as the spider yields it, because
+Scrapy queues yielded items before any pipeline sees them. ``BarrierItemProcessor`` (setting ITEM_PROCESSOR) finds the
+ticket again when the item enters the pipelines, and hands it on to the object that leaves them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncIterator
+from copy import deepcopy
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+from weakref import WeakKeyDictionary
+
+from scrapy import Request, Spider, signals
+from scrapy.core.scraper import Scraper
+from scrapy.crawler import Crawler
+from scrapy.exceptions import DropItem, IgnoreRequest
+from scrapy.http import Response
+from scrapy.pipelines import ItemPipelineManager
+from scrapy.spidermiddlewares.base import BaseSpiderMiddleware
+from scrapy.spidermiddlewares.httperror import HttpError
+from scrapy.utils.asyncgen import as_async_generator
+from scrapy.utils.defer import maybe_deferred_to_future
+from scrapy.utils.deprecate import method_is_overridden
+from scrapy.utils.misc import build_from_crawler, load_object
+from twisted.python.failure import Failure
+
+from .checkpoint import Checkpoint
+from .extension import as_text, is_crawl
+from .items import StateItem, json_object
+from .order import OrderCheck
+from .settings import StateSettings
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+logger = logging.getLogger("scrapy_state.state")
+
+
+@dataclass(eq=False)
+class Side:
+    """The items between two barriers.
+
+    :param out: how many of them are not settled yet
+    :param errors: how many failed in a pipeline and were passed over
+    :param batches: the exporter's batches of them, in the order they were opened
+    """
+
+    out: int = 0
+    errors: int = 0
+    batches: list[Any] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """An item's place. *epoch*: how many state items the spider had yielded before it."""
+
+    side: Side
+    epoch: int
+
+
+class Listener(Protocol):
+    """The exporter, as the barrier sees it."""
+
+    async def opening(self) -> None:
+        """Before the spider's first request; a raise refuses to start."""
+
+    def state_yielded(self, state: dict[str, Any]) -> None:
+        """A state item has come; every item yielded before it has its ticket. Counts :attr:`Barrier.epoch` on."""
+
+    def settled(self, side: Side) -> None:
+        """An item of *side* needs nothing more to happen to it."""
+
+    def item_failed(self, ticket: Ticket, error: Exception) -> None:
+        """A pipeline raised; the item is not settled."""
+
+
+@dataclass
+class Barrier:
+    """The tickets that are out in one crawl, and the newest states. Only touched from the event loop's thread."""
+
+    listener: Listener | None = None
+    side: Side = field(default_factory=Side)
+    epoch: int = 0
+    #: the newest state the spider yielded, and the newest stored checkpoint
+    yielded: dict[str, Any] | None = None
+    stored: Checkpoint | None = None
+    # By object: the ids of objects that are kept alive here. One object may be yielded twice, hence the queues.
+    _coming: dict[int, deque[tuple[Any, Ticket]]] = field(default_factory=dict)
+    _leaving: dict[int, deque[tuple[Any, Ticket]]] = field(default_factory=dict)
+
+    def issue(self, item: Any) -> None:
+        """Give *item*, which the spider has just yielded, its ticket."""
+        _put(self._coming, item, self._ticket())
+
+    def enter(self, item: Any) -> Ticket:
+        """Return the ticket of *item*, which enters the pipelines; one that nobody yielded gets it here."""
+        return _take(self._coming, item) or self._ticket()
+
+    def leave(self, ticket: Ticket, item: Any) -> None:
+        """Hand *ticket* on to what the pipelines made of its item."""
+        _put(self._leaving, item, ticket)
+
+    def scraped(self, item: Any) -> Ticket:
+        """Return the ticket of *item*, which has come through the pipelines."""
+        return _take(self._leaving, item) or self._ticket()
+
+    def settle(self, ticket: Ticket) -> None:
+        """Take *ticket* back: its item is exported or dropped."""
+        ticket.side.out -= 1
+        if self.listener is not None:
+            self.listener.settled(ticket.side)
+
+    def cut(self) -> Side:
+        """Begin a new side for the items yielded from now on; return the one until now."""
+        old, self.side = self.side, Side()
+        return old
+
+    def state_yielded(self, state: dict[str, Any]) -> None:
+        """Take note of a state item."""
+        self.yielded = state
+        if self.listener is not None:
+            self.listener.state_yielded(state)
+
+    def log_progress(self, why: str, spider: Spider | None) -> None:
+        """Log the newest state yielded beside the newest stored."""
+        stored = f"{as_text(self.stored.state)} (checkpoint {self.stored.id})" if self.stored else "none in this run"
+        yielded = "none in this run" if self.yielded is None else as_text(self.yielded)
+        logger.info("%s: last state yielded %s, last stored %s", why, yielded, stored, extra={"spider": spider})
+
+    def _ticket(self) -> Ticket:
+        self.side.out += 1
+        return Ticket(self.side, self.epoch)
+
+
+_barriers: WeakKeyDictionary[Crawler, Barrier] = WeakKeyDictionary()
+
+
+def get_barrier(crawler: Crawler) -> Barrier:
+    """Return the one barrier of *crawler*; middleware, processor and exporter meet there."""
+    return _barriers.setdefault(crawler, Barrier())
+
+
+class StateMiddleware(BaseSpiderMiddleware):
+    """Takes the tickets; the end of the way for state items.
+
+    It must be nearest the engine, so that it sees what really goes there.
+    """
+
+    def __init__(self, crawler: Crawler) -> None:
+        super().__init__(crawler)
+        self._barrier = get_barrier(crawler)
+        self._order = OrderCheck()
+        crawler.signals.connect(self._spider_error, signals.spider_error)
+
+    def get_processed_item(self, item: Any, response: Response | None) -> Any:
+        """Give an item its ticket; take a state item out."""
+        return self._processed_item(item, _request_of(response))
+
+    def get_processed_request(self, request: Request, response: Response | None) -> Request:
+        """Remember which request came from which, for the warning about state items out of order."""
+        self._order.request_yielded(request, _request_of(response))
+        return request
+
+    async def errback_output(self, result: AsyncIterator[Any], request: Request) -> AsyncIterator[Any]:
+        """Do for an errback's output, which passes no spider middleware, what is done for a callback's."""
+        async for each in result:
+            if isinstance(each, Request):
+                self._order.request_yielded(each, request)
+                yield each
+            elif (item := self._processed_item(each, request)) is not None:
+                yield item
+
+    def download_failed(self, failure: Failure, request: Request) -> None:
+        """Log where the crawl stands when a request failed for good."""
+        if isinstance(failure.value, IgnoreRequest) and not isinstance(failure.value, HttpError):
+            return  # left out on purpose: robots.txt, off-site, a middleware's wish
+        self._barrier.log_progress(f"{request} failed ({type(failure.value).__name__})", self.crawler.spider)
+
+    def _processed_item(self, item: Any, request: Request | None) -> Any:
+        if isinstance(item, StateItem):
+            self._state_item(item, request)
+            return None
+        if item is not None and self._barrier.listener is not None:
+            self._barrier.issue(item)
+        return item
+
+    def _state_item(self, item: StateItem, request: Request | None) -> None:
+        spider = self.crawler.spider
+        found = item.state
+        state = json_object(getattr(spider, "state", {}), "spider.state") if found is None else found
+        spider.state = deepcopy(state)  # type: ignore[union-attr]
+        logger.debug("state item %s", as_text(state), extra={"spider": spider})
+        if self._order.state_yielded(request):
+            logger.warning(
+                "State items come from requests that are in flight at the same time, so they may come out of order, and "
+                "a state may be stored before an earlier request has done its part. Yield the next request from the "
+                "callback of the last one, or the state only where no earlier request is left: see docs/state.md",
+                extra={"spider": spider},
+            )
+        self._barrier.state_yielded(state)
+
+    def _spider_error(self, failure: Failure, spider: Spider) -> None:
+        self._barrier.log_progress(f"the spider raised {type(failure.value).__name__}", spider)
+
+
+class BarrierItemProcessor:
+    """Carries the tickets through the project's own item processor (setting STATE_FALLBACK_ITEM_PROCESSOR)."""
+
+    def __init__(self, crawler: Crawler, processor: Any) -> None:
+        self.crawler = crawler
+        self.processor = processor
+        self._barrier = get_barrier(crawler)
+        self._opened = False
+
+    @classmethod
+    def from_crawler(cls, crawler: Crawler) -> Self:
+        """Make it, and the processor it wraps."""
+        processor = load_object(StateSettings.from_settings(crawler.settings).fallback_item_processor or ItemPipelineManager)
+        return cls(crawler, build_from_crawler(processor, crawler))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.processor, name)  # .middlewares and whatever else the wrapped one has
+
+    async def open_spider_async(self) -> None:
+        """Have the exporter prove that checkpoints can be stored, then open the wrapped processor."""
+        if is_crawl(self.crawler):
+            _watch_errbacks(self.crawler)
+            if self._barrier.listener is not None:
+                await self._barrier.listener.opening()
+        self._opened = True
+        await self._call("open_spider")
+
+    async def close_spider_async(self) -> None:
+        """Close the wrapped processor, if it was opened."""
+        if self._opened:
+            await self._call("close_spider")
+
+    async def process_item_async(self, item: Any) -> Any:
+        """Process *item* in the wrapped processor; hand its ticket on to the result."""
+        if self._barrier.listener is None:
+            return await self._call("process_item", item)
+        ticket = self._barrier.enter(item)
+        try:
+            output = await self._call("process_item", item)
+        except DropItem:
+            self._barrier.settle(ticket)
+            raise
+        except asyncio.CancelledError:
+            raise  # nothing has become of it: not settled
+        except Exception as error:
+            self._barrier.listener.item_failed(ticket, error)
+            raise
+        self._barrier.leave(ticket, output)
+        return output
+
+    async def _call(self, method: str, *args: Any) -> Any:
+        # As Scraper does it (scrapy/core/scraper.py, _check_deprecated_itemproc_method)
+        wrapped = self.processor
+        has_async = hasattr(wrapped, f"{method}_async") and not (
+            isinstance(wrapped, ItemPipelineManager)
+            and method_is_overridden(type(wrapped), ItemPipelineManager, method)
+            and not method_is_overridden(type(wrapped), ItemPipelineManager, f"{method}_async")
+        )
+        if has_async:
+            return await getattr(wrapped, f"{method}_async")(*args)
+        return await maybe_deferred_to_future(getattr(wrapped, method)(*args, self.crawler.spider))
+
+
+def _watch_errbacks(crawler: Crawler) -> None:
+    """Show the middleware what passes no spider middleware: the output of errbacks, and failures nobody handles.
+
+    Scraper._scrape (scrapy/core/scraper.py) gives an errback's output to handle_spider_output_async() at once. There is
+    no setting or signal for it, so two methods of this crawl's scraper object are wrapped.
+    """
+    middleware = crawler.get_spider_middleware(StateMiddleware)
+    if middleware is None:
+        return
+    watched: StateMiddleware = middleware
+    scraper: Scraper = crawler.engine.scraper
+    call_spider, handle_output = scraper.call_spider_async, scraper.handle_spider_output_async
+
+    async def call_spider_async(result: Any, request: Request) -> Any:
+        if isinstance(result, Failure):
+            watched.download_failed(result, request)
+        return await call_spider(result, request)
+
+    async def handle_spider_output_async(result: Any, request: Request, response: Any) -> None:
+        if isinstance(response, Failure):
+            result = watched.errback_output(as_async_generator(result), request)
+        await handle_output(result, request, response)
+
+    scraper.call_spider_async = call_spider_async  # type: ignore[method-assign]
+    scraper.handle_spider_output_async = handle_spider_output_async  # type: ignore[method-assign]
+
+
+def _request_of(response: Response | None) -> Request | None:
+    return None if response is None else response.request
+
+
+def _put(queues: dict[int, deque[tuple[Any, Ticket]]], item: Any, ticket: Ticket) -> None:
+    queues.setdefault(id(item), deque()).append((item, ticket))
+
+
+def _take(queues: dict[int, deque[tuple[Any, Ticket]]], item: Any) -> Ticket | None:
+    queue = queues.get(id(item))
+    if queue is None:
+        return None
+    _, ticket = queue.popleft()
+    if not queue:
+        del queues[id(item)]
+    return ticket

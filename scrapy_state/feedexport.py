@@ -1,0 +1,356 @@
+"""The feed exporter with a state feed: two sides, cut, wait, commit."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import time
+from collections.abc import Coroutine
+from datetime import datetime, timezone
+from types import SimpleNamespace
+from typing import Any
+from urllib.parse import urlparse
+
+from scrapy import Spider, signals
+from scrapy.crawler import Crawler
+from scrapy.exceptions import NotConfigured
+from scrapy.extensions.feedexport import FeedExporter, FeedSlot, UriParamsCallableT, apply_uri_params
+from scrapy.settings import SETTINGS_PRIORITIES, BaseSettings
+from scrapy.utils.asyncio import is_asyncio_available
+from scrapy.utils.misc import build_from_crawler, load_object
+
+from .barrier import Barrier, Side, Ticket, get_barrier
+from .batches import Batch
+from .checkpoint import ItemFile
+from .exceptions import ItemFailed, StateConflict, StateError, StateSettingsError, StoreError
+from .extension import StateResolver, as_text, get_extension, is_crawl, open_template
+from .feeds import StateFeed, item_feeds_with_checkpoints
+from .feedstorages import DURABLE, DurableFeedStorage
+from .settings import StateSettings
+from .signals import checkpoint_stored
+from .stores import open_writer, without_credentials
+from .writer import CheckpointWriter
+
+logger = logging.getLogger("scrapy_state.state")
+
+
+class CheckpointFeedExporter(FeedExporter):
+    """Scrapy's FeedExporter, and the state feed.
+
+    Without a state feed (or STATE_READONLY, or under ``scrapy parse`` and the like) it behaves as Scrapy's. With one,
+    the item feeds that take part are exported here; the others (``"checkpoint": False``, standard output, ``-o``) are
+    left to Scrapy's code.
+
+    :raises StateSettingsError: if the state feed or an item feed can't be used as it is
+    """
+
+    def __init__(self, crawler: Crawler) -> None:
+        self.run_id = new_run_id()
+        self.state_settings = StateSettings.from_settings(crawler.settings)
+        self.state_feed = StateFeed.from_settings(crawler.settings)
+        writing = not self.state_settings.readonly and self.state_settings.enabled and is_crawl(crawler)
+        self.writing = self.state_feed is not None and writing
+        self._item_feeds = item_feeds_with_checkpoints(crawler.settings) if self.writing else set()
+        try:
+            super().__init__(crawler)
+        except NotConfigured as error:
+            if not self.writing:
+                raise
+            raise StateSettingsError("FEEDS: one of the feeds can't be used; the log line before says which") from error
+        if self.state_feed is not None:
+            del self.feeds[self.state_feed.uri]
+        elif _is_state_feed_lost(crawler):
+            logger.warning("FEEDS was given on the command line (-o), so the state feed in the spider's custom_settings "
+                           "is not there: no state is stored. Put it into the project's settings")  # fmt: skip
+        if not self.writing:
+            return
+        assert self.state_feed is not None
+        if not is_asyncio_available():
+            raise StateSettingsError("TWISTED_REACTOR: the state feed needs asyncio; leave Scrapy's default reactor in place")
+        self._options = {uri: self.feeds.pop(uri) for uri in self._item_feeds}
+        store, template = open_template(crawler, self.state_feed.uri, self.state_feed.options.get("uri_params"), open_writer)
+        if not template.writable:
+            raise self.state_feed.not_writable()
+        assert crawler.spider is not None
+        job = os.environ.get("SHUB_JOBKEY") or os.environ.get("SCRAPY_JOB") or None
+        self._writer = CheckpointWriter(
+            store, template, format=self.state_feed.format, spider=crawler.spider.name, run=self.run_id, job=job
+        )
+        self._batch_ids = dict.fromkeys(self._item_feeds, 0)
+        self._open: dict[tuple[Side, str], Batch] = {}
+        self._remembered: dict[str, Any] | None = None
+        self._last_cut = time.monotonic()
+        self._cut_side: Side | None = None
+        self._all_settled = asyncio.Event()
+        self._commit_task: asyncio.Task[None] | None = None
+        self._failure: Exception | None = None
+        self._uploads: set[asyncio.Task[ItemFile]] = set()
+        #: nothing that the spider has yielded since the last checkpoint may be passed by another one
+        self._blocked = False
+        self._barrier: Barrier = get_barrier(crawler)
+        self._barrier.listener = self
+        crawler.signals.connect(self._engine_stopped, signals.engine_stopped)
+
+    # The opening
+
+    async def opening(self) -> None:
+        """Store the opening checkpoint. Called before the spider's first request.
+
+        :raises StateError: if it can't be stored; the crawl does not begin
+        """
+        resolver = get_extension(StateResolver, self.crawler)
+        if resolver is None:
+            raise StateSettingsError("EXTENSIONS has no scrapy_state.extension.StateResolver, which the state feed needs")
+        began = time.monotonic()
+        arguments = (resolver.state, resolver.resolution, resolver.resolve_own)
+        checkpoint = await asyncio.to_thread(self._writer.open, *arguments)
+        if checkpoint.overlap:
+            logger.warning(
+                "this run does not start from the state of checkpoint %s, its parent: items may stand twice along the "
+                "lineage (overlap)", checkpoint.parent, extra={"spider": self.crawler.spider},
+            )  # fmt: skip
+        self._stored(began)
+        self._last_cut = time.monotonic()
+
+    # Items
+
+    def item_scraped(self, item: Any, spider: Spider) -> None:
+        """Export *item* to the side it was yielded on, and to the feeds that are left to Scrapy."""
+        if self.writing:
+            self._item_scraped(item, spider)
+        super().item_scraped(item, spider)
+
+    def _item_scraped(self, item: Any, spider: Spider) -> None:
+        ticket = self._barrier.scraped(item)
+        try:
+            for template in self._item_feeds:
+                if self.filters[template].accepts(item):
+                    self._export(item, ticket, template, spider)
+        except Exception as error:
+            self._fail("state_store_failed", ItemFailed(f"an item could not be exported ({type(error).__name__})"), error)
+        else:
+            self._barrier.settle(ticket)
+
+    def _export(self, item: Any, ticket: Ticket, template: str, spider: Spider) -> None:
+        place = (ticket.side, template)
+        batch = self._open.get(place)
+        if batch is None:
+            batch = self._open[place] = self._new_batch(template, spider)
+            ticket.side.batches.append(batch)
+        batch.add(item, ticket.epoch == self._barrier.epoch, self._barrier.epoch)
+        limit = self._options[template]["batch_item_count"]
+        if limit and batch.slot.itemcount >= limit:
+            self._close_batch(place)
+
+    def _new_batch(self, template: str, spider: Spider) -> Batch:
+        options = self._options[template]
+        self._batch_ids[template] = batch_id = self._batch_ids[template] + 1
+        before = SimpleNamespace(batch_id=batch_id - 1)
+        uri = apply_uri_params(template, self._get_uri_params(spider, options["uri_params"], before))  # type: ignore[arg-type]
+        storage = build_from_crawler(self._storage_class(uri), self.crawler, uri, feed_options=options)
+        slot = FeedSlot(
+            storage=storage, uri=uri, format=options["format"], store_empty=False, batch_id=batch_id, uri_template=template,
+            filter=self.filters[template], feed_options=options, spider=spider, exporters=self.exporters,
+            settings=self.settings, crawler=self.crawler,
+        )  # fmt: skip
+        return Batch(slot, storage.uri if isinstance(storage, DurableFeedStorage) else without_credentials(uri))
+
+    def _close_batch(self, place: tuple[Side, str]) -> None:
+        batch = self._open.pop(place)
+        batch.upload = asyncio.create_task(self._upload(batch))
+        self._uploads.add(batch.upload)
+        batch.upload.add_done_callback(self._upload_done)
+
+    def _upload_done(self, upload: asyncio.Task[ItemFile]) -> None:
+        self._uploads.discard(upload)
+        if not upload.cancelled():
+            upload.exception()  # told by _upload(); asyncio need not tell it again where nobody waits for this batch
+
+    async def _upload(self, batch: Batch) -> ItemFile:
+        slot, stats = batch.slot, self.crawler.stats
+        kind = type(slot.storage).__name__
+        try:
+            stored = await batch.store()
+        except StoreError as error:
+            stats.inc_value(f"feedexport/failed_count/{kind}")
+            self._fail("state_store_failed", error, error)
+            raise
+        stats.inc_value(f"feedexport/success_count/{kind}")
+        about = (slot.format, slot.itemcount, batch.uri)
+        logger.info("Stored %s feed (%s items) in: %s", *about, extra={"spider": self.crawler.spider})
+        await self.crawler.signals.send_catch_log_async(signals.feed_slot_closed, slot=slot)
+        return stored
+
+    # Barriers
+
+    def state_yielded(self, state: dict[str, Any]) -> None:
+        """Cut at this state item if one is due; else remember it."""
+        if self._failure is not None:
+            return
+        self._barrier.epoch += 1
+        self._remembered = state
+        stopping = not self.crawler.crawling
+        due = stopping or time.monotonic() - self._last_cut >= self.state_settings.interval_seconds
+        if due and self._commit_task is None:
+            self._commit_task = asyncio.create_task(self._cut())
+
+    def settled(self, side: Side) -> None:
+        """See whether the old side is complete."""
+        if side is self._cut_side and side.out == 0:
+            self._all_settled.set()
+
+    def item_failed(self, ticket: Ticket, error: Exception) -> None:
+        """A pipeline raised: stop, or pass over the item, as STATE_ON_ITEM_ERROR says."""
+        if self.state_settings.on_item_error == "skip":
+            ticket.side.errors += 1
+            self._barrier.settle(ticket)
+            return
+        # If it follows the newest state item, that one can still be stored: only what comes after can't.
+        follows = ticket.epoch == self._barrier.epoch
+        if follows:
+            self._barrier.settle(ticket)
+        failure = ItemFailed(f"an item raised {type(error).__name__} in a pipeline")
+        self._fail("state_item_failed", failure, error, blocks=not follows)
+
+    def _cut(self, reason: str | None = None) -> Coroutine[Any, Any, None]:
+        """Begin a new side now; return the coroutine that commits the old one."""
+        state, self._remembered = self._remembered, None
+        if state is None:
+            assert self._writer.last is not None
+            state = self._writer.last.state
+        side = self._cut_side = self._barrier.cut()
+        self._all_settled.clear()
+        self.settled(side)
+        self._last_cut = time.monotonic()
+        return self._commit(side, state, reason)
+
+    async def _commit(self, side: Side, state: dict[str, Any], reason: str | None) -> None:
+        began = time.monotonic()
+        epoch = self._barrier.epoch
+        try:
+            await self._all_settled.wait()
+            for place in [each for each in self._open if each[0] is side]:
+                self._close_batch(place)
+            files = []
+            for batch in side.batches:
+                assert batch.upload is not None
+                stored = await batch.upload
+                files.append(ItemFile(stored.uri, stored.items, stored.bytes, batch.skip(epoch) if reason else ()))
+            checkpoint = self._writer.next(state, files, errors=side.errors, reason=reason)
+            await asyncio.to_thread(self._writer.commit, checkpoint)
+            self._stored(began)
+        except StateConflict as error:
+            self._fail("state_conflict", error, error)
+        except StateError as error:
+            self._fail("state_store_failed", error, error)
+        except Exception as error:
+            self._fail("state_store_failed", StateError(f"{type(error).__name__}: {error}"), error)
+        finally:
+            self._commit_task = self._cut_side = None
+
+    def _stored(self, began: float) -> None:
+        checkpoint = self._barrier.stored = self._writer.last
+        assert checkpoint is not None
+        logger.info(
+            "checkpoint %s stored: STATE %s, %s items, %s files, %.3f s%s",
+            checkpoint.id, as_text(checkpoint.state), checkpoint.items, len(checkpoint.files), time.monotonic() - began,
+            f", {checkpoint.reason}" if checkpoint.reason else "", extra={"spider": self.crawler.spider},
+        )  # fmt: skip
+        stats = self.crawler.stats
+        stats.inc_value("state/checkpoints")
+        stats.set_value("state/last_id", checkpoint.id)
+        stats.set_value("state/items_stored", checkpoint.items)
+        self.crawler.signals.send_catch_log(checkpoint_stored, checkpoint=checkpoint, spider=self.crawler.spider)
+
+    # The end
+
+    def _fail(self, reason: str, failure: StateError, cause: BaseException, blocks: bool = True) -> None:
+        """No checkpoint past here: say so once, and close the spider.
+
+        :param blocks: whether that also holds for the newest state item
+        """
+        self._blocked = self._blocked or blocks
+        if self._failure is not None:
+            return
+        self._failure = failure
+        last = self._writer.last
+        assert last is not None
+        logger.error(
+            "checkpoints stopped at %s, STATE %s, because: %s. The crawl is closed (%s). Put that right and start it again: "
+            "it goes on from there", f"checkpoint {last.id}", as_text(last.state), failure, reason,
+            extra={"spider": self.crawler.spider}, exc_info=cause if isinstance(failure, ItemFailed) else None,
+        )  # fmt: skip
+        if self.crawler.engine.spider is not None:
+            self._closing = asyncio.create_task(self.crawler.engine.close_spider_async(reason=reason))
+
+    async def close_spider(self, spider: Spider, reason: str = "finished") -> None:
+        """Store the last state item's checkpoint; then let Scrapy close the other feeds."""
+        if self.writing and self._writer.last is not None:
+            await self._close(reason)
+        await super().close_spider(spider)
+        if self.writing:
+            self._barrier.log_progress(f"spider closed ({reason})", spider)
+
+    async def _close(self, reason: str) -> None:
+        # Every item has been through the pipelines by now. What is not settled was cancelled, or has failed.
+        if self._commit_task is not None:
+            if self._cut_side is not None and self._cut_side.out:
+                self._commit_task.cancel()
+                self._unsettled(self._cut_side.out)
+            await asyncio.wait([self._commit_task])
+        if self._barrier.side.out:
+            self._unsettled(self._barrier.side.out)
+        if not self._blocked:
+            await self._cut(reason)
+        for place in list(self._open):  # named by no checkpoint: the next run exports these items again
+            self._open.pop(place).discard()
+        if self._uploads:
+            await asyncio.wait(self._uploads)
+
+    def _unsettled(self, count: int) -> None:
+        failure = ItemFailed(f"{count} items never came out of the pipelines")
+        self._fail("state_item_failed", failure, failure)
+
+    def _engine_stopped(self) -> None:
+        if self._failure is not None:
+            # scrapy crawl and runspider exit with 1 if a crawler has no spider in the end (AsyncCrawlerRunner._done,
+            # CrawlerRunner._crawl in scrapy/crawler.py); Scrapy has no other way to say that a crawl failed.
+            self.crawler.spider = None
+
+    # What of Scrapy's is changed
+
+    def _storage_supported(self, uri: str, feed_options: dict[str, Any]) -> bool:
+        if self.state_feed is not None and uri == self.state_feed.uri:
+            return True  # not stored by a feed storage
+        if uri in self._item_feeds and self._storage_class(uri) is DurableFeedStorage:
+            return True  # Scrapy would make one to see, and S3FeedStorage a client with it
+        return super()._storage_supported(uri, feed_options)
+
+    def _storage_class(self, uri: str) -> type:
+        """The storage for *uri* in a feed that checkpoints name."""
+        cls = self.storages.get(urlparse(uri).scheme, self.storages["file"])
+        return DURABLE.get(cls, cls)
+
+    def _get_uri_params(
+        self, spider: Spider, uri_params_function: str | UriParamsCallableT | None, slot: FeedSlot | None = None
+    ) -> dict[str, Any]:
+        def with_run_id(params: dict[str, Any], spider: Spider) -> dict[str, Any]:
+            params["run_id"] = self.run_id
+            changed = load_object(uri_params_function)(params, spider) if uri_params_function else None
+            return params if changed is None else {"run_id": self.run_id, **changed}
+
+        return super()._get_uri_params(spider, with_run_id, slot)
+
+
+def new_run_id() -> str:
+    """Return a short unique id that sorts by time."""
+    return f"{datetime.now(timezone.utc):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
+
+
+def _is_state_feed_lost(crawler: Crawler) -> bool:
+    own = (crawler.spidercls.custom_settings or {}).get("FEEDS")
+    if not own or crawler.settings.getpriority("FEEDS") != SETTINGS_PRIORITIES["cmdline"]:
+        return False
+    return StateFeed.from_settings(BaseSettings({"FEEDS": own})) is not None

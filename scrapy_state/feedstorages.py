@@ -1,0 +1,57 @@
+"""A feed storage whose outcome is known: create-only, whole or not at all, durable when ``store()`` is done."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from scrapy import Spider
+from scrapy.crawler import Crawler
+from scrapy.extensions.feedexport import BlockingFeedStorage, FileFeedStorage, S3FeedStorage
+
+from .stores import StoreWriter, open_writer
+from .stores.local import LocalWriter
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class DurableFeedStorage(BlockingFeedStorage):
+    """Stores a batch on S3 (``s3://…``) or on the local disk (``file://…``, a path), through scrapy_state's stores.
+
+    Its temporary file has no name (O_TMPFILE where the system has it), so that nothing is left of it however the
+    process ends. It lies in FEED_TEMPDIR if that is set; else, for a local feed, in the feed's own folder, where the
+    finished file only needs a name.
+
+    ``store()`` leaves the file open and may be called again after it failed.
+    """
+
+    def __init__(self, store: StoreWriter, key: str) -> None:
+        self._store = store
+        self._key = key
+        #: absolute, without credentials
+        self.uri = store.uri(key)
+
+    @classmethod
+    def from_crawler(cls, crawler: Crawler, uri: str, *, feed_options: dict[str, Any] | None = None) -> Self:
+        """Make it for *uri*; no input or output yet."""
+        return cls(*open_writer(uri, crawler.settings))
+
+    def open(self, spider: Spider) -> IO[bytes]:
+        """See Scrapy's FeedStorageProtocol."""
+        folder = spider.crawler.settings["FEED_TEMPDIR"]
+        if folder and not Path(folder).is_dir():
+            raise NotADirectoryError(f"FEED_TEMPDIR is {str(folder)!r}, which is no folder")
+        if not folder and isinstance(self._store, LocalWriter):
+            folder = os.path.dirname(self._key)
+            os.makedirs(folder, exist_ok=True)
+        return tempfile.TemporaryFile(dir=folder or None)
+
+    def _store_in_thread(self, file: IO[bytes]) -> None:
+        self._store.create(self._key, file)
+
+
+#: Scrapy's storages that can't tell how it ended -> what stands in for them in feeds that checkpoints name
+DURABLE: dict[type, type] = {FileFeedStorage: DurableFeedStorage, S3FeedStorage: DurableFeedStorage}
