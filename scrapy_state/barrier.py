@@ -17,14 +17,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakKeyDictionary
 
 from scrapy import Request, Spider, signals
-from scrapy.core.scraper import Scraper
 from scrapy.crawler import Crawler
 from scrapy.exceptions import DropItem, IgnoreRequest
 from scrapy.http import Response
 from scrapy.pipelines import ItemPipelineManager
 from scrapy.spidermiddlewares.base import BaseSpiderMiddleware
 from scrapy.spidermiddlewares.httperror import HttpError
-from scrapy.utils.asyncgen import as_async_generator
 from scrapy.utils.defer import maybe_deferred_to_future
 from scrapy.utils.deprecate import method_is_overridden
 from scrapy.utils.misc import build_from_crawler, load_object
@@ -32,6 +30,7 @@ from twisted.python.failure import Failure
 
 from .checkpoint import Checkpoint
 from .extension import as_text, is_crawl
+from .gaps import mind_closing, watch_errbacks
 from .items import StateItem, json_object
 from .order import OrderCheck
 from .settings import StateSettings
@@ -90,6 +89,8 @@ class Barrier:
     #: the newest state the spider yielded, and the newest stored checkpoint
     yielded: dict[str, Any] | None = None
     stored: Checkpoint | None = None
+    #: whether the crawl is being closed because something failed
+    failed: bool = False
     # By object: the ids of objects that are kept alive here. One object may be yielded twice, hence the queues.
     _coming: dict[int, deque[tuple[Any, Ticket]]] = field(default_factory=dict)
     _leaving: dict[int, deque[tuple[Any, Ticket]]] = field(default_factory=dict)
@@ -158,6 +159,13 @@ class StateMiddleware(BaseSpiderMiddleware):
         self._order = OrderCheck()
         crawler.signals.connect(self._spider_error, signals.spider_error)
 
+    async def process_start(self, start: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        """As for a callback's output; ends when the crawl has failed, since Scrapy goes on reading ``start()`` then."""
+        async for each in super().process_start(start):
+            yield each
+            if self._barrier.failed:
+                return
+
     def get_processed_item(self, item: Any, response: Response | None) -> Any:
         """Give an item its ticket; take a state item out."""
         return self._processed_item(item, _request_of(response))
@@ -217,6 +225,7 @@ class BarrierItemProcessor:
         self.processor = processor
         self._barrier = get_barrier(crawler)
         self._opened = False
+        self._closing: asyncio.Task[None] | None = None
 
     @classmethod
     def from_crawler(cls, crawler: Crawler) -> Self:
@@ -230,7 +239,10 @@ class BarrierItemProcessor:
     async def open_spider_async(self) -> None:
         """Have the exporter prove that checkpoints can be stored, then open the wrapped processor."""
         if is_crawl(self.crawler):
-            _watch_errbacks(self.crawler)
+            middleware = self.crawler.get_spider_middleware(StateMiddleware)
+            if middleware is not None:
+                watch_errbacks(self.crawler.engine.scraper, middleware.errback_output, middleware.download_failed)
+            self._closing = mind_closing(self.crawler.engine.scraper)
             if self._barrier.listener is not None:
                 await self._barrier.listener.opening()
         self._opened = True
@@ -238,6 +250,8 @@ class BarrierItemProcessor:
 
     async def close_spider_async(self) -> None:
         """Close the wrapped processor, if it was opened."""
+        if self._closing is not None:
+            self._closing.cancel()
         if self._opened:
             await self._call("close_spider")
 
@@ -270,33 +284,6 @@ class BarrierItemProcessor:
         if has_async:
             return await getattr(wrapped, f"{method}_async")(*args)
         return await maybe_deferred_to_future(getattr(wrapped, method)(*args, self.crawler.spider))
-
-
-def _watch_errbacks(crawler: Crawler) -> None:
-    """Show the middleware what passes no spider middleware: the output of errbacks, and failures nobody handles.
-
-    Scraper._scrape (scrapy/core/scraper.py) gives an errback's output to handle_spider_output_async() at once. There is
-    no setting or signal for it, so two methods of this crawl's scraper object are wrapped.
-    """
-    middleware = crawler.get_spider_middleware(StateMiddleware)
-    if middleware is None:
-        return
-    watched: StateMiddleware = middleware
-    scraper: Scraper = crawler.engine.scraper
-    call_spider, handle_output = scraper.call_spider_async, scraper.handle_spider_output_async
-
-    async def call_spider_async(result: Any, request: Request) -> Any:
-        if isinstance(result, Failure):
-            watched.download_failed(result, request)
-        return await call_spider(result, request)
-
-    async def handle_spider_output_async(result: Any, request: Request, response: Any) -> None:
-        if isinstance(response, Failure):
-            result = watched.errback_output(as_async_generator(result), request)
-        await handle_output(result, request, response)
-
-    scraper.call_spider_async = call_spider_async  # type: ignore[method-assign]
-    scraper.handle_spider_output_async = handle_spider_output_async  # type: ignore[method-assign]
 
 
 def _request_of(response: Response | None) -> Request | None:

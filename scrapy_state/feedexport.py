@@ -129,7 +129,9 @@ class CheckpointFeedExporter(FeedExporter):
                 if self.filters[template].accepts(item):
                     self._export(item, ticket, template, spider)
         except Exception as error:
-            self._fail("state_store_failed", ItemFailed(f"an item could not be exported ({type(error).__name__})"), error)
+            # With its trace, which nobody else logs; a pipeline's is in Scrapy's log.
+            logger.error("Error exporting an item", exc_info=True, extra={"spider": spider})
+            self._fail("state_store_failed", ItemFailed(f"an item could not be exported ({type(error).__name__})"))
         else:
             self._barrier.settle(ticket)
 
@@ -175,7 +177,7 @@ class CheckpointFeedExporter(FeedExporter):
             stored = await batch.store()
         except StoreError as error:
             stats.inc_value(f"feedexport/failed_count/{kind}")
-            self._fail("state_store_failed", error, error)
+            self._fail("state_store_failed", error)
             raise
         stats.inc_value(f"feedexport/success_count/{kind}")
         about = (slot.format, slot.itemcount, batch.uri)
@@ -212,7 +214,7 @@ class CheckpointFeedExporter(FeedExporter):
         if follows:
             self._barrier.settle(ticket)
         failure = ItemFailed(f"an item raised {type(error).__name__} in a pipeline")
-        self._fail("state_item_failed", failure, error, blocks=not follows)
+        self._fail("state_item_failed", failure, blocks=not follows)
 
     def _cut(self, reason: str | None = None) -> Coroutine[Any, Any, None]:
         """Begin a new side now; return the coroutine that commits the old one."""
@@ -242,11 +244,12 @@ class CheckpointFeedExporter(FeedExporter):
             await asyncio.to_thread(self._writer.commit, checkpoint)
             self._stored(began)
         except StateConflict as error:
-            self._fail("state_conflict", error, error)
+            self._fail("state_conflict", error)
         except StateError as error:
-            self._fail("state_store_failed", error, error)
+            self._fail("state_store_failed", error)
         except Exception as error:
-            self._fail("state_store_failed", StateError(f"{type(error).__name__}: {error}"), error)
+            logger.error("Error storing a checkpoint", exc_info=True, extra={"spider": self.crawler.spider})
+            self._fail("state_store_failed", StateError(f"{type(error).__name__}: {error}"))
         finally:
             self._commit_task = self._cut_side = None
 
@@ -266,7 +269,7 @@ class CheckpointFeedExporter(FeedExporter):
 
     # The end
 
-    def _fail(self, reason: str, failure: StateError, cause: BaseException, blocks: bool = True) -> None:
+    def _fail(self, reason: str, failure: StateError, blocks: bool = True) -> None:
         """No checkpoint past here: say so once, and close the spider.
 
         :param blocks: whether that also holds for the newest state item
@@ -275,12 +278,13 @@ class CheckpointFeedExporter(FeedExporter):
         if self._failure is not None:
             return
         self._failure = failure
+        self._barrier.failed = True
         last = self._writer.last
         assert last is not None
         logger.error(
             "checkpoints stopped at %s, STATE %s, because: %s. The crawl is closed (%s). Put that right and start it again: "
             "it goes on from there", f"checkpoint {last.id}", as_text(last.state), failure, reason,
-            extra={"spider": self.crawler.spider}, exc_info=cause if isinstance(failure, ItemFailed) else None,
+            extra={"spider": self.crawler.spider},
         )  # fmt: skip
         if self.crawler.engine.spider is not None:
             self._closing = asyncio.create_task(self.crawler.engine.close_spider_async(reason=reason))
@@ -311,7 +315,7 @@ class CheckpointFeedExporter(FeedExporter):
 
     def _unsettled(self, count: int) -> None:
         failure = ItemFailed(f"{count} items never came out of the pipelines")
-        self._fail("state_item_failed", failure, failure)
+        self._fail("state_item_failed", failure)
 
     def _engine_stopped(self) -> None:
         if self._failure is not None:

@@ -1,0 +1,57 @@
+"""What Scrapy has no setting or signal for. The only place that touches what is Scrapy's own business."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from scrapy import Request
+from scrapy.core.scraper import Scraper
+from scrapy.utils.asyncgen import as_async_generator
+from twisted.python.failure import Failure
+
+_CHECK_SECONDS = 0.25
+
+
+def watch_errbacks(
+    scraper: Scraper,
+    errback_output: Callable[[AsyncIterator[Any], Request], AsyncIterator[Any]],
+    download_failed: Callable[[Failure, Request], None],
+) -> None:
+    """Put *errback_output* around what errbacks yield, and call *download_failed* for each failure.
+
+    Scraper._scrape (scrapy/core/scraper.py) gives an errback's output to handle_spider_output_async() at once: no spider
+    middleware sees it. Two methods of this one object are wrapped.
+    """
+    call_spider, handle_output = scraper.call_spider_async, scraper.handle_spider_output_async
+
+    async def call_spider_async(result: Any, request: Request) -> Any:
+        if isinstance(result, Failure):
+            download_failed(result, request)
+        return await call_spider(result, request)
+
+    async def handle_spider_output_async(result: Any, request: Request, response: Any) -> None:
+        if isinstance(response, Failure):
+            result = errback_output(as_async_generator(result), request)
+        await handle_output(result, request, response)
+
+    scraper.call_spider_async = call_spider_async  # type: ignore[method-assign]
+    scraper.handle_spider_output_async = handle_spider_output_async  # type: ignore[method-assign]
+
+
+def mind_closing(scraper: Scraper) -> asyncio.Task[None]:
+    """Start a task that sees to it that a closing scraper notices when its last item is done; cancel it when it has.
+
+    Scraper.close_spider_async() waits until no item is in the pipelines, but looks again only when a *response* is done
+    (Scraper.enqueue_scrape): a spider closed while an item from ``start()`` is in the pipelines would never end.
+    """
+
+    async def check() -> None:
+        while True:
+            await asyncio.sleep(_CHECK_SECONDS)
+            slot = scraper.slot
+            if slot is not None and slot.closing is not None and not slot.closing.called:
+                scraper._check_if_closing()
+
+    return asyncio.create_task(check())

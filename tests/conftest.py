@@ -1,0 +1,52 @@
+"""What tests share: an S3 server on this machine (moto), with a bucket that is empty for each test."""
+
+from collections.abc import Iterator
+from itertools import count
+from typing import Any
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+
+_numbers = count(1)
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    """The URL of an S3 server; one for each pytest-xdist worker."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def s3_settings(s3_endpoint: str) -> dict[str, str]:
+    """Scrapy's settings to reach it."""
+    return {
+        "AWS_ACCESS_KEY_ID": "the-access-key",
+        "AWS_SECRET_ACCESS_KEY": "the-secret-key",
+        "AWS_ENDPOINT_URL": s3_endpoint,
+        "AWS_REGION_NAME": "us-east-1",
+    }
+
+
+@pytest.fixture(scope="session")
+def s3_client(s3_settings: dict[str, str]) -> Any:
+    """A client of the tests' own, to look at what is stored, or to tamper with it."""
+    return boto3.session.Session().client(
+        "s3",
+        endpoint_url=s3_settings["AWS_ENDPOINT_URL"],
+        region_name=s3_settings["AWS_REGION_NAME"],
+        aws_access_key_id=s3_settings["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=s3_settings["AWS_SECRET_ACCESS_KEY"],
+    )
+
+
+@pytest.fixture
+def bucket(s3_client: Any) -> str:
+    """The name of a bucket with nothing in it."""
+    name = f"bucket-{next(_numbers)}"
+    s3_client.create_bucket(Bucket=name)
+    return name

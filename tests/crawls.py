@@ -1,0 +1,87 @@
+"""Real crawls in subprocesses, for tests: a spider's source, settings, and what came of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ITEMS = "data/%(name)s/items/%(run_id)s-%(batch_id)05d.jsonl"
+STATES = "data/%(name)s/state/%(batch_id)010d.json"
+STATE_OPTIONS = {"format": "json", "item_classes": ["scrapy_state.StateItem"]}
+FEEDS: dict[str, dict[str, Any]] = {ITEMS: {"format": "jsonlines"}, STATES: STATE_OPTIONS}
+DEADLINE_SECONDS = 60
+
+#: Yields `pages` pages of two items and a state item, from start(); the arguments make it do other things as well.
+SPIDER = """
+import scrapy
+from scrapy_state import StateItem
+
+class TestSpider(scrapy.Spider):
+    name = "numbers"
+    pages = 3
+
+    async def start(self):
+        first = self.state.get("page", 0)
+        self.logger.info("begins at %s %s", first, self.settings["STATE"])
+        for page in range(first, first + int(self.pages)):
+            yield {"page": page, "n": 0}
+            yield {"page": page, "n": 1}
+            yield StateItem({"page": page + 1})
+"""
+
+
+@dataclass
+class Crawl:
+    """What came of a crawl."""
+
+    code: int
+    log: str
+    folder: Path
+
+    def lines(self, text: str) -> list[str]:
+        return [line for line in self.log.splitlines() if text in line]
+
+
+def crawl(folder: Path, source: str = SPIDER, *arguments: str, settings: dict[str, Any] | None = None) -> Crawl:
+    """Run the spider in *source* to its end, in *folder*, by ``scrapy runspider``, with scrapy_state's add-on."""
+    process = start(folder, source, *arguments, settings=settings)
+    _, log = process.communicate(timeout=DEADLINE_SECONDS)
+    return Crawl(process.returncode, log, folder)
+
+
+def start(folder: Path, source: str = SPIDER, *arguments: str, settings: dict[str, Any] | None = None) -> subprocess.Popen[str]:
+    """Start it only; its log comes on stderr."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "spider.py").write_text(source)
+    chosen = {"ADDONS": {"scrapy_state.Addon": 500}, "FEEDS": FEEDS, "TELNETCONSOLE_ENABLED": False, **(settings or {})}
+    # As a settings module, at the project's priority: -s would put all of them at the command line's.
+    (folder / "project_settings.py").write_text("\n".join(f"{name} = {value!r}" for name, value in chosen.items()))
+    environment = {**os.environ, "SCRAPY_SETTINGS_MODULE": "project_settings", "PYTHONPATH": str(folder), "PYTHONWARNINGS": ""}
+    command = [sys.executable, "-m", "scrapy", "runspider", "spider.py", *arguments]
+    return subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+
+
+def checkpoints(folder: Path, spider: str = "numbers") -> list[dict[str, Any]]:
+    """Return the stored checkpoints, oldest first."""
+    return [json.loads(path.read_text())[0] for path in sorted((folder / "data" / spider / "state").glob("*.json"))]
+
+
+def named_items(folder: Path, spider: str = "numbers") -> list[dict[str, Any]]:
+    """Return the items that the lineage of the newest checkpoint names, in order."""
+    found = {each["id"]: each for each in checkpoints(folder, spider)}
+    lineage, id = [], max(found)
+    while id is not None:
+        lineage.append(found[id])
+        id = found[id]["parent"]
+    items = []
+    for checkpoint in reversed(lineage):
+        for file in checkpoint["files"]:
+            lines = Path(file["uri"].removeprefix("file://")).read_text().splitlines()
+            skipped = {position for begin, end in file.get("skip", ()) for position in range(begin, end)}
+            items += [json.loads(line) for position, line in enumerate(lines) if position not in skipped]
+    return items
