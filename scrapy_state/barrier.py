@@ -75,6 +75,12 @@ class Listener(Protocol):
     def settled(self, side: Side) -> None:
         """An item of *side* needs nothing more to happen to it."""
 
+    async def room(self) -> None:
+        """Wait while the spool is full."""
+
+    def closing(self) -> None:
+        """The spider is being closed; requests may still be in flight and items in the pipelines."""
+
     def item_failed(self, ticket: Ticket, error: Exception) -> None:
         """A pipeline raised; the item is not settled."""
 
@@ -158,11 +164,15 @@ class StateMiddleware(BaseSpiderMiddleware):
         self._barrier = get_barrier(crawler)
         self._order = OrderCheck()
         crawler.signals.connect(self._spider_error, signals.spider_error)
+        crawler.signals.connect(self._spider_closed, signals.spider_closed)
 
     async def process_start(self, start: AsyncIterator[Any]) -> AsyncIterator[Any]:
         """As for a callback's output; ends when the crawl has failed, since Scrapy goes on reading ``start()`` then."""
         async for each in super().process_start(start):
             yield each
+            if self._barrier.listener is not None:
+                # Engine.pause() does not stop start(), and its items don't wait for one another.
+                await self._barrier.listener.room()
             if self._barrier.failed:
                 return
 
@@ -213,6 +223,10 @@ class StateMiddleware(BaseSpiderMiddleware):
             )
         self._barrier.state_yielded(state)
 
+    def _spider_closed(self, spider: Spider, reason: str) -> None:
+        if self._barrier.listener is None:  # else the exporter does, after the last checkpoint
+            self._barrier.log_progress(f"spider closed ({reason})", spider)
+
     def _spider_error(self, failure: Failure, spider: Spider) -> None:
         self._barrier.log_progress(f"the spider raised {type(failure.value).__name__}", spider)
 
@@ -242,11 +256,15 @@ class BarrierItemProcessor:
             middleware = self.crawler.get_spider_middleware(StateMiddleware)
             if middleware is not None:
                 watch_errbacks(self.crawler.engine.scraper, middleware.errback_output, middleware.download_failed)
-            self._closing = mind_closing(self.crawler.engine.scraper)
+            self._closing = mind_closing(self.crawler.engine, self._spider_closing)
             if self._barrier.listener is not None:
                 await self._barrier.listener.opening()
         self._opened = True
         await self._call("open_spider")
+
+    def _spider_closing(self) -> None:
+        if self._barrier.listener is not None:
+            self._barrier.listener.closing()
 
     async def close_spider_async(self) -> None:
         """Close the wrapped processor, if it was opened."""
@@ -260,6 +278,8 @@ class BarrierItemProcessor:
         if self._barrier.listener is None:
             return await self._call("process_item", item)
         ticket = self._barrier.enter(item)
+        if ticket.side is self._barrier.side:
+            await self._barrier.listener.room()
         try:
             output = await self._call("process_item", item)
         except DropItem:

@@ -9,6 +9,7 @@ import secrets
 import time
 from collections.abc import Coroutine
 from datetime import datetime, timezone
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlparse
@@ -24,16 +25,19 @@ from scrapy.utils.misc import build_from_crawler, load_object
 from .barrier import Barrier, Side, Ticket, get_barrier
 from .batches import Batch
 from .checkpoint import ItemFile
-from .exceptions import ItemFailed, StateConflict, StateError, StateSettingsError, StoreError
+from .exceptions import ItemFailed, StateConflict, StateError, StateSettingsError
 from .extension import StateResolver, as_text, get_extension, is_crawl, open_template
 from .feeds import StateFeed, item_feeds_with_checkpoints
 from .feedstorages import DURABLE, DurableFeedStorage
+from .itemfeeds import ItemFeeds
 from .settings import StateSettings
 from .signals import checkpoint_stored
 from .stores import open_writer, without_credentials
+from .uploads import Retry, Uploads
 from .writer import CheckpointWriter
 
 logger = logging.getLogger("scrapy_state.state")
+_LONG_WAIT_SECONDS = 60
 
 
 class CheckpointFeedExporter(FeedExporter):
@@ -69,7 +73,6 @@ class CheckpointFeedExporter(FeedExporter):
         assert self.state_feed is not None
         if not is_asyncio_available():
             raise StateSettingsError("TWISTED_REACTOR: the state feed needs asyncio; leave Scrapy's default reactor in place")
-        self._options = {uri: self.feeds.pop(uri) for uri in self._item_feeds}
         store, template = open_template(crawler, self.state_feed.uri, self.state_feed.options.get("uri_params"), open_writer)
         if not template.writable:
             raise self.state_feed.not_writable()
@@ -78,15 +81,17 @@ class CheckpointFeedExporter(FeedExporter):
         self._writer = CheckpointWriter(
             store, template, format=self.state_feed.format, spider=crawler.spider.name, run=self.run_id, job=job
         )
-        self._batch_ids = dict.fromkeys(self._item_feeds, 0)
-        self._open: dict[tuple[Side, str], Batch] = {}
         self._remembered: dict[str, Any] | None = None
         self._last_cut = time.monotonic()
         self._cut_side: Side | None = None
         self._all_settled = asyncio.Event()
         self._commit_task: asyncio.Task[None] | None = None
         self._failure: Exception | None = None
-        self._uploads: set[asyncio.Task[ItemFile]] = set()
+        retry = Retry(self.state_settings.retry_seconds, self.state_settings.close_seconds)
+        failed = partial(self._fail, "state_store_failed")
+        self._uploads = Uploads(crawler, retry, self.state_settings.spool_bytes, failed)
+        self._options = {uri: self.feeds.pop(uri) for uri in self._item_feeds}
+        self._items = ItemFeeds(self._options, self._new_batch, self._uploads)
         #: nothing that the spider has yielded since the last checkpoint may be passed by another one
         self._blocked = False
         self._barrier: Barrier = get_barrier(crawler)
@@ -125,9 +130,10 @@ class CheckpointFeedExporter(FeedExporter):
     def _item_scraped(self, item: Any, spider: Spider) -> None:
         ticket = self._barrier.scraped(item)
         try:
-            for template in self._item_feeds:
+            is_after = ticket.epoch == self._barrier.epoch
+            for template in self._items.templates:
                 if self.filters[template].accepts(item):
-                    self._export(item, ticket, template, spider)
+                    self._items.export(item, template, ticket.side, is_after, self._barrier.epoch)
         except Exception as error:
             # With its trace, which nobody else logs; a pipeline's is in Scrapy's log.
             logger.error("Error exporting an item", exc_info=True, extra={"spider": spider})
@@ -135,55 +141,23 @@ class CheckpointFeedExporter(FeedExporter):
         else:
             self._barrier.settle(ticket)
 
-    def _export(self, item: Any, ticket: Ticket, template: str, spider: Spider) -> None:
-        place = (ticket.side, template)
-        batch = self._open.get(place)
-        if batch is None:
-            batch = self._open[place] = self._new_batch(template, spider)
-            ticket.side.batches.append(batch)
-        batch.add(item, ticket.epoch == self._barrier.epoch, self._barrier.epoch)
-        limit = self._options[template]["batch_item_count"]
-        if limit and batch.slot.itemcount >= limit:
-            self._close_batch(place)
-
-    def _new_batch(self, template: str, spider: Spider) -> Batch:
-        options = self._options[template]
-        self._batch_ids[template] = batch_id = self._batch_ids[template] + 1
-        before = SimpleNamespace(batch_id=batch_id - 1)
+    def _new_batch(self, template: str, number: int) -> Batch:
+        spider, options = self.crawler.spider, self._options[template]
+        assert spider is not None
+        before = SimpleNamespace(batch_id=number - 1)
         uri = apply_uri_params(template, self._get_uri_params(spider, options["uri_params"], before))  # type: ignore[arg-type]
         storage = build_from_crawler(self._storage_class(uri), self.crawler, uri, feed_options=options)
         slot = FeedSlot(
-            storage=storage, uri=uri, format=options["format"], store_empty=False, batch_id=batch_id, uri_template=template,
+            storage=storage, uri=uri, format=options["format"], store_empty=False, batch_id=number, uri_template=template,
             filter=self.filters[template], feed_options=options, spider=spider, exporters=self.exporters,
             settings=self.settings, crawler=self.crawler,
         )  # fmt: skip
-        return Batch(slot, storage.uri if isinstance(storage, DurableFeedStorage) else without_credentials(uri))
+        kind = self.storages.get(urlparse(uri).scheme, self.storages["file"]).__name__  # as without scrapy_state
+        return Batch(slot, storage.uri if isinstance(storage, DurableFeedStorage) else without_credentials(uri), kind)
 
-    def _close_batch(self, place: tuple[Side, str]) -> None:
-        batch = self._open.pop(place)
-        batch.upload = asyncio.create_task(self._upload(batch))
-        self._uploads.add(batch.upload)
-        batch.upload.add_done_callback(self._upload_done)
-
-    def _upload_done(self, upload: asyncio.Task[ItemFile]) -> None:
-        self._uploads.discard(upload)
-        if not upload.cancelled():
-            upload.exception()  # told by _upload(); asyncio need not tell it again where nobody waits for this batch
-
-    async def _upload(self, batch: Batch) -> ItemFile:
-        slot, stats = batch.slot, self.crawler.stats
-        kind = type(slot.storage).__name__
-        try:
-            stored = await batch.store()
-        except StoreError as error:
-            stats.inc_value(f"feedexport/failed_count/{kind}")
-            self._fail("state_store_failed", error)
-            raise
-        stats.inc_value(f"feedexport/success_count/{kind}")
-        about = (slot.format, slot.itemcount, batch.uri)
-        logger.info("Stored %s feed (%s items) in: %s", *about, extra={"spider": self.crawler.spider})
-        await self.crawler.signals.send_catch_log_async(signals.feed_slot_closed, slot=slot)
-        return stored
+    async def room(self) -> None:
+        """Wait while the spool is full and something is being uploaded."""
+        await self._uploads.spool.room()
 
     # Barriers
 
@@ -223,8 +197,6 @@ class CheckpointFeedExporter(FeedExporter):
             assert self._writer.last is not None
             state = self._writer.last.state
         side = self._cut_side = self._barrier.cut()
-        self._all_settled.clear()
-        self.settled(side)
         self._last_cut = time.monotonic()
         return self._commit(side, state, reason)
 
@@ -232,16 +204,18 @@ class CheckpointFeedExporter(FeedExporter):
         began = time.monotonic()
         epoch = self._barrier.epoch
         try:
-            await self._all_settled.wait()
-            for place in [each for each in self._open if each[0] is side]:
-                self._close_batch(place)
+            await self._wait_until_settled(side)
+            if reason:
+                self._items.split_side(side, epoch)
+            self._items.close_side(side)
             files = []
             for batch in side.batches:
                 assert batch.upload is not None
                 stored = await batch.upload
                 files.append(ItemFile(stored.uri, stored.items, stored.bytes, batch.skip(epoch) if reason else ()))
             checkpoint = self._writer.next(state, files, errors=side.errors, reason=reason)
-            await asyncio.to_thread(self._writer.commit, checkpoint)
+            commit = partial(asyncio.to_thread, self._writer.commit, checkpoint)
+            await self._uploads.retry.run(f"checkpoint {checkpoint.id}", commit)
             self._stored(began)
         except StateConflict as error:
             self._fail("state_conflict", error)
@@ -253,6 +227,21 @@ class CheckpointFeedExporter(FeedExporter):
         finally:
             self._commit_task = self._cut_side = None
 
+    async def _wait_until_settled(self, side: Side) -> None:
+        self._all_settled.clear()
+        self.settled(side)
+        settled = asyncio.ensure_future(self._all_settled.wait())
+        try:
+            done, _ = await asyncio.wait([settled], timeout=_LONG_WAIT_SECONDS)
+            if not done:
+                logger.warning(
+                    "a checkpoint has been waiting for %s s: %s items that came before it are still in the pipelines",
+                    _LONG_WAIT_SECONDS, side.out, extra={"spider": self.crawler.spider},
+                )  # fmt: skip
+            await settled
+        finally:
+            settled.cancel()
+
     def _stored(self, began: float) -> None:
         checkpoint = self._barrier.stored = self._writer.last
         assert checkpoint is not None
@@ -263,6 +252,7 @@ class CheckpointFeedExporter(FeedExporter):
         )  # fmt: skip
         stats = self.crawler.stats
         stats.inc_value("state/checkpoints")
+        stats.max_value("state/commit_time_max", time.monotonic() - began)
         stats.set_value("state/last_id", checkpoint.id)
         stats.set_value("state/items_stored", checkpoint.items)
         self.crawler.signals.send_catch_log(checkpoint_stored, checkpoint=checkpoint, spider=self.crawler.spider)
@@ -279,6 +269,7 @@ class CheckpointFeedExporter(FeedExporter):
             return
         self._failure = failure
         self._barrier.failed = True
+        self._uploads.spool.close()
         last = self._writer.last
         assert last is not None
         logger.error(
@@ -289,6 +280,11 @@ class CheckpointFeedExporter(FeedExporter):
         if self.crawler.engine.spider is not None:
             self._closing = asyncio.create_task(self.crawler.engine.close_spider_async(reason=reason))
 
+    def closing(self) -> None:
+        """Try to store what is waiting for STATE_CLOSE_TIMEOUT at most, and hold nothing back any more."""
+        self._uploads.retry.closing()
+        self._uploads.spool.close()
+
     async def close_spider(self, spider: Spider, reason: str = "finished") -> None:
         """Store the last state item's checkpoint; then let Scrapy close the other feeds."""
         if self.writing and self._writer.last is not None:
@@ -298,6 +294,7 @@ class CheckpointFeedExporter(FeedExporter):
             self._barrier.log_progress(f"spider closed ({reason})", spider)
 
     async def _close(self, reason: str) -> None:
+        self.closing()
         # Every item has been through the pipelines by now. What is not settled was cancelled, or has failed.
         if self._commit_task is not None:
             if self._cut_side is not None and self._cut_side.out:
@@ -308,10 +305,8 @@ class CheckpointFeedExporter(FeedExporter):
             self._unsettled(self._barrier.side.out)
         if not self._blocked:
             await self._cut(reason)
-        for place in list(self._open):  # named by no checkpoint: the next run exports these items again
-            self._open.pop(place).discard()
-        if self._uploads:
-            await asyncio.wait(self._uploads)
+        self._items.discard()
+        await self._uploads.wait()
 
     def _unsettled(self, count: int) -> None:
         failure = ItemFailed(f"{count} items never came out of the pipelines")

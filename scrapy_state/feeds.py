@@ -92,7 +92,8 @@ def item_feeds_with_checkpoints(settings: BaseSettings) -> set[str]:
             logger.info("the feed %s takes no part in checkpoints: its URI is the same in every run", without_credentials(uri))
         else:
             suffix = Path(uri).suffix
-            better = uri.removesuffix(suffix) + "-%(run_id)s-%(batch_id)05d" + suffix
+            batch = "" if "batch_id" in names else "-%(batch_id)05d"
+            better = f"{uri.removesuffix(suffix)}-%(run_id)s{batch}{suffix}"
             raise StateSettingsError(
                 f"FEEDS: the item feed {without_credentials(uri)!r} has the same URI in every run or batch, so that a "
                 f"resumed run would overwrite what an earlier one stored. Make it unique, {without_credentials(better)!r} "

@@ -12,7 +12,7 @@ from scrapy.crawler import Crawler
 from scrapy.extensions.feedexport import BlockingFeedStorage, FileFeedStorage, S3FeedStorage
 
 from .stores import StoreWriter, open_writer
-from .stores.local import LocalWriter
+from .stores.local import LocalWriter, nameless_file
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -47,7 +47,7 @@ class DurableFeedStorage(BlockingFeedStorage):
         if not folder and isinstance(self._store, LocalWriter):
             folder = os.path.dirname(self._key)
             os.makedirs(folder, exist_ok=True)
-        return tempfile.TemporaryFile(dir=folder or None)
+        return nameless_file(folder or tempfile.gettempdir())
 
     def _store_in_thread(self, file: IO[bytes]) -> None:
         self._store.create(self._key, file)

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from scrapy import Request
+from scrapy.core.engine import ExecutionEngine
 from scrapy.core.scraper import Scraper
 from scrapy.utils.asyncgen import as_async_generator
 from twisted.python.failure import Failure
@@ -40,18 +41,31 @@ def watch_errbacks(
     scraper.handle_spider_output_async = handle_spider_output_async  # type: ignore[method-assign]
 
 
-def mind_closing(scraper: Scraper) -> asyncio.Task[None]:
-    """Start a task that sees to it that a closing scraper notices when its last item is done; cancel it when it has.
+def resume(engine: ExecutionEngine) -> None:
+    """Unpause *engine* and let it look for requests now; by itself it would at its next heartbeat, 5 s later at most."""
+    engine.unpause()
+    if engine._slot is not None:
+        engine._slot.nextcall.schedule()
 
-    Scraper.close_spider_async() waits until no item is in the pipelines, but looks again only when a *response* is done
-    (Scraper.enqueue_scrape): a spider closed while an item from ``start()`` is in the pipelines would never end.
+
+def mind_closing(engine: ExecutionEngine, closing: Callable[[], None]) -> asyncio.Task[None]:
+    """Start a task that calls *closing* once the spider is being closed, and sees to it that this comes to an end.
+
+    There is no signal for the first, which lasts as long as there are requests in flight and items in the pipelines.
+    And Scraper.close_spider_async() (scrapy/core/scraper.py) waits until no item is in the pipelines, but looks again
+    only when a *response* is done: a spider closed while an item from ``start()`` is in the pipelines would never end.
+    Cancel the task when the spider is closed.
     """
 
     async def check() -> None:
+        told = False
         while True:
             await asyncio.sleep(_CHECK_SECONDS)
-            slot = scraper.slot
+            if not told and engine._slot is not None and engine._slot.closing is not None:
+                told = True
+                closing()
+            slot = engine.scraper.slot
             if slot is not None and slot.closing is not None and not slot.closing.called:
-                scraper._check_if_closing()
+                engine.scraper._check_if_closing()
 
     return asyncio.create_task(check())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,11 @@ from .exceptions import StateSettingsError
 
 KNOWN = (
     *("STATE", "STATE_ENABLED", "STATE_FROM", "STATE_READONLY", "STATE_INTERVAL", "STATE_ON_ITEM_ERROR"),
-    "STATE_FALLBACK_ITEM_PROCESSOR",
+    *("STATE_SPOOL_SIZE", "STATE_RETRY_TIMEOUT", "STATE_CLOSE_TIMEOUT", "STATE_FALLBACK_ITEM_PROCESSOR"),
 )
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(B|[kMGT]i?B|)", re.IGNORECASE)
+_UNITS = {"": 1, "b": 1} | {f"{letter}b": 1000**n for n, letter in enumerate("kmgt", 1)}
+_UNITS |= {f"{letter}ib": 1024**n for n, letter in enumerate("kmgt", 1)}
 _STATE = "a JSON object, as in -s STATE='{\"t\": 1}'"
 
 
@@ -30,6 +34,9 @@ class StateSettings:
     :param readonly: STATE_READONLY
     :param interval_seconds: STATE_INTERVAL, between cuts at least; 0: at every state item that finds no commit under way
     :param on_item_error: STATE_ON_ITEM_ERROR, "stop" or "skip"
+    :param spool_bytes: STATE_SPOOL_SIZE, how much may lie on this disk in open batches and batches that wait for upload
+    :param retry_seconds: STATE_RETRY_TIMEOUT, how long an upload is tried again
+    :param close_seconds: STATE_CLOSE_TIMEOUT, the same once the crawl is closing
     :param fallback_item_processor: STATE_FALLBACK_ITEM_PROCESSOR, the one the project would have without scrapy_state
     """
 
@@ -40,6 +47,9 @@ class StateSettings:
     readonly: bool
     interval_seconds: float
     on_item_error: str
+    spool_bytes: int
+    retry_seconds: float
+    close_seconds: float
     fallback_item_processor: Any
 
     @property
@@ -69,8 +79,22 @@ class StateSettings:
             readonly=_bool(settings, "STATE_READONLY", False),
             interval_seconds=_seconds(settings, "STATE_INTERVAL", 60),
             on_item_error=on_item_error,
+            spool_bytes=size_in_bytes("STATE_SPOOL_SIZE", settings.get("STATE_SPOOL_SIZE", "512MiB")),
+            retry_seconds=_seconds(settings, "STATE_RETRY_TIMEOUT", 900),
+            close_seconds=_seconds(settings, "STATE_CLOSE_TIMEOUT", 25),
             fallback_item_processor=settings.get("STATE_FALLBACK_ITEM_PROCESSOR"),
         )
+
+
+def size_in_bytes(name: str, value: Any) -> int:
+    """Return *value*, a number of bytes or text like "64MiB" or "1.5 GB", in bytes, 1 at least.
+
+    :raises StateSettingsError: if it is something else; *name* is what to call it
+    """
+    match = _SIZE.fullmatch(str(value).strip())
+    if match is None or isinstance(value, bool) or float(match[1]) * _UNITS[match[2].lower()] < 1:
+        raise _wrong(name, value, 'a number of bytes, or text like "64MiB"')
+    return int(float(match[1]) * _UNITS[match[2].lower()])
 
 
 def _check_names(settings: BaseSettings) -> None:

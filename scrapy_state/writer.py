@@ -101,9 +101,10 @@ class CheckpointWriter:
         :raises StateConflict: if another run has written under the prefix
         :raises StoreError: if it can't be stored
         """
-        if not self.store.atomic:
-            self._check_last()
         try:
+            if not self.store.atomic:
+                self._check_last()
+                self._check_free(checkpoint)
             self._create(checkpoint)
         except KeyTaken as error:
             raise StateConflict(f"{error}: {self._whose(self._key(checkpoint))}") from error
@@ -131,6 +132,13 @@ class CheckpointWriter:
             stored = None
         if stored is None or stored.digest != self.last.digest:
             raise StateConflict(f"{self.store.uri(key)} is no longer what this run stored: {self._whose(key)}")
+
+    def _check_free(self, checkpoint: Checkpoint) -> None:
+        """Where the store may not heed "create only": look first, so that only a writer in the same instant is missed."""
+        key = self._key(checkpoint)
+        data = self.store.read(key)
+        if data is not None and data != checkpoint.to_bytes(self.format):
+            raise KeyTaken(f"{self.store.uri(key)} is there already, with other content; nothing is overwritten")
 
     def _whose(self, key: str) -> str:
         try:

@@ -61,7 +61,8 @@ def start(folder: Path, source: str = SPIDER, *arguments: str, settings: dict[st
     chosen = {"ADDONS": {"scrapy_state.Addon": 500}, "FEEDS": FEEDS, "TELNETCONSOLE_ENABLED": False, **(settings or {})}
     # As a settings module, at the project's priority: -s would put all of them at the command line's.
     (folder / "project_settings.py").write_text("\n".join(f"{name} = {value!r}" for name, value in chosen.items()))
-    environment = {**os.environ, "SCRAPY_SETTINGS_MODULE": "project_settings", "PYTHONPATH": str(folder), "PYTHONWARNINGS": ""}
+    path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "SCRAPY_SETTINGS_MODULE": "project_settings", "PYTHONPATH": path, "PYTHONWARNINGS": ""}
     command = [sys.executable, "-m", "scrapy", "runspider", "spider.py", *arguments]
     return subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
 

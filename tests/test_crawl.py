@@ -191,6 +191,7 @@ def test_readonly(tmp_path: Path) -> None:
     run = crawl(tmp_path, settings={"STATE_READONLY": True, "FEEDS": feeds})
     assert run.code == 0
     assert run.lines("begins at 3 {'page': 3}")
+    assert run.lines('spider closed (finished): last state yielded {"page": 6}, last stored none in this run')
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "data").rglob("*")} == before
     assert len((tmp_path / "dev.jsonl").read_text().splitlines()) == 6
 

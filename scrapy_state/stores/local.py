@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -69,30 +70,59 @@ class LocalWriter(LocalReader):
             _sync_folder(folder)
 
 
+def nameless_file(folder: str | os.PathLike[str]) -> IO[bytes]:
+    """Return a new file in *folder* that has no name: nothing is left of it however the process ends.
+
+    With O_TMPFILE (Linux; see open(2)), so that it can be given a name later. Not tempfile.TemporaryFile(), which opens
+    it with O_EXCL, so that it can't.
+    """
+    with suppress(OSError, AttributeError):
+        handle = os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o666)
+        return os.fdopen(handle, "w+b")
+    return tempfile.TemporaryFile(dir=folder)
+
+
 def _link(file: IO[bytes], path: str) -> None:
-    """Give *file* the name *path*; FileExistsError if there is one of that name."""
-    file.flush()
-    try:
-        # A file without a name (tempfile.TemporaryFile, O_TMPFILE) on the same disk: no second copy is made. See open(2).
-        os.fsync(file.fileno())
-        os.fchmod(file.fileno(), 0o666 & ~_UMASK)
-        os.link(f"/proc/self/fd/{file.fileno()}", path, follow_symlinks=True)
+    """Give *file*, or a copy of it, the name *path*; FileExistsError if there is one of that name."""
+    if _named(file, path):
         return
+    folder = os.path.dirname(path)
+    with nameless_file(folder) as copy:
+        _copy(file, copy)
+        if _named(copy, path):
+            return
+    # A system without O_TMPFILE or /proc: the one place where a kill may leave a temporary file
+    with tempfile.NamedTemporaryFile(prefix=_TEMPORARY, dir=folder) as named:
+        _copy(file, named)
+        os.fchmod(named.fileno(), 0o666 & ~_UMASK)
+        os.fsync(named.fileno())
+        os.link(named.name, path)
+
+
+def _named(file: IO[bytes], path: str) -> bool:
+    """Give *file* the name *path*; False if that can't be done."""
+    try:
+        file.flush()
+        os.fsync(file.fileno())
+        folder = os.open(os.path.dirname(path), os.O_RDONLY)
+    except (OSError, AttributeError):  # not a file, or a system that can't open a folder
+        return False
+    try:
+        # With a folder's handle, which an absolute path doesn't need, os.link() becomes linkat(2) and follows the link.
+        os.link(f"/proc/self/fd/{file.fileno()}", path, src_dir_fd=folder, follow_symlinks=True)
     except FileExistsError:
         raise
-    except (OSError, AttributeError):  # not a file, another disk, another system: copy it
-        pass
-    handle, temporary = tempfile.mkstemp(prefix=_TEMPORARY, dir=os.path.dirname(path))
-    try:
-        with open(handle, "wb") as copy:
-            file.seek(0)
-            shutil.copyfileobj(file, copy)
-            copy.flush()
-            os.fsync(copy.fileno())
-        os.chmod(temporary, 0o666 & ~_UMASK)
-        os.link(temporary, path)
+    except (OSError, NotImplementedError):  # no O_TMPFILE, another disk, no /proc
+        return False
     finally:
-        os.unlink(temporary)
+        os.close(folder)
+    return True
+
+
+def _copy(file: IO[bytes], copy: IO[bytes]) -> None:
+    file.seek(0)
+    shutil.copyfileobj(file, copy)
+    copy.flush()
 
 
 def _same_content(file: IO[bytes], path: str) -> bool:
@@ -125,6 +155,8 @@ def _errors(path: str) -> Iterator[None]:
     except (PermissionError, NotADirectoryError, IsADirectoryError) as error:
         raise StoreRefused(f"{path}: {error.strerror}; check the path in FEEDS and who may write there") from error
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise StoreRefused(f"{path}: {error.strerror}; make room on the disk") from error
         raise StoreUnreachable(f"{path}: {error.strerror or error}; check the disk") from error
 
 

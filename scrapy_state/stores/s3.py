@@ -78,8 +78,8 @@ def get_client(options: S3Options) -> S3Client:
                 verify=options.verify,
                 config=Config(
                     connect_timeout=5,
-                    read_timeout=30,
-                    retries={"mode": "standard", "max_attempts": 3},
+                    read_timeout=20,
+                    retries={"mode": "standard", "max_attempts": 2},
                     tcp_keepalive=True,
                 ),
             )
@@ -152,6 +152,7 @@ class S3Writer(S3Reader):
     def __init__(self, bucket: str, options: S3Options, acl: str | None = None) -> None:
         super().__init__(bucket, options)
         self.acl: Any = {} if not acl else {"ACL": acl}
+        self._condition: Any = {"IfNoneMatch": "*"}
 
     @property
     def atomic(self) -> bool:
@@ -164,12 +165,16 @@ class S3Writer(S3Reader):
 
         with self._errors(key, "PutObject"):
             for attempt in range(1, _CONFLICT_ATTEMPTS + 1):
+                if not self._condition and self._is_there(key):
+                    break
                 try:
                     return self._put(key, file)
                 except ClientError as error:
                     if _status(error) == 412:
                         break
-                    if _status(error) != 409 or attempt == _CONFLICT_ATTEMPTS:
+                    if _status(error) == 501 and self._condition:
+                        self._condition = {}  # the server can't do it: look first, then write
+                    elif _status(error) != 409 or attempt == _CONFLICT_ATTEMPTS:
                         raise
         with self._errors(key, "GetObject"):
             if not self._has_content(key, file):
@@ -180,7 +185,7 @@ class S3Writer(S3Reader):
         size = file.seek(0, io.SEEK_END)
         file.seek(0)
         if size <= PART_BYTES:
-            client.put_object(Bucket=self.bucket, Key=key, Body=file, IfNoneMatch="*", **self.acl)
+            client.put_object(Bucket=self.bucket, Key=key, Body=file, **self._condition, **self.acl)
             return
         upload = client.create_multipart_upload(Bucket=self.bucket, Key=key, **self.acl)["UploadId"]
         try:
@@ -191,12 +196,17 @@ class S3Writer(S3Reader):
                 done = client.upload_part(Bucket=self.bucket, Key=key, UploadId=upload, PartNumber=number, Body=body)
                 parts.append({"ETag": done["ETag"], "PartNumber": number})
             client.complete_multipart_upload(
-                Bucket=self.bucket, Key=key, UploadId=upload, MultipartUpload={"Parts": parts}, IfNoneMatch="*"
+                Bucket=self.bucket, Key=key, UploadId=upload, MultipartUpload={"Parts": parts}, **self._condition
             )
         except BaseException:
             with suppress(Exception):  # the error to tell is the first one; S3's lifecycle rules remove stale parts
                 client.abort_multipart_upload(Bucket=self.bucket, Key=key, UploadId=upload)
             raise
+
+    def _is_there(self, key: str) -> bool:
+        # Not HeadObject: where ListBucket is not granted, it can't tell "not there" from "forbidden" either.
+        found = get_client(self.options).list_objects_v2(Bucket=self.bucket, Prefix=key, MaxKeys=1).get("Contents", ())
+        return any(each["Key"] == key for each in found)
 
     def _has_content(self, key: str, file: IO[bytes]) -> bool:
         client = get_client(self.options)

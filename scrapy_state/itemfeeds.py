@@ -1,0 +1,90 @@
+"""The item feeds that checkpoints name: their open batches, on both sides of a barrier."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from .barrier import Side
+from .batches import Batch
+from .settings import size_in_bytes
+from .stores import without_credentials
+from .uploads import Uploads
+
+
+class ItemFeeds:
+    """Exports items to batches, and closes these when they are full, when the disk is, or with their side.
+
+    :param feeds: URI template -> feed options
+    :param new_batch: makes the batch of a feed with a number (1 and up); one counter for a feed, on both sides
+    """
+
+    def __init__(
+        self, feeds: Mapping[str, Mapping[str, Any]], new_batch: Callable[[str, int], Batch], uploads: Uploads
+    ) -> None:
+        self.templates = list(feeds)
+        self._limits = {template: _limits(template, options) for template, options in feeds.items()}
+        self._numbers = dict.fromkeys(feeds, 0)
+        self._new_batch = new_batch
+        self._uploads = uploads
+        self._open: dict[tuple[Side, str], Batch] = {}
+
+    def export(self, item: Any, template: str, side: Side, is_after: bool, epoch: int) -> None:
+        """Export *item* to the feed *template*, to the batch of its side.
+
+        :param is_after: whether it follows the newest state item, of which there have been *epoch*
+        """
+        place = (side, template)
+        batch = self._open.get(place)
+        if batch is None:
+            batch = self._open[place] = self._next_batch(template)
+            side.batches.append(batch)
+        spool = self._uploads.spool
+        spool.bytes += batch.add(item, is_after, epoch)
+        items_limit, bytes_limit = self._limits[template]
+        if batch.slot.itemcount >= items_limit or batch.bytes >= bytes_limit:
+            self._uploads.start(self._open.pop(place))
+        if spool.over and not spool.held:
+            if self._open:
+                largest = max(self._open, key=lambda each: self._open[each].bytes)
+                self._uploads.start(self._open.pop(largest))
+            spool.hold()
+
+    def close_side(self, side: Side) -> None:
+        """Close the open batches of *side*: nothing will come to it any more."""
+        for place in [each for each in self._open if each[0] is side]:
+            self._uploads.start(self._open.pop(place))
+
+    def split_side(self, side: Side, epoch: int) -> None:
+        """At the close: put what follows the newest state item into files of their own, where a format allows it.
+
+        No checkpoint names these.
+        """
+        for place, batch in list(self._open.items()):
+            skip = batch.skip(epoch)
+            if place[0] is not side or not skip or not batch.can_split():
+                continue
+            if skip == ((0, batch.slot.itemcount),):
+                side.batches.remove(batch)  # the whole file; it is stored all the same
+            else:
+                rest = self._next_batch(place[1])
+                batch.split(rest)
+                self._uploads.start(rest)
+
+    def discard(self) -> None:
+        """Forget what is open: no checkpoint will name it, and the next run exports these items again."""
+        for batch in self._open.values():
+            batch.discard()
+        self._open.clear()
+
+    def _next_batch(self, template: str) -> Batch:
+        self._numbers[template] += 1
+        return self._new_batch(template, self._numbers[template])
+
+
+def _limits(template: str, options: Mapping[str, Any]) -> tuple[float, float]:
+    """Return at how many items and at how many bytes a batch of the feed is closed."""
+    size = options.get("batch_file_size")
+    name = f"FEEDS: batch_file_size of {without_credentials(template)!r}"
+    return options["batch_item_count"] or math.inf, math.inf if size is None else size_in_bytes(name, size)
