@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: test lint demo demo-s3 scrapy-suite clean
+.PHONY: test lint demo demo-s3 scrapy-suite chaos clean
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
@@ -23,6 +23,10 @@ demo-s3: $(STAMP)
 # Scrapy's own feed-export tests, with CheckpointFeedExporter in FeedExporter's place.
 scrapy-suite: $(STAMP)
 	$(BIN)/python tests/scrapy_suite.py
+
+# Kills random crawls at random moments for a while: make chaos ARGS='--minutes 30 --seed 7'
+chaos: $(STAMP)
+	$(BIN)/python tests/chaos.py $(or $(ARGS),--minutes 10)
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
