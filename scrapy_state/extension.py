@@ -17,7 +17,7 @@ from scrapy.exceptions import NotConfigured
 from scrapy.settings import SETTINGS_PRIORITIES
 from scrapy.utils.misc import load_object
 
-from .exceptions import StateSettingsError
+from .exceptions import StateSettingsError, StoreUnreachable
 from .feeds import StateFeed, uri_params
 from .items import json_object
 from .keys import KeyTemplate
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 T = TypeVar("T")
+#: At start a person may be waiting: a store that does not answer is told of soon.
+_START_RETRY_SECONDS = 5
 logger = logging.getLogger("scrapy_state.state")
 
 
@@ -175,10 +177,22 @@ def as_text(state: Any) -> str:
     return json.dumps(state, ensure_ascii=False)
 
 
+def patiently(function: Callable[[], T]) -> T:
+    """Return what *function* returns; if a store does not answer, try again for a few seconds. Blocks."""
+    began = time.monotonic()
+    while True:
+        try:
+            return function()
+        except StoreUnreachable:
+            if time.monotonic() - began > _START_RETRY_SECONDS:
+                raise
+            time.sleep(1)
+
+
 def in_thread(function: Callable[[], T]) -> T:
     """Call *function* in a thread and wait: for the calls at start-up, whose clients must not be made by the event loop."""
     with ThreadPoolExecutor(1, "scrapy_state") as pool:
-        return pool.submit(function).result()
+        return pool.submit(patiently, function).result()
 
 
 def _age(text: str | None) -> str:

@@ -26,7 +26,7 @@ from .barrier import Barrier, Side, Ticket, get_barrier
 from .batches import Batch
 from .checkpoint import ItemFile
 from .exceptions import ItemFailed, StateConflict, StateError, StateSettingsError
-from .extension import StateResolver, as_text, get_extension, is_crawl, open_template
+from .extension import StateResolver, as_text, get_extension, is_crawl, open_template, patiently
 from .feeds import StateFeed, item_feeds_with_checkpoints
 from .feedstorages import DURABLE, DurableFeedStorage
 from .itemfeeds import ItemFeeds
@@ -109,8 +109,13 @@ class CheckpointFeedExporter(FeedExporter):
         if resolver is None:
             raise StateSettingsError("EXTENSIONS has no scrapy_state.extension.StateResolver, which the state feed needs")
         began = time.monotonic()
-        arguments = (resolver.state, resolver.resolution, resolver.resolve_own)
-        checkpoint = await asyncio.to_thread(self._writer.open, *arguments)
+        opening = partial(self._writer.open, resolver.state, resolver.resolution, resolver.resolve_own)
+        checkpoint = await asyncio.to_thread(patiently, opening)
+        if not self._writer.store.atomic:
+            logger.info(
+                "%s may not write create-only for sure: a second writer there is detected, not prevented",
+                self._writer.store.uri(""), extra={"spider": self.crawler.spider},
+            )  # fmt: skip
         if checkpoint.overlap:
             logger.warning(
                 "this run does not start from the state of checkpoint %s, its parent: items may stand twice along the "

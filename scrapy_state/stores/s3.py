@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 #: A file above this goes in parts, of this size at least (S3 allows 10,000 of them, 5 MiB to 5 GiB each:
 #: https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html)
 PART_BYTES = 64 * 1024 * 1024
+CONNECT_TIMEOUT_SECONDS = 5
+READ_TIMEOUT_SECONDS = 12
 _CONFLICT_ATTEMPTS = 5
 
 
@@ -77,9 +79,10 @@ def get_client(options: S3Options) -> S3Client:
                 aws_session_token=options.session_token,
                 verify=options.verify,
                 config=Config(
-                    connect_timeout=5,
-                    read_timeout=20,
-                    retries={"mode": "standard", "max_attempts": 2},
+                    connect_timeout=CONNECT_TIMEOUT_SECONDS,
+                    read_timeout=READ_TIMEOUT_SECONDS,
+                    # Callers try again, for as long as they choose, and where a person reads about it.
+                    retries={"mode": "standard", "total_max_attempts": 1},
                     tcp_keepalive=True,
                 ),
             )
