@@ -20,7 +20,7 @@ from scrapy.utils.misc import load_object
 from .exceptions import StateSettingsError, StoreUnreachable
 from .feeds import StateFeed, uri_params
 from .items import json_object
-from .keys import KeyTemplate
+from .keys import VARYING, KeyTemplate
 from .resolver import Resolution, resolve
 from .settings import StateSettings
 from .stores import StoreReader, open_reader
@@ -137,12 +137,16 @@ S = TypeVar("S", bound=StoreReader)
 
 
 def open_template(
-    crawler: Crawler, uri: str, params_function: Any, opener: Callable[..., tuple[S, str]]
+    crawler: Crawler, uri: str, params_function: Any, opener: Callable[..., tuple[S, str]], run_id: str | None = None
 ) -> tuple[S, KeyTemplate]:
-    """Return the store that a state feed's URI template lies in, by *opener*, and the template of its keys there."""
+    """Return the store that a feed's URI template lies in, by *opener*, and the template of its keys there.
+
+    :param run_id: only the keys of that run
+    """
     assert crawler.spider is not None
     params = uri_params(crawler.spider, params_function or crawler.settings["FEED_URI_PARAMS"])
-    template = KeyTemplate.parse(uri, params)
+    varying = VARYING if run_id is None else VARYING - {"run_id"}
+    template = KeyTemplate.parse(uri, {**params, "run_id": run_id}, varying)
     store, prefix = opener(template.prefix, crawler.settings)
     return store, template.under(prefix)
 

@@ -17,7 +17,7 @@ from urllib.parse import urlparse
 from scrapy import Spider, signals
 from scrapy.crawler import Crawler
 from scrapy.exceptions import NotConfigured
-from scrapy.extensions.feedexport import FeedExporter, FeedSlot, UriParamsCallableT, apply_uri_params
+from scrapy.extensions.feedexport import BlockingFeedStorage, FeedExporter, FeedSlot, UriParamsCallableT, apply_uri_params
 from scrapy.settings import SETTINGS_PRIORITIES, BaseSettings
 from scrapy.utils.asyncio import is_asyncio_available
 from scrapy.utils.misc import build_from_crawler, load_object
@@ -28,8 +28,11 @@ from .checkpoint import ItemFile
 from .exceptions import ItemFailed, StateConflict, StateError, StateSettingsError
 from .extension import StateResolver, as_text, get_extension, is_crawl, open_template, patiently
 from .feeds import StateFeed, item_feeds_with_checkpoints
-from .feedstorages import DURABLE, DurableFeedStorage
+from .feedstorages import DURABLE, DurableFeedStorage, open_nameless
 from .itemfeeds import ItemFeeds
+from .keys import begins_with_run_id
+from .orphans import Orphan, find_orphans, treat_orphans
+from .resolver import Resolution
 from .settings import StateSettings
 from .signals import checkpoint_stored
 from .stores import open_writer, without_credentials
@@ -109,6 +112,7 @@ class CheckpointFeedExporter(FeedExporter):
         if resolver is None:
             raise StateSettingsError("EXTENSIONS has no scrapy_state.extension.StateResolver, which the state feed needs")
         began = time.monotonic()
+        orphans = await asyncio.to_thread(self._find_orphans, resolver.resolution)
         opening = partial(self._writer.open, resolver.state, resolver.resolution, resolver.resolve_own)
         checkpoint = await asyncio.to_thread(patiently, opening)
         if not self._writer.store.atomic:
@@ -122,7 +126,20 @@ class CheckpointFeedExporter(FeedExporter):
                 "lineage (overlap)", checkpoint.parent, extra={"spider": self.crawler.spider},
             )  # fmt: skip
         self._stored(began)
+        await asyncio.to_thread(treat_orphans, orphans, self.state_settings.orphans == "delete")
+        self.crawler.stats.set_value("state/orphans", len(orphans))
         self._last_cut = time.monotonic()
+
+    def _find_orphans(self, resolution: Resolution) -> list[Orphan]:
+        run = resolution.checkpoint.run if resolution.checkpoint is not None else None
+        if run is None:
+            return []
+        feeds = [
+            open_template(self.crawler, uri, options["uri_params"], open_writer, run)
+            for uri, options in self._options.items()
+            if begins_with_run_id(uri) and self._storage_class(uri) is DurableFeedStorage
+        ]
+        return find_orphans(self._writer.store, self._writer.template, resolution, feeds)
 
     # Items
 
@@ -152,6 +169,9 @@ class CheckpointFeedExporter(FeedExporter):
         before = SimpleNamespace(batch_id=number - 1)
         uri = apply_uri_params(template, self._get_uri_params(spider, options["uri_params"], before))  # type: ignore[arg-type]
         storage = build_from_crawler(self._storage_class(uri), self.crawler, uri, feed_options=options)
+        if isinstance(storage, BlockingFeedStorage) and type(storage).open is BlockingFeedStorage.open:
+            # Its temporary file would have a name, and stay when the process is killed.
+            storage.open = open_nameless  # type: ignore[method-assign]
         slot = FeedSlot(
             storage=storage, uri=uri, format=options["format"], store_empty=False, batch_id=number, uri_template=template,
             filter=self.filters[template], feed_options=options, spider=spider, exporters=self.exporters,

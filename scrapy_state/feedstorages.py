@@ -41,16 +41,25 @@ class DurableFeedStorage(BlockingFeedStorage):
 
     def open(self, spider: Spider) -> IO[bytes]:
         """See Scrapy's FeedStorageProtocol."""
-        folder = spider.crawler.settings["FEED_TEMPDIR"]
-        if folder and not Path(folder).is_dir():
-            raise NotADirectoryError(f"FEED_TEMPDIR is {str(folder)!r}, which is no folder")
-        if not folder and isinstance(self._store, LocalWriter):
+        if not spider.crawler.settings["FEED_TEMPDIR"] and isinstance(self._store, LocalWriter):
             folder = os.path.dirname(self._key)
             os.makedirs(folder, exist_ok=True)
-        return nameless_file(folder or tempfile.gettempdir())
+            return nameless_file(folder)
+        return open_nameless(spider)
 
     def _store_in_thread(self, file: IO[bytes]) -> None:
         self._store.create(self._key, file)
+
+
+def open_nameless(spider: Spider) -> IO[bytes]:
+    """Return a new file in FEED_TEMPDIR, or where the system has its temporary files, of which nothing is ever left.
+
+    :raises NotADirectoryError: if FEED_TEMPDIR is no folder
+    """
+    folder = spider.crawler.settings["FEED_TEMPDIR"] or tempfile.gettempdir()
+    if not Path(folder).is_dir():
+        raise NotADirectoryError(f"FEED_TEMPDIR is {str(folder)!r}, which is no folder")
+    return nameless_file(folder)
 
 
 #: Scrapy's storages that can't tell how it ended -> what stands in for them in feeds that checkpoints name

@@ -22,6 +22,12 @@ def placeholders(template: str) -> set[str]:
     return {match[1] for match in _PLACEHOLDER.finditer(template)}
 
 
+def begins_with_run_id(template: str) -> bool:
+    """Whether ``%(run_id)s`` is the first thing that varies in a feed URI template, so that keys tell a run's files."""
+    first = next((match[1] for match in _PLACEHOLDER.finditer(template) if match[1] in VARYING), None)
+    return first == "run_id"
+
+
 @dataclass(frozen=True)
 class Placeholder:
     """One varying place in a template. *format*: as in ``%(name)010d``, without the percent sign and the name."""
@@ -50,8 +56,8 @@ class KeyTemplate:
     rest: tuple[str | Placeholder, ...] = ()
 
     @classmethod
-    def parse(cls, template: str, params: Mapping[str, Any]) -> KeyTemplate:
-        """Read a feed URI template; *params* fill all placeholders that are not :data:`VARYING`.
+    def parse(cls, template: str, params: Mapping[str, Any], varying: frozenset[str] = VARYING) -> KeyTemplate:
+        """Read a feed URI template; *params* fill all placeholders that are not *varying*.
 
         :raises StateSettingsError: for a placeholder that is neither varying nor in *params*
         """
@@ -61,7 +67,7 @@ class KeyTemplate:
             name, format = match.groups()
             _add(parts, template[last : match.start()])
             last = match.end()
-            if name in VARYING:
+            if name in varying:
                 parts.append(Placeholder(name, format))
             elif name in params:
                 _add(parts, f"%(value){format}" % {"value": params[name]})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from .checkpoint import Checkpoint
@@ -67,15 +68,20 @@ def lineage(store: StoreReader, template: KeyTemplate, newest: Checkpoint) -> li
     :raises CheckpointError: if a parent is not valid, or is not the one that its child names
     :raises StoreError: if the store does not answer or refuses
     """
-    found = [newest]
-    while (parent := found[-1].parent) is not None:
-        checkpoint = read_checkpoint(store, template, template.key(parent))
-        if checkpoint is None:
-            break
-        if found[-1].parent_digest not in (None, checkpoint.digest):
-            raise CheckpointError(f"checkpoint {parent} is not the parent that checkpoint {found[-1].id} names")
-        found.append(checkpoint)
-    return found
+    return list(ancestors(store, template, newest))
+
+
+def ancestors(store: StoreReader, template: KeyTemplate, newest: Checkpoint) -> Iterator[Checkpoint]:
+    """Yield what :func:`lineage` returns, reading no further than it is asked for."""
+    child: Checkpoint | None = newest
+    while child is not None:
+        yield child
+        if child.parent is None:
+            return
+        parent = read_checkpoint(store, template, template.key(child.parent))
+        if parent is not None and child.parent_digest not in (None, parent.digest):
+            raise CheckpointError(f"checkpoint {child.parent} is not the parent that checkpoint {child.id} names")
+        child = parent
 
 
 def _read_valid(store: StoreReader, template: KeyTemplate, key: str, spider: str | None) -> Checkpoint | None:

@@ -14,7 +14,7 @@ from scrapy.settings import SETTINGS_PRIORITIES, BaseSettings
 from .exceptions import StateSettingsError
 
 KNOWN = (
-    *("STATE", "STATE_ENABLED", "STATE_FROM", "STATE_READONLY", "STATE_INTERVAL", "STATE_ON_ITEM_ERROR"),
+    *("STATE", "STATE_ENABLED", "STATE_FROM", "STATE_READONLY", "STATE_INTERVAL", "STATE_ON_ITEM_ERROR", "STATE_ORPHANS"),
     *("STATE_SPOOL_SIZE", "STATE_RETRY_TIMEOUT", "STATE_CLOSE_TIMEOUT", "STATE_FALLBACK_ITEM_PROCESSOR"),
 )
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(B|[kMGT]i?B|)", re.IGNORECASE)
@@ -34,6 +34,7 @@ class StateSettings:
     :param readonly: STATE_READONLY
     :param interval_seconds: STATE_INTERVAL, between cuts at least; 0: at every state item that finds no commit under way
     :param on_item_error: STATE_ON_ITEM_ERROR, "stop" or "skip"
+    :param orphans: STATE_ORPHANS, "keep" or "delete": what to do with the item files of a killed run that nothing names
     :param spool_bytes: STATE_SPOOL_SIZE, how much may lie on this disk in open batches and batches that wait for upload
     :param retry_seconds: STATE_RETRY_TIMEOUT, how long an upload is tried again
     :param close_seconds: STATE_CLOSE_TIMEOUT, the same once the crawl is closing
@@ -47,6 +48,7 @@ class StateSettings:
     readonly: bool
     interval_seconds: float
     on_item_error: str
+    orphans: str
     spool_bytes: int
     retry_seconds: float
     close_seconds: float
@@ -68,9 +70,6 @@ class StateSettings:
         read_from = settings.get("STATE_FROM")
         if read_from is not None and not isinstance(read_from, (str, Path)):
             raise _wrong("STATE_FROM", read_from, "a URI template or prefix, as in FEEDS")
-        on_item_error = settings.get("STATE_ON_ITEM_ERROR", "stop")
-        if on_item_error not in ("stop", "skip"):
-            raise _wrong("STATE_ON_ITEM_ERROR", on_item_error, '"stop" or "skip"')
         return cls(
             state={} if state is None else state,
             state_priority=None if state is None else settings.getpriority("STATE"),
@@ -78,7 +77,8 @@ class StateSettings:
             read_from=str(read_from) if read_from not in (None, "") else None,
             readonly=_bool(settings, "STATE_READONLY", False),
             interval_seconds=_seconds(settings, "STATE_INTERVAL", 60),
-            on_item_error=on_item_error,
+            on_item_error=_one_of(settings, "STATE_ON_ITEM_ERROR", "stop", "skip"),
+            orphans=_one_of(settings, "STATE_ORPHANS", "keep", "delete"),
             spool_bytes=size_in_bytes("STATE_SPOOL_SIZE", settings.get("STATE_SPOOL_SIZE", "512MiB")),
             retry_seconds=_seconds(settings, "STATE_RETRY_TIMEOUT", 900),
             close_seconds=_seconds(settings, "STATE_CLOSE_TIMEOUT", 25),
@@ -119,6 +119,13 @@ def _state(settings: BaseSettings) -> dict[str, Any] | None:
     if not isinstance(state, dict):
         raise _wrong("STATE", value, _STATE)
     return state
+
+
+def _one_of(settings: BaseSettings, name: str, default: str, other: str) -> str:
+    value = settings.get(name, default)
+    if value not in (default, other):
+        raise _wrong(name, value, f'"{default}" or "{other}"')
+    return str(value)
 
 
 def _bool(settings: BaseSettings, name: str, default: bool) -> bool:

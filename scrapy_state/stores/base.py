@@ -26,7 +26,7 @@ class StoreReader(Protocol):
 
 
 class StoreWriter(StoreReader, Protocol):
-    """The write side: create-only. Nothing that is stored is ever overwritten or deleted through it."""
+    """The write side: create-only. Nothing that is stored is ever overwritten through it."""
 
     @property
     def atomic(self) -> bool:
@@ -40,3 +40,6 @@ class StoreWriter(StoreReader, Protocol):
 
         :raises KeyTaken: if *key* has other content
         """
+
+    def delete(self, key: str) -> None:
+        """Delete *key*; only for orphans, when the user has asked for it (STATE_ORPHANS). Not there: nothing happens."""

@@ -69,6 +69,11 @@ class LocalWriter(LocalReader):
                     raise KeyTaken(f"{key} is there already, with other content; nothing is overwritten") from error
             _sync_folder(folder)
 
+    def delete(self, key: str) -> None:
+        """See :class:`~scrapy_state.stores.base.StoreWriter`."""
+        with _errors(key):
+            Path(key).unlink(missing_ok=True)
+
 
 def nameless_file(folder: str | os.PathLike[str]) -> IO[bytes]:
     """Return a new file in *folder* that has no name: nothing is left of it however the process ends.

@@ -183,6 +183,11 @@ class S3Writer(S3Reader):
             if not self._has_content(key, file):
                 raise KeyTaken(f"{self.uri(key)} is there already, with other content; nothing is overwritten")
 
+    def delete(self, key: str) -> None:
+        """See :class:`~scrapy_state.stores.base.StoreWriter`."""
+        with self._errors(key, "DeleteObject"):
+            get_client(self.options).delete_object(Bucket=self.bucket, Key=key)
+
     def _put(self, key: str, file: IO[bytes]) -> None:
         client = get_client(self.options)
         size = file.seek(0, io.SEEK_END)
