@@ -33,16 +33,13 @@ class Addon:
         """
         if scrapy.version_info[:2] < _NEEDED:
             raise StateSettingsError(
-                f"scrapy_state needs Scrapy 2.18 or later, this is {scrapy.__version__}: before 2.18 Scrapy stored no batch of "
-                "a feed until the spider closed, so there was nothing to resume from. pip install -U 'scrapy>=2.18'"
+                f"scrapy_state needs Scrapy 2.18 or later, this is {scrapy.__version__}: Scrapy 2.14 to 2.17 store no batch "
+                "of a feed until the spider closes, so there is nothing to resume from. pip install -U 'scrapy>=2.18'"
             )
         settings.setdefault_in_component_priority_dict("SPIDER_MIDDLEWARES", load_object(_MIDDLEWARE), -100)
-        if not settings.getbool("STATE_ENABLED", True):
-            _remove_state_feed(settings)
-            return
         _set_exporter(settings)
         _set_resolver(settings)
-        if settings["ITEM_PROCESSOR"] != _PROCESSOR:
+        if settings["ITEM_PROCESSOR"] != _PROCESSOR and _is_enabled(settings):
             # At the project's own priority: the add-ons' is below it.
             priority = settings.getpriority("ITEM_PROCESSOR") or 0
             settings.set("STATE_FALLBACK_ITEM_PROCESSOR", settings["ITEM_PROCESSOR"], priority=priority)
@@ -81,11 +78,7 @@ def _set_resolver(settings: BaseSettings) -> None:
     settings.set_in_component_priority_dict("EXTENSIONS", load_object(_RESOLVER), 10)
 
 
-def _remove_state_feed(settings: BaseSettings) -> None:
-    """Take the state feed out of FEEDS: Scrapy's own exporter would write over checkpoints that are stored."""
-    from .feeds import StateFeed
+def _is_enabled(settings: BaseSettings) -> bool:
+    from .settings import StateSettings
 
-    feed = StateFeed.from_settings(settings)
-    if feed is not None:
-        feeds = {key: options for key, options in settings.getdict("FEEDS").items() if key != feed.key}
-        settings.set("FEEDS", feeds, priority=settings.getpriority("FEEDS") or 0)
+    return StateSettings.from_settings(settings).enabled

@@ -124,7 +124,8 @@ class Batch:
     def discard(self) -> None:
         """Close and forget its temporary file."""
         if self.slot.file is not None:
-            self.slot.file.close()
+            with suppress(OSError):  # a full disk, on which what is in memory can't be written
+                self.slot.file.close()
 
 
 def _copy(source: IO[bytes], target: IO[bytes], start: int, end: int) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .exceptions import CheckpointError
+from .exceptions import CheckpointError, CheckpointTooNew
 
 VERSION = 1
 #: feed format -> whether the file is a list of one (json) or one line (jsonlines)
@@ -104,12 +104,15 @@ class Checkpoint:
     def from_bytes(cls, data: bytes) -> Checkpoint:
         """Read a state file: one of ours, or what Scrapy's own exporter wrote of StateItems (the last one counts).
 
-        :raises CheckpointError: if it is torn, empty, altered, of a higher version, or something else altogether
+        :raises CheckpointError: if it is torn, empty, altered, or something else altogether
+        :raises CheckpointTooNew: if it is of a higher version
         """
         found = _last_object(data)
         version = found.get("version", VERSION)
         if not isinstance(version, int) or version > VERSION:
-            raise CheckpointError(f"it is of version {version}; this scrapy_state reads up to {VERSION}: install a newer one")
+            raise CheckpointTooNew(
+                f"the checkpoint is of version {version!r}; this scrapy_state reads up to {VERSION}: install a newer one"
+            )
         if not isinstance(found.get("state"), dict):
             raise CheckpointError("it has no state")
         if found.get("digest") is not None and found["digest"] != digest_of(found):

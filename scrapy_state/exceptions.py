@@ -5,6 +5,7 @@
     StateError
      +-- StateSettingsError      a setting, a feed or a spider attribute that can't be used as it is
      +-- CheckpointError         a stored state file that is not a checkpoint (torn, empty, foreign, altered)
+     +-- CheckpointTooNew        a checkpoint that a later scrapy_state has stored
      +-- StoreError              a store that did not do what was asked
      |    +-- StoreUnreachable   no answer, or "try again later": may pass by itself
      |    +-- StoreRefused       it answered no: credentials, permission, bucket; does not pass by itself
@@ -28,6 +29,10 @@ class StateSettingsError(StateError):
 
 class CheckpointError(StateError):
     """Bytes that are not a whole, unaltered checkpoint; the message says in what way."""
+
+
+class CheckpointTooNew(StateError):
+    """A checkpoint of a later version of the format: this scrapy_state must not guess what it says, nor pass it over."""
 
 
 class StoreError(StateError):

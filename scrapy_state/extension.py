@@ -9,12 +9,14 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from scrapy import Spider, signals
 from scrapy.crawler import Crawler
 from scrapy.exceptions import NotConfigured
 from scrapy.settings import SETTINGS_PRIORITIES
+from scrapy.utils.job import job_dir
 from scrapy.utils.misc import load_object
 
 from .exceptions import StateSettingsError, StoreUnreachable
@@ -54,7 +56,7 @@ class SpiderSettingsState:
         :raises StateError: if there is no telling where to start; the crawl does not begin
         """
         extension = cls(crawler)
-        if not extension.settings.enabled or not is_crawl(crawler):
+        if not is_crawl(crawler):
             raise NotConfigured
         assert crawler.spider is not None
         extension._seed(crawler.spider)
@@ -82,6 +84,7 @@ class SpiderSettingsState:
                 "give the spider argument (-a state=…) or attribute another name"
             )
         state, origin = self.find_state()
+        state = json_object(state, "STATE")
         self.state = json_object(self.change_state(deepcopy(state)), "what change_state() returned")
         self.validate_state(deepcopy(self.state), spider)
         settings = self.crawler.settings
@@ -89,6 +92,12 @@ class SpiderSettingsState:
         settings.set("STATE", deepcopy(self.state), priority=priority)
         spider.state = deepcopy(self.state)  # type: ignore[attr-defined]
         logger.info("STATE %s %s", as_text(self.state), origin, extra={"spider": spider})
+        if self.state and (Path(job_dir(settings) or "") / "requests.seen").exists() and job_dir(settings):
+            logger.warning(
+                "JOBDIR %s remembers the requests of an earlier run: the request that start() yields for the state may be "
+                "filtered as seen there. Yield it with dont_filter=True, or use a new JOBDIR",
+                job_dir(settings), extra={"spider": spider},
+            )  # fmt: skip
 
     def _spider_opened(self, spider: Spider) -> None:
         spider.state = deepcopy(self.state)  # type: ignore[attr-defined]
@@ -106,6 +115,9 @@ class StateResolver(SpiderSettingsState):
     def find_state(self) -> tuple[dict[str, Any], str]:
         """As :class:`SpiderSettingsState`, from the newest checkpoint first. Blocks while the store is read."""
         settings, feed = self.settings, self.feed
+        if not settings.enabled:
+            state, origin = super().find_state()
+            return state, f"{origin}; STATE_ENABLED is False: no checkpoint is read or stored"
         if feed is not None and not (settings.readonly and (settings.explicit or settings.read_from)):
             self.resolution = in_thread(self.resolve_own)
         found = self.resolution

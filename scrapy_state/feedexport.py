@@ -28,7 +28,7 @@ from .checkpoint import ItemFile
 from .exceptions import ItemFailed, StateConflict, StateError, StateSettingsError
 from .extension import StateResolver, as_text, get_extension, is_crawl, open_template, patiently
 from .feeds import StateFeed, item_feeds_with_checkpoints
-from .feedstorages import DURABLE, DurableFeedStorage, open_nameless
+from .feedstorages import DURABLE, DurableFeedStorage, check_temporary_folder, open_nameless
 from .itemfeeds import ItemFeeds
 from .keys import begins_with_run_id
 from .orphans import Orphan, find_orphans, treat_orphans
@@ -111,6 +111,7 @@ class CheckpointFeedExporter(FeedExporter):
         resolver = get_extension(StateResolver, self.crawler)
         if resolver is None:
             raise StateSettingsError("EXTENSIONS has no scrapy_state.extension.StateResolver, which the state feed needs")
+        await asyncio.to_thread(check_temporary_folder, self.crawler.settings)
         began = time.monotonic()
         orphans = await asyncio.to_thread(self._find_orphans, resolver.resolution)
         opening = partial(self._writer.open, resolver.state, resolver.resolution, resolver.resolve_own)
@@ -122,8 +123,9 @@ class CheckpointFeedExporter(FeedExporter):
             )  # fmt: skip
         if checkpoint.overlap:
             logger.warning(
-                "this run does not start from the state of checkpoint %s, its parent: items may stand twice along the "
-                "lineage (overlap)", checkpoint.parent, extra={"spider": self.crawler.spider},
+                "this run does not start from the state of checkpoint %s, its parent: along the lineage items stand twice "
+                "if it starts earlier (overlap), and are missing if later", checkpoint.parent,
+                extra={"spider": self.crawler.spider},
             )  # fmt: skip
         self._stored(began)
         await asyncio.to_thread(treat_orphans, orphans, self.state_settings.orphans == "delete")
@@ -158,7 +160,7 @@ class CheckpointFeedExporter(FeedExporter):
                     self._items.export(item, template, ticket.side, is_after, self._barrier.epoch)
         except Exception as error:
             # With its trace, which nobody else logs; a pipeline's is in Scrapy's log.
-            logger.error("Error exporting an item", exc_info=True, extra={"spider": spider})
+            logger.warning("Error exporting an item", exc_info=True, extra={"spider": spider})
             self._fail("state_store_failed", ItemFailed(f"an item could not be exported ({type(error).__name__})"))
         else:
             self._barrier.settle(ticket)
@@ -247,7 +249,7 @@ class CheckpointFeedExporter(FeedExporter):
         except StateError as error:
             self._fail("state_store_failed", error)
         except Exception as error:
-            logger.error("Error storing a checkpoint", exc_info=True, extra={"spider": self.crawler.spider})
+            logger.warning("Error storing a checkpoint", exc_info=True, extra={"spider": self.crawler.spider})
             self._fail("state_store_failed", StateError(f"{type(error).__name__}: {error}"))
         finally:
             self._commit_task = self._cut_side = None
@@ -271,7 +273,7 @@ class CheckpointFeedExporter(FeedExporter):
         checkpoint = self._barrier.stored = self._writer.last
         assert checkpoint is not None
         logger.info(
-            "checkpoint %s stored: STATE %s, %s items, %s files, %.3f s%s",
+            "checkpoint %s stored: STATE %s, items: %s, files: %s, seconds: %.3f%s",
             checkpoint.id, as_text(checkpoint.state), checkpoint.items, len(checkpoint.files), time.monotonic() - began,
             f", {checkpoint.reason}" if checkpoint.reason else "", extra={"spider": self.crawler.spider},
         )  # fmt: skip
@@ -295,13 +297,7 @@ class CheckpointFeedExporter(FeedExporter):
         self._failure = failure
         self._barrier.failed = True
         self._uploads.spool.close()
-        last = self._writer.last
-        assert last is not None
-        logger.error(
-            "checkpoints stopped at %s, STATE %s, because: %s. The crawl is closed (%s). Put that right and start it again: "
-            "it goes on from there", f"checkpoint {last.id}", as_text(last.state), failure, reason,
-            extra={"spider": self.crawler.spider},
-        )  # fmt: skip
+        logger.warning("the crawl is closed (%s): %s", reason, failure, extra={"spider": self.crawler.spider})
         if self.crawler.engine.spider is not None:
             self._closing = asyncio.create_task(self.crawler.engine.close_spider_async(reason=reason))
 
@@ -313,7 +309,11 @@ class CheckpointFeedExporter(FeedExporter):
     async def close_spider(self, spider: Spider, reason: str = "finished") -> None:
         """Store the last state item's checkpoint; then let Scrapy close the other feeds."""
         if self.writing and self._writer.last is not None:
-            await self._close(reason)
+            try:
+                await self._close(reason)
+            finally:
+                if self._failure is not None:
+                    self._log_failure()
         await super().close_spider(spider)
         if self.writing:
             self._barrier.log_progress(f"spider closed ({reason})", spider)
@@ -332,6 +332,14 @@ class CheckpointFeedExporter(FeedExporter):
             await self._cut(reason)
         self._items.discard()
         await self._uploads.wait()
+
+    def _log_failure(self) -> None:
+        last = self._writer.last
+        assert last is not None
+        logger.error(
+            "checkpoints stopped at checkpoint %s, STATE %s, because: %s. Put that right and start the crawl again: "
+            "it goes on from there", last.id, as_text(last.state), self._failure, extra={"spider": self.crawler.spider},
+        )  # fmt: skip
 
     def _unsettled(self, count: int) -> None:
         failure = ItemFailed(f"{count} items never came out of the pipelines")

@@ -10,7 +10,9 @@ from typing import IO, TYPE_CHECKING, Any
 from scrapy import Spider
 from scrapy.crawler import Crawler
 from scrapy.extensions.feedexport import BlockingFeedStorage, FileFeedStorage, S3FeedStorage
+from scrapy.settings import BaseSettings
 
+from .exceptions import StateSettingsError
 from .stores import StoreWriter, open_writer
 from .stores.local import LocalWriter, nameless_file
 
@@ -52,14 +54,15 @@ class DurableFeedStorage(BlockingFeedStorage):
 
 
 def open_nameless(spider: Spider) -> IO[bytes]:
-    """Return a new file in FEED_TEMPDIR, or where the system has its temporary files, of which nothing is ever left.
+    """Return a new file in FEED_TEMPDIR, or where the system has its temporary files, of which nothing is ever left."""
+    return nameless_file(spider.crawler.settings["FEED_TEMPDIR"] or tempfile.gettempdir())
 
-    :raises NotADirectoryError: if FEED_TEMPDIR is no folder
-    """
-    folder = spider.crawler.settings["FEED_TEMPDIR"] or tempfile.gettempdir()
-    if not Path(folder).is_dir():
-        raise NotADirectoryError(f"FEED_TEMPDIR is {str(folder)!r}, which is no folder")
-    return nameless_file(folder)
+
+def check_temporary_folder(settings: BaseSettings) -> None:
+    """Raise StateSettingsError if FEED_TEMPDIR is set and no folder. Blocks."""
+    folder = settings["FEED_TEMPDIR"]
+    if folder and not Path(folder).is_dir():
+        raise StateSettingsError(f"FEED_TEMPDIR is {str(folder)!r}, which is no folder: make it, or correct the setting")
 
 
 #: Scrapy's storages that can't tell how it ended -> what stands in for them in feeds that checkpoints name

@@ -34,6 +34,7 @@ def resolve(store: StoreReader, template: KeyTemplate, spider: str | None = None
 
     :param spider: checkpoints of another spider are passed over; None: any
     :raises StoreError: if the store does not answer or refuses: that is never "no checkpoint"
+    :raises CheckpointTooNew: if the newest one is of a later version of the format
     """
     keys = template.in_order(store.keys(template.prefix))
     ids = [found for key in keys if (found := template.id_of(key)) is not None]
@@ -91,7 +92,10 @@ def _read_valid(store: StoreReader, template: KeyTemplate, key: str, spider: str
     if None not in (spider, checkpoint.spider) and checkpoint.spider != spider:
         raise CheckpointError(f"it is of the spider {checkpoint.spider!r}; put %(name)s into the state feed's URI")
     if checkpoint.parent is not None and checkpoint.parent_digest is not None and template.writable:
-        data = store.read(template.key(checkpoint.parent))
-        if data is not None and Checkpoint.from_bytes(data).digest != checkpoint.parent_digest:
+        try:
+            parent = read_checkpoint(store, template, template.key(checkpoint.parent))
+        except CheckpointError as error:
+            raise CheckpointError(f"its parent, checkpoint {checkpoint.parent}, can't be read: {error}") from error
+        if parent is not None and parent.digest != checkpoint.parent_digest:
             raise CheckpointError(f"checkpoint {checkpoint.parent} is not the parent it names")
     return checkpoint

@@ -88,7 +88,7 @@ def test_log_lines(tmp_path: Path) -> None:
     """The log says where the state came from, each checkpoint stored, and the last yielded beside the last stored."""
     first, second = crawl(tmp_path), crawl(tmp_path)
     assert first.lines("[scrapy_state.state] INFO: STATE {} from the settings (priority default)")
-    assert first.lines("checkpoint 1 stored: STATE {}, 0 items, 0 files,")
+    assert first.lines("checkpoint 1 stored: STATE {}, items: 0, files: 0,")
     assert first.lines('[scrapy_state.state] DEBUG: state item {"page": 3}')
     assert first.lines('spider closed (finished): last state yielded {"page": 3}, last stored {"page": 3} (checkpoint')
     newest = checkpoints(tmp_path)[-1]["parent"]
@@ -351,6 +351,7 @@ def test_jobdir(tmp_path: Path) -> None:
     )
     runs = [crawl(tmp_path, source, "-s", "JOBDIR=job") for _ in range(2)]
     assert runs[1].lines("begins at 3 {'page': 3}"), runs[1].log
+    assert runs[1].lines("remembers the requests of an earlier run")
 
 
 def test_sigterm(tmp_path: Path, site: str) -> None:
@@ -454,16 +455,18 @@ def test_spider_state_of_another_kind(tmp_path: Path) -> None:
 
 
 def test_disabled(tmp_path: Path) -> None:
-    """STATE_ENABLED=False (here per spider): no state is read or written, and no stored checkpoint is overwritten."""
+    """STATE_ENABLED=False (here per spider): no checkpoint is read, written or overwritten; items are stored as ever."""
     crawl(tmp_path)
     before = {path.name: path.read_bytes() for path in (tmp_path / "data/numbers/state").iterdir()}
-    source = SPIDER.replace('self.state.get("page", 0)', "0") + '\n    custom_settings = {"STATE_ENABLED": False}\n'
-    feeds = {"out.jsonl": {"format": "jsonlines"}, STATES: STATE_OPTIONS}
-    run = crawl(tmp_path, source, settings={"FEEDS": feeds})
+    source = SPIDER + '\n    custom_settings = {"STATE_ENABLED": False}\n'
+    run = crawl(tmp_path, source, settings={"STATE": {"page": 7}})
     assert run.code == 0, run.log
-    assert not run.lines("checkpoint")
+    assert run.lines("begins at 7 {'page': 7}")
+    assert run.lines("STATE_ENABLED is False")
+    assert not run.lines(" stored: STATE")
     assert {path.name: path.read_bytes() for path in (tmp_path / "data/numbers/state").iterdir()} == before
-    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 6
+    newest = max((tmp_path / "data/numbers/items").iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    assert len(newest.read_text().splitlines()) == 6
 
 
 def test_pipeline_error_stops_checkpoints(tmp_path: Path) -> None:
@@ -485,6 +488,8 @@ class Pipeline:
     assert run.code == 1
     errors = run.lines("[scrapy_state.state] ERROR")
     assert len(errors) == 1
+    last = checkpoints(tmp_path)[-1]
+    assert f"checkpoints stopped at checkpoint {last['id']}, STATE {json.dumps(last['state'])}, because" in errors[0]
     assert "an item raised ValueError in a pipeline" in errors[0]
     assert "secret" not in errors[0]
     assert checkpoints(tmp_path)[-1]["state"] in ({}, {"page": 1})

@@ -66,7 +66,7 @@ class LocalWriter(LocalReader):
                 _link(file, key)
             except FileExistsError as error:
                 if not _same_content(file, key):
-                    raise KeyTaken(f"{key} is there already, with other content; nothing is overwritten") from error
+                    raise KeyTaken(f"{self.uri(key)} is there already, with other content; nothing is overwritten") from error
             _sync_folder(folder)
 
     def delete(self, key: str) -> None:

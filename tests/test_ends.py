@@ -1,0 +1,259 @@
+"""How runs end: one test for each row of the table in docs/ends.md; and modes, feeds, limits that a crawl meets."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from crawls import FEEDS, ITEMS, SPIDER, STATE_OPTIONS, STATES, Crawl, checkpoints, crawl, named_items, start
+
+# Yields a page of two items and a state item about every 10 ms, for ever; `stop` says what happens at page 30.
+ENDLESS = """
+import asyncio
+import scrapy
+from scrapy_state import StateItem
+
+class TestSpider(scrapy.Spider):
+    name = "numbers"
+    stop = ""
+
+    async def start(self):
+        yield scrapy.Request("data:,page", self.parse)
+
+    async def parse(self, response):
+        page = self.state.get("page", 0)
+        while True:
+            yield {"page": page, "n": 0}
+            yield {"page": page, "n": 1}
+            page += 1
+            yield StateItem({"page": page})
+            if page == 30 and self.stop:
+                if self.stop == "finish":
+                    return
+                raise {"close": scrapy.exceptions.CloseSpider("enough"), "raise": ValueError("no")}[self.stop]
+            await asyncio.sleep(0.01)
+
+class Slow:
+    async def process_item(self, item):
+        await asyncio.sleep(30)
+        return item
+"""
+
+
+def run_until(process: subprocess.Popen[str], seen: str) -> str:
+    """Read the log until *seen* is in it; return what was read."""
+    assert process.stderr is not None
+    log = ""
+    for line in process.stderr:
+        log += line
+        if seen in line:
+            return log
+    raise AssertionError(f"{seen!r} never came:\n{log}")
+
+
+def check_lineage(folder: Path) -> int:
+    """Every checkpoint of the lineage names exactly the items before its state; return the newest state's page."""
+    pages = checkpoints(folder)[-1]["state"].get("page", 0)
+    found = sorted((each["page"], each["n"]) for each in named_items(folder))
+    assert found == [(page, n) for page in range(pages) for n in range(2)]
+    return pages
+
+
+def orphans(folder: Path) -> int:
+    stored = {path.as_uri() for path in (folder / "data/numbers/items").glob("*")}
+    return len(stored - {file["uri"] for each in checkpoints(folder) for file in each["files"]})
+
+
+@pytest.mark.parametrize(
+    ("stop", "settings", "reason", "code"),
+    [
+        ("finish", {}, "finished", 0),
+        ("close", {}, "enough", 0),
+        ("raise", {}, "finished", 0),
+        ("", {"CLOSESPIDER_TIMEOUT": 2}, "closespider_timeout", 0),
+        ("", {"CLOSESPIDER_ITEMCOUNT": 40}, "closespider_itemcount", 0),
+        ("", {"MEMUSAGE_LIMIT_MB": 1, "MEMUSAGE_CHECK_INTERVAL_SECONDS": 1}, "memusage_exceeded", 0),
+    ],
+    ids=["finished", "CloseSpider", "callback raises", "timeout", "itemcount", "memusage"],
+)
+def test_orderly_ends(tmp_path: Path, stop: str, settings: dict[str, Any], reason: str, code: int) -> None:
+    """An orderly end stores the last state yielded, with its reason, and leaves no orphan."""
+    source = ENDLESS if stop else ENDLESS.replace("while True", "while self.crawler.engine._slot.closing is None")
+    run = crawl(tmp_path, source, "-a", f"stop={stop}", settings=settings)
+    assert run.code == code, run.log
+    last = checkpoints(tmp_path)[-1]
+    assert last["reason"] == reason
+    yielded = run.lines("spider closed")[0].partition("last state yielded ")[2].partition(", last stored")[0]
+    assert last["state"] == ({} if yielded == "none in this run" else json.loads(yielded))
+    assert check_lineage(tmp_path) >= (0 if reason == "memusage_exceeded" else 10)
+    assert orphans(tmp_path) == 0
+
+
+def ended_by(
+    folder: Path, end: Callable[[subprocess.Popen[str]], None], settings: dict[str, Any], source: str = ENDLESS
+) -> Crawl:
+    process = start(folder, source, settings={"STATE_INTERVAL": 0.1, **settings})
+    log = run_until(process, "checkpoint 3 stored")
+    try:
+        end(process)
+        log += process.communicate(timeout=60)[1]
+    finally:
+        process.kill()
+    return Crawl(process.returncode, log, folder)
+
+
+def resumes(folder: Path) -> None:
+    """After whatever end, the next run goes on from the newest checkpoint, with every item once."""
+    before = check_lineage(folder)
+    run = crawl(folder, SPIDER)
+    assert run.lines(f"begins at {before} ")
+    assert check_lineage(folder) == before + 3
+
+
+def test_sigkill(tmp_path: Path) -> None:
+    """SIGKILL leaves the newest stored checkpoint; the next run goes on from it."""
+    run = ended_by(tmp_path, lambda process: process.kill(), {})
+    assert run.code == -signal.SIGKILL
+    assert checkpoints(tmp_path)[-1]["reason"] is None
+    resumes(tmp_path)
+
+
+def test_sigterm_once(tmp_path: Path) -> None:
+    """SIGTERM once: what is in flight ends, the last state is stored with the reason "shutdown", exit code 0."""
+    source = ENDLESS.replace("while True", "while self.crawler.crawling")
+    run = ended_by(tmp_path, lambda process: process.send_signal(signal.SIGTERM), {}, source)
+    assert run.code == 0
+    assert checkpoints(tmp_path)[-1]["reason"] == "shutdown"
+    assert orphans(tmp_path) == 0
+    resumes(tmp_path)
+
+
+def test_sigterm_then_sigkill(tmp_path: Path) -> None:
+    """SIGTERM makes the next state item due at once, so that a SIGKILL which comes later costs next to nothing."""
+
+    def end(process: subprocess.Popen[str]) -> None:
+        process.send_signal(signal.SIGTERM)
+        run_until(process, "stored: STATE")
+        process.kill()
+
+    # After the first three checkpoints none would be due for a long time.
+    source = ENDLESS.replace("page += 1", "page += 1\n            if page == 20: self.crawler.settings.frozen")
+    run = ended_by(tmp_path, end, {"STATE_INTERVAL": 0.3}, source)
+    assert run.code == -signal.SIGKILL
+    resumes(tmp_path)
+
+
+def test_sigterm_makes_the_next_state_due(tmp_path: Path) -> None:
+    """Once the crawl is being stopped a state item does not wait for STATE_INTERVAL."""
+    process = start(tmp_path, ENDLESS, settings={"STATE_INTERVAL": 1000})
+    run_until(process, 'state item {"page": 10}')
+    process.send_signal(signal.SIGTERM)
+    run_until(process, "checkpoint 2 stored")  # while the callback goes on, for ever
+    process.kill()
+    process.communicate()
+    resumes(tmp_path)
+
+
+def test_sigterm_twice(tmp_path: Path) -> None:
+    """SIGTERM twice stops at once; the newest stored checkpoint stands, and the next run goes on from it."""
+
+    def end(process: subprocess.Popen[str]) -> None:
+        process.send_signal(signal.SIGTERM)
+        run_until(process, "Received SIGTERM")
+        time.sleep(0.3)  # not a wait for anything: the second signal shall come while the first one is at work
+        process.send_signal(signal.SIGTERM)
+
+    run = ended_by(tmp_path, end, {})
+    assert "twice" in run.log
+    resumes(tmp_path)
+
+
+def test_cancelled_items_are_not_passed(tmp_path: Path) -> None:
+    """Items that a second SIGTERM leaves in the pipelines are not passed by any checkpoint."""
+    settings = {"ITEM_PIPELINES": {"spider.Slow": 1}, "STATE_INTERVAL": 0}
+    process = start(tmp_path, ENDLESS, settings=settings)
+    run_until(process, 'state item {"page": 5}')
+    process.send_signal(signal.SIGTERM)
+    run_until(process, "Received SIGTERM")
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert [each["state"] for each in checkpoints(tmp_path)] == [{}]
+
+
+def test_batch_file_size(tmp_path: Path) -> None:
+    """batch_file_size begins a new file at that size, as a number of bytes or as text; the lineage names them all."""
+    for size in (1000, "1kB"):
+        folder = tmp_path / str(size)
+        feeds = {**FEEDS, ITEMS: {"format": "jsonlines", "batch_file_size": size}}
+        run = crawl(folder, SPIDER, "-a", "pages=100", settings={"FEEDS": feeds})
+        assert run.code == 0, run.log
+        sizes = [path.stat().st_size for path in (folder / "data/numbers/items").glob("*")]
+        assert len(sizes) == 5
+        assert max(sizes) < 1100
+        assert check_lineage(folder) == 100
+    wrong = crawl(tmp_path / "wrong", settings={"FEEDS": {**FEEDS, ITEMS: {"format": "csv", "batch_file_size": "big"}}})
+    assert wrong.code == 1
+    assert wrong.lines("batch_file_size")
+
+
+def test_files_are_cut_at_the_close(tmp_path: Path) -> None:
+    """What follows the last state item stands in a file of its own, which no checkpoint names: nothing needs a skip."""
+    source = SPIDER + '        yield {"page": 99, "n": 0}\n        yield {"page": 99, "n": 1}\n'
+    csv = {"data/%(name)s/csv/%(run_id)s-%(batch_id)05d.csv": {"format": "csv"}}
+    run = crawl(tmp_path, source, settings={"FEEDS": {**FEEDS, **csv}})
+    assert run.code == 0, run.log
+    files = [file for each in checkpoints(tmp_path) for file in each["files"]]
+    assert [file["items"] for file in files] == [6, 6]
+    assert not any("skip" in file for file in files)
+    lines = [path.read_text().splitlines() for path in sorted((tmp_path / "data/numbers/items").glob("*"))]
+    assert [len(each) for each in lines] == [6, 2]
+    tables = [path.read_text().splitlines() for path in sorted((tmp_path / "data/numbers/csv").glob("*"))]
+    assert [each[0] for each in tables] == ["page,n"] * 2
+    assert [len(each) for each in tables] == [7, 3]
+
+
+def test_skip_where_a_file_cannot_be_cut(tmp_path: Path) -> None:
+    """A file that can't be cut (JSON, gzip) says which items are to be left out."""
+    source = SPIDER + '        yield {"page": 99, "n": 0}\n'
+    gzip = {"postprocessing": ["scrapy.extensions.postprocessing.GzipPlugin"]}
+    for number, options in enumerate(({"format": "json"}, {"format": "jsonlines", **gzip})):
+        crawl(tmp_path / str(number), source, settings={"FEEDS": {ITEMS: options, STATES: STATE_OPTIONS}})
+        last = checkpoints(tmp_path / str(number))[-1]
+        assert [file["skip"] for file in last["files"]] == [[[6, 7]]]
+        assert last["items"] == 6
+
+
+def test_without_asyncio(tmp_path: Path) -> None:
+    """Another reactor is a clear error at start; no reactor at all works."""
+    select = crawl(tmp_path / "1", settings={"TWISTED_REACTOR": "twisted.internet.selectreactor.SelectReactor"})
+    assert select.code == 1
+    assert select.lines("TWISTED_REACTOR: the state feed needs asyncio")
+    none = crawl(tmp_path / "2", settings={"TWISTED_REACTOR_ENABLED": False})
+    assert none.code == 0
+    assert check_lineage(tmp_path / "2") == 3
+
+
+def test_full_disk(tmp_path: Path) -> None:
+    """A full disk stops the crawl at once: no checkpoint past it, one error that says so, and the next run goes on."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a small disk")
+    folder = tmp_path / "small"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k", "none", str(folder)], capture_output=True).returncode:
+        pytest.skip("this machine does not let root mount a small disk")
+    feeds = {f"{folder}/{ITEMS}": {"format": "jsonlines"}, STATES: STATE_OPTIONS}
+    try:
+        source = SPIDER.replace('"n": 0}', '"n": 0, "text": "x" * 5000}')
+        run = crawl(tmp_path, source, "-a", "pages=100", settings={"FEEDS": feeds, "STATE_INTERVAL": 0})
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+    assert run.code == 1
+    assert run.lines("'finish_reason': 'state_store_failed'")
+    assert len(run.lines("checkpoints stopped at")) == 1
