@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: test lint demo demo-s3 scrapy-suite chaos clean
+.PHONY: test lint demo demo-s3 scrapy-suite chaos bench clean
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
@@ -23,6 +23,10 @@ demo-s3: $(STAMP)
 # Scrapy's own feed-export tests, with CheckpointFeedExporter in FeedExporter's place.
 scrapy-suite: $(STAMP)
 	$(BIN)/python tests/scrapy_suite.py
+
+# CPU with checkpoints beside Scrapy's own exporter, as ratios
+bench: $(STAMP)
+	$(BIN)/python benchmarks/cpu.py
 
 # Kills random crawls at random moments for a while: make chaos ARGS='--minutes 30 --seed 7'
 chaos: $(STAMP)

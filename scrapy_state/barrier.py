@@ -11,7 +11,6 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncIterator
-from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakKeyDictionary
@@ -55,7 +54,7 @@ class Side:
     batches: list[Any] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, frozen=True)
 class Ticket:
     """An item's place. *epoch*: how many state items the spider had yielded before it."""
 
@@ -70,13 +69,17 @@ class Listener(Protocol):
         """Before the spider's first request; a raise refuses to start."""
 
     def state_yielded(self, state: dict[str, Any]) -> None:
-        """A state item has come; every item yielded before it has its ticket. Counts :attr:`Barrier.epoch` on."""
+        """A state item has come; every item yielded before it has its ticket."""
 
     def settled(self, side: Side) -> None:
         """An item of *side* needs nothing more to happen to it."""
 
+    @property
+    def held(self) -> bool:
+        """Whether the spool is full."""
+
     async def room(self) -> None:
-        """Wait while the spool is full."""
+        """Wait while it is."""
 
     def closing(self) -> None:
         """The spider is being closed; requests may still be in flight and items in the pipelines."""
@@ -90,32 +93,41 @@ class Barrier:
     """The tickets that are out in one crawl, and the newest states. Only touched from the event loop's thread."""
 
     listener: Listener | None = None
-    side: Side = field(default_factory=Side)
-    epoch: int = 0
+    #: what an item yielded now gets; all items between two state items share one
+    ticket: Ticket = field(default_factory=lambda: Ticket(Side(), 0))
     #: the newest state the spider yielded, and the newest stored checkpoint
     yielded: dict[str, Any] | None = None
     stored: Checkpoint | None = None
     #: whether the crawl is being closed because something failed
     failed: bool = False
-    # By object: the ids of objects that are kept alive here. One object may be yielded twice, hence the queues.
-    _coming: dict[int, deque[tuple[Any, Ticket]]] = field(default_factory=dict)
-    _leaving: dict[int, deque[tuple[Any, Ticket]]] = field(default_factory=dict)
+    _coming: _Tickets = field(default_factory=lambda: _Tickets())
+    _leaving: _Tickets = field(default_factory=lambda: _Tickets())
+
+    @property
+    def side(self) -> Side:
+        """The side of an item that is yielded now."""
+        return self.ticket.side
+
+    @property
+    def epoch(self) -> int:
+        """How many state items there have been."""
+        return self.ticket.epoch
 
     def issue(self, item: Any) -> None:
         """Give *item*, which the spider has just yielded, its ticket."""
-        _put(self._coming, item, self._ticket())
+        self._coming.put(item, self._issued())
 
     def enter(self, item: Any) -> Ticket:
         """Return the ticket of *item*, which enters the pipelines; one that nobody yielded gets it here."""
-        return _take(self._coming, item) or self._ticket()
+        return self._coming.take(item) or self._issued()
 
     def leave(self, ticket: Ticket, item: Any) -> None:
         """Hand *ticket* on to what the pipelines made of its item."""
-        _put(self._leaving, item, ticket)
+        self._leaving.put(item, ticket)
 
     def scraped(self, item: Any) -> Ticket:
         """Return the ticket of *item*, which has come through the pipelines."""
-        return _take(self._leaving, item) or self._ticket()
+        return self._leaving.take(item) or self._issued()
 
     def settle(self, ticket: Ticket) -> None:
         """Take *ticket* back: its item is exported or dropped."""
@@ -125,8 +137,12 @@ class Barrier:
 
     def cut(self) -> Side:
         """Begin a new side for the items yielded from now on; return the one until now."""
-        old, self.side = self.side, Side()
+        old, self.ticket = self.ticket.side, Ticket(Side(), self.ticket.epoch)
         return old
+
+    def next_epoch(self) -> None:
+        """A state item has come that counts: whatever has its ticket is before it."""
+        self.ticket = Ticket(self.ticket.side, self.ticket.epoch + 1)
 
     def state_yielded(self, state: dict[str, Any]) -> None:
         """Take note of a state item."""
@@ -140,9 +156,39 @@ class Barrier:
         yielded = "none in this run" if self.yielded is None else as_text(self.yielded)
         logger.info("%s: last state yielded %s, last stored %s", why, yielded, stored, extra={"spider": spider})
 
-    def _ticket(self) -> Ticket:
-        self.side.out += 1
-        return Ticket(self.side, self.epoch)
+    def _issued(self) -> Ticket:
+        self.ticket.side.out += 1
+        return self.ticket
+
+
+class _Tickets:
+    """Tickets by object, for objects that can't be keys and may be there more than once: first in, first out."""
+
+    def __init__(self) -> None:
+        # By id, with the object, so that it lives as long as its id stands here
+        self._by_id: dict[int, deque[Ticket] | Ticket] = {}
+        self._objects: dict[int, Any] = {}
+
+    def put(self, item: Any, ticket: Ticket) -> None:
+        key = id(item)
+        there = self._by_id.get(key)
+        if there is None:
+            self._by_id[key] = ticket
+            self._objects[key] = item
+        elif isinstance(there, Ticket):
+            self._by_id[key] = deque((there, ticket))
+        else:
+            there.append(ticket)
+
+    def take(self, item: Any) -> Ticket | None:
+        key = id(item)
+        there = self._by_id.get(key)
+        if isinstance(there, deque) and len(there) > 1:
+            return there.popleft()
+        if there is None:
+            return None
+        del self._by_id[key], self._objects[key]
+        return there if isinstance(there, Ticket) else there.popleft()
 
 
 _barriers: WeakKeyDictionary[Crawler, Barrier] = WeakKeyDictionary()
@@ -170,7 +216,7 @@ class StateMiddleware(BaseSpiderMiddleware):
         """As for a callback's output; ends when the crawl has failed, since Scrapy goes on reading ``start()`` then."""
         async for each in super().process_start(start):
             yield each
-            if self._barrier.listener is not None:
+            if self._barrier.listener is not None and self._barrier.listener.held:
                 # Engine.pause() does not stop start(), and its items don't wait for one another.
                 await self._barrier.listener.room()
             if self._barrier.failed:
@@ -212,8 +258,9 @@ class StateMiddleware(BaseSpiderMiddleware):
         spider = self.crawler.spider
         found = item.state
         state = json_object(getattr(spider, "state", {}), "spider.state") if found is None else found
-        spider.state = deepcopy(state)  # type: ignore[union-attr]
-        logger.debug("state item %s", as_text(state), extra={"spider": spider})
+        spider.state = json_object(state)  # type: ignore[union-attr]
+        if logger.isEnabledFor(logging.DEBUG):
+            logger.debug("state item %s", as_text(state), extra={"spider": spider})
         if self._order.state_yielded(request):
             logger.warning(
                 "State items come from requests that are in flight at the same time, so they may come out of order, and "
@@ -237,6 +284,7 @@ class BarrierItemProcessor:
     def __init__(self, crawler: Crawler, processor: Any) -> None:
         self.crawler = crawler
         self.processor = processor
+        self._has_async = {method: _has_async(processor, method) for method in ("open_spider", "close_spider", "process_item")}
         self._barrier = get_barrier(crawler)
         self._opened = False
         self._closing: asyncio.Task[None] | None = None
@@ -278,7 +326,7 @@ class BarrierItemProcessor:
         if self._barrier.listener is None:
             return await self._call("process_item", item)
         ticket = self._barrier.enter(item)
-        if ticket.side is self._barrier.side:
+        if self._barrier.listener.held and ticket.side is self._barrier.side:
             await self._barrier.listener.room()
         try:
             output = await self._call("process_item", item)
@@ -294,31 +342,19 @@ class BarrierItemProcessor:
         return output
 
     async def _call(self, method: str, *args: Any) -> Any:
-        # As Scraper does it (scrapy/core/scraper.py, _check_deprecated_itemproc_method)
-        wrapped = self.processor
-        has_async = hasattr(wrapped, f"{method}_async") and not (
-            isinstance(wrapped, ItemPipelineManager)
-            and method_is_overridden(type(wrapped), ItemPipelineManager, method)
-            and not method_is_overridden(type(wrapped), ItemPipelineManager, f"{method}_async")
-        )
-        if has_async:
-            return await getattr(wrapped, f"{method}_async")(*args)
-        return await maybe_deferred_to_future(getattr(wrapped, method)(*args, self.crawler.spider))
+        if self._has_async[method]:
+            return await getattr(self.processor, f"{method}_async")(*args)
+        return await maybe_deferred_to_future(getattr(self.processor, method)(*args, self.crawler.spider))
+
+
+def _has_async(processor: Any, method: str) -> bool:
+    """As Scraper does it (scrapy/core/scraper.py, _check_deprecated_itemproc_method)."""
+    return hasattr(processor, f"{method}_async") and not (
+        isinstance(processor, ItemPipelineManager)
+        and method_is_overridden(type(processor), ItemPipelineManager, method)
+        and not method_is_overridden(type(processor), ItemPipelineManager, f"{method}_async")
+    )
 
 
 def _request_of(response: Response | None) -> Request | None:
     return None if response is None else response.request
-
-
-def _put(queues: dict[int, deque[tuple[Any, Ticket]]], item: Any, ticket: Ticket) -> None:
-    queues.setdefault(id(item), deque()).append((item, ticket))
-
-
-def _take(queues: dict[int, deque[tuple[Any, Ticket]]], item: Any) -> Ticket | None:
-    queue = queues.get(id(item))
-    if queue is None:
-        return None
-    _, ticket = queue.popleft()
-    if not queue:
-        del queues[id(item)]
-    return ticket

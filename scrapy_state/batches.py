@@ -54,8 +54,10 @@ class Batch:
         self.slot.exporter.export_item(item)
         position, began = self.slot.itemcount, self.bytes
         self.slot.itemcount += 1
-        with suppress(AttributeError, OSError):  # somebody else's file may not tell
+        try:  # noqa: SIM105 - done for every item, and suppress() costs as much as all the rest here
             self.bytes = self.slot.file.tell()  # type: ignore[union-attr]
+        except (AttributeError, OSError):
+            pass  # somebody else's file, that doesn't tell
         if self.epoch != epoch:  # a state item has come since: whatever was before it is no longer after it
             self.after.clear()
             self.epoch = epoch

@@ -182,6 +182,11 @@ class CheckpointFeedExporter(FeedExporter):
         kind = self.storages.get(urlparse(uri).scheme, self.storages["file"]).__name__  # as without scrapy_state
         return Batch(slot, storage.uri if isinstance(storage, DurableFeedStorage) else without_credentials(uri), kind)
 
+    @property
+    def held(self) -> bool:
+        """Whether the spool is full and something is being uploaded."""
+        return self._uploads.spool.held
+
     async def room(self) -> None:
         """Wait while the spool is full and something is being uploaded."""
         await self._uploads.spool.room()
@@ -192,7 +197,7 @@ class CheckpointFeedExporter(FeedExporter):
         """Cut at this state item if one is due; else remember it."""
         if self._failure is not None:
             return
-        self._barrier.epoch += 1
+        self._barrier.next_epoch()
         self._remembered = state
         stopping = not self.crawler.crawling
         due = stopping or time.monotonic() - self._last_cut >= self.state_settings.interval_seconds

@@ -106,6 +106,8 @@ class Spool:
         self._pause = pause
         self._resume = resume
         self._closed = False
+        #: whether the crawl is being held back
+        self.held = False
         self._room = asyncio.Event()
         self._room.set()
 
@@ -114,14 +116,10 @@ class Spool:
         """Whether there is more than there should be."""
         return self.bytes > self.limit_bytes or self.waiting > self.MAX_WAITING
 
-    @property
-    def held(self) -> bool:
-        """Whether the crawl is being held back."""
-        return not self._room.is_set()
-
     def hold(self) -> None:
         """Hold the crawl back until there is room. Only while something is being uploaded."""
         if not self.held and self.waiting and not self._closed:
+            self.held = True
             self._room.clear()
             self._pause()
 
@@ -135,6 +133,7 @@ class Spool:
     def release(self) -> None:
         """Let the crawl go on."""
         if self.held:
+            self.held = False
             self._room.set()
             self._resume()
 
