@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
-from weakref import WeakKeyDictionary
 
 from scrapy import Request, Spider, signals
 from scrapy.crawler import Crawler
@@ -28,8 +27,9 @@ from scrapy.utils.misc import build_from_crawler, load_object
 from twisted.python.failure import Failure
 
 from .checkpoint import Checkpoint
+from .exceptions import StateSettingsError
 from .extension import as_text, is_crawl
-from .gaps import mind_closing, watch_errbacks
+from .gaps import is_closing, mind_closing, watch_errbacks
 from .items import StateItem, json_object
 from .order import OrderCheck
 from .settings import StateSettings
@@ -45,12 +45,12 @@ class Side:
     """The items between two barriers.
 
     :param out: how many of them are not settled yet
-    :param errors: how many failed in a pipeline and were passed over
+    :param errors: how many failed in a pipeline and were passed over, by their ticket's epoch
     :param batches: the exporter's batches of them, in the order they were opened
     """
 
     out: int = 0
-    errors: int = 0
+    errors: Counter[int] = field(default_factory=Counter)
     batches: list[Any] = field(default_factory=list)
 
 
@@ -84,7 +84,7 @@ class Listener(Protocol):
     def closing(self) -> None:
         """The spider is being closed; requests may still be in flight and items in the pipelines."""
 
-    def item_failed(self, ticket: Ticket, error: Exception) -> None:
+    def item_failed(self, ticket: Ticket, error: BaseException) -> None:
         """A pipeline raised; the item is not settled."""
 
 
@@ -98,8 +98,8 @@ class Barrier:
     #: the newest state the spider yielded, and the newest stored checkpoint
     yielded: dict[str, Any] | None = None
     stored: Checkpoint | None = None
-    #: whether the crawl is being closed because something failed
-    failed: bool = False
+    #: whether no checkpoint will be stored any more, so that there is no use in going on
+    ended: bool = False
     _coming: _Tickets = field(default_factory=lambda: _Tickets())
     _leaving: _Tickets = field(default_factory=lambda: _Tickets())
 
@@ -191,12 +191,10 @@ class _Tickets:
         return there if isinstance(there, Ticket) else there.popleft()
 
 
-_barriers: WeakKeyDictionary[Crawler, Barrier] = WeakKeyDictionary()
-
-
 def get_barrier(crawler: Crawler) -> Barrier:
     """Return the one barrier of *crawler*; middleware, processor and exporter meet there."""
-    return _barriers.setdefault(crawler, Barrier())
+    found: Barrier = vars(crawler).setdefault("_scrapy_state_barrier", Barrier())
+    return found
 
 
 class StateMiddleware(BaseSpiderMiddleware):
@@ -213,13 +211,13 @@ class StateMiddleware(BaseSpiderMiddleware):
         crawler.signals.connect(self._spider_closed, signals.spider_closed)
 
     async def process_start(self, start: AsyncIterator[Any]) -> AsyncIterator[Any]:
-        """As for a callback's output; ends when the crawl has failed, since Scrapy goes on reading ``start()`` then."""
+        """As for a callback's output; ends with the checkpoints, since Scrapy goes on reading ``start()`` while it closes."""
         async for each in super().process_start(start):
             yield each
             if self._barrier.listener is not None and self._barrier.listener.held:
                 # Engine.pause() does not stop start(), and its items don't wait for one another.
                 await self._barrier.listener.room()
-            if self._barrier.failed:
+            if self._barrier.ended:
                 return
 
     def get_processed_item(self, item: Any, response: Response | None) -> Any:
@@ -256,8 +254,9 @@ class StateMiddleware(BaseSpiderMiddleware):
 
     def _state_item(self, item: StateItem, request: Request | None) -> None:
         spider = self.crawler.spider
+        # Copied once more: the spider may yield the same StateItem again, changed.
         found = item.state
-        state = json_object(getattr(spider, "state", {}), "spider.state") if found is None else found
+        state = json_object(getattr(spider, "state", {}), "spider.state") if found is None else json_object(found)
         spider.state = json_object(state)  # type: ignore[union-attr]
         if logger.isEnabledFor(logging.DEBUG):
             logger.debug("state item %s", as_text(state), extra={"spider": spider})
@@ -302,6 +301,12 @@ class BarrierItemProcessor:
         """Have the exporter prove that checkpoints can be stored, then open the wrapped processor."""
         if is_crawl(self.crawler):
             middleware = self.crawler.get_spider_middleware(StateMiddleware)
+            nearest = self.crawler.engine.scraper.spidermw.middlewares[0]
+            if middleware is not nearest:
+                raise StateSettingsError(
+                    "SPIDER_MIDDLEWARES: scrapy_state.barrier.StateMiddleware must be nearest the engine, to see what really "
+                    f"goes there, but {type(nearest).__name__} is: give that one a higher number, or ours a lower one"
+                )
             if middleware is not None:
                 watch_errbacks(self.crawler.engine.scraper, middleware.errback_output, middleware.download_failed)
             self._closing = mind_closing(self.crawler.engine, self._spider_closing)
@@ -334,7 +339,10 @@ class BarrierItemProcessor:
             self._barrier.settle(ticket)
             raise
         except asyncio.CancelledError:
-            raise  # nothing has become of it: not settled
+            # Nothing has become of it: not settled. While the crawl ends that is the end's business; else it is a failure.
+            if not is_closing(self.crawler.engine):
+                self._barrier.listener.item_failed(ticket, asyncio.CancelledError())
+            raise
         except Exception as error:
             self._barrier.listener.item_failed(ticket, error)
             raise

@@ -46,6 +46,7 @@ class Batch:
     after: list[Range] = field(default_factory=list)
     epoch: int = 0
     upload: asyncio.Task[ItemFile] | None = None
+    _finished: Any = None
 
     def add(self, item: Any, is_after: bool, epoch: int) -> int:
         """Export *item*; *epoch*: how many state items there have been. Return by how many bytes it grew."""
@@ -76,7 +77,9 @@ class Batch:
         """Whether its items can be told apart by bytes: an uncompressed line format, in a storage of ours."""
         slot = self.slot
         plain = slot.format in LINE_FORMATS and not slot.feed_options.get("postprocessing")
-        return plain and isinstance(slot.storage, DurableFeedStorage)
+        # The first item of a CSV file has the header with it.
+        headed = slot.format == "csv" and bool(self.after) and self.after[0].start == 0
+        return plain and not headed and isinstance(slot.storage, DurableFeedStorage)
 
     def split(self, rest: Batch) -> None:
         """Move the items that follow the newest state item to *rest*, a new batch of the same feed."""
@@ -106,8 +109,10 @@ class Batch:
         :raises StoreError: if it can't be finished or stored
         """
         try:
-            self.slot.finish_exporting()
-            file = FeedExporter._get_file(self.slot)
+            if self._finished is None:  # once: closing a postprocessing plugin twice may write its end twice
+                self.slot.finish_exporting()
+                self._finished = FeedExporter._get_file(self.slot)
+            file = self._finished
             with suppress(AttributeError, OSError):
                 self.bytes = file.seek(0, io.SEEK_END)
         except Exception as error:

@@ -8,6 +8,7 @@ import os
 import secrets
 import time
 from collections.abc import Coroutine
+from copy import deepcopy
 from datetime import datetime, timezone
 from functools import partial
 from types import SimpleNamespace
@@ -97,6 +98,8 @@ class CheckpointFeedExporter(FeedExporter):
         self._items = ItemFeeds(self._options, self._new_batch, self._uploads)
         #: nothing that the spider has yielded since the last checkpoint may be passed by another one
         self._blocked = False
+        #: the last cut is made
+        self._closed = False
         self._barrier: Barrier = get_barrier(crawler)
         self._barrier.listener = self
         crawler.signals.connect(self._engine_stopped, signals.engine_stopped)
@@ -127,7 +130,7 @@ class CheckpointFeedExporter(FeedExporter):
                 "if it starts earlier (overlap), and are missing if later", checkpoint.parent,
                 extra={"spider": self.crawler.spider},
             )  # fmt: skip
-        self._stored(began)
+        await self._stored(began)
         await asyncio.to_thread(treat_orphans, orphans, self.state_settings.orphans == "delete")
         self.crawler.stats.set_value("state/orphans", len(orphans))
         self._last_cut = time.monotonic()
@@ -153,6 +156,8 @@ class CheckpointFeedExporter(FeedExporter):
 
     def _item_scraped(self, item: Any, spider: Spider) -> None:
         ticket = self._barrier.scraped(item)
+        if self._closed:
+            return
         try:
             is_after = ticket.epoch == self._barrier.epoch
             for template in self._items.templates:
@@ -195,7 +200,7 @@ class CheckpointFeedExporter(FeedExporter):
 
     def state_yielded(self, state: dict[str, Any]) -> None:
         """Cut at this state item if one is due; else remember it."""
-        if self._failure is not None:
+        if self._barrier.ended:
             return
         self._barrier.next_epoch()
         self._remembered = state
@@ -209,10 +214,10 @@ class CheckpointFeedExporter(FeedExporter):
         if side is self._cut_side and side.out == 0:
             self._all_settled.set()
 
-    def item_failed(self, ticket: Ticket, error: Exception) -> None:
+    def item_failed(self, ticket: Ticket, error: BaseException) -> None:
         """A pipeline raised: stop, or pass over the item, as STATE_ON_ITEM_ERROR says."""
         if self.state_settings.on_item_error == "skip":
-            ticket.side.errors += 1
+            ticket.side.errors[ticket.epoch] += 1
             self._barrier.settle(ticket)
             return
         # If it follows the newest state item, that one can still be stored: only what comes after can't.
@@ -237,18 +242,19 @@ class CheckpointFeedExporter(FeedExporter):
         epoch = self._barrier.epoch
         try:
             await self._wait_until_settled(side)
-            if reason:
+            if reason is not None:
                 self._items.split_side(side, epoch)
             self._items.close_side(side)
             files = []
             for batch in side.batches:
                 assert batch.upload is not None
                 stored = await batch.upload
-                files.append(ItemFile(stored.uri, stored.items, stored.bytes, batch.skip(epoch) if reason else ()))
-            checkpoint = self._writer.next(state, files, errors=side.errors, reason=reason)
+                files.append(ItemFile(stored.uri, stored.items, stored.bytes, batch.skip(epoch) if reason is not None else ()))
+            errors = sum(count for at, count in side.errors.items() if at < epoch)
+            checkpoint = self._writer.next(state, files, errors=errors, reason=reason)
             commit = partial(asyncio.to_thread, self._writer.commit, checkpoint)
             await self._uploads.retry.run(f"checkpoint {checkpoint.id}", commit)
-            self._stored(began)
+            await self._stored(began)
         except StateConflict as error:
             self._fail("state_conflict", error)
         except StateError as error:
@@ -274,7 +280,7 @@ class CheckpointFeedExporter(FeedExporter):
         finally:
             settled.cancel()
 
-    def _stored(self, began: float) -> None:
+    async def _stored(self, began: float) -> None:
         checkpoint = self._barrier.stored = self._writer.last
         assert checkpoint is not None
         logger.info(
@@ -287,7 +293,8 @@ class CheckpointFeedExporter(FeedExporter):
         stats.max_value("state/commit_time_max", time.monotonic() - began)
         stats.set_value("state/last_id", checkpoint.id)
         stats.set_value("state/items_stored", checkpoint.items)
-        self.crawler.signals.send_catch_log(checkpoint_stored, checkpoint=checkpoint, spider=self.crawler.spider)
+        shown = deepcopy(checkpoint)  # a handler may change what it gets
+        await self.crawler.signals.send_catch_log_async(checkpoint_stored, checkpoint=shown, spider=self.crawler.spider)
 
     # The end
 
@@ -300,15 +307,14 @@ class CheckpointFeedExporter(FeedExporter):
         if self._failure is not None:
             return
         self._failure = failure
-        self._barrier.failed = True
+        self._barrier.ended = True
         self._uploads.spool.close()
         logger.warning("the crawl is closed (%s): %s", reason, failure, extra={"spider": self.crawler.spider})
         if self.crawler.engine.spider is not None:
             self._closing = asyncio.create_task(self.crawler.engine.close_spider_async(reason=reason))
 
     def closing(self) -> None:
-        """Try to store what is waiting for STATE_CLOSE_TIMEOUT at most, and hold nothing back any more."""
-        self._uploads.retry.closing()
+        """Hold nothing back any more: what is in flight shall come to its end."""
         self._uploads.spool.close()
 
     async def close_spider(self, spider: Spider, reason: str = "finished") -> None:
@@ -324,7 +330,9 @@ class CheckpointFeedExporter(FeedExporter):
             self._barrier.log_progress(f"spider closed ({reason})", spider)
 
     async def _close(self, reason: str) -> None:
-        self.closing()
+        self._barrier.ended = True  # start() may still be read, and its items come: they are for the next run
+        self._uploads.spool.close()
+        self._uploads.retry.closing()
         # Every item has been through the pipelines by now. What is not settled was cancelled, or has failed.
         if self._commit_task is not None:
             if self._cut_side is not None and self._cut_side.out:
@@ -333,6 +341,7 @@ class CheckpointFeedExporter(FeedExporter):
             await asyncio.wait([self._commit_task])
         if self._barrier.side.out:
             self._unsettled(self._barrier.side.out)
+        self._closed = True
         if not self._blocked:
             await self._cut(reason)
         self._items.discard()

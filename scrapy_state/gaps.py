@@ -48,6 +48,11 @@ def resume(engine: ExecutionEngine) -> None:
         engine._slot.nextcall.schedule()
 
 
+def is_closing(engine: ExecutionEngine) -> bool:
+    """Whether the spider is being closed; there is no signal and no public attribute for it before ``spider_closed``."""
+    return not engine.running or engine._slot is None or engine._slot.closing is not None
+
+
 def mind_closing(engine: ExecutionEngine, closing: Callable[[], None]) -> asyncio.Task[None]:
     """Start a task that calls *closing* once the spider is being closed, and sees to it that this comes to an end.
 

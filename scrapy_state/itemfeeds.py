@@ -63,11 +63,11 @@ class ItemFeeds:
         """
         for place, batch in list(self._open.items()):
             skip = batch.skip(epoch)
-            if place[0] is not side or not skip or not batch.can_split():
+            if place[0] is not side or not skip:
                 continue
             if skip == ((0, batch.slot.itemcount),):
                 side.batches.remove(batch)  # the whole file; it is stored all the same
-            else:
+            elif batch.can_split():
                 rest = self._next_batch(place[1])
                 batch.split(rest)
                 self._uploads.start(rest)

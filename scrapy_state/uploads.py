@@ -23,6 +23,8 @@ T = TypeVar("T")
 _FIRST_PAUSE_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 30.0
 _LONGEST_PAUSE_CLOSING_SECONDS = 2.0
+#: What a call gets at least, however late it is made, so that a store which is well is not called down
+_LEAST_SECONDS = 5.0
 
 
 class Retry:
@@ -74,7 +76,8 @@ class Retry:
         try:
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if not call.done():
-                await asyncio.wait([call], timeout=max(0.0, self._closing_since + self.close_seconds - time.monotonic()))
+                left = self._closing_since + self.close_seconds - time.monotonic()
+                await asyncio.wait([call], timeout=max(_LEAST_SECONDS, left))
             if not call.done():
                 call.cancel()
                 raise StoreUnreachable(f"{what}: no answer within STATE_CLOSE_TIMEOUT ({self.close_seconds:g} s)")
