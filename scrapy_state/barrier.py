@@ -30,8 +30,9 @@ from .checkpoint import Checkpoint
 from .exceptions import StateSettingsError
 from .extension import as_text, is_crawl
 from .gaps import is_closing, mind_closing, watch_errbacks
-from .items import StateItem, json_object
+from .items import StateItem
 from .order import OrderCheck
+from .plain import json_object
 from .settings import StateSettings
 
 if TYPE_CHECKING:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -108,19 +109,22 @@ class Checkpoint:
         :raises CheckpointTooNew: if it is of a higher version
         """
         found = _last_object(data)
-        version = found.get("version", VERSION)
-        if not isinstance(version, int) or version > VERSION:
-            raise CheckpointTooNew(
-                f"the checkpoint is of version {version!r}; this scrapy_state reads up to {VERSION}: install a newer one"
-            )
         if not isinstance(found.get("state"), dict):
             raise CheckpointError("it has no state")
+        version = found.get("version", VERSION)
+        if type(version) is int and version > VERSION:
+            raise CheckpointTooNew(
+                f"the checkpoint is of version {version}; this scrapy_state reads up to {VERSION}: install a newer one"
+            )
         if found.get("digest") is not None and found["digest"] != digest_of(found):
             raise CheckpointError("its digest does not fit: it was altered or damaged")
+        for name, kinds in _KINDS.items():
+            if name in found and type(found[name]) not in kinds:
+                raise CheckpointError(f"its {name} is {type(found[name]).__name__}")
         known = {name: found[name] for name in (*_ORDER, "digest") if name in found}
         try:
             known["files"] = tuple(ItemFile.from_json(each) for each in found.get("files", ()))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise CheckpointError("its list of files can't be read") from error
         return cls(**known, extra={name: found[name] for name in found.keys() - known.keys()})
 
@@ -130,6 +134,12 @@ _ORDER = (
     *("version", "id", "parent", "parent_digest", "spider", "run", "job", "time"),
     *("state", "items", "errors", "files", "reason", "overlap"),
 )
+_KINDS: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("version", "items", "errors"), (int,)),
+    **dict.fromkeys(("id", "parent"), (int, type(None))),
+    **dict.fromkeys(("parent_digest", "spider", "run", "job", "time", "reason", "digest"), (str, type(None))),
+    "overlap": (bool,),
+}
 
 
 def digest_of(data: Mapping[str, Any]) -> str:
@@ -157,8 +167,10 @@ def _last_object(data: bytes) -> dict[str, Any]:
 
 
 def _loads(data: bytes) -> Any:
-    return json.loads(data, parse_constant=_no_constant)
+    return json.loads(data, parse_constant=_finite, parse_float=_finite)
 
 
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
+def _finite(text: str) -> float:
+    if not math.isfinite(float(text)):
+        raise ValueError(f"{text} is no JSON number that a state can hold")
+    return float(text)

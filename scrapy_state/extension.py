@@ -21,8 +21,8 @@ from scrapy.utils.misc import load_object
 
 from .exceptions import StateSettingsError, StoreUnreachable
 from .feeds import StateFeed, uri_params
-from .items import json_object
 from .keys import VARYING, KeyTemplate
+from .plain import json_object
 from .resolver import Resolution, resolve
 from .settings import StateSettings
 from .stores import StoreReader, open_reader

@@ -31,12 +31,12 @@ from .extension import StateResolver, as_text, get_extension, is_crawl, open_tem
 from .feeds import StateFeed, item_feeds_with_checkpoints
 from .feedstorages import DURABLE, DurableFeedStorage, check_temporary_folder, open_nameless
 from .itemfeeds import ItemFeeds
-from .keys import begins_with_run_id
+from .keys import begins_with_run_id, without_credentials
 from .orphans import Orphan, find_orphans, treat_orphans
 from .resolver import Resolution
 from .settings import StateSettings
 from .signals import checkpoint_stored
-from .stores import open_writer, without_credentials
+from .stores import open_writer
 from .uploads import Retry, Uploads
 from .writer import CheckpointWriter
 

@@ -16,8 +16,7 @@ from scrapy.utils.misc import load_object
 from .checkpoint import FORMATS
 from .exceptions import StateSettingsError
 from .items import StateItem
-from .keys import placeholders
-from .stores import without_credentials
+from .keys import placeholders, without_credentials
 
 logger = logging.getLogger("scrapy_state.state")
 
@@ -48,15 +47,16 @@ class StateFeed:
             return None
         if len(found) > 1:
             raise StateSettingsError(
-                f"FEEDS has {len(found)} state feeds (item_classes of just StateItem): {[str(key) for key, _ in found]}; "
-                "keep one"
+                f"FEEDS has {len(found)} state feeds (item_classes of just StateItem), keep one: "
+                f"{[without_credentials(str(key)) for key, _ in found]}"
             )
         key, options = found[0]
         uri = str(key.absolute()) if isinstance(key, Path) else str(key)
         format = options.get("format") or Path(uri).suffix.removeprefix(".")
         if format not in FORMATS:
             raise StateSettingsError(
-                f"FEEDS: the state feed {uri!r} has the format {format!r}; a checkpoint is 'json' or 'jsonlines'"
+                f"FEEDS: the state feed {without_credentials(uri)!r} has the format {format!r}; a checkpoint is "
+                "'json' or 'jsonlines'"
             )
         return cls(key, uri, options, format)
 

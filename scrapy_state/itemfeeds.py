@@ -8,8 +8,8 @@ from typing import Any
 
 from .barrier import Side
 from .batches import Batch
+from .keys import without_credentials
 from .settings import size_in_bytes
-from .stores import without_credentials
 from .uploads import Uploads
 
 

@@ -14,7 +14,19 @@ from .exceptions import StateSettingsError
 _PLACEHOLDER = re.compile(r"%\(([^)]+)\)([-+ #0]*(?:\d+|\*)?(?:\.(?:\d+|\*))?[diouxXeEfFgGcrsa])")
 #: Placeholders whose value is another one in each run or batch.
 VARYING = frozenset({"batch_id", "batch_time", "time", "run_id"})
-_ZERO_PADDED = re.compile(r"0(\d+)[di]")
+_ZERO_PADDED = re.compile(r"0+([1-9][0-9]*)[di]")
+
+
+def without_credentials(uri: str) -> str:
+    """Return *uri* (or a template of one) without the user and password that it may hold."""
+    scheme, separator, rest = uri.partition("://")
+    if not separator or "@" not in rest:
+        return uri
+    place, _, _ = rest.partition("/")
+    # A secret with a slash that is not percent-encoded: what then stands for the port is no number.
+    if "@" in place or not re.fullmatch(r"[^:]*(:[0-9]*)?", place):
+        rest = place.rpartition("@")[2] + rest[len(place) :] if "@" in place else rest.rpartition("@")[2]
+    return f"{scheme}://{rest}"
 
 
 def placeholders(template: str) -> set[str]:
@@ -39,9 +51,9 @@ class Placeholder:
     def pattern(self) -> str:
         """A regular expression for its values."""
         if self.name != "batch_id":
-            return ".+?"
+            return "[^/]+?"
         padded = _ZERO_PADDED.fullmatch(self.format)
-        return rf"\d{{{padded[1]},}}" if padded else r"\d+"
+        return f"[0-9]{{{padded[1]},}}" if padded else "[0-9]+"
 
 
 @dataclass(frozen=True)
@@ -70,11 +82,16 @@ class KeyTemplate:
             if name in varying:
                 parts.append(Placeholder(name, format))
             elif name in params:
-                _add(parts, f"%(value){format}" % {"value": params[name]})
+                try:
+                    _add(parts, f"%(value){format}" % {"value": params[name]})
+                except (TypeError, ValueError) as error:
+                    raise StateSettingsError(
+                        f"the URI {without_credentials(template)!r}: %({name}){format} can't be filled in: {error}"
+                    ) from error
             else:
                 raise StateSettingsError(
-                    f"the URI {template!r} has %({name}){format}, but the spider has no attribute {name!r}: "
-                    f"give it one (-a {name}=…) or take the placeholder out"
+                    f"the URI {without_credentials(template)!r} has %({name}){format}, but the spider has no attribute "
+                    f"{name!r}: give it one (-a {name}=…) or take the placeholder out"
                 )
         _add(parts, template[last:])
         return cls(str(parts[0]), tuple(parts[1:]))
@@ -117,7 +134,7 @@ class KeyTemplate:
             if isinstance(each, str):
                 parts.append(re.escape(each) if self.rest else each)
             else:
-                parts.append(f"(?P={each.name})" if each.name in seen else f"(?P<{each.name}>{each.pattern})")
+                parts.append(each.pattern if each.name in seen else f"(?P<{each.name}>{each.pattern})")
                 seen.add(each.name)
         return re.compile("".join(parts), re.DOTALL)
 

@@ -79,6 +79,8 @@ def ancestors(store: StoreReader, template: KeyTemplate, newest: Checkpoint) -> 
         yield child
         if child.parent is None:
             return
+        if child.id is not None and child.parent >= child.id:
+            raise CheckpointError(f"checkpoint {child.id} names checkpoint {child.parent} as its parent, which came later")
         parent = read_checkpoint(store, template, template.key(child.parent))
         if parent is not None and child.parent_digest not in (None, parent.digest):
             raise CheckpointError(f"checkpoint {child.parent} is not the parent that checkpoint {child.id} names")

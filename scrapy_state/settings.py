@@ -12,6 +12,7 @@ from typing import Any
 from scrapy.settings import SETTINGS_PRIORITIES, BaseSettings
 
 from .exceptions import StateSettingsError
+from .plain import json_object
 
 KNOWN = (
     *("STATE", "STATE_ENABLED", "STATE_FROM", "STATE_READONLY", "STATE_INTERVAL", "STATE_ON_ITEM_ERROR", "STATE_ORPHANS"),
@@ -113,12 +114,9 @@ def _state(settings: BaseSettings) -> dict[str, Any] | None:
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
     try:
-        state = json.loads(value) if isinstance(value, str) else value
-    except ValueError as error:
-        raise _wrong("STATE", value, _STATE) from error
-    if not isinstance(state, dict):
-        raise _wrong("STATE", value, _STATE)
-    return state
+        return json_object(json.loads(value) if isinstance(value, str) else value, "it")
+    except (TypeError, ValueError) as error:
+        raise StateSettingsError(f"STATE is {value!r}; it must be {_STATE}: {error}") from error
 
 
 def _one_of(settings: BaseSettings, name: str, default: str, other: str) -> str:
@@ -131,7 +129,7 @@ def _one_of(settings: BaseSettings, name: str, default: str, other: str) -> str:
 def _bool(settings: BaseSettings, name: str, default: bool) -> bool:
     try:
         return settings.getbool(name, default)
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise _wrong(name, settings.get(name), "True or False") from error
 
 

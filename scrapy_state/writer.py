@@ -48,7 +48,11 @@ class CheckpointWriter:
         began_with = resolution.checkpoint
         for _ in range(_OPENING_ATTEMPTS):
             parent = resolution.checkpoint
-            if parent is not began_with and (parent is None or began_with is None or parent.state != began_with.state):
+            if parent is not None and parent.run == self.run:  # a try before took, and its reply was lost
+                self.last = parent
+                return parent
+            start = state if began_with is None else began_with.state
+            if parent is not began_with and (parent is None or parent.state != start):
                 break
             opening = self._sealed(
                 Checkpoint(

@@ -5,8 +5,12 @@ from itertools import count
 from typing import Any
 
 import boto3
+import hypothesis
 import pytest
 from moto.server import ThreadedMotoServer
+
+hypothesis.settings.register_profile("tests", deadline=None, max_examples=60)
+hypothesis.settings.load_profile("tests")
 
 _numbers = count(1)
 

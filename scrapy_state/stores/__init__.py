@@ -9,11 +9,12 @@ from urllib.parse import urlsplit
 from w3lib.url import file_uri_to_path
 
 from ..exceptions import StateSettingsError
+from ..keys import without_credentials
 from . import s3
 from .base import StoreReader, StoreWriter
 from .local import LocalReader, LocalWriter, path_prefix
 
-__all__ = ["StoreReader", "StoreWriter", "open_reader", "open_writer", "without_credentials"]
+__all__ = ["StoreReader", "StoreWriter", "open_reader", "open_writer"]
 
 
 def open_reader(uri: str, settings: Mapping[str, Any]) -> tuple[StoreReader, str]:
@@ -36,12 +37,6 @@ def open_writer(uri: str, settings: Mapping[str, Any]) -> tuple[StoreWriter, str
         acl = settings.get("FEED_STORAGE_S3_ACL")
         return s3.S3Writer(bucket, s3.S3Options.from_settings(settings, uri), acl), key
     return LocalWriter(), _path(uri)
-
-
-def without_credentials(uri: str) -> str:
-    """Return *uri* without the user and password that it may hold."""
-    parts = urlsplit(uri)
-    return uri.replace(f"{parts.netloc}", parts.netloc.rpartition("@")[2], 1) if "@" in parts.netloc else uri
 
 
 def _is_s3(uri: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -34,10 +35,14 @@ class LocalReader:
     def keys(self, prefix: str) -> Iterator[str]:
         """See :class:`~scrapy_state.stores.base.StoreReader`. A folder that isn't there has no keys."""
         folder = os.path.dirname(prefix)
-        if not os.path.isdir(folder):
-            return
         with _errors(prefix):
-            for inside, _, names in os.walk(folder, onerror=_raise):
+            try:
+                if not stat.S_ISDIR(os.stat(folder).st_mode):
+                    raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+            except FileNotFoundError:
+                return
+            for inside, folders, names in os.walk(folder, onerror=_raise):
+                folders[:] = [each for each in folders if os.path.join(inside, each).startswith(prefix)]
                 for name in names:
                     path = os.path.join(inside, name)
                     if path.startswith(prefix) and not name.startswith(_TEMPORARY):
@@ -105,9 +110,11 @@ def _link(file: IO[bytes], path: str) -> None:
 
 
 def _named(file: IO[bytes], path: str) -> bool:
-    """Give *file* the name *path*; False if that can't be done."""
+    """Give *file* the name *path*; False if that can't be done, or it has a name already, under which it may change."""
     try:
         file.flush()
+        if os.fstat(file.fileno()).st_nlink:
+            return False
         os.fsync(file.fileno())
         folder = os.open(os.path.dirname(path), os.O_RDONLY)
     except (OSError, AttributeError):  # not a file, or a system that can't open a folder
@@ -157,7 +164,7 @@ def _errors(path: str) -> Iterator[None]:
         yield
     except StoreError:
         raise
-    except (PermissionError, NotADirectoryError, IsADirectoryError) as error:
+    except (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError) as error:
         raise StoreRefused(f"{path}: {error.strerror}; check the path in FEEDS and who may write there") from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):

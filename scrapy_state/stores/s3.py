@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -12,6 +11,7 @@ from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from ..exceptions import KeyTaken, StateSettingsError, StoreError, StoreRefused, StoreUnreachable
+from ..keys import without_credentials
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -160,7 +160,8 @@ class S3Writer(S3Reader):
     @property
     def atomic(self) -> bool:
         """AWS promises it; servers that speak the protocol may check first and write then."""
-        return self.options.endpoint_url is None and not os.environ.get("AWS_ENDPOINT_URL")
+        host = urlsplit(get_client(self.options).meta.endpoint_url).hostname or ""
+        return host.endswith((".amazonaws.com", ".amazonaws.com.cn"))
 
     def create(self, key: str, file: IO[bytes]) -> None:
         """See :class:`~scrapy_state.stores.base.StoreWriter`."""
@@ -231,11 +232,17 @@ def split(uri: str) -> tuple[str, str]:
 
     :raises StateSettingsError: if it has no bucket
     """
-    parts = urlsplit(uri)
-    if not parts.hostname:
-        raise StateSettingsError(f"the URI {parts._replace(netloc='').geturl()!r} has no bucket: s3://bucket/…")
-    # not parts.hostname, which is in lower case, as some stores' bucket names are not
-    return parts.netloc.rpartition("@")[2], parts.path[1:]
+    # By hand: a key may have "#" and "?", which are nothing special in it; a bucket's name keeps its case.
+    place, _, key = uri.partition("://")[2].partition("/")
+    bucket = place.rpartition("@")[2]
+    if not bucket:
+        raise StateSettingsError(f"the URI {without_credentials(uri)!r} has no bucket: s3://bucket/…")
+    if ":" in bucket:
+        raise StateSettingsError(
+            f"the URI of a feed in {without_credentials(uri)!r} can't be read: percent-encode the access key and the secret "
+            "in it (a slash is %2F), or use AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        )
+    return bucket, key
 
 
 def _status(error: Any) -> int:

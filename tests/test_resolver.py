@@ -1,0 +1,339 @@
+"""Which checkpoint a run starts from."""
+
+import io
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+
+from scrapy_state import Checkpoint
+from scrapy_state.checkpoint import digest_of
+from scrapy_state.exceptions import CheckpointError, CheckpointTooNew, StoreRefused, StoreUnreachable
+from scrapy_state.keys import KeyTemplate
+from scrapy_state.resolver import Resolution, lineage, read_checkpoint, resolve
+from scrapy_state.stores import StoreReader, StoreWriter, open_writer
+
+TEMPLATE = KeyTemplate.parse("state/%(batch_id)010d.json", {})
+
+
+@dataclass
+class Memory:
+    """A store that counts reads, and fails for the keys it is told to."""
+
+    content: dict[str, bytes] = field(default_factory=dict)
+    listed: list[str] = field(default_factory=list)
+    fails: dict[str, Exception] = field(default_factory=dict)
+    reads: int = 0
+
+    def uri(self, key: str) -> str:
+        return f"memory://{key}"
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        if "" in self.fails:
+            raise self.fails[""]
+        yield from (key for key in [*self.content, *self.listed] if key.startswith(prefix))
+
+    def read(self, key: str) -> bytes | None:
+        self.reads += 1
+        assert self.reads < 100, "it does not come to an end"
+        if key in self.fails:
+            raise self.fails[key]
+        return self.content.get(key)
+
+    def put(self, *checkpoints: Checkpoint) -> None:
+        for each in checkpoints:
+            assert each.id is not None
+            self.content[TEMPLATE.key(each.id)] = each.to_bytes()
+
+
+def chain(count: int, first: int = 1) -> list[Checkpoint]:
+    """Return checkpoints, each the child of the one before."""
+    found: list[Checkpoint] = []
+    for id in range(first, first + count):
+        parent = found[-1] if found else None
+        made = Checkpoint(
+            {"t": id},
+            id=id,
+            parent=parent.id if parent else None,
+            parent_digest=parent.digest if parent else None,
+            spider="flights",
+            items=10 * id,
+        )
+        found.append(replace(made, digest=made.to_json()["digest"]))
+    return found
+
+
+def changed(**values: Any) -> Callable[[Checkpoint], bytes]:
+    """Make the bytes of a checkpoint in which *values* are others, and whose digest fits."""
+    return lambda checkpoint: json.dumps([{**(data := {**checkpoint.to_json(), **values}), "digest": digest_of(data)}]).encode()
+
+
+def without_digest(**values: Any) -> Callable[[Checkpoint], bytes]:
+    return lambda _: json.dumps([{"state": {"t": -1}, **values}]).encode()
+
+
+#: what stands in the place of the newest checkpoint -> what the warning says of it
+BAD = [
+    (lambda checkpoint: b"", "empty"),
+    (lambda checkpoint: checkpoint.to_bytes()[:100], "not whole JSON"),
+    (lambda checkpoint: checkpoint.to_bytes()[:-2], "not whole JSON"),
+    (lambda checkpoint: checkpoint.to_bytes().replace(b'"t": 7', b'"t": 8'), "altered or damaged"),
+    (lambda checkpoint: b'{"flight": "AA1"}\n', "no state"),
+    (lambda checkpoint: b"\x89PNG\r\n", "not whole JSON"),
+    (changed(spider="trains"), "spider 'trains'"),
+    (changed(parent_digest="sha256:" + "0" * 64), "checkpoint 6 is not the parent it names"),
+    (changed(parent=5), "checkpoint 5 is not the parent it names"),
+    (without_digest(parent="six", parent_digest="x"), ""),
+    (without_digest(parent=[], parent_digest="x"), ""),
+    (without_digest(parent=1.5, parent_digest="x"), ""),
+    (without_digest(items="many"), ""),
+]
+
+
+@dataclass
+class Place:
+    store: StoreWriter
+    template: KeyTemplate
+
+    def put(self, id: int, content: bytes) -> None:
+        self.store.create(self.template.key(id), io.BytesIO(content))
+
+    def uri(self, id: int) -> str:
+        return self.store.uri(self.template.key(id))
+
+
+@pytest.fixture(params=["local", "s3"])
+def place(request: pytest.FixtureRequest) -> Place:
+    if request.param == "s3":
+        uri = f"s3://{request.getfixturevalue('bucket')}/state/%(batch_id)010d.json"
+        settings = request.getfixturevalue("s3_settings")
+    else:
+        uri, settings = f"{request.getfixturevalue('tmp_path')}/state/%(batch_id)010d.json", {}
+    template = KeyTemplate.parse(uri, {})
+    store, prefix = open_writer(template.prefix, settings)
+    return Place(store, template.under(prefix))
+
+
+class TestEveryStore:
+    def test_nothing_there(self, place: Place) -> None:
+        """Nothing under the prefix is no checkpoint, and no error."""
+        assert resolve(place.store, place.template) == Resolution(None, None, 0, ())
+
+    def test_newest(self, place: Place) -> None:
+        """The newest checkpoint is found, whole, with its id, its digest and where it lies."""
+        checkpoints = chain(12)
+        for each in checkpoints:
+            assert each.id is not None
+            place.put(each.id, each.to_bytes())
+        assert resolve(place.store, place.template, "flights") == Resolution(checkpoints[-1], place.uri(12), 12, ())
+
+    def test_past_the_padding(self, place: Place) -> None:
+        """An id that has outgrown its padding is the newest, though its key is not the last as text."""
+        for id in (9_999_999_998, 9_999_999_999, 10_000_000_000):
+            place.put(id, Checkpoint({"t": id}, id=id).to_bytes())
+        assert resolve(place.store, place.template).newest_id == 10_000_000_000
+
+    def test_all_kinds_of_bad_files(self, place: Place) -> None:
+        """Every bad file that is newer is passed over, each with why, newest first; the highest id counts them all."""
+        checkpoints = chain(2)
+        for each in checkpoints:
+            assert each.id is not None
+            place.put(each.id, each.to_bytes())
+        place.put(5, b"")
+        place.put(7, checkpoints[1].to_bytes()[:50])
+        place.put(30, b'[{"flight": 1}]')
+        place.store.create(place.template.prefix + "README", io.BytesIO(b"not one of these"))
+        found = resolve(place.store, place.template)
+        assert found.checkpoint == checkpoints[1]
+        assert found.uri == place.uri(2)
+        assert found.newest_id == 30
+        assert [uri for uri, _ in found.passed_over] == [place.uri(30), place.uri(7), place.uri(5)]
+        assert [why for _, why in found.passed_over] == ["it has no state", "it is not whole JSON", "it is empty"]
+
+    def test_scrapys_own(self, place: Place) -> None:
+        """Files that plain Scrapy wrote are resumed from; their id is the one in the key."""
+        place.put(3, b'[{"state": {"t": 1}},{"state": {"t": 2}}]')
+        assert resolve(place.store, place.template, "flights").checkpoint == Checkpoint({"t": 2}, id=3)
+
+    def test_lineage(self, place: Place) -> None:
+        """The lineage is the checkpoint and its parents, newest first, without other branches."""
+        checkpoints = chain(3)
+        branch = replace(checkpoints[1], id=9, digest=None)
+        for each in [*checkpoints, branch]:
+            assert each.id is not None
+            place.put(each.id, each.to_bytes())
+        assert lineage(place.store, place.template, checkpoints[-1]) == checkpoints[::-1]
+        found = read_checkpoint(place.store, place.template, place.template.key(9))
+        assert found is not None
+        assert [each.id for each in lineage(place.store, place.template, found)] == [9, 1]
+
+
+@pytest.mark.parametrize(("content", "why"), BAD)
+@pytest.mark.parametrize("count", [1, 2])
+def test_passed_over(content: Callable[[Checkpoint], bytes], why: str, count: int) -> None:
+    """Whatever is wrong with the newest file, or the newest two, it is passed over with its URI and why; its id counts."""
+    store = Memory()
+    checkpoints = chain(7)
+    store.put(*checkpoints)
+    bad = [7, 8][:count]
+    for id in bad:
+        store.content[TEMPLATE.key(id)] = content(checkpoints[-1])
+    found = resolve(store, TEMPLATE, "flights")
+    assert found.checkpoint == checkpoints[5]
+    assert found.uri == store.uri(TEMPLATE.key(6))
+    assert found.newest_id == bad[-1]
+    assert [uri for uri, _ in found.passed_over] == [store.uri(TEMPLATE.key(id)) for id in reversed(bad)]
+    assert all(why in text for _, text in found.passed_over)
+
+
+def test_only_bad_files() -> None:
+    """Where no file is valid there is no checkpoint, but the highest id and the reasons are there."""
+    store = Memory({TEMPLATE.key(3): b"", TEMPLATE.key(4): b"{"})
+    found = resolve(store, TEMPLATE)
+    assert (found.checkpoint, found.uri, found.newest_id, len(found.passed_over)) == (None, None, 4, 2)
+
+
+def test_bad_older_files() -> None:
+    """What is older than the checkpoint and not its parent is not read, and nothing is said of it."""
+    store = Memory()
+    store.put(*chain(5))
+    store.content[TEMPLATE.key(2)] = b""
+    found = resolve(store, TEMPLATE)
+    assert found.checkpoint is not None
+    assert found.checkpoint.id == 5
+    assert found.passed_over == ()
+    assert store.reads == 2
+
+
+@pytest.mark.parametrize("content", [b"", b"{", Checkpoint({"t": 0}, id=6).to_bytes(), b'[{"state": {"t": 6}}]'])
+def test_damaged_parent(content: bytes) -> None:
+    """A checkpoint whose parent is not what it was is passed over, and the reason names the parent, not the child."""
+    store = Memory()
+    store.put(*chain(7))
+    store.content[TEMPLATE.key(6)] = content
+    found = resolve(store, TEMPLATE)
+    assert found.passed_over[0][0] == store.uri(TEMPLATE.key(7))
+    assert "checkpoint 6" in found.passed_over[0][1]
+
+
+def test_parent_gone() -> None:
+    """A checkpoint whose parent was deleted is valid."""
+    store = Memory()
+    store.put(*chain(7))
+    del store.content[TEMPLATE.key(6)]
+    found = resolve(store, TEMPLATE)
+    assert found.checkpoint is not None
+    assert found.checkpoint.id == 7
+
+
+def test_deleted_since_the_listing() -> None:
+    """A file that was deleted since the listing is no reason to stop or to warn; its id counts."""
+    store = Memory(listed=[TEMPLATE.key(8)])
+    store.put(*chain(7))
+    found = resolve(store, TEMPLATE)
+    assert found.checkpoint is not None
+    assert (found.checkpoint.id, found.newest_id, found.passed_over) == (7, 8, ())
+
+
+@pytest.mark.parametrize("error", [StoreUnreachable("no answer"), StoreRefused("forbidden")])
+@pytest.mark.parametrize("where", ["", TEMPLATE.key(7), TEMPLATE.key(6)], ids=["listing", "newest", "parent"])
+def test_unreachable_is_never_empty(error: Exception, where: str) -> None:
+    """A store that doesn't answer or refuses, at whatever request, is an error: no older checkpoint, no "none" instead."""
+    store = Memory(fails={where: error})
+    store.put(*chain(7))
+    with pytest.raises(type(error)):
+        resolve(store, TEMPLATE)
+
+
+def test_higher_version() -> None:
+    """A checkpoint that a later scrapy_state stored is neither read nor passed over: the run must not start before it."""
+    store = Memory()
+    checkpoints = chain(7)
+    store.put(*checkpoints)
+    store.content[TEMPLATE.key(7)] = changed(version=2)(checkpoints[6])
+    with pytest.raises(CheckpointTooNew):
+        resolve(store, TEMPLATE)
+
+
+def test_any_spider() -> None:
+    """Without a spider's name a checkpoint of any spider is taken."""
+    store = Memory()
+    store.put(*chain(1))
+    assert resolve(store, TEMPLATE, None).checkpoint is not None
+    assert resolve(store, TEMPLATE, "trains").checkpoint is None
+
+
+@pytest.mark.parametrize(
+    ("text", "names", "newest_id"),
+    [
+        ("s/%(batch_time)s.json", ["s/2026-01-01T00-00-00.5+00-00.json", "s/2025-12-31T23-59-59.9+00-00.json"], 0),
+        ("s/%(time)s-%(batch_id)d.json", ["s/2026-10.json", "s/2026-9.json", "s/2025-11.json"], 11),
+        ("s/%(batch_id)d.json", ["s/10.json", "s/9.json"], 10),
+        ("s/", ["s/b.json", "s/a.json"], 0),
+    ],
+)
+def test_read_only_templates(text: str, names: list[str], newest_id: int) -> None:
+    """Other templates and a bare prefix can be read from: the newest by its name counts."""
+    store = Memory({name: json.dumps({"state": {"name": name}}).encode() for name in names})
+    found = resolve(store, KeyTemplate.parse(text, {}))
+    assert found.checkpoint is not None
+    assert found.checkpoint.state == {"name": names[0]}
+    assert found.newest_id == newest_id
+
+
+class TestLineage:
+    def test_parent_gone(self) -> None:
+        """The lineage ends where a parent was deleted."""
+        store = Memory()
+        checkpoints = chain(5)
+        store.put(*checkpoints)
+        del store.content[TEMPLATE.key(2)]
+        assert [each.id for each in lineage(store, TEMPLATE, checkpoints[-1])] == [5, 4, 3]
+
+    @pytest.mark.parametrize("content", [b"", b"{", Checkpoint({"t": 3}, id=3).to_bytes()])
+    def test_damaged(self, content: bytes) -> None:
+        """A parent that is damaged or another than its child names is an error."""
+        store = Memory()
+        checkpoints = chain(5)
+        store.put(*checkpoints)
+        store.content[TEMPLATE.key(3)] = content
+        with pytest.raises(CheckpointError):
+            lineage(store, TEMPLATE, checkpoints[-1])
+
+    def test_without_digests(self) -> None:
+        """Files without digests have a lineage too."""
+        store = Memory({TEMPLATE.key(1): b'{"state": {}}', TEMPLATE.key(2): b'{"state": {}, "parent": 1}'})
+        newest = read_checkpoint(store, TEMPLATE, TEMPLATE.key(2))
+        assert newest is not None
+        assert [each.id for each in lineage(store, TEMPLATE, newest)] == [2, 1]
+
+    @pytest.mark.parametrize("parent", [2, 3])
+    def test_circle(self, parent: int) -> None:
+        """Foreign files that are their own ancestors are an error, not an endless loop."""
+        store = Memory(
+            {TEMPLATE.key(2): b'{"state": {}, "parent": %d}' % parent, TEMPLATE.key(3): b'{"state": {}, "parent": 2}'}
+        )
+        newest = read_checkpoint(store, TEMPLATE, TEMPLATE.key(2))
+        assert newest is not None
+        with pytest.raises(CheckpointError):
+            lineage(store, TEMPLATE, newest)
+
+    @pytest.mark.parametrize("error", [StoreUnreachable("no answer"), StoreRefused("forbidden")])
+    def test_unreachable(self, error: Exception) -> None:
+        """A store that doesn't answer or refuses is an error, never the end of the lineage."""
+        checkpoints = chain(3)
+        store = Memory(fails={TEMPLATE.key(1): error})
+        store.put(*checkpoints)
+        with pytest.raises(type(error)):
+            lineage(store, TEMPLATE, checkpoints[-1])
+
+
+def test_read_checkpoint() -> None:
+    """A checkpoint that isn't there is None; the id is the key's, whatever the file says."""
+    store: StoreReader = Memory({TEMPLATE.key(4): Checkpoint({}, id=3).to_bytes()})
+    assert read_checkpoint(store, TEMPLATE, TEMPLATE.key(5)) is None
+    found = read_checkpoint(store, TEMPLATE, TEMPLATE.key(4))
+    assert found is not None
+    assert found.id == 4

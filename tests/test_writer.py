@@ -1,0 +1,381 @@
+"""CheckpointWriter: ids, parents, digests, and who else writes."""
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import IO, Any
+
+import pytest
+
+from scrapy_state import Checkpoint
+from scrapy_state.checkpoint import ItemFile
+from scrapy_state.exceptions import KeyTaken, StateConflict, StoreRefused, StoreUnreachable
+from scrapy_state.keys import KeyTemplate
+from scrapy_state.resolver import Resolution, lineage, resolve
+from scrapy_state.stores import StoreWriter, open_writer
+from scrapy_state.writer import CheckpointWriter
+
+TEMPLATE = KeyTemplate.parse("state/%(batch_id)010d.json", {})
+UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+
+
+@dataclass
+class Memory:
+    """A store that fails when it is told to.
+
+    :param before: raised instead of the next writes; *after*: raised once they are done, as when a reply is lost
+    :param overwrites: whether it ignores "create only"
+    """
+
+    content: dict[str, bytes] = field(default_factory=dict)
+    atomic: bool = True
+    overwrites: bool = False
+    before: list[Exception] = field(default_factory=list)
+    after: list[Exception] = field(default_factory=list)
+    calls: int = 0
+
+    def uri(self, key: str) -> str:
+        return f"memory://{key}"
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        self.calls += 1
+        yield from (key for key in list(self.content) if key.startswith(prefix))
+
+    def read(self, key: str) -> bytes | None:
+        self.calls += 1
+        return self.content.get(key)
+
+    def create(self, key: str, file: IO[bytes]) -> None:
+        self.calls += 1
+        if self.before:
+            raise self.before.pop(0)
+        content = file.read()
+        if not self.overwrites and self.content.get(key, content) != content:
+            raise KeyTaken(f"{key} is there already")
+        self.content[key] = content
+        if self.after:
+            raise self.after.pop(0)
+
+
+def writer(store: StoreWriter, run: str = "ours", template: KeyTemplate = TEMPLATE, format: str = "json") -> CheckpointWriter:
+    return CheckpointWriter(store, template, format=format, spider="flights", run=run, job="1/2/3")
+
+
+def never() -> Resolution:
+    raise AssertionError("nobody was there: there is nothing to look for again")
+
+
+def opened(store: StoreWriter, run: str = "ours", state: dict[str, Any] | None = None) -> CheckpointWriter:
+    """Return a writer that has stored its opening checkpoint, at the newest state there or at *state*."""
+    found = resolve(store, TEMPLATE)
+    made = writer(store, run)
+    start = state if state is not None else found.checkpoint.state if found.checkpoint else {}
+    made.open(start, found, never)
+    return made
+
+
+def stored(store: Memory, id: int) -> Checkpoint:
+    return Checkpoint.from_bytes(store.content[TEMPLATE.key(id)])
+
+
+def commit(made: CheckpointWriter, state: dict[str, Any], *files: ItemFile, **options: Any) -> Checkpoint:
+    checkpoint = made.next(state, files, **options)
+    made.commit(checkpoint)
+    return checkpoint
+
+
+@pytest.fixture(params=["local", "s3"])
+def place(request: pytest.FixtureRequest) -> tuple[StoreWriter, KeyTemplate]:
+    if request.param == "s3":
+        uri = f"s3://{request.getfixturevalue('bucket')}/state/%(batch_id)010d.json"
+        settings = request.getfixturevalue("s3_settings")
+    else:
+        uri, settings = f"{request.getfixturevalue('tmp_path')}/state/%(batch_id)010d.json", {}
+    template = KeyTemplate.parse(uri, {})
+    store, prefix = open_writer(template.prefix, settings)
+    return store, template.under(prefix)
+
+
+def test_two_runs(place: tuple[StoreWriter, KeyTemplate]) -> None:
+    """On every store: a run numbers its checkpoints, another goes on from the last, and the lineage counts all items once."""
+    store, template = place
+    for run, first in (("one", 1), ("two", 4)):
+        found = resolve(store, template, "flights")
+        made = writer(store, run, template)
+        assert made.open(found.checkpoint.state if found.checkpoint else {}, found, never).id == first
+        commit(made, {"t": first + 1}, ItemFile("a", 10), ItemFile("b", 7, skip=((5, 7),)))
+        commit(made, {"t": first + 2}, ItemFile("c", 1), reason="finished")
+    found = resolve(store, template, "flights")
+    assert found.checkpoint is not None
+    assert found.passed_over == ()
+    checkpoints = lineage(store, template, found.checkpoint)
+    assert [each.id for each in checkpoints] == [6, 5, 4, 3, 2, 1]
+    assert [each.run for each in checkpoints] == ["two"] * 3 + ["one"] * 3
+    assert found.checkpoint.items == 32 == sum(file.counted for each in checkpoints for file in each.files)
+
+
+def test_second_run_on_every_store(place: tuple[StoreWriter, KeyTemplate]) -> None:
+    """On every store: of two runs that write at once the later one to commit is told, with the other's name."""
+    store, template = place
+    one, two = writer(store, "one", template), writer(store, "two", template)
+    one.open({}, resolve(store, template), never)
+    two.open({}, resolve(store, template), never)
+    with pytest.raises(StateConflict, match="of run two"):
+        commit(one, {"t": 1})
+    assert commit(two, {"t": 1}).id == 3
+    assert len(list(store.keys(template.prefix))) == 3
+
+
+class TestOpening:
+    def test_first(self) -> None:
+        """On an empty prefix the opening checkpoint is number 1: the state, no parent, no files."""
+        store = Memory()
+        made = writer(store)
+        opening = made.open({"t": 0}, Resolution(), never)
+        found = stored(store, 1)
+        assert found == opening == made.last
+        assert found.time is not None
+        assert UTC.fullmatch(found.time)
+        assert found == Checkpoint(
+            {"t": 0}, id=1, spider="flights", run="ours", job="1/2/3", reason="opened", time=found.time, digest=found.digest
+        )
+
+    def test_numbers_on(self) -> None:
+        """After a valid checkpoint it is its child, with the items and errors counted so far."""
+        store = Memory()
+        first = opened(store, "one")
+        last = commit(first, {"t": 5}, ItemFile("a", 10), errors=2)
+        found = opened(store, "two").last
+        assert found is not None
+        assert (found.id, found.parent, found.parent_digest) == (3, 2, last.digest)
+        assert (found.state, found.items, found.errors, found.files, found.overlap) == ({"t": 5}, 10, 2, (), False)
+
+    def test_after_invalid(self) -> None:
+        """Its id is one more than the highest there, valid or not; its parent is the newest valid one."""
+        store = Memory()
+        opened(store, "one")
+        store.content[TEMPLATE.key(9)] = b""
+        found = opened(store, "two").last
+        assert found is not None
+        assert (found.id, found.parent) == (10, 1)
+
+    @pytest.mark.parametrize(("state", "overlap"), [({"t": 5}, False), ({"t": 4}, True), ({}, True)])
+    def test_overlap(self, state: dict[str, Any], overlap: bool) -> None:
+        """A run that begins at another state than its parent's says that items may stand twice."""
+        store = Memory()
+        commit(opened(store, "one"), {"t": 5})
+        opened(store, "two", state)
+        assert stored(store, 3).overlap is overlap
+        assert stored(store, 3).state == state
+
+    def test_taken_by_invalid_file(self) -> None:
+        """If something else took the id since, it is looked for again, and the next id is taken."""
+        store = Memory({TEMPLATE.key(1): b"{"})
+        opening = writer(store).open({}, Resolution(), lambda: resolve(store, TEMPLATE))
+        assert (opening.id, opening.parent) == (2, None)
+        assert store.content[TEMPLATE.key(1)] == b"{"
+
+    def test_taken_at_same_state(self) -> None:
+        """If another run took the id since, but has stored nothing past our state, we go on after it."""
+        store = Memory()
+        commit(opened(store, "one"), {"t": 5})
+        before = resolve(store, TEMPLATE)
+        opened(store, "two")
+        opening = writer(store).open({"t": 5}, before, lambda: resolve(store, TEMPLATE))
+        assert (opening.id, opening.parent, opening.parent_digest) == (4, 3, stored(store, 3).digest)
+        assert not opening.overlap
+
+    def test_taken_at_same_first_state(self) -> None:
+        """The same on an empty prefix: two runs that begin at the same first state."""
+        store = Memory()
+        opened(store, "two", {"t": 0})
+        opening = writer(store).open({"t": 0}, Resolution(), lambda: resolve(store, TEMPLATE))
+        assert (opening.id, opening.parent) == (2, 1)
+
+    def test_state_moved_on(self) -> None:
+        """If another run has stored a later state since, the run must not start from ours: StateConflict, nothing stored."""
+        store = Memory()
+        commit(opened(store, "one"), {"t": 5})
+        before = resolve(store, TEMPLATE)
+        commit(opened(store, "two"), {"t": 6})
+        with pytest.raises(StateConflict, match=r"another run .* start again") as caught:
+            writer(store).open({"t": 5}, before, lambda: resolve(store, TEMPLATE))
+        assert "memory://state/" in str(caught.value)
+        assert len(store.content) == 4
+
+    def test_first_state_moved_on(self) -> None:
+        """The same where there was nothing before."""
+        store = Memory()
+        commit(opened(store, "two"), {"t": 6})
+        with pytest.raises(StateConflict):
+            writer(store).open({}, Resolution(), lambda: resolve(store, TEMPLATE))
+        assert len(store.content) == 2
+
+    def test_gives_up(self) -> None:
+        """If the id is taken each time, it gives up after a few attempts."""
+        store = Memory({TEMPLATE.key(1): b"{"})
+        with pytest.raises(StateConflict):
+            writer(store).open({}, Resolution(), Resolution)
+        assert store.calls < 20
+
+    @pytest.mark.parametrize("error", [StoreUnreachable("no answer"), StoreRefused("forbidden")])
+    def test_store_fails(self, error: Exception) -> None:
+        """A store that fails is an error, and there is no last checkpoint."""
+        made = writer(Memory(before=[error]))
+        with pytest.raises(type(error)):
+            made.open({}, Resolution(), never)
+        assert made.last is None
+
+    @pytest.mark.parametrize("explicit", [None, {"t": -1}])
+    @pytest.mark.parametrize("earlier", [0, 2])
+    @pytest.mark.parametrize("atomic", [True, False])
+    def test_lost_reply(self, earlier: int, explicit: dict[str, Any] | None, atomic: bool) -> None:
+        """If the reply was lost and it is called again, our own opening checkpoint is no other run's."""
+        store = Memory(atomic=atomic)
+        for number in range(earlier):
+            commit(opened(store, f"run {number}"), {"t": number})
+        before = resolve(store, TEMPLATE)
+        state = explicit or (before.checkpoint.state if before.checkpoint else {})
+        made = writer(store)
+        store.after.append(StoreUnreachable("no answer"))
+        with pytest.raises(StoreUnreachable):
+            made.open(state, before, never)
+        time.sleep(0.002)  # so that the checkpoint's time is another one
+        opening = made.open(state, before, lambda: resolve(store, TEMPLATE))
+        assert opening.state == state
+        assert opening.run == "ours"
+        assert commit(made, {"t": 9}).parent == opening.id
+
+
+class TestCommit:
+    @pytest.mark.parametrize("format", ["json", "jsonlines"])
+    def test_chain(self, format: str) -> None:
+        """Each checkpoint is the child of the one before, by id and digest, in the feed's format."""
+        store = Memory()
+        made = writer(store, format=format)
+        parent = made.open({}, Resolution(), never)
+        for id in range(2, 6):
+            checkpoint = commit(made, {"t": id}, ItemFile(f"file-{id}", 3))
+            assert checkpoint == stored(store, id) == made.last
+            assert (checkpoint.id, checkpoint.parent, checkpoint.parent_digest) == (id, parent.id, parent.digest)
+            assert checkpoint.to_json()["digest"] == checkpoint.digest
+            assert (checkpoint.spider, checkpoint.run, checkpoint.job) == ("flights", "ours", "1/2/3")
+            assert store.content[TEMPLATE.key(id)].startswith(b"[{" if format == "json" else b"{")
+            parent = checkpoint
+
+    def test_counts(self) -> None:
+        """Items and errors are counted along the lineage, skipped ones left out."""
+        made = opened(Memory())
+        commit(made, {"t": 1}, ItemFile("a", 10), ItemFile("b", 7, 99, ((5, 7),)), errors=1)
+        last = commit(made, {"t": 2}, ItemFile("c", 4, None, ((0, 1), (2, 4))), errors=2, reason="finished")
+        assert (last.items, last.errors, last.reason) == (16, 3, "finished")
+        assert last.files == (ItemFile("c", 4, None, ((0, 1), (2, 4))),)
+        assert not last.overlap
+
+    def test_next_does_nothing(self) -> None:
+        """next() asks the store for nothing, and changes nothing: it may be called again."""
+        store = Memory()
+        made = opened(store)
+        before = store.calls
+        one, two = made.next({"t": 1}, []), made.next({"t": 2}, [])
+        assert store.calls == before
+        assert one.id == two.id == 2
+        assert made.last == stored(store, 1)
+
+    @pytest.mark.parametrize("atomic", [True, False])
+    def test_lost_reply(self, atomic: bool) -> None:
+        """The same checkpoint may be committed again after a reply was lost, as often as it takes."""
+        store = Memory(atomic=atomic)
+        made = opened(store)
+        checkpoint = made.next({"t": 1}, [])
+        store.after += [StoreUnreachable("no answer")] * 2
+        for _ in range(2):
+            with pytest.raises(StoreUnreachable):
+                made.commit(checkpoint)
+            assert made.last == stored(store, 1)
+        made.commit(checkpoint)
+        made.commit(checkpoint)
+        assert made.last == checkpoint == stored(store, 2)
+        assert commit(made, {"t": 2}).parent_digest == checkpoint.digest
+
+    @pytest.mark.parametrize("error", [StoreUnreachable("no answer"), StoreRefused("forbidden")])
+    def test_store_fails(self, error: Exception) -> None:
+        """A store that fails is an error, and the last checkpoint stays the one that is stored."""
+        store = Memory()
+        made = opened(store)
+        store.before.append(error)
+        with pytest.raises(type(error)):
+            commit(made, {"t": 1})
+        assert made.last == stored(store, 1)
+        assert len(store.content) == 1
+
+    @pytest.mark.parametrize("overwrites", [False, True])
+    def test_conflict(self, overwrites: bool) -> None:
+        """If another run took the id, it is named, and its checkpoint stays, also where the store would overwrite it."""
+        store = Memory(atomic=not overwrites, overwrites=overwrites)
+        made = opened(store)
+        opened(store, "the-other")
+        with pytest.raises(StateConflict, match="it is of run the-other"):
+            commit(made, {"t": 1})
+        assert stored(store, 2).run == "the-other"
+        assert made.last == stored(store, 1)
+
+    @pytest.mark.parametrize("content", [b"", b"{", b'[{"flight": 1}]'])
+    @pytest.mark.parametrize("atomic", [True, False])
+    def test_taken_by_something_else(self, content: bytes, atomic: bool) -> None:
+        """If something else took the id, that is a conflict too, and it stays."""
+        store = Memory(atomic=atomic, overwrites=not atomic)
+        made = opened(store)
+        store.content[TEMPLATE.key(2)] = content
+        with pytest.raises(StateConflict, match=f"{TEMPLATE.key(2)}.*nobody's checkpoint"):
+            commit(made, {"t": 1})
+        assert store.content[TEMPLATE.key(2)] == content
+
+    @pytest.mark.parametrize(
+        "alter",
+        [
+            lambda content: b"",
+            lambda content: content[:-9],
+            lambda content: json.dumps([{**json.loads(content)[0], "digest": None}]).encode(),
+            lambda content: content.replace(b'"t": 1', b'"t": 2'),
+            lambda content: None,
+        ],
+        ids=["empty", "torn", "without digest", "altered", "deleted"],
+    )
+    def test_last_is_read_again(self, alter: Callable[[bytes], bytes | None]) -> None:
+        """Where the store is not proved atomic, the last checkpoint must be what we stored, else it is a conflict."""
+        store = Memory(atomic=False, overwrites=True)
+        made = opened(store)
+        commit(made, {"t": 1})
+        altered = alter(store.content.pop(TEMPLATE.key(2)))
+        if altered is not None:
+            store.content[TEMPLATE.key(2)] = altered
+        with pytest.raises(StateConflict, match=rf"memory://{TEMPLATE.key(2)} is no longer what this run stored"):
+            commit(made, {"t": 2})
+        assert TEMPLATE.key(3) not in store.content
+
+    def test_last_overwritten(self) -> None:
+        """Where the store overwrote our last checkpoint with another run's, that run is named."""
+        store = Memory(atomic=False, overwrites=True)
+        made = opened(store)
+        writer(store, "the-other").open({}, Resolution(), never)
+        with pytest.raises(StateConflict, match="no longer what this run stored: it is of run the-other"):
+            commit(made, {"t": 1})
+
+    def test_cheap(self) -> None:
+        """On a store that is proved atomic a commit is one request."""
+        store = Memory()
+        made = opened(store)
+        before = store.calls
+        commit(made, {"t": 1})
+        assert store.calls == before + 1
+
+
+def test_stored_bytes() -> None:
+    """What is stored is just the checkpoint's own bytes."""
+    store = Memory()
+    made = opened(store)
+    checkpoint = commit(made, {"t": "é"}, ItemFile("a", 1))
+    assert store.content[TEMPLATE.key(2)] == checkpoint.to_bytes("json")
