@@ -23,7 +23,6 @@ from scrapy.settings import SETTINGS_PRIORITIES, BaseSettings
 from scrapy.utils.asyncio import is_asyncio_available
 from scrapy.utils.misc import build_from_crawler, load_object
 
-from .barrier import Barrier, Side, Ticket, get_barrier
 from .batches import Batch
 from .checkpoint import ItemFile
 from .exceptions import ItemFailed, StateConflict, StateError, StateSettingsError
@@ -37,6 +36,7 @@ from .resolver import Resolution
 from .settings import StateSettings
 from .signals import checkpoint_stored
 from .stores import open_writer
+from .tickets import Barrier, Side, Ticket, get_barrier
 from .uploads import Retry, Uploads
 from .writer import CheckpointWriter
 

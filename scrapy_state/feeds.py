@@ -47,8 +47,8 @@ class StateFeed:
             return None
         if len(found) > 1:
             raise StateSettingsError(
-                f"FEEDS has {len(found)} state feeds (item_classes of just StateItem), keep one: "
-                f"{[without_credentials(str(key)) for key, _ in found]}"
+                f"FEEDS has {len(found)} state feeds (item_classes of just StateItem): "
+                f"{[without_credentials(str(key)) for key, _ in found]}; keep one"
             )
         key, options = found[0]
         uri = str(key.absolute()) if isinstance(key, Path) else str(key)

@@ -6,10 +6,10 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .barrier import Side
 from .batches import Batch
 from .keys import without_credentials
 from .settings import size_in_bytes
+from .tickets import Side
 from .uploads import Uploads
 
 

@@ -1,0 +1,173 @@
+"""Tickets: which side of a barrier each item is on, from the spider to the exporter."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from scrapy import Spider
+from scrapy.crawler import Crawler
+
+from .checkpoint import Checkpoint
+from .extension import as_text
+
+logger = logging.getLogger("scrapy_state.state")
+
+
+@dataclass(eq=False)
+class Side:
+    """The items between two barriers.
+
+    :param out: how many of them are not settled yet
+    :param errors: how many failed in a pipeline and were passed over, by their ticket's epoch
+    :param batches: the exporter's batches of them, in the order they were opened
+    """
+
+    out: int = 0
+    errors: Counter[int] = field(default_factory=Counter)
+    batches: list[Any] = field(default_factory=list)
+
+
+@dataclass(eq=False, frozen=True)
+class Ticket:
+    """An item's place. *epoch*: how many state items the spider had yielded before it."""
+
+    side: Side
+    epoch: int
+
+
+class Listener(Protocol):
+    """The exporter, as the barrier sees it."""
+
+    async def opening(self) -> None:
+        """Before the spider's first request; a raise refuses to start."""
+
+    def state_yielded(self, state: dict[str, Any]) -> None:
+        """A state item has come; every item yielded before it has its ticket."""
+
+    def settled(self, side: Side) -> None:
+        """An item of *side* needs nothing more to happen to it."""
+
+    @property
+    def held(self) -> bool:
+        """Whether the spool is full."""
+
+    async def room(self) -> None:
+        """Wait while it is."""
+
+    def closing(self) -> None:
+        """The spider is being closed; requests may still be in flight and items in the pipelines."""
+
+    def item_failed(self, ticket: Ticket, error: BaseException) -> None:
+        """A pipeline raised; the item is not settled."""
+
+
+@dataclass
+class Barrier:
+    """The tickets that are out in one crawl, and the newest states. Only touched from the event loop's thread."""
+
+    listener: Listener | None = None
+    #: what an item yielded now gets; all items between two state items share one
+    ticket: Ticket = field(default_factory=lambda: Ticket(Side(), 0))
+    #: the newest state the spider yielded, and the newest stored checkpoint
+    yielded: dict[str, Any] | None = None
+    stored: Checkpoint | None = None
+    #: whether no checkpoint will be stored any more, so that there is no use in going on
+    ended: bool = False
+    _coming: _Tickets = field(default_factory=lambda: _Tickets())
+    _leaving: _Tickets = field(default_factory=lambda: _Tickets())
+
+    @property
+    def side(self) -> Side:
+        """The side of an item that is yielded now."""
+        return self.ticket.side
+
+    @property
+    def epoch(self) -> int:
+        """How many state items there have been."""
+        return self.ticket.epoch
+
+    def issue(self, item: Any) -> None:
+        """Give *item*, which the spider has just yielded, its ticket."""
+        self._coming.put(item, self._issued())
+
+    def enter(self, item: Any) -> Ticket:
+        """Return the ticket of *item*, which enters the pipelines; one that nobody yielded gets it here."""
+        return self._coming.take(item) or self._issued()
+
+    def leave(self, ticket: Ticket, item: Any) -> None:
+        """Hand *ticket* on to what the pipelines made of its item."""
+        self._leaving.put(item, ticket)
+
+    def scraped(self, item: Any) -> Ticket:
+        """Return the ticket of *item*, which has come through the pipelines."""
+        return self._leaving.take(item) or self._issued()
+
+    def settle(self, ticket: Ticket) -> None:
+        """Take *ticket* back: its item is exported or dropped."""
+        ticket.side.out -= 1
+        if self.listener is not None:
+            self.listener.settled(ticket.side)
+
+    def cut(self) -> Side:
+        """Begin a new side for the items yielded from now on; return the one until now."""
+        old, self.ticket = self.ticket.side, Ticket(Side(), self.ticket.epoch)
+        return old
+
+    def next_epoch(self) -> None:
+        """A state item has come that counts: whatever has its ticket is before it."""
+        self.ticket = Ticket(self.ticket.side, self.ticket.epoch + 1)
+
+    def state_yielded(self, state: dict[str, Any]) -> None:
+        """Take note of a state item."""
+        self.yielded = state
+        if self.listener is not None:
+            self.listener.state_yielded(state)
+
+    def log_progress(self, why: str, spider: Spider | None) -> None:
+        """Log the newest state yielded beside the newest stored."""
+        stored = f"{as_text(self.stored.state)} (checkpoint {self.stored.id})" if self.stored else "none in this run"
+        yielded = "none in this run" if self.yielded is None else as_text(self.yielded)
+        logger.info("%s: last state yielded %s, last stored %s", why, yielded, stored, extra={"spider": spider})
+
+    def _issued(self) -> Ticket:
+        self.ticket.side.out += 1
+        return self.ticket
+
+
+class _Tickets:
+    """Tickets by object, for objects that can't be keys and may be there more than once: first in, first out."""
+
+    def __init__(self) -> None:
+        # By id, with the object, so that it lives as long as its id stands here
+        self._by_id: dict[int, deque[Ticket] | Ticket] = {}
+        self._objects: dict[int, Any] = {}
+
+    def put(self, item: Any, ticket: Ticket) -> None:
+        key = id(item)
+        there = self._by_id.get(key)
+        if there is None:
+            self._by_id[key] = ticket
+            self._objects[key] = item
+        elif isinstance(there, Ticket):
+            self._by_id[key] = deque((there, ticket))
+        else:
+            there.append(ticket)
+
+    def take(self, item: Any) -> Ticket | None:
+        key = id(item)
+        there = self._by_id.get(key)
+        if isinstance(there, deque) and len(there) > 1:
+            return there.popleft()
+        if there is None:
+            return None
+        del self._by_id[key], self._objects[key]
+        return there if isinstance(there, Ticket) else there.popleft()
+
+
+def get_barrier(crawler: Crawler) -> Barrier:
+    """Return the one barrier of *crawler*; middleware, processor and exporter meet there."""
+    found: Barrier = vars(crawler).setdefault("_scrapy_state_barrier", Barrier())
+    return found
