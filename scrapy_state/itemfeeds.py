@@ -9,7 +9,7 @@ from typing import Any
 from .batches import Batch
 from .keys import without_credentials
 from .settings import size_in_bytes
-from .tickets import Side
+from .tickets import Side, Ticket
 from .uploads import Uploads
 
 
@@ -23,25 +23,21 @@ class ItemFeeds:
     def __init__(
         self, feeds: Mapping[str, Mapping[str, Any]], new_batch: Callable[[str, int], Batch], uploads: Uploads
     ) -> None:
-        self.templates = list(feeds)
         self._limits = {template: _limits(template, options) for template, options in feeds.items()}
         self._numbers = dict.fromkeys(feeds, 0)
         self._new_batch = new_batch
         self._uploads = uploads
         self._open: dict[tuple[Side, str], Batch] = {}
 
-    def export(self, item: Any, template: str, side: Side, is_after: bool, epoch: int) -> None:
-        """Export *item* to the feed *template*, to the batch of its side.
-
-        :param is_after: whether it follows the newest state item, of which there have been *epoch*
-        """
-        place = (side, template)
+    def export(self, item: Any, template: str, ticket: Ticket, epoch: int) -> None:
+        """Export *item* to the feed *template*, to the batch of its side. *epoch*: how many state items there have been."""
+        place = (ticket.side, template)
         batch = self._open.get(place)
         if batch is None:
             batch = self._open[place] = self._next_batch(template)
-            side.batches.append(batch)
+            ticket.side.batches.append(batch)
         spool = self._uploads.spool
-        spool.bytes += batch.add(item, is_after, epoch)
+        spool.bytes += batch.add(item, ticket.epoch == epoch, epoch)
         items_limit, bytes_limit = self._limits[template]
         if batch.slot.itemcount >= items_limit or batch.bytes >= bytes_limit:
             self._uploads.start(self._open.pop(place))

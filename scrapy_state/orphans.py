@@ -6,15 +6,17 @@ Only in feeds whose URI begins to vary with ``%(run_id)s``: there a file's name 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice, takewhile
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from .exceptions import StateError
 from .keys import KeyTemplate
 from .resolver import Resolution, ancestors, read_checkpoint
 from .stores import StoreReader, StoreWriter
 
+#: for each item feed its store, and the keys of one run in it
+OrphanFeeds: TypeAlias = Sequence[tuple[StoreWriter, KeyTemplate]]
 logger = logging.getLogger("scrapy_state.state")
 
 #: How far to go back for a feed's last files; one that stored nothing for so long is not looked at.
@@ -32,7 +34,7 @@ def find_orphans(
     states: StoreReader,
     state_keys: KeyTemplate,
     resolution: Resolution,
-    feeds: Sequence[tuple[StoreWriter, KeyTemplate]],
+    feeds_of_run: Callable[[str], OrphanFeeds],
 ) -> list[Orphan]:
     """Return the item files that the last run stored and no checkpoint of any branch names. Blocks.
 
@@ -41,13 +43,15 @@ def find_orphans(
 
     :param states: the store of the checkpoints; *state_keys*: their keys
     :param resolution: where this run goes on from; its checkpoint's run is the last run
-    :param feeds: for each item feed its store, and the keys that the last run gave its files there
+    :param feeds_of_run: gives for each item feed its store, and the keys that a run gave its files there
     """
+    if resolution.checkpoint is None or resolution.checkpoint.run is None:
+        return []
     try:
         branches = _named_by_branches(states, state_keys, resolution)
         return [
             Orphan(store, key)
-            for store, item_keys in feeds
+            for store, item_keys in feeds_of_run(resolution.checkpoint.run)
             for key in _unnamed(states, state_keys, resolution, store, item_keys, branches)
         ]
     except StateError as error:

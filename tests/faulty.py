@@ -1,0 +1,226 @@
+"""A store that fails on purpose: an HTTP proxy on this machine, before an S3 server, that does harm to chosen requests."""
+
+import math
+import re
+import select
+import socket
+import struct
+import sys
+import threading
+import time
+from collections import defaultdict
+from contextlib import suppress
+from dataclasses import dataclass, field
+from hashlib import sha256
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+#: kind -> the S3 error code of the answer that the proxy gives in the store's place
+ANSWERS = {"500": "InternalError", "503": "SlowDown", "403": "AccessDenied"}
+#: kind -> what happens
+KINDS = {
+    **{kind: f"answered {kind} {code}, the store never sees it" for kind, code in ANSWERS.items()},
+    "reset": "the connection is reset, the store never sees the request",
+    "time-out": "no answer until the client gives up, the store never sees the request",
+    "lost reply": "the store does what is asked; the connection is cut before a PUT's answer, in the middle of a GET's",
+    "slow": "the store does what is asked; its answer comes late",
+}
+SLOW_SECONDS = 0.3
+_HOP_HEADERS = frozenset({"connection", "transfer-encoding", "content-length", "expect", "keep-alive", "server", "date"})
+
+
+@dataclass(eq=False)
+class Fault:
+    """Which requests meet what.
+
+    :param kind: one of KINDS
+    :param request: a regular expression found in the method, a space, and the unquoted path with its query:
+        ``PUT /bucket/key``, ``GET /bucket?list-type=2&prefix=…``
+    :param first: the first request that meets it, of those that fit, counted from 1
+    :param count: how many meet it, from that one on
+    :param seconds: …and for how long after that one
+    """
+
+    kind: str
+    request: str
+    first: int = 1
+    count: float = 1
+    seconds: float = math.inf
+    fitting: int = 0
+    met: int = 0
+    began: float | None = None
+
+    def __post_init__(self) -> None:
+        assert self.kind in KINDS, self.kind
+
+    def meets(self, request: str) -> bool:
+        """Count *request*; tell whether it meets this fault."""
+        if not re.search(self.request, request):
+            return False
+        self.fitting += 1
+        if self.fitting < self.first or self.met >= self.count:
+            return False
+        now = time.monotonic()
+        self.began = self.began or now
+        if now > self.began + self.seconds:
+            return False
+        self.met += 1
+        return True
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A request, and what became of it.
+
+    :param request: as for :class:`Fault`
+    :param status: what the store answered; None: it never saw the request
+    :param fault: the kind of the fault it met, if any
+    :param body: a digest of what it carried
+    """
+
+    request: str
+    size: int
+    body: str
+    status: int | None
+    fault: str | None
+
+
+@dataclass
+class Proxy:
+    """The proxy; a context manager. Change :attr:`faults` whenever you like.
+
+    :param store: the URL of the S3 server
+    """
+
+    store: str
+    faults: list[Fault] = field(default_factory=list)
+    log: list[Seen] = field(default_factory=list)
+
+    def __enter__(self) -> "Proxy":
+        self._lock = threading.Lock()
+        self.closing = threading.Event()
+        self._server = _Server(("127.0.0.1", 0), _Handler)
+        self._server.proxy = self
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.closing.set()
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def seen(self, request: str) -> list[Seen]:
+        """The requests that fit, a regular expression as in :class:`Fault`."""
+        return [each for each in self.log if re.search(request, each.request)]
+
+    def overwritten(self) -> list[str]:
+        """The keys that the store took twice, with another content the second time."""
+        contents: dict[str, set[str]] = defaultdict(set)
+        for each in self.seen("^PUT "):
+            if each.status is not None and each.status < 300:
+                contents[each.request].add(each.body)
+        return [request for request, bodies in contents.items() if len(bodies) > 1]
+
+    def fault_for(self, request: str) -> str | None:
+        with self._lock:
+            return next((fault.kind for fault in self.faults if fault.meets(request)), None)
+
+    def note(self, seen: Seen) -> None:
+        with self._lock:
+            self.log.append(seen)
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 100
+    proxy: Proxy
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exc_info()[1], ConnectionError):  # a client that was killed, or gave up
+            super().handle_error(request, client_address)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    wbufsize = -1  # the whole answer in one packet
+    server: _Server
+
+    def do_any(self) -> None:
+        proxy = self.server.proxy
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        request = f"{self.command} {unquote(self.path)}"
+        fault = proxy.fault_for(request)
+        forwarded = fault in (None, "slow", "lost reply")
+        status, headers, content = self._forward(body) if forwarded else (None, {}, b"")
+        proxy.note(Seen(request, len(body), sha256(body).hexdigest(), status, fault))
+        if fault == "time-out":
+            self._wait_until_given_up()
+        if fault in ("reset", "time-out"):
+            self._cut()
+            return
+        if fault == "slow":
+            proxy.closing.wait(SLOW_SECONDS)
+        if fault in ANSWERS:
+            status, headers = int(str(fault)), {"Content-Type": "application/xml"}
+            content = (
+                f"<?xml version='1.0'?><Error><Code>{ANSWERS[str(fault)]}</Code><Message>on purpose</Message></Error>".encode()
+            )
+        if fault == "lost reply" and self.command == "PUT":
+            self._cut()
+            return
+        assert status is not None
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        if self.command == "HEAD" or status == 204:
+            content = b""
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if fault == "lost reply":
+            self.wfile.write(content[: len(content) // 2])
+            self.wfile.flush()
+            self._cut()
+            return
+        self.wfile.write(content)
+        self.wfile.flush()
+
+    do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = do_any
+
+    def handle_expect_100(self) -> bool:
+        super().handle_expect_100()
+        self.wfile.flush()  # the client waits for it
+        return True
+
+    def _forward(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
+        connection = HTTPConnection(urlsplit(self.server.proxy.store).netloc, timeout=30)
+        try:
+            headers = {name: value for name, value in self.headers.items() if name.lower() not in _HOP_HEADERS}
+            connection.request(self.command, self.path, body, {**headers, "Content-Length": str(len(body))})
+            response = connection.getresponse()
+            kept = {name: value for name, value in response.getheaders() if name.lower() not in _HOP_HEADERS}
+            return response.status, kept, response.read()
+        finally:
+            connection.close()
+
+    def _wait_until_given_up(self) -> None:
+        while not self.server.proxy.closing.is_set():
+            if select.select([self.connection], [], [], 0.05)[0]:
+                return
+
+    def _cut(self) -> None:
+        """Reset the connection."""
+        self.close_connection = True
+        with suppress(OSError):
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.connection.close()
+
+    def log_message(self, *_: Any) -> None:
+        pass
