@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from scrapy import Request, Spider, signals
 from scrapy.crawler import Crawler
-from scrapy.exceptions import DropItem, IgnoreRequest
+from scrapy.exceptions import CloseSpider, DropItem, IgnoreRequest
 from scrapy.http import Response
 from scrapy.pipelines import ItemPipelineManager
 from scrapy.spidermiddlewares.base import BaseSpiderMiddleware
@@ -24,9 +24,9 @@ from scrapy.utils.deprecate import method_is_overridden
 from scrapy.utils.misc import build_from_crawler, load_object
 from twisted.python.failure import Failure
 
-from .exceptions import StateSettingsError
-from .extension import as_text, is_crawl
-from .gaps import is_closing, mind_closing, watch_errbacks
+from .exceptions import StateError, StateSettingsError
+from .extension import SpiderSettingsState, as_text, get_extension, is_crawl
+from .gaps import fail_when_closed, is_closing, mind_closing, watch_errbacks
 from .items import StateItem
 from .order import OrderCheck
 from .plain import json_object
@@ -152,10 +152,22 @@ class BarrierItemProcessor:
             if middleware is not None:
                 watch_errbacks(self.crawler.engine.scraper, middleware.errback_output, middleware.download_failed)
             self._closing = mind_closing(self.crawler.engine, self._spider_closing)
+            resolver = get_extension(SpiderSettingsState, self.crawler)
+            if resolver is not None and resolver.refusal is not None:
+                self._refuse(resolver.refusal)
             if self._barrier.listener is not None:
-                await self._barrier.listener.opening()
+                try:
+                    await self._barrier.listener.opening()
+                except StateError as error:
+                    self._refuse(error)
         self._opened = True
         await self._call("open_spider")
+
+    def _refuse(self, error: StateError) -> NoReturn:
+        """Close the spider before it has begun, with one line that says why, and exit code 1."""
+        logger.error("the crawl does not start: %s", error, extra={"spider": self.crawler.spider})
+        fail_when_closed(self.crawler)
+        raise CloseSpider("state_refused") from error
 
     def _spider_closing(self) -> None:
         if self._barrier.listener is not None:

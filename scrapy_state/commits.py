@@ -16,8 +16,9 @@ from .checkpoint import ItemFile
 from .exceptions import ItemFailed, StateConflict, StateError, StateSettingsError
 from .extension import StateResolver, as_text, get_extension, patiently
 from .feedstorages import check_temporary_folder
+from .gaps import fail_when_closed
 from .itemfeeds import ItemFeeds
-from .orphans import OrphanFeeds, find_orphans, treat_orphans
+from .orphans import Orphan, OrphanFeeds, find_orphans, treat_orphans
 from .settings import StateSettings
 from .signals import checkpoint_stored
 from .tickets import Barrier, Side, Ticket, get_barrier
@@ -50,6 +51,7 @@ class Commits:
         self._uploads = Uploads(crawler, retry, settings.spool_bytes, partial(self.fail, "state_store_failed"))
         self.items = items(self._uploads)
         self._orphan_feeds = orphan_feeds
+        self._orphans: list[Orphan] = []
         self._remembered: dict[str, Any] | None = None
         self._last_cut = time.monotonic()
         self._cut_side: Side | None = None
@@ -57,6 +59,7 @@ class Commits:
         self._commit_task: asyncio.Task[None] | None = None
         #: what failed first, so that the crawl is being closed
         self.failure: Exception | None = None
+        self._failure_reason = ""
         #: nothing that the spider has yielded since the last checkpoint may be passed by another one
         self._blocked = False
         #: the last cut is made
@@ -75,7 +78,7 @@ class Commits:
         await asyncio.to_thread(check_temporary_folder, self.crawler.settings)
         began = time.monotonic()
         arguments = (self.writer.store, self.writer.template, resolver.resolution, self._orphan_feeds)
-        orphans = await asyncio.to_thread(find_orphans, *arguments)
+        self._orphans = await asyncio.to_thread(find_orphans, *arguments)
         opening = partial(self.writer.open, resolver.state, resolver.resolution, resolver.resolve_own)
         checkpoint = await asyncio.to_thread(patiently, opening)
         if not self.writer.store.atomic:
@@ -90,8 +93,9 @@ class Commits:
                 extra={"spider": self.crawler.spider},
             )  # fmt: skip
         await self._stored(began)
-        await asyncio.to_thread(treat_orphans, orphans, self.settings.orphans == "delete")
-        self.crawler.stats.set_value("state/orphans", len(orphans))
+        self.crawler.stats.set_value("state/orphans", len(self._orphans))
+        if self.writer.store.atomic:
+            await self._treat_orphans()
         self._last_cut = time.monotonic()
 
     @property
@@ -102,6 +106,15 @@ class Commits:
     async def room(self) -> None:
         """Wait while the spool is full and something is being uploaded."""
         await self._uploads.spool.room()
+
+    async def _treat_orphans(self) -> None:
+        """Only when the run they are of can't name them any more: once we have an opening that is sure to be the only one.
+
+        On a store that may let two win, the first commit after it has seen that it is still there.
+        """
+        orphans, self._orphans = self._orphans, []
+        if orphans:
+            await asyncio.to_thread(treat_orphans, orphans, self.settings.orphans == "delete")
 
     def state_yielded(self, state: dict[str, Any]) -> None:
         """Cut at this state item if one is due; else remember it."""
@@ -160,6 +173,7 @@ class Commits:
             commit = partial(asyncio.to_thread, self.writer.commit, checkpoint)
             await self._uploads.retry.run(f"checkpoint {checkpoint.id}", commit)
             await self._stored(began)
+            await self._treat_orphans()
         except StateConflict as error:
             self.fail("state_conflict", error)
         except StateError as error:
@@ -210,6 +224,8 @@ class Commits:
         if self.failure is not None:
             return
         self.failure = failure
+        self._failure_reason = reason
+        fail_when_closed(self.crawler)
         self.barrier.ended = True
         self._uploads.spool.close()
         logger.warning("the crawl is closed (%s): %s", reason, failure, extra={"spider": self.crawler.spider})
@@ -234,6 +250,10 @@ class Commits:
                     "it goes on from there", last.id, as_text(last.state), self.failure,
                     extra={"spider": self.crawler.spider},
                 )  # fmt: skip
+
+    def finish_reason(self, reason: str) -> str:
+        """Return why the run ended: *reason*, which Scrapy closes the spider with, unless something failed on the way."""
+        return self._failure_reason or reason
 
     async def _close(self, reason: str) -> None:
         self.barrier.ended = True  # start() may still be read, and its items come: they are for the next run

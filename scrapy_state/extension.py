@@ -19,7 +19,7 @@ from scrapy.settings import SETTINGS_PRIORITIES
 from scrapy.utils.job import job_dir
 from scrapy.utils.misc import load_object
 
-from .exceptions import StateSettingsError, StoreUnreachable
+from .exceptions import StateError, StateSettingsError, StoreUnreachable
 from .feeds import StateFeed, uri_params
 from .keys import VARYING, KeyTemplate
 from .plain import json_object
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 #: At start a person may be waiting: a store that does not answer is told of soon.
 _START_RETRY_SECONDS = 5
+_PROCESSOR = "scrapy_state.barrier.BarrierItemProcessor"
 logger = logging.getLogger("scrapy_state.state")
 
 
@@ -45,6 +46,8 @@ class SpiderSettingsState:
     def __init__(self, crawler: Crawler) -> None:
         self.crawler = crawler
         self.settings = StateSettings.from_settings(crawler.settings)
+        #: why there is no telling where to start: the item processor refuses to, without a trace
+        self.refusal: StateError | None = None
         #: the state this run starts from
         self.state: dict[str, Any] = {}
 
@@ -53,13 +56,18 @@ class SpiderSettingsState:
         """Find the state and seed ``settings["STATE"]`` and ``spider.state``. Blocks while it is read.
 
         :raises NotConfigured: where there is no crawl to start (``scrapy shell``, ``scrapy parse``, …)
-        :raises StateError: if there is no telling where to start; the crawl does not begin
+        :raises StateError: if there is no telling where to start, and no BarrierItemProcessor to refuse to
         """
         extension = cls(crawler)
         if not is_crawl(crawler):
             raise NotConfigured
         assert crawler.spider is not None
-        extension._seed(crawler.spider)
+        try:
+            extension._seed(crawler.spider)
+        except StateError as error:
+            if crawler.settings["ITEM_PROCESSOR"] != _PROCESSOR:
+                raise
+            extension.refusal = error
         # Again after the built-in SpiderState (JOBDIR), whose handler was connected before this one.
         crawler.signals.connect(extension._spider_opened, signals.spider_opened)
         return extension

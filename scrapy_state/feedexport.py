@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlparse
 
-from scrapy import Spider, signals
+from scrapy import Spider
 from scrapy.crawler import Crawler
 from scrapy.exceptions import NotConfigured
 from scrapy.extensions.feedexport import BlockingFeedStorage, FeedExporter, FeedSlot, UriParamsCallableT, apply_uri_params
@@ -80,7 +80,6 @@ class CheckpointFeedExporter(FeedExporter):
         self._options = {uri: self.feeds.pop(uri) for uri in self._item_feeds}
         items = partial(ItemFeeds, self._options, self._new_batch)
         self._commits = Commits(crawler, self.state_settings, writer, items, self._orphan_feeds)
-        crawler.signals.connect(self._engine_stopped, signals.engine_stopped)
 
     def _orphan_feeds(self, run_id: str) -> OrphanFeeds:
         return [
@@ -117,13 +116,9 @@ class CheckpointFeedExporter(FeedExporter):
             await self._commits.close(reason)
         await super().close_spider(spider)
         if self.writing:
+            reason = self._commits.finish_reason(reason)
+            self.crawler.stats.set_value("finish_reason", reason)  # CoreStats has set what the closing began with
             self._commits.barrier.log_progress(f"spider closed ({reason})", spider)
-
-    def _engine_stopped(self) -> None:
-        if self._commits.failure is not None:
-            # scrapy crawl and runspider exit with 1 if a crawler has no spider in the end (AsyncCrawlerRunner._done,
-            # CrawlerRunner._crawl in scrapy/crawler.py); Scrapy has no other way to say that a crawl failed.
-            self.crawler.spider = None
 
     def _new_batch(self, template: str, number: int) -> Batch:
         spider, options = self.crawler.spider, self._options[template]

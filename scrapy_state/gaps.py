@@ -9,6 +9,7 @@ from typing import Any
 from scrapy import Request
 from scrapy.core.engine import ExecutionEngine
 from scrapy.core.scraper import Scraper
+from scrapy.crawler import Crawler
 from scrapy.utils.asyncgen import as_async_generator
 from twisted.python.failure import Failure
 
@@ -39,6 +40,23 @@ def watch_errbacks(
 
     scraper.call_spider_async = call_spider_async  # type: ignore[method-assign]
     scraper.handle_spider_output_async = handle_spider_output_async  # type: ignore[method-assign]
+
+
+def fail_when_closed(crawler: Crawler) -> None:
+    """Let the exit code say that the crawl failed, once its spider is closed.
+
+    ``scrapy crawl`` and ``runspider`` exit with 1 if a crawler has no spider in the end (AsyncCrawlerRunner._done,
+    CrawlerRunner._crawl in scrapy/crawler.py); Scrapy has no other way to say it without a trace. stop_async() is the last
+    thing that a closing engine calls.
+    """
+    stop = crawler.stop_async
+
+    async def stop_async() -> None:
+        await stop()
+        if crawler.engine.spider is None:
+            crawler.spider = None
+
+    crawler.stop_async = stop_async  # type: ignore[method-assign]
 
 
 def resume(engine: ExecutionEngine) -> None:

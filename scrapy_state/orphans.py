@@ -11,6 +11,7 @@ from itertools import islice, takewhile
 from typing import NamedTuple, TypeAlias
 
 from .exceptions import StateError
+from .extension import patiently
 from .keys import KeyTemplate
 from .resolver import Resolution, ancestors, read_checkpoint
 from .stores import StoreReader, StoreWriter
@@ -48,12 +49,17 @@ def find_orphans(
     if resolution.checkpoint is None or resolution.checkpoint.run is None:
         return []
     try:
-        branches = _named_by_branches(states, state_keys, resolution)
-        return [
-            Orphan(store, key)
-            for store, item_keys in feeds_of_run(resolution.checkpoint.run)
-            for key in _unnamed(states, state_keys, resolution, store, item_keys, branches)
-        ]
+        feeds = feeds_of_run(resolution.checkpoint.run)
+
+        def find() -> list[Orphan]:
+            branches = _named_by_branches(states, state_keys, resolution)
+            return [
+                Orphan(store, key)
+                for store, item_keys in feeds
+                for key in _unnamed(states, state_keys, resolution, store, item_keys, branches)
+            ]
+
+        return patiently(find)
     except StateError as error:
         logger.warning("could not look for orphans: %s", error)
         return []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -46,7 +47,7 @@ class CheckpointWriter:
         :raises StoreError: if it can't be stored
         """
         began_with = resolution.checkpoint
-        for _ in range(_OPENING_ATTEMPTS):
+        for attempt in range(_OPENING_ATTEMPTS):
             parent = resolution.checkpoint
             if parent is not None and parent.run == self.run:  # a try before took, and its reply was lost
                 self.last = parent
@@ -70,6 +71,7 @@ class CheckpointWriter:
                 self._create(opening)
                 return opening
             except KeyTaken:
+                time.sleep(attempt * 0.2)  # a listing may lag behind
                 resolution = resolve_again()
         raise StateConflict(
             f"{self.store.uri(self.template.prefix)}: another run is storing checkpoints there right now; "
@@ -112,6 +114,8 @@ class CheckpointWriter:
             self._create(checkpoint)
         except KeyTaken as error:
             raise StateConflict(f"{error}: {self._whose(self._key(checkpoint))}") from error
+        if checkpoint.reason is not None and not self.store.atomic:
+            self._check_last()  # no commit comes after the last one that would see it
 
     def _sealed(self, checkpoint: Checkpoint) -> Checkpoint:
         now = datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -50,7 +50,10 @@ class Crawl:
 def crawl(folder: Path, source: str = SPIDER, *arguments: str, settings: dict[str, Any] | None = None) -> Crawl:
     """Run the spider in *source* to its end, in *folder*, by ``scrapy runspider``, with scrapy_state's add-on."""
     process = start(folder, source, *arguments, settings=settings)
-    _, log = process.communicate(timeout=DEADLINE_SECONDS)
+    try:
+        _, log = process.communicate(timeout=DEADLINE_SECONDS)
+    finally:
+        process.kill()
     return Crawl(process.returncode, log, folder)
 
 

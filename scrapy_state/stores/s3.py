@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -18,8 +19,9 @@ if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import CompletedPartTypeDef
 
 #: A file above this goes in parts, of this size at least (S3 allows 10,000 of them, 5 MiB to 5 GiB each:
-#: https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html)
+#: https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html; OpenStack Swift 1,000)
 PART_BYTES = 64 * 1024 * 1024
+_PARTS = 1_000
 CONNECT_TIMEOUT_SECONDS = 5
 READ_TIMEOUT_SECONDS = 12
 _CONFLICT_ATTEMPTS = 5
@@ -66,6 +68,10 @@ def get_client(options: S3Options) -> S3Client:
     import boto3.session
     from botocore.config import Config
 
+    for name in ("boto3", "botocore", "urllib3"):
+        # At Scrapy's default level they would log every request: its headers, its signature, its body.
+        if logging.getLogger(name).level == logging.NOTSET:
+            logging.getLogger(name).setLevel(logging.INFO)
     with _clients_lock:
         client = _clients.get(options)
         if client is None:
@@ -125,7 +131,7 @@ class S3Reader:
     @contextmanager
     def _errors(self, key: str, action: str) -> Iterator[None]:
         """Turn what botocore raises into the error tree. *action*: the permission that the request needs."""
-        from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, ParamValidationError
+        from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, ParamValidationError, SSLError
 
         where = self.uri(key)
         try:
@@ -140,6 +146,8 @@ class S3Reader:
             raise StoreRefused(f"{said}; {_remedy(code, action)}") from error
         except (NoCredentialsError, ParamValidationError) as error:
             raise StoreRefused(f"{where}: {error}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, check the URI") from error
+        except SSLError as error:
+            raise StoreRefused(f"{where}: no secure connection (SSLError: {error}); check AWS_CA_BUNDLE, AWS_VERIFY") from error
         except (BotoCoreError, OSError) as error:
             at = self.options.endpoint_url or "AWS"
             raise StoreUnreachable(f"{where}: no answer from {at} ({type(error).__name__}); check AWS_ENDPOINT_URL") from error
@@ -197,9 +205,9 @@ class S3Writer(S3Reader):
             client.put_object(Bucket=self.bucket, Key=key, Body=file, **self._condition, **self.acl)
             return
         upload = client.create_multipart_upload(Bucket=self.bucket, Key=key, **self.acl)["UploadId"]
+        part_bytes = max(PART_BYTES, size // (_PARTS - 1))
+        parts: list[CompletedPartTypeDef] = []
         try:
-            part_bytes = max(PART_BYTES, size // 9_999)
-            parts: list[CompletedPartTypeDef] = []
             while body := file.read(part_bytes):
                 number = len(parts) + 1
                 done = client.upload_part(Bucket=self.bucket, Key=key, UploadId=upload, PartNumber=number, Body=body)
@@ -207,9 +215,11 @@ class S3Writer(S3Reader):
             client.complete_multipart_upload(
                 Bucket=self.bucket, Key=key, UploadId=upload, MultipartUpload={"Parts": parts}, **self._condition
             )
-        except BaseException:
-            with suppress(Exception):  # the error to tell is the first one; S3's lifecycle rules remove stale parts
-                client.abort_multipart_upload(Bucket=self.bucket, Key=key, UploadId=upload)
+        except Exception as error:
+            # Not after a completion that may have taken: on some servers the abort takes away what it is made of.
+            if len(parts) * part_bytes < size or 400 <= _status(error) < 500:
+                with suppress(Exception):  # the error to tell is the first one; a lifecycle rule removes stale parts
+                    client.abort_multipart_upload(Bucket=self.bucket, Key=key, UploadId=upload)
             raise
 
     def _is_there(self, key: str) -> bool:
@@ -246,7 +256,7 @@ def split(uri: str) -> tuple[str, str]:
 
 
 def _status(error: Any) -> int:
-    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    return int(getattr(error, "response", {}).get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
 def _remedy(code: str, action: str) -> str:
