@@ -153,6 +153,7 @@ class Commits:
             state = self.writer.last.state
         side = self._cut_side = self.barrier.cut()
         self._last_cut = time.monotonic()
+        self.crawler.stats.set_value("state/items_waiting", side.out)
         return self._commit(side, state, reason)
 
     async def _commit(self, side: Side, state: dict[str, Any], reason: str | None) -> None:

@@ -191,6 +191,7 @@ class Uploads:
             raise
         finally:
             self.spool.uploaded(counted)
+            stats.set_value("state/spool_size", self.spool.bytes)
         stats.inc_value(f"feedexport/success_count/{batch.kind}")
         about = (slot.format, slot.itemcount, batch.uri)
         logger.info("Stored %s feed (%s items) in: %s", *about, extra={"spider": self.crawler.spider})

@@ -172,6 +172,7 @@ def test_sigterm_twice(tmp_path: Path) -> None:
 
     run = ended_by(tmp_path, end, {})
     assert "twice" in run.log
+    assert run.code == 0
     resumes(tmp_path)
 
 

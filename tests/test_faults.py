@@ -36,7 +36,7 @@ from oracle import Feed, Report, S3Files, check, digest_of, jsonlines_keys
 PASSING = ("500", "503", "reset", "time-out", "lost reply")
 A_WHILE = 2
 #: Seconds, for STATE_RETRY_TIMEOUT and STATE_CLOSE_TIMEOUT where the store fails for good.
-GIVE_UP_SECONDS = 2
+GIVE_UP_SECONDS = 1.5
 ITEM_PUT = r"PUT .*/items/[^/]*-{batch}\.jsonl$"
 STATE_PUT = r"PUT .*/state/0*{id}\.json$"
 GET = r"GET .*/state/0*{id}\.json$"
