@@ -1,0 +1,83 @@
+"""The add-on and the small public functions, without a crawl."""
+
+from __future__ import annotations
+
+import pytest
+import scrapy
+from scrapy.extensions.feedexport import FeedExporter
+from scrapy.pipelines import ItemPipelineManager
+from scrapy.settings import Settings
+from scrapy.utils.test import get_crawler
+
+from scrapy_state import Addon, CheckpointFeedExporter, StateResolver, get_extension, get_settings_priority_name
+from scrapy_state.barrier import StateMiddleware
+from scrapy_state.exceptions import StateSettingsError
+
+
+class OwnResolver(StateResolver):
+    pass
+
+
+def test_what_it_changes() -> None:
+    """The add-on changes what docs/setup.md lists, and nothing else."""
+    before, after = Settings(), Settings()
+    Addon().update_settings(after)
+    changed = {name for name in after if after[name] != before[name] or name not in before}
+    assert changed == {"EXTENSIONS", "SPIDER_MIDDLEWARES", "ITEM_PROCESSOR", "STATE_FALLBACK_ITEM_PROCESSOR"}
+    assert dict(after["EXTENSIONS"]) == {FeedExporter: None, CheckpointFeedExporter: 0, StateResolver: 10}
+    assert dict(after["SPIDER_MIDDLEWARES"]) == {StateMiddleware: -100}
+    assert after["ITEM_PROCESSOR"] == "scrapy_state.barrier.BarrierItemProcessor"
+    assert after["STATE_FALLBACK_ITEM_PROCESSOR"] == before["ITEM_PROCESSOR"]
+
+
+def test_twice_is_once() -> None:
+    """Applied to settings that have it all already, by hand or by an earlier call, it changes nothing more."""
+    settings = Settings()
+    Addon().update_settings(settings)
+    once = settings.copy_to_dict()
+    Addon().update_settings(settings)
+    assert settings.copy_to_dict() == once
+
+
+def test_priorities_of_the_project_are_kept() -> None:
+    """A project's own settings stay at their priority, so that ITEM_PROCESSOR is replaced there too."""
+    settings = Settings({"ITEM_PROCESSOR": ItemPipelineManager, "EXTENSIONS": {"tests.Other": 5}}, priority="project")
+    settings["EXTENSIONS"] = {OwnResolver: 7}
+    Addon().update_settings(settings)
+    assert settings.getpriority("ITEM_PROCESSOR") == settings.getpriority("STATE_FALLBACK_ITEM_PROCESSOR") == 20
+    assert settings["STATE_FALLBACK_ITEM_PROCESSOR"] is ItemPipelineManager
+    assert dict(settings["EXTENSIONS"])[OwnResolver] == 7
+    assert StateResolver not in settings["EXTENSIONS"]
+
+
+def test_older_scrapy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a Scrapy before 2.18 it says what is wrong with that, and the way up."""
+    monkeypatch.setattr(scrapy, "version_info", (2, 17, 0))
+    with pytest.raises(StateSettingsError, match=r"needs Scrapy 2.18 or later.*pip install -U 'scrapy>=2.18'"):
+        Addon().update_settings(Settings())
+
+
+def test_wrong_state_enabled() -> None:
+    """A STATE_ENABLED that is neither yes nor no is an error which names the setting."""
+    with pytest.raises(StateSettingsError, match="STATE_ENABLED is 'maybe'; it must be True or False"):
+        Addon().update_settings(Settings({"STATE_ENABLED": "maybe"}))
+
+
+def test_priority_names() -> None:
+    """A settings priority has its name; one without a name its number as text."""
+    assert [get_settings_priority_name(each) for each in (0, 15, 20, 30, 40, 35)] == [
+        *("default", "addon", "project", "spider", "cmdline"),
+        "35",
+    ]
+
+
+def test_get_extension() -> None:
+    """get_extension() finds a running extension by class, base class or import path, from a crawler or a spider."""
+    crawler = get_crawler(scrapy.Spider, {"EXTENSIONS": {"scrapy.extensions.logstats.LogStats": 0}})
+    spider = crawler._create_spider("name")
+    from scrapy.extensions.logstats import LogStats
+
+    found = get_extension(LogStats, crawler)
+    assert isinstance(found, LogStats)
+    assert get_extension("scrapy.extensions.logstats.LogStats", spider) is found
+    assert get_extension(StateResolver, crawler) is None
