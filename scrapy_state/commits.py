@@ -93,6 +93,8 @@ class Commits:
                 extra={"spider": self.crawler.spider},
             )  # fmt: skip
         await self._stored(began)
+        if checkpoint.id != resolver.resolution.newest_id + 1:
+            self._orphans = []  # another run's checkpoint came in between, and may name them
         self.crawler.stats.set_value("state/orphans", len(self._orphans))
         if self.writer.store.atomic:
             await self._treat_orphans()

@@ -77,7 +77,7 @@ class CheckpointFeedExporter(FeedExporter):
         writer = CheckpointWriter(
             store, template, format=self.state_feed.format, spider=crawler.spider.name, run=self.run_id, job=job
         )
-        self._options = {uri: self.feeds.pop(uri) for uri in self._item_feeds}
+        self._options = {uri: self.feeds.pop(uri) for uri in list(self.feeds) if uri in self._item_feeds}
         items = partial(ItemFeeds, self._options, self._new_batch)
         self._commits = Commits(crawler, self.state_settings, writer, items, self._orphan_feeds)
 
