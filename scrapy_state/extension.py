@@ -19,11 +19,13 @@ from scrapy.settings import SETTINGS_PRIORITIES
 from scrapy.utils.job import job_dir
 from scrapy.utils.misc import load_object
 
+from .durations import in_words
 from .exceptions import StateError, StateSettingsError, StoreUnreachable
 from .feeds import StateFeed, uri_params
 from .keys import VARYING, KeyTemplate
+from .lag import earlier
 from .plain import json_object
-from .resolver import Resolution, resolve
+from .resolver import At, Resolution, resolve
 from .settings import StateSettings
 from .stores import StoreReader, open_reader
 
@@ -112,7 +114,10 @@ class SpiderSettingsState:
 
 
 class StateResolver(SpiderSettingsState):
-    """Takes the state from the newest checkpoint; an explicit STATE goes before it, STATE of lower priority after."""
+    """Takes the state from a checkpoint, the newest unless STATE_AT says another; STATE_LAG takes a bit off it.
+
+    An explicit STATE goes before it, STATE of lower priority after.
+    """
 
     def __init__(self, crawler: Crawler) -> None:
         super().__init__(crawler)
@@ -121,7 +126,7 @@ class StateResolver(SpiderSettingsState):
         self.resolution = Resolution()
 
     def find_state(self) -> tuple[dict[str, Any], str]:
-        """As :class:`SpiderSettingsState`, from the newest checkpoint first. Blocks while the store is read."""
+        """As :class:`SpiderSettingsState`, from the chosen checkpoint first. Blocks while the store is read."""
         settings, feed = self.settings, self.feed
         if not settings.enabled:
             state, origin = super().find_state()
@@ -131,26 +136,38 @@ class StateResolver(SpiderSettingsState):
         found = self.resolution
         if settings.read_from is not None and not settings.explicit:
             source = settings.read_from
-            found = in_thread(lambda: self._resolve(source, None, None))
+            found = in_thread(lambda: self._resolve(source, None, None, settings.at))
         for uri, why in found.passed_over:
             logger.warning("%s is passed over: %s", uri, why, extra={"spider": self.crawler.spider})
         if settings.explicit or found.checkpoint is None:
-            return super().find_state()
-        checkpoint = found.checkpoint
-        return (
-            checkpoint.state,
-            f"from checkpoint {checkpoint.id} ({found.uri}, run {checkpoint.run}{_age(checkpoint.time)})",
-        )
+            state, origin = super().find_state()
+            return state, origin + self._passed_over(found)
+        state = earlier(found.checkpoint.state, settings.lag) if found.checkpoint.state else {}
+        return state, f"from {_named(found)}{self._passed_over(found)}"
 
     def resolve_own(self) -> Resolution:
-        """Look for the newest checkpoint under the state feed's own prefix. Blocks."""
+        """Look for the checkpoint to start from under the state feed's own prefix. Blocks."""
         assert self.feed is not None
         assert self.crawler.spider is not None
-        return self._resolve(self.feed.uri, self.feed.options.get("uri_params"), self.crawler.spider.name)
+        # With a STATE or checkpoints of elsewhere to start from, the newest of its own is still the parent.
+        at = "latest" if self.settings.explicit or self.settings.read_from else self.settings.at
+        return self._resolve(self.feed.uri, self.feed.options.get("uri_params"), self.crawler.spider.name, at)
 
-    def _resolve(self, uri: str, params_function: Any, spider_name: str | None) -> Resolution:
+    def _resolve(self, uri: str, params_function: Any, spider_name: str | None, at: At) -> Resolution:
         store, template = open_template(self.crawler, uri, params_function, open_reader)
-        return resolve(store, template, spider_name)
+        return resolve(store, template, spider_name, at)
+
+    def _passed_over(self, found: Resolution) -> str:
+        """Return what the log line adds: what there is that this run does not start from, and why."""
+        settings, chosen = self.settings, found.checkpoint
+        text = f"; {len(found.passed_over)} newer passed over (not valid)" if found.passed_over else ""
+        if settings.explicit:
+            return f"{text}; it goes before {_named(found)}" if chosen else text
+        if found.newest is not None and found.newest is not chosen and found.newest != chosen:
+            text += f"; the newer ones, up to {found.newest.id or 'the newest'}, passed over (STATE_AT is {settings.at})"
+        if chosen is not None and chosen.state and settings.lag:
+            text += f"; less STATE_LAG {as_text(settings.lag)}"
+        return text
 
 
 S = TypeVar("S", bound=StoreReader)
@@ -219,10 +236,17 @@ def in_thread(function: Callable[[], T]) -> T:
         return pool.submit(patiently, function).result()
 
 
+def _named(found: Resolution) -> str:
+    checkpoint = found.checkpoint
+    assert checkpoint is not None
+    if checkpoint.id is None:
+        return f"the state file {found.uri}"
+    return f"checkpoint {checkpoint.id} ({found.uri}, run {checkpoint.run}{_age(checkpoint.time)})"
+
+
 def _age(text: str | None) -> str:
     try:
         made = datetime.fromisoformat((text or "").replace("Z", "+00:00"))
-        seconds = time.time() - made.replace(tzinfo=made.tzinfo or timezone.utc).timestamp()
     except ValueError:
         return ""
-    return f", {seconds:.0f} s old"
+    return f", {in_words(time.time() - made.replace(tzinfo=made.tzinfo or timezone.utc).timestamp())} old"

@@ -53,7 +53,7 @@ class Placeholder:
         if self.name != "batch_id":
             return "[^/]+?"
         padded = _ZERO_PADDED.fullmatch(self.format)
-        return f"[0-9]{{{padded[1]},}}" if padded else "[0-9]+"
+        return f"(?:[0-9]{{{padded[1]}}}|[1-9][0-9]{{{padded[1]},}})" if padded else "[0-9]+"
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,12 @@ class KeyTemplate:
         varying = [each for each in self.rest if isinstance(each, Placeholder)]
         return len(varying) == 1 and varying[0].name == "batch_id" and bool(_ZERO_PADDED.fullmatch(varying[0].format))
 
+    @property
+    def width(self) -> int:
+        """How many digits an id has in the keys, at least. Only for a :attr:`writable` template."""
+        [batch_id] = [each for each in self.rest if isinstance(each, Placeholder)]
+        return int(batch_id.format.rstrip("di"))
+
     def key(self, id: int) -> str:
         """Return the key of checkpoint *id* (1 and up). Only for a :attr:`writable` template."""
         filled = (each if isinstance(each, str) else f"%(id){each.format}" % {"id": id} for each in self.rest)
@@ -114,17 +120,35 @@ class KeyTemplate:
     def id_of(self, key: str) -> int | None:
         """Return the checkpoint id in *key*, None if it isn't one of these keys or they hold no ``%(batch_id)``."""
         match = self._pattern.fullmatch(key)
-        return int(match["batch_id"]) if match and "batch_id" in match.groupdict() else None
+        return int(match["batch_id"]) or None if match and "batch_id" in match.groupdict() else None
+
+    def time_in(self, key: str) -> str | None:
+        """Return the time in *key* (``%(batch_time)s``, ``%(time)s``) in ISO 8601, None if it has none."""
+        match = self._pattern.fullmatch(key)
+        found = match.groupdict() if match else {}
+        text = found.get("batch_time") or found.get("time")
+        return text and text[:10] + text[10:].replace("-", ":").replace("+00:00", "Z")  # Scrapy: isoformat(), ":" as "-"
+
+    def like(self, key: str, id: int) -> KeyTemplate:
+        """Return the template of keys like *key*, in which the last number is the checkpoint *id*; else itself."""
+        for match in reversed(list(re.finditer("[0-9]+", key))):
+            if int(match[0]) == id and match[0].startswith("0"):
+                rest = (Placeholder("batch_id", f"0{len(match[0])}d"), key[match.end() :])
+                return KeyTemplate(key[: match.start()], rest if rest[1] else rest[:1])
+        return self
 
     def in_order(self, keys: Iterable[str]) -> list[str]:
         """Return those of *keys* that fit the template, oldest first; foreign ones are left out."""
-        found = [(match, key) for key in keys if (match := self._pattern.fullmatch(key))]
+        if self.writable:  # there may be a million: nothing but a number each beside the key
+            with_ids = ((self.id_of(key), key) for key in keys)
+            return [key for _, key in sorted((id, key) for id, key in with_ids if id is not None)]
 
-        def position(pair: tuple[re.Match[str], str]) -> tuple[list[tuple[int, str]], str]:
-            groups = pair[0].groupdict()
-            return [(int(text), "") if name == "batch_id" else (0, text) for name, text in groups.items()], pair[1]
+        def position(key: str) -> tuple[list[tuple[int, str]], str]:
+            match = self._pattern.fullmatch(key)
+            groups = match.groupdict() if match else {}
+            return [(int(text), "") if name == "batch_id" else (0, text) for name, text in groups.items()], key
 
-        return [key for _, key in sorted(found, key=position)]
+        return sorted((key for key in keys if self._pattern.fullmatch(key)), key=position)
 
     @cached_property
     def _pattern(self) -> re.Pattern[str]:

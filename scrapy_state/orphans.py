@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from itertools import islice, takewhile
 from typing import NamedTuple, TypeAlias
 
+from .checkpoint import Checkpoint
 from .exceptions import StateError
 from .extension import patiently
 from .keys import KeyTemplate
@@ -43,20 +44,21 @@ def find_orphans(
     there is a warning, and nothing is an orphan.
 
     :param states: the store of the checkpoints; *state_keys*: their keys
-    :param resolution: where this run goes on from; its checkpoint's run is the last run
+    :param resolution: what was found there; the newest checkpoint's run is the last run
     :param feeds_of_run: gives for each item feed its store, and the keys that a run gave its files there
     """
-    if resolution.checkpoint is None or resolution.checkpoint.run is None:
+    newest = resolution.newest
+    if newest is None or newest.run is None:
         return []
     try:
-        feeds = feeds_of_run(resolution.checkpoint.run)
+        feeds = feeds_of_run(newest.run)
 
         def find() -> list[Orphan]:
-            branches = _named_by_branches(states, state_keys, resolution)
+            others = _named_by_newer(states, state_keys, newest, resolution.newest_id)
             return [
                 Orphan(store, key)
                 for store, item_keys in feeds
-                for key in _unnamed(states, state_keys, resolution, store, item_keys, branches)
+                for key in _unnamed(states, state_keys, newest, store, item_keys, others)
             ]
 
         return patiently(find)
@@ -76,12 +78,10 @@ def treat_orphans(orphans: Sequence[Orphan], delete: bool) -> None:
             logger.warning("an orphan of the last run could not be deleted: %s", error)
 
 
-def _named_by_branches(states: StoreReader, state_keys: KeyTemplate, resolution: Resolution) -> set[str]:
-    """Return what is named by checkpoints that are newer than the one this run goes on from."""
-    newest = resolution.checkpoint
-    assert newest is not None
+def _named_by_newer(states: StoreReader, state_keys: KeyTemplate, newest: Checkpoint, newest_id: int) -> set[str]:
+    """Return what is named by files that are newer than the newest checkpoint, and were passed over."""
     assert newest.id is not None
-    others = (state_keys.key(id) for id in range(newest.id + 1, resolution.newest_id + 1))
+    others = (state_keys.key(id) for id in range(newest.id + 1, newest_id + 1))
     found = (read_checkpoint(states, state_keys, key) for key in others)
     return {each.uri for checkpoint in found if checkpoint is not None for each in checkpoint.files}
 
@@ -89,13 +89,11 @@ def _named_by_branches(states: StoreReader, state_keys: KeyTemplate, resolution:
 def _unnamed(
     states: StoreReader,
     state_keys: KeyTemplate,
-    resolution: Resolution,
+    newest: Checkpoint,
     store: StoreReader,
     item_keys: KeyTemplate,
     named: set[str],
 ) -> list[str]:
-    newest = resolution.checkpoint
-    assert newest is not None
     keys = item_keys.in_order(store.keys(item_keys.prefix))
     places = {store.uri(key): place for place, key in enumerate(keys)}
     settled = -1

@@ -5,17 +5,21 @@ from __future__ import annotations
 import difflib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from scrapy.settings import SETTINGS_PRIORITIES, BaseSettings
 
+from .durations import in_seconds
 from .exceptions import StateSettingsError
 from .plain import json_object
 
 KNOWN = (
-    *("STATE", "STATE_ENABLED", "STATE_FROM", "STATE_READONLY", "STATE_INTERVAL", "STATE_ON_ITEM_ERROR", "STATE_ORPHANS"),
+    *("STATE", "STATE_ENABLED", "STATE_FROM", "STATE_AT", "STATE_LAG", "STATE_READONLY"),
+    *("STATE_INTERVAL", "STATE_ON_ITEM_ERROR", "STATE_ORPHANS"),
     *("STATE_SPOOL_SIZE", "STATE_RETRY_TIMEOUT", "STATE_CLOSE_TIMEOUT", "STATE_FALLBACK_ITEM_PROCESSOR"),
 )
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(B|[kMGT]i?B|)", re.IGNORECASE)
@@ -32,6 +36,8 @@ class StateSettings:
     :param state_priority: the priority STATE has, None if it was not given
     :param enabled: STATE_ENABLED
     :param read_from: STATE_FROM, a URI template or prefix; None: the state feed
+    :param at: STATE_AT: which checkpoint: "latest", "none", an id (1 and up), -n along the lineage, a time with its zone
+    :param lag: STATE_LAG: field of the state -> what is taken off it, a number, or seconds off a date-time
     :param readonly: STATE_READONLY
     :param interval_seconds: STATE_INTERVAL, between cuts at least; 0: at every state item that finds no commit under way
     :param on_item_error: STATE_ON_ITEM_ERROR, "stop" or "skip"
@@ -46,6 +52,8 @@ class StateSettings:
     state_priority: int | None
     enabled: bool
     read_from: str | None
+    at: str | int | datetime
+    lag: Mapping[str, float]
     readonly: bool
     interval_seconds: float
     on_item_error: str
@@ -76,6 +84,8 @@ class StateSettings:
             state_priority=None if state is None else settings.getpriority("STATE"),
             enabled=_bool(settings, "STATE_ENABLED", True),
             read_from=str(read_from) if read_from not in (None, "") else None,
+            at=_at(settings.get("STATE_AT", "latest")),
+            lag=_lag(settings),
             readonly=_bool(settings, "STATE_READONLY", False),
             interval_seconds=_seconds(settings, "STATE_INTERVAL", 60),
             on_item_error=_one_of(settings, "STATE_ON_ITEM_ERROR", "stop", "skip"),
@@ -108,7 +118,34 @@ def _check_names(settings: BaseSettings) -> None:
 
 
 def _state(settings: BaseSettings) -> dict[str, Any] | None:
-    value = settings.get("STATE")
+    return _object(settings, "STATE", _STATE)
+
+
+def _lag(settings: BaseSettings) -> dict[str, float]:
+    expected = 'a JSON object of lengths of time, or of numbers, 0 or more, as in {"t": "1h"} or {"page": 3}'
+    found = _object(settings, "STATE_LAG", expected) or {}
+    try:
+        return {name: in_seconds(value) for name, value in found.items()}
+    except ValueError as error:
+        raise _wrong("STATE_LAG", found, expected) from error
+
+
+def _at(value: Any) -> str | int | datetime:
+    text = str(value).strip()
+    if text in ("latest", "none", ""):
+        return text or "latest"
+    if re.fullmatch(r"-?0*[1-9][0-9]*", text):
+        return int(text)
+    try:
+        time = datetime.fromisoformat(re.sub("[Zz]$", "+00:00", text))
+    except ValueError as error:
+        expected = '"latest", "none", an id, -n for n checkpoints back, or a time like 2026-11-20T10:00 (UTC) or …T10:00+02:00'
+        raise _wrong("STATE_AT", value, expected) from error
+    return time if time.tzinfo else time.replace(tzinfo=timezone.utc)
+
+
+def _object(settings: BaseSettings, name: str, expected: str) -> dict[str, Any] | None:
+    value = settings.get(name)
     if isinstance(value, BaseSettings):
         value = value.copy_to_dict()
     if value is None or (isinstance(value, str) and not value.strip()):
@@ -116,7 +153,7 @@ def _state(settings: BaseSettings) -> dict[str, Any] | None:
     try:
         return json_object(json.loads(value) if isinstance(value, str) else value, "it")
     except (TypeError, ValueError) as error:
-        raise StateSettingsError(f"STATE is {value!r}; it must be {_STATE}: {error}") from error
+        raise StateSettingsError(f"{name} is {value!r}; it must be {expected}: {error}") from error
 
 
 def _one_of(settings: BaseSettings, name: str, default: str, other: str) -> str:

@@ -42,16 +42,17 @@ class CheckpointWriter:
 
         :param state: where the run starts
         :param resolution: what was found under the prefix; its checkpoint becomes the parent
-        :param resolve_again: looks there again, for when another run took the id since
+        :param resolve_again: resolves again, for when another run took the id since
         :raises StateConflict: if another run got on in the meantime, so that *state* is no longer where to start
         :raises StoreError: if it can't be stored
         """
         began_with = resolution.checkpoint
         for attempt in range(_OPENING_ATTEMPTS):
             parent = resolution.checkpoint
-            if parent is not None and parent.run == self.run:  # a try before took, and its reply was lost
-                self.last = parent
-                return parent
+            newest = resolution.newest or parent
+            if newest is not None and newest.run == self.run:  # a try before took, and its reply was lost
+                self.last = newest
+                return newest
             start = state if began_with is None else began_with.state
             if parent is not began_with and (parent is None or parent.state != start):
                 break

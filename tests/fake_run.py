@@ -9,7 +9,7 @@ import asyncio
 import io
 from collections.abc import Coroutine
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,11 +23,9 @@ from scrapy.utils.test import get_reactor_settings
 
 from scrapy_state import StateItem
 from scrapy_state.barrier import StateMiddleware
-from scrapy_state.checkpoint import Checkpoint
 from scrapy_state.exceptions import StateError
 from scrapy_state.extension import StateResolver
 from scrapy_state.feedexport import CheckpointFeedExporter
-from scrapy_state.resolver import Resolution
 
 STATES = f"{URI}states/%(batch_id)010d.json"
 CLOSE_SECONDS, RETRY_SECONDS = 3, 20
@@ -62,7 +60,6 @@ class Config:
             **get_reactor_settings(),
             "ADDONS": {"scrapy_state.Addon": 1},
             "EXTENSIONS_BASE": {"scrapy.extensions.feedexport.FeedExporter": 0},
-            "EXTENSIONS": {Resolver: 10},
             "ITEM_PROCESSOR": f"{__name__}.Processor",
             "FEEDS": {
                 STATES: {"format": "json", "item_classes": [StateItem]},
@@ -82,19 +79,6 @@ class Config:
 class ModelSpider(Spider):
     name = "model"
     run: Run
-
-
-class Resolver(StateResolver):
-    """Resumes from an earlier checkpoint where the run is to branch off there."""
-
-    def resolve_own(self) -> Resolution:
-        found = super().resolve_own()
-        run = self.crawler.spider.run  # type: ignore[union-attr]
-        if run.branch_at is None:
-            return found
-        key = f"states/{run.branch_at:010d}.json"
-        checkpoint = Checkpoint.from_bytes(run.store.objects[key])
-        return replace(found, checkpoint=replace(checkpoint, id=run.branch_at), uri=URI + key)
 
 
 class Processor:
@@ -151,7 +135,8 @@ class Run:
 
     def resolve(self) -> bool:
         """Find where to start, and begin with the opening; False if that is refused."""
-        self.crawler = Crawler(ModelSpider, self.config.settings())
+        at = {} if self.branch_at is None else {"STATE_AT": self.branch_at}
+        self.crawler = Crawler(ModelSpider, {**self.config.settings(), **at})
         self.crawler.spider = spider = ModelSpider.from_crawler(self.crawler)
         spider.run = self
         self.crawler.crawling = True

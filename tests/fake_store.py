@@ -183,9 +183,11 @@ class FakeStore:
     def uri(self, key: str) -> str:
         return URI + key
 
-    def keys(self, prefix: str) -> Iterator[str]:
+    ordered = True
+
+    def keys(self, prefix: str, after: str = "", limit: int | None = None) -> Iterator[str]:
         self._answer("reads")
-        yield from [key for key in sorted(self.objects) if key.startswith(prefix)]
+        yield from [key for key in sorted(self.objects) if key.startswith(prefix) and key > after][:limit]
 
     def read(self, key: str) -> bytes | None:
         self._answer("reads")

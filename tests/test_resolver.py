@@ -4,13 +4,14 @@ import io
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
 
 from scrapy_state import Checkpoint
 from scrapy_state.checkpoint import digest_of
-from scrapy_state.exceptions import CheckpointError, CheckpointTooNew, StoreRefused, StoreUnreachable
+from scrapy_state.exceptions import CheckpointError, CheckpointTooNew, StateSettingsError, StoreRefused, StoreUnreachable
 from scrapy_state.keys import KeyTemplate
 from scrapy_state.resolver import Resolution, lineage, read_checkpoint, resolve
 from scrapy_state.stores import StoreReader, StoreWriter, open_writer
@@ -30,7 +31,9 @@ class Memory:
     def uri(self, key: str) -> str:
         return f"memory://{key}"
 
-    def keys(self, prefix: str) -> Iterator[str]:
+    ordered = False
+
+    def keys(self, prefix: str, after: str = "", limit: int | None = None) -> Iterator[str]:
         if "" in self.fails:
             raise self.fails[""]
         yield from (key for key in [*self.content, *self.listed] if key.startswith(prefix))
@@ -119,7 +122,7 @@ def place(request: pytest.FixtureRequest) -> Place:
 class TestEveryStore:
     def test_nothing_there(self, place: Place) -> None:
         """Nothing under the prefix is no checkpoint, and no error."""
-        assert resolve(place.store, place.template) == Resolution(None, None, 0, ())
+        assert resolve(place.store, place.template) == Resolution()
 
     def test_newest(self, place: Place) -> None:
         """The newest checkpoint is found, whole, with its id, its digest and where it lies."""
@@ -127,7 +130,9 @@ class TestEveryStore:
         for each in checkpoints:
             assert each.id is not None
             place.put(each.id, each.to_bytes())
-        assert resolve(place.store, place.template, "flights") == Resolution(checkpoints[-1], place.uri(12), 12, ())
+        assert resolve(place.store, place.template, "flights") == Resolution(
+            checkpoints[-1], place.uri(12), 12, (), checkpoints[-1]
+        )
 
     def test_past_the_padding(self, place: Place) -> None:
         """An id that has outgrown its padding is the newest, though its key is not the last as text."""
@@ -269,7 +274,7 @@ def test_any_spider() -> None:
     ("text", "names", "newest_id"),
     [
         ("s/%(batch_time)s.json", ["s/2026-01-01T00-00-00.5+00-00.json", "s/2025-12-31T23-59-59.9+00-00.json"], 0),
-        ("s/%(time)s-%(batch_id)d.json", ["s/2026-10.json", "s/2026-9.json", "s/2025-11.json"], 11),
+        ("s/%(time)s-%(batch_id)d.json", ["s/2026-10.json", "s/2026-9.json", "s/2025-11.json"], 10),
         ("s/%(batch_id)d.json", ["s/10.json", "s/9.json"], 10),
         ("s/", ["s/b.json", "s/a.json"], 0),
     ],
@@ -337,3 +342,101 @@ def test_read_checkpoint() -> None:
     found = read_checkpoint(store, TEMPLATE, TEMPLATE.key(4))
     assert found is not None
     assert found.id == 4
+
+
+class TestAt:
+    """STATE_AT."""
+
+    @pytest.fixture
+    def store(self) -> Memory:
+        """1 to 6, of which 5 and 6 branch off at 3; made a minute apart."""
+        made = chain(4)
+        branch = [replace(each, parent=each.parent and each.parent - 1) for each in chain(2, 5)]
+        branch[0] = replace(branch[0], parent=3, parent_digest=None)
+        branch[1] = replace(branch[1], parent=5, parent_digest=None)
+        store = Memory()
+        store.put(*(replace(each, time=f"2026-11-20T10:{each.id:02}:00.000Z", parent_digest=None) for each in [*made, *branch]))
+        return store
+
+    @pytest.mark.parametrize(
+        ("at", "id"),
+        [("latest", 6), ("none", None), (4, 4), (1, 1), (-1, 5), (-2, 3), (-4, 1), ("10:03", 3), ("10:03:59", 3), ("10:59", 6)],
+    )
+    def test_which(self, store: Memory, at: Any, id: int | None) -> None:
+        """An id of any branch, -n along the lineage, a time over all branches; the next id and the newest stay known."""
+        if isinstance(at, str) and ":" in at:
+            at = datetime.fromisoformat(f"2026-11-20T{at}+00:00")
+        found = resolve(store, TEMPLATE, "flights", at)
+        assert (found.checkpoint.id if found.checkpoint else None) == id
+        assert found.uri == (f"memory://{TEMPLATE.key(id)}" if id else None)
+        assert found.newest_id == 6
+        assert found.newest is not None
+        assert found.newest.id == 6
+
+    @pytest.mark.parametrize("at", [7, -5, -99, datetime(2026, 11, 20, 10, 0, 59, tzinfo=timezone.utc)])
+    def test_there_is_none(self, store: Memory, at: Any) -> None:
+        """Where there is no such checkpoint, the run does not start from somewhere else."""
+        with pytest.raises(StateSettingsError, match=r"STATE_AT: no checkpoint under memory://state/ .*; the newest one is 6"):
+            resolve(store, TEMPLATE, "flights", at)
+
+    @pytest.mark.parametrize("at", [1, -1, datetime(2026, 11, 20, tzinfo=timezone.utc)])
+    @pytest.mark.parametrize("content", [{}, {TEMPLATE.key(3): b"torn"}])
+    def test_there_is_nothing(self, content: dict[str, bytes], at: Any) -> None:
+        """The same in a prefix without any valid checkpoint."""
+        with pytest.raises(StateSettingsError, match="STATE_AT: there is no valid checkpoint under memory://state/"):
+            resolve(Memory(content), TEMPLATE, "flights", at)
+        assert resolve(Memory(content), TEMPLATE, "flights", "none").checkpoint is None
+
+    def test_the_named_one_must_be_valid(self, store: Memory) -> None:
+        """A torn file named by its id is an error, and one of another spider; by time, the valid one before it counts."""
+        store.content[TEMPLATE.key(4)] = b"torn"
+        with pytest.raises(CheckpointError, match="STATE_AT: memory://state/0000000004.json: it is not whole"):
+            resolve(store, TEMPLATE, "flights", 4)
+        store.put(replace(chain(1)[0], spider="trains"))
+        with pytest.raises(CheckpointError, match="STATE_AT: memory://state/0000000001.json: it is of the spider 'trains'"):
+            resolve(store, TEMPLATE, "flights", 1)
+        found = resolve(store, TEMPLATE, "flights", datetime(2026, 11, 20, 10, 4, tzinfo=timezone.utc))
+        assert found.checkpoint is not None
+        assert found.checkpoint.id == 3
+
+    def test_time_among_many(self) -> None:
+        """Among a thousand and with holes and torn files, a time is found by halving: a few reads."""
+        store = Memory()
+        begin = datetime(2026, 11, 20, tzinfo=timezone.utc)
+        for each in chain(1000):
+            if each.id % 7 == 0:  # type: ignore[operator]
+                continue
+            torn = each.id % 10 == 0  # type: ignore[operator]
+            made = replace(each, time=(begin + timedelta(minutes=each.id or 0)).isoformat(), parent_digest=None)
+            store.content[TEMPLATE.key(each.id or 0)] = b"" if torn else made.to_bytes()
+        for minute in (1, 500, 700, 701, 999):
+            store.reads = 0
+            found = resolve(store, TEMPLATE, "flights", begin + timedelta(minutes=minute))
+            assert found.checkpoint is not None
+            assert found.checkpoint.id == max(id for id in range(1, minute + 1) if id % 7 and id % 10)
+            assert store.reads < 40
+
+    @pytest.mark.parametrize("text", ["state/%(batch_id)d.json", "state/"])
+    @pytest.mark.parametrize("at", [4, -1, -2, datetime(2026, 11, 20, 10, 4, tzinfo=timezone.utc)])
+    def test_other_templates(self, store: Memory, text: str, at: Any) -> None:
+        """With unpadded ids and under a bare prefix too: the ids are in the files, the parents beside them."""
+        if text != "state/":
+            store.content = {f"state/{int(key[6:16])}.json": data for key, data in store.content.items()}
+        found = resolve(store, KeyTemplate.parse(text, {}), None, at)
+        assert found.checkpoint is not None
+        assert found.checkpoint.id == {4: 4, -1: 5, -2: 3}.get(at, 4)
+
+    def test_files_of_scrapys_own_exporter(self) -> None:
+        """They name no parent: -n counts files; their time is the one in their names."""
+        keys = [f"state/2026-11-20T10-0{minute}-00.000001+00-00.json" for minute in range(5)]
+        store = Memory({key: json.dumps([{"state": {"n": n}}]).encode() for n, key in enumerate(keys)})
+        template = KeyTemplate.parse("state/%(batch_time)s.json", {})
+        for at in (-1, datetime(2026, 11, 20, 10, 4, tzinfo=timezone.utc)):
+            found = resolve(store, template, None, at)
+            assert found.checkpoint is not None
+            assert found.checkpoint.state == {"n": 3}
+            assert found.uri == f"memory://{keys[3]}"
+        with pytest.raises(StateSettingsError, match=r"STATE_AT is an id, but memory://.* has none"):
+            resolve(store, template, None, 3)
+        with pytest.raises(StateSettingsError, match="does not say when it was made"):
+            resolve(Memory({"state/a": b'{"state": {}}'}), KeyTemplate.parse("state/", {}), None, datetime.now(timezone.utc))

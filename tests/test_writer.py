@@ -36,10 +36,12 @@ class Memory:
     after: list[Exception] = field(default_factory=list)
     calls: int = 0
 
+    ordered = False
+
     def uri(self, key: str) -> str:
         return f"memory://{key}"
 
-    def keys(self, prefix: str) -> Iterator[str]:
+    def keys(self, prefix: str, after: str = "", limit: int | None = None) -> Iterator[str]:
         self.calls += 1
         yield from (key for key in list(self.content) if key.startswith(prefix))
 

@@ -18,8 +18,16 @@ class StoreReader(Protocol):
     def uri(self, key: str) -> str:
         """Return the absolute URI of *key*, without credentials."""
 
-    def keys(self, prefix: str) -> Iterator[str]:
-        """Yield every key that begins with *prefix*, in no particular order."""
+    @property
+    def ordered(self) -> bool:
+        """Whether :meth:`keys` yields in UTF-8 binary order, and what lies before *after* costs nothing."""
+
+    def keys(self, prefix: str, after: str = "", limit: int | None = None) -> Iterator[str]:
+        """Yield the keys that begin with *prefix*, in no particular order unless the store is :attr:`ordered`.
+
+        :param after: only those that sort after it
+        :param limit: at most so many (1 to 1,000), asked for at once
+        """
 
     def read(self, key: str) -> bytes | None:
         """Return the whole content of *key*, None if there is none."""

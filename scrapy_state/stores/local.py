@@ -9,6 +9,7 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 from typing import IO
 
@@ -28,12 +29,17 @@ def path_prefix(text: str) -> str:
 class LocalReader:
     """The read side of the local disk; keys are absolute paths."""
 
+    ordered = False
+
     def uri(self, key: str) -> str:
         """See :class:`~scrapy_state.stores.base.StoreReader`."""
         return Path(key).as_uri()
 
-    def keys(self, prefix: str) -> Iterator[str]:
+    def keys(self, prefix: str, after: str = "", limit: int | None = None) -> Iterator[str]:
         """See :class:`~scrapy_state.stores.base.StoreReader`. A folder that isn't there has no keys."""
+        return islice((key for key in self._keys(prefix) if key > after), limit)
+
+    def _keys(self, prefix: str) -> Iterator[str]:
         folder = os.path.dirname(prefix)
         with _errors(prefix):
             try:

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
@@ -111,13 +112,21 @@ class S3Reader:
         """See :class:`~scrapy_state.stores.base.StoreReader`."""
         return f"s3://{self.bucket}/{key}"
 
-    def keys(self, prefix: str) -> Iterator[str]:
+    @property
+    def ordered(self) -> bool:
+        """See :class:`~scrapy_state.stores.base.StoreReader`. Directory buckets list in no order, and know no StartAfter
+        (https://docs.aws.amazon.com/AmazonS3/latest/API/API_ListObjectsV2.html)."""
+        return not self.bucket.endswith("--x-s3")
+
+    def keys(self, prefix: str, after: str = "", limit: int | None = None) -> Iterator[str]:
         """See :class:`~scrapy_state.stores.base.StoreReader`. One request for every 1,000 keys."""
+        start: Any = {"StartAfter": after} if after and self.ordered else {}
+        one_page: Any = {"PaginationConfig": {"PageSize": limit, "MaxItems": limit}} if limit and self.ordered else {}
         with self._errors(prefix, "ListBucket"):
-            pages = get_client(self.options).get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
-            for page in pages:
-                for found in page.get("Contents", ()):
-                    yield found["Key"]
+            paginator = get_client(self.options).get_paginator("list_objects_v2")
+            pages = paginator.paginate(Bucket=self.bucket, Prefix=prefix, **start, **one_page)
+            found = (each["Key"] for page in pages for each in page.get("Contents", ()))
+            yield from islice((key for key in found if key > after), limit)
 
     def read(self, key: str) -> bytes | None:
         """See :class:`~scrapy_state.stores.base.StoreReader`."""

@@ -1,0 +1,68 @@
+"""Start a bit earlier: a state less what STATE_LAG says. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from copy import deepcopy
+from datetime import datetime, timedelta
+from typing import Any
+
+from .exceptions import StateSettingsError
+
+#: An ISO 8601 date, or date and time, in parts that are put together again as they were.
+_ISO = re.compile(r"(\d{4}-\d\d-\d\d)(?:([T ])(\d\d:\d\d)(?::(\d\d)(?:([.,])(\d{1,6}))?)?(Z|[+-]\d\d(?::?\d\d)?)?)?")
+
+
+def earlier(state: Mapping[str, Any], lag: Mapping[str, float]) -> dict[str, Any]:
+    """Return *state* with each field that *lag* names made smaller by its number.
+
+    :param lag: field -> number; of an ISO date or date-time (``"2013-01-01T06:42"``) it is taken off as seconds, and the
+        text keeps its form. A field inside another is named with a dot: ``"cursor.t"``
+    :raises StateSettingsError: if a field is not there, or is neither a number nor such a text
+    """
+    copy = deepcopy(dict(state))
+    for name, amount in lag.items():
+        place, key = _place(copy, name)
+        try:
+            place[key] = _less(place[key], amount)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise StateSettingsError(
+                f"STATE_LAG has {name!r}, which is {place[key]!r} in the state: {error}; take it out of STATE_LAG, or "
+                "override change_state() of StateResolver"
+            ) from error
+    return copy
+
+
+def _place(state: dict[str, Any], name: str) -> tuple[dict[str, Any], str]:
+    """Return the object that holds the field *name*, and its key there; a key with a dot in it goes first."""
+    if name in state:
+        return state, name
+    outer, _, rest = name.partition(".")
+    if rest and isinstance(state.get(outer), dict):
+        return _place(state[outer], rest)
+    raise StateSettingsError(
+        f"STATE_LAG has {name!r}, but the state has no such field (it has {sorted(state)}); correct the name, or take it out"
+    )
+
+
+def _less(value: Any, amount: float) -> Any:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return value - amount
+    match = _ISO.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise TypeError("only a number or an ISO date-time can be made smaller")
+    day, separator, minute, second, point, fraction, zone = match.groups()
+    parsed = datetime.fromisoformat(f"{day} {minute or '00:00'}:{second or '00'}.{(fraction or '').ljust(6, '0')}")
+    moved = parsed - timedelta(seconds=amount)
+    if separator is None:
+        if moved.time() != parsed.time():
+            raise ValueError("a date without a time can only go back by whole days")
+        return moved.date().isoformat()
+    text = f"{moved.date().isoformat()}{separator}{moved:%H:%M}"
+    if second or moved.second or moved.microsecond:
+        text += f":{moved:%S}"
+    if fraction or moved.microsecond:
+        digits = f"{moved:%f}"
+        text += (point or ".") + digits[: max(len(fraction or ""), len(digits.rstrip("0")))]
+    return text + (zone or "")

@@ -1,0 +1,103 @@
+"""STATE_LAG: a state less a bit; lengths of time as people write and read them."""
+
+from copy import deepcopy
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scrapy_state.durations import in_seconds, in_words
+from scrapy_state.exceptions import StateSettingsError
+from scrapy_state.lag import earlier
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [(0, 0), (90, 90), (1.5, 1.5), ("90", 90), ("90s", 90), ("15m", 900), ("1h", 3600), ("2d", 172800), (" 1.5 h ", 5400)],
+)
+def test_lengths_of_time(value: Any, seconds: float) -> None:
+    """Numbers are seconds, text has a unit; a whole number stays an int, so that a whole number in a state does too."""
+    assert in_seconds(value) == seconds
+    assert isinstance(in_seconds(value), int) == float(seconds).is_integer()
+
+
+@pytest.mark.parametrize("value", [True, None, -1, "-1h", "", "h", "1w", "1h30m", "1e3", float("inf"), float("nan"), [], {}])
+def test_no_lengths_of_time(value: Any) -> None:
+    """Anything else is an error, and so is what would go forward."""
+    with pytest.raises(ValueError, match="no length of time"):
+        in_seconds(value)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(-1, "0 s"), (0.4, "0 s"), (35, "35 s"), (60, "1 min"), (90, "1 min 30 s"), (3600, "1 h"), (12_010, "3 h 20 min"),
+     (86_400, "1 d"), (187_200, "2 d 4 h"), (86_400 * 400 + 59, "400 d")],
+)  # fmt: skip
+def test_for_a_person_to_read(seconds: float, words: str) -> None:
+    """Two units at most."""
+    assert in_words(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("value", "lag", "result"),
+    [
+        (100, 30, 70),
+        (10**18 + 1, 3600, 10**18 - 3599),
+        (1.5, 1, 0.5),
+        (5, 0.5, 4.5),
+        ("2013-01-01T06:42", 3600, "2013-01-01T05:42"),
+        ("2013-01-01T06:42", 30, "2013-01-01T06:41:30"),
+        ("2013-01-01 00:00:10", 11, "2012-12-31 23:59:59"),
+        ("2013-01-01T06:42:00Z", 86400, "2012-12-31T06:42:00Z"),
+        ("2013-01-01T06:42:00.120+02:00", 1, "2013-01-01T06:41:59.120+02:00"),
+        ("2013-01-01T06:42:00,5-0330", 0.25, "2013-01-01T06:42:00,25-0330"),
+        ("2013-01-01T06:42:00.000000", 60, "2013-01-01T06:41:00.000000"),
+        ("2013-03-01", 86400, "2013-02-28"),
+        ("0999-03-01", 86400, "0999-02-28"),
+    ],
+)
+def test_numbers_and_date_times(value: Any, lag: float, result: Any) -> None:
+    """It is taken off a number, or as seconds off an ISO date-time, which keeps its form."""
+    assert earlier({"t": value, "other": [1]}, {"t": lag}) == {"t": result, "other": [1]}
+    assert type(earlier({"t": value}, {"t": lag})["t"]) is type(result)
+
+
+@given(st.datetimes(min_value=datetime(1000, 1, 1)), st.integers(0, 10**9), st.sampled_from(["", "Z", "+05:30"]))
+def test_any_date_time(time: datetime, seconds: int, zone: str) -> None:
+    """For any time: it goes back by just so much, in its own zone."""
+    try:
+        back = time - timedelta(seconds=seconds)
+    except OverflowError:
+        return
+    text = earlier({"t": time.isoformat() + zone}, {"t": seconds})["t"]
+    assert text.endswith(zone)
+    assert datetime.fromisoformat(text.removesuffix(zone)) == back
+
+
+def test_nested_fields() -> None:
+    """A dot leads into an object; a key that has a dot itself goes first. The state that was given stays as it is."""
+    state = {"cursor": {"t": 100, "by": {"page": 7}}, "cursor.t": 5}
+    before = deepcopy(state)
+    assert earlier(state, {"cursor.t": 1, "cursor.by.page": 2}) == {"cursor": {"t": 100, "by": {"page": 5}}, "cursor.t": 4}
+    assert state == before
+
+
+@pytest.mark.parametrize(
+    ("value", "lag", "says"),
+    [
+        ({"t": 1}, {"u": 1}, "no such field"),
+        ({"t": 1}, {"t.u": 1}, "no such field"),
+        ({"t": True}, {"t": 1}, "number or an ISO date-time"),
+        ({"t": None}, {"t": 1}, "number or an ISO date-time"),
+        ({"t": "soon"}, {"t": 1}, "number or an ISO date-time"),
+        ({"t": "2013-13-01"}, {"t": 1}, "STATE_LAG"),
+        ({"t": "2013-01-01"}, {"t": 3600}, "whole days"),
+        ({"t": "0001-01-01T00:00"}, {"t": 1}, "STATE_LAG"),
+    ],
+)
+def test_what_can_not_be_made_smaller(value: dict[str, Any], lag: dict[str, float], says: str) -> None:
+    """The error names STATE_LAG and the field, and never starts a run that is not early enough."""
+    with pytest.raises(StateSettingsError, match=f"STATE_LAG has .*{says}|{says}"):
+        earlier(value, lag)

@@ -1,0 +1,175 @@
+"""Finding the newest of very many keys in few requests."""
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from scrapy_state.keys import KeyTemplate
+from scrapy_state.search import ListedKeys, SearchedKeys, find_keys
+
+TEMPLATE = KeyTemplate.parse("state/%(batch_id)010d.json", {})
+
+
+@dataclass
+class Bucket:
+    """A store that lists as S3 does: in binary order, 1,000 keys to a request."""
+
+    listed: list[str]
+    ordered: bool = True
+    shuffled: bool = False
+    requests: int = 0
+    pages: list[int] = field(default_factory=list)
+
+    def uri(self, key: str) -> str:
+        return f"bucket://{key}"
+
+    def keys(self, prefix: str, after: str = "", limit: int | None = None) -> Iterator[str]:
+        found = sorted((key for key in self.listed if key.startswith(prefix) and key > after), key=str.encode)
+        if self.shuffled:
+            random.Random(1).shuffle(found)
+        self.requests += 1
+        for number, key in enumerate(found[:limit]):
+            if number and number % 1000 == 0:
+                self.requests += 1
+            yield key
+
+    def read(self, key: str) -> bytes | None:
+        raise AssertionError("nothing is read by a search")
+
+
+@dataclass
+class Dense(Bucket):
+    """The same with the ids 1 to *count*, and no list of them in memory."""
+
+    count: int = 0
+
+    def keys(self, prefix: str, after: str = "", limit: int | None = None) -> Iterator[str]:
+        first = (TEMPLATE.id_of(after) or 0) + 1 if after else 1
+        self.requests += 1
+        self.pages.append(limit or 0)
+        for id in range(first, min(first + (limit or self.count), self.count + 1)):
+            yield TEMPLATE.key(id)
+
+
+#: ids with holes as pruning leaves them, few or many, and runs of neighbours
+IDS = st.sets(
+    st.integers(1, 300)
+    | st.integers(1, 40_000)
+    | st.builds(range, st.integers(1, 9_000), st.integers(9_000, 12_000)).map(lambda each: each[len(each) // 2]),
+    max_size=60,
+)
+FOREIGN = [
+    "state/{}.json.bak",
+    "state/{}",
+    "state/{}-x.json",
+    "state/0{}.json",
+    "state/{}0.json",
+    "state/x{}.json",
+    "state/-{}",
+]
+
+
+@given(
+    width=st.integers(1, 7),
+    suffix=st.sampled_from([".json", "", "/state.json", "_x", "0"]),
+    ids=IDS,
+    runs=st.lists(st.tuples(st.integers(1, 20_000), st.integers(1, 3_000)), max_size=2),
+    foreign=st.lists(st.tuples(st.sampled_from(FOREIGN), st.integers(1, 40_000)), max_size=20),
+    asked=st.integers(0, 45_000),
+)
+@example(width=5, suffix=".json", ids=set(), runs=[(1, 1000)], foreign=[], asked=0)
+@example(width=5, suffix=".json", ids={40_000}, runs=[(1, 1001)], foreign=[], asked=2000)
+@example(width=4, suffix=".json", ids={12_345}, runs=[(1, 9_999)], foreign=[], asked=0)
+@example(width=2, suffix="", ids={7, 150}, runs=[(1, 3_000)], foreign=[], asked=99)
+def test_against_a_sorted_list(
+    width: int, suffix: str, ids: set[int], runs: list[tuple[int, int]], foreign: list[tuple[str, int]], asked: int
+) -> None:
+    """Whatever ids there are, of more digits than the template has too, and whatever lies beside them, the search finds what
+    a sorted list of all keys has: the newest, those downwards from a position, the first upwards from one."""
+    template = KeyTemplate.parse(f"state/%(batch_id)0{width}d{suffix.replace('%', '')}", {})
+    ids = ids.union(*(range(first, first + count) for first, count in runs))
+    keys = {template.key(id) for id in ids} | {text.format(str(number).zfill(width)) for text, number in foreign}
+    ordered = template.in_order(keys)
+    found = find_keys(Bucket(sorted(keys)), template)
+    newest = found.newest()
+    assert (newest.key if newest else None) == (ordered[-1] if ordered else None)
+    if newest is None:
+        return
+    assert [each.key for each in islice(found.down(newest.position), 1_200)] == ordered[::-1][:1_200]
+    if isinstance(found, ListedKeys):
+        return
+    below = [key for key in ordered if (template.id_of(key) or 0) <= asked]
+    above = [key for key in ordered if (template.id_of(key) or 0) >= asked]
+    assert [each.key for each in islice(found.down(asked), 1_200)] == below[::-1][:1_200]
+    first = found.up(asked)
+    assert (first.key if first else None) == (above[0] if above else None)
+
+
+@pytest.mark.parametrize("count", [0, 1, 999])
+def test_one_page_below_a_thousand(count: int) -> None:
+    """Up to 999 checkpoints one request is all, also for those before the newest."""
+    store = Dense([], count=count)
+    found = find_keys(store, TEMPLATE)
+    newest = found.newest()
+    assert (newest.position if newest else 0) == count
+    assert len(list(found.down(count))) == count
+    assert store.requests == 1
+
+
+@pytest.mark.parametrize("count", [1_000, 1_001, 2_000, 65_536, 999_999, 1_000_000, 31_536_000])
+def test_few_requests_for_very_many(count: int) -> None:
+    """A million checkpoints take 25 requests at most, with full pages for the first and the last only."""
+    store = Dense([], count=count)
+    newest = find_keys(store, TEMPLATE).newest()
+    assert newest is not None
+    assert newest.position == count
+    assert store.requests <= (25 if count <= 1_000_000 else 35)
+    assert sum(store.pages) <= 3_000 + 10 * store.requests
+
+
+def test_foreign_keys_beyond_the_digits_cost_nothing() -> None:
+    """What sorts after the widest id is not paged through."""
+    store = Bucket([TEMPLATE.key(id) for id in range(1, 2_500)] + [f"state/old/{number:06d}" for number in range(20_000)])
+    newest = find_keys(store, TEMPLATE).newest()
+    assert newest is not None
+    assert newest.position == 2_499
+    assert store.requests < 10
+
+
+@pytest.mark.parametrize("trouble", ["unordered", "shuffled", "unpadded", "times", "bare"])
+def test_where_keys_do_not_sort_all_are_listed(trouble: str) -> None:
+    """A bucket that lists in no order, one that only pretends to have one, and keys that don't sort by id: list all."""
+    text = {"unpadded": "state/%(batch_id)d.json", "times": "state/%(time)s-%(batch_id)d.json", "bare": "state/"}.get(trouble)
+    template = KeyTemplate.parse(text or "state/%(batch_id)010d.json", {})
+    keys = [f"state/2026-{id}.json" if trouble == "times" else template.key(id) for id in range(1, 1_500)]
+    keys = [TEMPLATE.key(id) for id in range(1, 1_500)] if trouble == "bare" else keys
+    store = Bucket(keys, ordered=trouble != "unordered", shuffled=trouble == "shuffled")
+    found = find_keys(store, template)
+    assert isinstance(found, ListedKeys)
+    newest = found.newest()
+    assert newest is not None
+    assert newest.key == keys[-1]
+    assert [each.key for each in found.down(newest.position)] == keys[::-1]
+    assert found.up(newest.position) == newest
+    assert found.up(newest.position + 1) is None
+
+
+def test_ids_that_outgrow_their_digits() -> None:
+    """The checkpoint after 999,999 in a template of six digits is found, though its key sorts in the midst of the others."""
+    template = KeyTemplate.parse("state/%(batch_id)06d.json", {})
+    keys = [template.key(id) for id in [*range(1, 1_000_000, 50), 1_000_000, 1_000_001, 1_000_002]]
+    found = find_keys(Bucket(keys), template)
+    assert isinstance(found, ListedKeys)
+    newest = found.newest()
+    assert newest is not None
+    assert newest.key == "state/1000002.json"
+    still = find_keys(Bucket(keys[:-3]), template)
+    assert isinstance(still, SearchedKeys)
+    newest = still.newest()
+    assert newest is not None
+    assert newest.position == 999_951
