@@ -131,7 +131,7 @@ def _lag(settings: BaseSettings) -> dict[str, float]:
 
 
 def _at(value: Any) -> str | int | datetime:
-    text = str(value).strip()
+    text = "" if value is None else str(value).strip()
     if text in ("latest", "none", ""):
         return text or "latest"
     if re.fullmatch(r"-?0*[1-9][0-9]*", text):

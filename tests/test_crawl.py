@@ -175,6 +175,46 @@ def test_explicit_state_wins(tmp_path: Path) -> None:
     assert empty.lines("begins at 4 {'page': 4}")
 
 
+def test_state_at_branches(tmp_path: Path) -> None:
+    """STATE_AT starts from an older checkpoint; the new run's lineage goes back to that one, the other branch stays as it is.
+    The line in the log says what was chosen, how old it is, and what was passed over and why."""
+    crawl(tmp_path, SPIDER, "-a", "pages=2")
+    crawl(tmp_path, SPIDER, "-a", "pages=1")
+    before = {each["id"]: each for each in checkpoints(tmp_path)}
+    chosen = next(id for id, each in before.items() if each["state"] == {"page": 2} and each["reason"] == "finished")
+    run = crawl(tmp_path, SPIDER, "-s", f"STATE_AT={chosen}")
+    assert run.lines("begins at 2 {'page': 2}")
+    [line] = run.lines('STATE {"page": 2} from checkpoint')
+    assert f"from checkpoint {chosen} (file://" in line
+    assert f" s old); the newer ones, up to {max(before)}, passed over (STATE_AT is {chosen})" in line
+    after = {each["id"]: each for each in checkpoints(tmp_path)}
+    assert after.items() >= before.items()
+    assert (after[max(before) + 1]["parent"], after[max(before) + 1]["overlap"]) == (chosen, False)
+    assert named_items(tmp_path) == [{"page": page, "n": n} for page in range(5) for n in (0, 1)]
+
+    fresh = crawl(tmp_path, SPIDER, "-s", "STATE_AT=none")
+    assert fresh.lines("begins at 0 {}")
+    assert fresh.lines(f"STATE {{}} from the settings (priority default); the newer ones, up to {max(after)}, passed over")
+    assert named_items(tmp_path) == [{"page": page, "n": n} for page in range(3) for n in (0, 1)]
+
+    beyond = crawl(tmp_path, SPIDER, "-s", "STATE_AT=-99")
+    assert beyond.code == 1
+    assert beyond.lines("ERROR: the crawl does not start: STATE_AT: no checkpoint under file://")
+
+
+def test_state_lag(tmp_path: Path) -> None:
+    """STATE_LAG starts a bit before the checkpoint, marked as an overlap; without a checkpoint it does nothing."""
+    settings = {"STATE_LAG": {"page": 1}}
+    first, second = crawl(tmp_path, settings=settings), crawl(tmp_path, settings=settings)
+    assert first.lines("begins at 0 {}")
+    assert second.lines("begins at 2 {'page': 2}")
+    assert second.lines(' s old); less STATE_LAG {"page": 1}')
+    assert any(each["overlap"] and each["state"] == {"page": 2} for each in checkpoints(tmp_path))
+    wrong = crawl(tmp_path, settings={"STATE_LAG": {"t": 1}})
+    assert wrong.code == 1
+    assert wrong.lines("ERROR: the crawl does not start: STATE_LAG has 't', but the state has no such field")
+
+
 def test_state_setting_is_the_first_start(tmp_path: Path) -> None:
     """STATE in the project's settings is where to start for when there is no checkpoint."""
     settings = {"STATE": {"page": 7}}

@@ -390,10 +390,10 @@ class TestAt:
     def test_the_named_one_must_be_valid(self, store: Memory) -> None:
         """A torn file named by its id is an error, and one of another spider; by time, the valid one before it counts."""
         store.content[TEMPLATE.key(4)] = b"torn"
-        with pytest.raises(CheckpointError, match="STATE_AT: memory://state/0000000004.json: it is not whole"):
+        with pytest.raises(CheckpointError, match=r"STATE_AT: memory://state/0000000004.json: it is not whole"):
             resolve(store, TEMPLATE, "flights", 4)
         store.put(replace(chain(1)[0], spider="trains"))
-        with pytest.raises(CheckpointError, match="STATE_AT: memory://state/0000000001.json: it is of the spider 'trains'"):
+        with pytest.raises(CheckpointError, match=r"STATE_AT: memory://state/0000000001.json: it is of the spider 'trains'"):
             resolve(store, TEMPLATE, "flights", 1)
         found = resolve(store, TEMPLATE, "flights", datetime(2026, 11, 20, 10, 4, tzinfo=timezone.utc))
         assert found.checkpoint is not None

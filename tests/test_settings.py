@@ -40,7 +40,7 @@ class TestStateSettings:
         found = read({})
         assert (found.state, found.state_priority, found.enabled, found.read_from) == ({}, None, True, None)
         assert (found.readonly, found.interval_seconds, found.on_item_error) == (False, 60, "stop")
-        assert found.orphans == "keep"
+        assert (found.at, found.lag, found.orphans) == ("latest", {}, "keep")
         assert (found.spool_bytes, found.retry_seconds, found.close_seconds) == (512 * 1024 * 1024, 900, 25)
         assert found.fallback_item_processor is None
 
@@ -60,6 +60,18 @@ class TestStateSettings:
             ("STATE_FROM", Path("/state/x"), "read_from", "/state/x"),
             ("STATE_FROM", "", "read_from", None),
             ("STATE_FROM", None, "read_from", None),
+            *[("STATE_AT", each, "at", "latest") for each in ("latest", " latest ", "", None)],
+            ("STATE_AT", "none", "at", "none"),
+            *[("STATE_AT", each, "at", 124) for each in (124, "124", "0000000124")],
+            *[("STATE_AT", each, "at", -3) for each in (-3, "-3")],
+            *[
+                ("STATE_AT", each, "at", datetime(2026, 11, 20, 10, tzinfo=timezone.utc))
+                for each in ("2026-11-20T10:00", "2026-11-20 10:00:00Z", "2026-11-20T11:00+01:00", datetime(2026, 11, 20, 10))
+            ],
+            ("STATE_AT", "2026-11-20", "at", datetime(2026, 11, 20, tzinfo=timezone.utc)),
+            ("STATE_LAG", {"t": 3600, "a.page": 0.5}, "lag", {"t": 3600, "a.page": 0.5}),
+            ("STATE_LAG", '{"t": "1h", "u": "2d"}', "lag", {"t": 3600, "u": 172800}),
+            *[("STATE_LAG", each, "lag", {}) for each in ({}, "", None)],
             ("STATE_INTERVAL", 0, "interval_seconds", 0),
             ("STATE_INTERVAL", "0", "interval_seconds", 0),
             ("STATE_INTERVAL", "1.5", "interval_seconds", 1.5),
@@ -91,6 +103,8 @@ class TestStateSettings:
             ("STATE", {"t": datetime(2026, 1, 1, tzinfo=timezone.utc)}, "a JSON object, as in -s STATE="),
             *[("STATE_ENABLED", each, "True or False") for each in ("yes", "on", "", [], "2.0")],
             *[("STATE_READONLY", each, "True or False") for each in ("yes", "prod", "", {})],
+            *[("STATE_AT", each, '"latest", "none", an id') for each in (0, "-0", "newest", "10:00", 1.5, [], True)],
+            *[("STATE_LAG", each, "a JSON object of lengths of time") for each in ("1h", 3600, [1], {"t": -1}, {"t": "1w"}, {"t": None}, {1: 2})],
             *[("STATE_FROM", each, "a URI template or prefix") for each in (0, False, 5, [STATE_URI], {STATE_URI: {}})],
             *[("STATE_INTERVAL", each, "a number of seconds") for each in ("", "1m", [], -1, "-0.1", "nan", "inf", math.nan)],
             *[("STATE_RETRY_TIMEOUT", each, "a number of seconds") for each in ("15 min", -1)],
