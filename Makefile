@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: test lint demo demo-s3 scrapy-suite chaos bench clean
+.PHONY: test lint demo demo-s3 scrapy-suite chaos bench bench-requests clean
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
@@ -27,6 +27,10 @@ scrapy-suite: $(STAMP)
 # CPU with checkpoints beside Scrapy's own exporter, as ratios
 bench: $(STAMP)
 	$(BIN)/python benchmarks/cpu.py
+
+# Requests to find where to start, among 100 to 1,000,000 checkpoints
+bench-requests: $(STAMP)
+	$(BIN)/python benchmarks/resolver.py $(ARGS)
 
 # Kills random crawls at random moments for a while: make chaos ARGS='--minutes 30 --seed 7'
 chaos: $(STAMP)

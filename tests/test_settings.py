@@ -104,7 +104,10 @@ class TestStateSettings:
             *[("STATE_ENABLED", each, "True or False") for each in ("yes", "on", "", [], "2.0")],
             *[("STATE_READONLY", each, "True or False") for each in ("yes", "prod", "", {})],
             *[("STATE_AT", each, '"latest", "none", an id') for each in (0, "-0", "newest", "10:00", 1.5, [], True)],
-            *[("STATE_LAG", each, "a JSON object of lengths of time") for each in ("1h", 3600, [1], {"t": -1}, {"t": "1w"}, {"t": None}, {1: 2})],
+            *[
+                ("STATE_LAG", each, "a JSON object of lengths of time")
+                for each in ("1h", 3600, [1], {"t": -1}, {"t": "1w"}, {"t": None}, {1: 2})
+            ],
             *[("STATE_FROM", each, "a URI template or prefix") for each in (0, False, 5, [STATE_URI], {STATE_URI: {}})],
             *[("STATE_INTERVAL", each, "a number of seconds") for each in ("", "1m", [], -1, "-0.1", "nan", "inf", math.nan)],
             *[("STATE_RETRY_TIMEOUT", each, "a number of seconds") for each in ("15 min", -1)],
