@@ -164,7 +164,9 @@ class StateResolver(SpiderSettingsState):
         if settings.explicit:
             return f"{text}; it goes before {_named(found)}" if chosen else text
         if found.newest is not None and found.newest is not chosen and found.newest != chosen:
-            text += f"; the newer ones, up to {found.newest.id or 'the newest'}, passed over (STATE_AT is {settings.at})"
+            # What has the ids from there to the newest, pruned since or not.
+            count = (found.newest.id or 0) - ((chosen and chosen.id) or 0)
+            text += f"; {count or 'some'} newer passed over (STATE_AT is {settings.at})"
         if chosen is not None and chosen.state and settings.lag:
             text += f"; less STATE_LAG {as_text(settings.lag)}"
         return text
