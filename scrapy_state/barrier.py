@@ -182,6 +182,8 @@ class BarrierItemProcessor:
 
     async def process_item_async(self, item: Any) -> Any:
         """Process *item* in the wrapped processor; hand its ticket on to the result."""
+        if isinstance(item, StateItem):
+            return item  # only `scrapy parse --pipelines` gives it one: that calls it by itself, past every middleware
         if self._barrier.listener is None:
             return await self._call("process_item", item)
         ticket = self._barrier.enter(item)

@@ -62,6 +62,8 @@ class SpiderSettingsState:
         """
         extension = cls(crawler)
         if not is_crawl(crawler):
+            if crawler.spider is not None and not hasattr(crawler.spider, "state"):
+                crawler.spider.state = extension.settings.state  # type: ignore[attr-defined]  # for callbacks that read it
             raise NotConfigured
         assert crawler.spider is not None
         try:
