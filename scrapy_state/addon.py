@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _NEEDED = (2, 18)
 _MIDDLEWARE = "scrapy_state.barrier.StateMiddleware"
+#: Below what others have for "nearest the engine": sh_scrapy.diskquota.DiskQuotaSpiderMiddleware (Scrapy Cloud) -10001
+_NEAREST = -100_000
 _PROCESSOR = "scrapy_state.barrier.BarrierItemProcessor"
 _RESOLVER = "scrapy_state.extension.StateResolver"
 _EXPORTER = "scrapy_state.feedexport.CheckpointFeedExporter"
@@ -36,7 +38,7 @@ class Addon:
                 f"scrapy_state needs Scrapy 2.18 or later, this is {scrapy.__version__}: Scrapy 2.14 to 2.17 store no batch "
                 "of a feed until the spider closes, so there is nothing to resume from. pip install -U 'scrapy>=2.18'"
             )
-        settings.setdefault_in_component_priority_dict("SPIDER_MIDDLEWARES", load_object(_MIDDLEWARE), -100)
+        settings.setdefault_in_component_priority_dict("SPIDER_MIDDLEWARES", load_object(_MIDDLEWARE), _NEAREST)
         _set_exporter(settings)
         _set_resolver(settings)
         if settings["ITEM_PROCESSOR"] != _PROCESSOR and _is_enabled(settings):

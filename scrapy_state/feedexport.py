@@ -62,8 +62,9 @@ class CheckpointFeedExporter(FeedExporter):
         if self.state_feed is not None:
             del self.feeds[self.state_feed.uri]
         elif _is_state_feed_lost(crawler):
-            logger.warning("FEEDS was given on the command line (-o), so the state feed in the spider's custom_settings "
-                           "is not there: no state is stored. Put it into the project's settings")  # fmt: skip
+            logger.warning("FEEDS was given on the command line (-o) or typed on Scrapy Cloud, so the state feed in the "
+                           "spider's custom_settings is not there: no state is stored. Put it into the project's settings, "
+                           "or where FEEDS was typed")  # fmt: skip
         if not self.writing:
             return
         assert self.state_feed is not None

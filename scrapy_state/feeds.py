@@ -14,6 +14,7 @@ from scrapy.settings import SETTINGS_PRIORITIES, BaseSettings
 from scrapy.utils.misc import load_object
 
 from .checkpoint import FORMATS
+from .cloud import typed
 from .exceptions import StateSettingsError
 from .items import StateItem
 from .keys import placeholders, without_credentials
@@ -88,7 +89,7 @@ def item_feeds_with_checkpoints(settings: BaseSettings) -> set[str]:
             found.add(uri)
         elif urlparse(uri).scheme == "stdout":
             continue
-        elif settings.getpriority("FEEDS") == SETTINGS_PRIORITIES["cmdline"]:
+        elif settings.getpriority("FEEDS") == SETTINGS_PRIORITIES["cmdline"] and typed("FEEDS") is None:
             logger.info("the feed %s takes no part in checkpoints: its URI is the same in every run", without_credentials(uri))
         else:
             suffix = Path(uri).suffix

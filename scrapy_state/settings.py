@@ -13,6 +13,7 @@ from typing import Any
 
 from scrapy.settings import SETTINGS_PRIORITIES, BaseSettings
 
+from .cloud import typed
 from .durations import in_seconds
 from .exceptions import StateSettingsError
 from .plain import json_object
@@ -34,6 +35,8 @@ class StateSettings:
 
     :param state: where to start: STATE, a JSON object
     :param state_priority: the priority STATE has, None if it was not given
+    :param explicit: whether STATE was given for this run alone (on the command line; on Scrapy Cloud in the job's own
+        settings), so that it beats any checkpoint
     :param enabled: STATE_ENABLED
     :param read_from: STATE_FROM, a URI template or prefix; None: the state feed
     :param at: STATE_AT: which checkpoint: "latest", "none", an id (1 and up), -n along the lineage, a time with its zone
@@ -50,6 +53,7 @@ class StateSettings:
 
     state: dict[str, Any]
     state_priority: int | None
+    explicit: bool
     enabled: bool
     read_from: str | None
     at: str | int | datetime
@@ -62,11 +66,6 @@ class StateSettings:
     retry_seconds: float
     close_seconds: float
     fallback_item_processor: Any
-
-    @property
-    def explicit(self) -> bool:
-        """Whether STATE was given for this run (command line), so that it beats any checkpoint."""
-        return self.state_priority is not None and self.state_priority >= SETTINGS_PRIORITIES["cmdline"]
 
     @classmethod
     def from_settings(cls, settings: BaseSettings) -> StateSettings:
@@ -82,6 +81,7 @@ class StateSettings:
         return cls(
             state={} if state is None else state,
             state_priority=None if state is None else settings.getpriority("STATE"),
+            explicit=state is not None and _is_explicit(settings),
             enabled=_bool(settings, "STATE_ENABLED", True),
             read_from=str(read_from) if read_from not in (None, "") else None,
             at=_at(settings.get("STATE_AT", "latest")),
@@ -146,6 +146,10 @@ def _at(value: Any) -> str | int | datetime:
 
 def _object(settings: BaseSettings, name: str, expected: str) -> dict[str, Any] | None:
     value = settings.get(name)
+    if (settings.getpriority(name) or 0) < SETTINGS_PRIORITIES["cmdline"]:
+        # Typed as an object, it has not the command line's priority on Scrapy Cloud, so that custom_settings hide it.
+        in_job = typed(name, ("job_settings",))
+        value = value if in_job is None else in_job
     if isinstance(value, BaseSettings):
         value = value.copy_to_dict()
     if value is None or (isinstance(value, str) and not value.strip()):
@@ -154,6 +158,14 @@ def _object(settings: BaseSettings, name: str, expected: str) -> dict[str, Any] 
         return json_object(json.loads(value) if isinstance(value, str) else value, "it")
     except (TypeError, ValueError) as error:
         raise StateSettingsError(f"{name} is {value!r}; it must be {expected}: {error}") from error
+
+
+def _is_explicit(settings: BaseSettings) -> bool:
+    if typed("STATE", ("job_settings",)) is not None:
+        return True
+    is_cmdline = (settings.getpriority("STATE") or 0) >= SETTINGS_PRIORITIES["cmdline"]
+    # What was typed for all jobs has that priority on Scrapy Cloud, too; a script's own `scrapy crawl -s STATE=…` differs.
+    return is_cmdline and settings.get("STATE") != typed("STATE")
 
 
 def _one_of(settings: BaseSettings, name: str, default: str, other: str) -> str:

@@ -25,7 +25,7 @@ def test_what_it_changes() -> None:
     changed = {name for name in after if after[name] != before[name] or name not in before}
     assert changed == {"EXTENSIONS", "SPIDER_MIDDLEWARES", "ITEM_PROCESSOR", "STATE_FALLBACK_ITEM_PROCESSOR"}
     assert dict(after["EXTENSIONS"]) == {FeedExporter: None, CheckpointFeedExporter: 0, StateResolver: 10}
-    assert dict(after["SPIDER_MIDDLEWARES"]) == {StateMiddleware: -100}
+    assert dict(after["SPIDER_MIDDLEWARES"]) == {StateMiddleware: -100_000}
     assert after["ITEM_PROCESSOR"] == "scrapy_state.barrier.BarrierItemProcessor"
     assert after["STATE_FALLBACK_ITEM_PROCESSOR"] == before["ITEM_PROCESSOR"]
 

@@ -640,7 +640,7 @@ def test_setup_by_hand(tmp_path: Path) -> None:
             "scrapy_state.feedexport.CheckpointFeedExporter": 0,
             "scrapy_state.extension.StateResolver": 10,
         },
-        "SPIDER_MIDDLEWARES": {"scrapy_state.barrier.StateMiddleware": -100},
+        "SPIDER_MIDDLEWARES": {"scrapy_state.barrier.StateMiddleware": -100_000},
         "ITEM_PROCESSOR": "scrapy_state.barrier.BarrierItemProcessor",
     }
     crawl(tmp_path, settings=settings)
