@@ -26,7 +26,7 @@ from .extension import is_crawl, open_template
 from .feeds import StateFeed, item_feeds_with_checkpoints
 from .feedstorages import DURABLE, DurableFeedStorage, open_nameless
 from .itemfeeds import ItemFeeds
-from .keys import begins_with_run_id, without_credentials
+from .keys import KeyTemplate, begins_with_run_id, without_credentials
 from .orphans import OrphanFeeds
 from .settings import StateSettings
 from .stores import open_writer
@@ -79,6 +79,8 @@ class CheckpointFeedExporter(FeedExporter):
             store, template, format=self.state_feed.format, spider=crawler.spider.name, run=self.run_id, job=job
         )
         self._options = {uri: self.feeds.pop(uri) for uri in list(self.feeds) if uri in self._item_feeds}
+        for uri, options in self._options.items():  # now, not when the first item comes
+            KeyTemplate.parse(uri, self._get_uri_params(crawler.spider, options["uri_params"]), varying=frozenset())
         items = partial(ItemFeeds, self._options, self._new_batch)
         self._commits = Commits(crawler, self.state_settings, writer, items, self._orphan_feeds)
 

@@ -78,6 +78,7 @@ class Seen:
     :param status: what the store answered; None: it never saw the request
     :param fault: the kind of the fault it met, if any
     :param body: a digest of what it carried
+    :param access_key: as whom it came; empty: it was not signed
     """
 
     request: str
@@ -85,6 +86,7 @@ class Seen:
     body: str
     status: int | None
     fault: str | None
+    access_key: str = ""
 
 
 @dataclass
@@ -160,7 +162,9 @@ class _Handler(BaseHTTPRequestHandler):
         fault = proxy.fault_for(request)
         forwarded = fault in (None, "slow", "lost reply")
         status, headers, content = self._forward(body) if forwarded else (None, {}, b"")
-        proxy.note(Seen(request, len(body), sha256(body).hexdigest(), status, fault))
+        signed = re.search("Credential=([^/]+)/", self.headers.get("Authorization", ""))
+        access_key = signed[1] if signed else ""
+        proxy.note(Seen(request, len(body), sha256(body).hexdigest(), status, fault, access_key))
         if fault == "time-out":
             self._wait_until_given_up()
         if fault in ("reset", "time-out"):

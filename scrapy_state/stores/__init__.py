@@ -47,4 +47,7 @@ def _is_s3(uri: str) -> bool:
 
 
 def _path(uri: str) -> str:
-    return path_prefix(file_uri_to_path(uri) if uri.startswith("file:") else uri)
+    if uri.startswith("file:"):
+        # "#" and "?" end a path in a URI. Here they came in with a spider's name or argument, and belong to it, as on S3.
+        uri = file_uri_to_path(uri.replace("#", "%23").replace("?", "%3F"))
+    return path_prefix(uri)
