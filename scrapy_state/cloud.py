@@ -11,6 +11,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from .exceptions import StateSettingsError
+
 #: From the widest to the narrowest, as the runner merges them
 LEVELS = ("project_settings", "organization_settings", "spider_settings", "job_settings")
 
@@ -19,6 +21,8 @@ def typed(name: str, levels: tuple[str, ...] = LEVELS) -> Any:
     """Return what was typed as setting *name* on one of *levels*, the narrowest first; None elsewhere than on Scrapy Cloud.
 
     Only a file is read, if the platform has put the settings into one.
+
+    :raises StateSettingsError: if what the platform says can't be read
     """
     if not os.environ.get("SHUB_SETTINGS"):
         return None
@@ -26,6 +30,11 @@ def typed(name: str, levels: tuple[str, ...] = LEVELS) -> Any:
         from sh_scrapy.env import decode_uri
     except ImportError:  # not that runner
         return None
-    found = decode_uri(envvar="SHUB_SETTINGS") or {}
+    try:
+        found = decode_uri(envvar="SHUB_SETTINGS") or {}
+    except (OSError, ValueError) as error:
+        # Without its text: the settings in it may be secret.
+        problem = f"the environment variable SHUB_SETTINGS can't be read ({type(error).__name__})"
+        raise StateSettingsError(f"{problem}: unset it if this is not Scrapy Cloud") from None
     settings: list[Mapping[str, Any]] = [found.get(level) or {} for level in reversed(levels)]
     return next((each[name] for each in settings if each.get(name) is not None), None)

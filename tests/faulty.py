@@ -162,9 +162,7 @@ class _Handler(BaseHTTPRequestHandler):
         fault = proxy.fault_for(request)
         forwarded = fault in (None, "slow", "lost reply")
         status, headers, content = self._forward(body) if forwarded else (None, {}, b"")
-        signed = re.search("Credential=([^/]+)/", self.headers.get("Authorization", ""))
-        access_key = signed[1] if signed else ""
-        proxy.note(Seen(request, len(body), sha256(body).hexdigest(), status, fault, access_key))
+        proxy.note(Seen(request, len(body), sha256(body).hexdigest(), status, fault, self._access_key()))
         if fault == "time-out":
             self._wait_until_given_up()
         if fault in ("reset", "time-out"):
@@ -197,6 +195,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.flush()
 
     do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = do_any
+
+    def _access_key(self) -> str:
+        return self.headers.get("Authorization", "").partition("Credential=")[2].partition("/")[0]
 
     def handle_expect_100(self) -> bool:
         super().handle_expect_100()

@@ -49,7 +49,7 @@ ITEM_PIPELINES = {"project.spiders.Pipeline": 1}
 STATE = {"page": 7}
 FEED_STORE_EMPTY = False
 FEEDS = {
-    "data/items/%(batch_time)s-%(batch_id)05d.jsonl": {"format": "jsonlines", "item_classes": [dict]},
+    "data/items/%(run_id)s-%(batch_id)05d.jsonl": {"format": "jsonlines", "item_classes": [dict]},
     "s3://bucket/state/%(name)s/%(batch_id)010d.json": {"format": "json", "item_classes": ["scrapy_state.StateItem"]},
 }
 AWS_ACCESS_KEY_ID = "the-access-key"
@@ -90,10 +90,11 @@ class Project:
         place = f'AWS_ENDPOINT_URL = "http://127.0.0.1:{self.store.getsockname()[1]}"\n'
         for name, addons, spider in (("with", {"scrapy_state.Addon": 500}, SPIDER), ("without", {}, SPIDER_WITHOUT)):
             package = self.folder / name / "project"
+            settings = SETTINGS if addons else SETTINGS.replace("run_id", "batch_time")
             package.mkdir(parents=True)
             (package / "__init__.py").touch()
             (package / "spiders.py").write_text(spider)
-            (package / "settings.py").write_text(f"{SETTINGS}{place}ADDONS = {addons!r}\n")
+            (package / "settings.py").write_text(f"{settings}{place}ADDONS = {addons!r}\n")
             (package.parent / "scrapy.cfg").write_text("[settings]\ndefault = project.settings\n")
             (package.parent / "made").mkdir()
             (package.parent / "made" / "__init__.py").touch()

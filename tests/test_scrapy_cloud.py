@@ -19,6 +19,7 @@ from scrapy.settings import Settings
 from sh_scrapy.settings import populate_settings
 
 from scrapy_state import Addon
+from scrapy_state.cloud import typed
 from scrapy_state.exceptions import StateSettingsError
 from scrapy_state.feedexport import _is_state_feed_lost
 from scrapy_state.feeds import StateFeed, item_feeds_with_checkpoints
@@ -85,6 +86,23 @@ class TestExplicit:
         monkeypatch.setenv("SHUB_SETTINGS", str(tmp_path / "settings.json"))
         assert StateSettings.from_settings(settings).explicit
 
+    @pytest.mark.parametrize("value", ['{"job_settings": secret', "/nowhere/settings.json"])
+    def test_unreadable(self, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+        """Settings of the platform that can't be read are an error that names the variable, and not what is in it."""
+        monkeypatch.setenv("SHUB_SETTINGS", value)
+        with pytest.raises(StateSettingsError, match="SHUB_SETTINGS can't be read") as caught:
+            StateSettings.from_settings(Settings())
+        assert "secret" not in str(caught.value)
+
+    def test_elsewhere(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Without the variable, or without the platform's runner, nothing was typed there."""
+        monkeypatch.delenv("SHUB_SETTINGS", raising=False)
+        assert typed("STATE") is None
+        monkeypatch.setenv("SHUB_SETTINGS", '{"job_settings": {"STATE": "{}"}}')
+        assert typed("STATE") == "{}"
+        monkeypatch.setitem(sys.modules, "sh_scrapy.env", None)
+        assert typed("STATE") is None
+
 
 class TestFeeds:
     """FEEDS typed as text has the priority that -o gives it, but is no -o."""
@@ -93,8 +111,8 @@ class TestFeeds:
     def test_as_text(self, monkeypatch: pytest.MonkeyPatch, level: str) -> None:
         """FEEDS and ADDONS typed as JSON text work, with classes by their names."""
         feeds = {ITEMS: {"format": "jsonlines"}, STATES: STATE_OPTIONS}
-        typed = {"FEEDS": json.dumps(feeds), "ADDONS": '{"scrapy_state.Addon": 500}', "STATE_INTERVAL": "0"}
-        settings = cloud_settings(monkeypatch, **{level: typed})
+        given = {"FEEDS": json.dumps(feeds), "ADDONS": '{"scrapy_state.Addon": 500}', "STATE_INTERVAL": "0"}
+        settings = cloud_settings(monkeypatch, **{level: given})
         assert dict(settings["ADDONS"]) == {"scrapy_state.Addon": 500}
         Addon().update_settings(settings)
         assert item_feeds_with_checkpoints(settings) == {ITEMS}
@@ -106,25 +124,25 @@ class TestFeeds:
     @pytest.mark.parametrize("as_typed", [json.dumps, dict], ids=["text", "object"])
     def test_not_unique(self, monkeypatch: pytest.MonkeyPatch, level: str, as_typed: Any) -> None:
         """An item feed whose URI is the same in every run is the error it is elsewhere, not left out as -o's is."""
-        typed = {"FEEDS": as_typed({"s3://bucket/items.jsonl": {"format": "jsonlines"}, STATES: STATE_OPTIONS})}
-        settings = cloud_settings(monkeypatch, **{level: typed})
+        given = {"FEEDS": as_typed({"s3://bucket/items.jsonl": {"format": "jsonlines"}, STATES: STATE_OPTIONS})}
+        settings = cloud_settings(monkeypatch, **{level: given})
         with pytest.raises(StateSettingsError, match=r"the item feed 's3://bucket/items.jsonl' has the same URI in every run"):
             item_feeds_with_checkpoints(settings)
 
     def test_state_feed_is_lost(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """FEEDS typed as text hides that of custom_settings, and the state feed in it: there is a warning."""
         custom = {"FEEDS": {STATES: STATE_OPTIONS}}
-        typed = {"FEEDS": '{"stdout:": {"format": "json"}}'}
+        given = {"FEEDS": '{"stdout:": {"format": "json"}}'}
         spider = type("NumbersSpider", (Spider,), {"name": "numbers", "custom_settings": custom})
-        crawler = Crawler(spider, cloud_settings(monkeypatch, organization_settings=typed))
+        crawler = Crawler(spider, cloud_settings(monkeypatch, organization_settings=given))
         assert _is_state_feed_lost(crawler)
         crawler = Crawler(spider, cloud_settings(monkeypatch))
         assert not _is_state_feed_lost(crawler)
 
     def test_extensions_as_text(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """EXTENSIONS and SPIDER_MIDDLEWARES typed as text are kept, and the add-on's added to them."""
-        typed = {"EXTENSIONS": '{"scrapy.extensions.logstats.LogStats": 3}', "SPIDER_MIDDLEWARES": "{}"}
-        settings = cloud_settings(monkeypatch, project_settings=typed)
+        given = {"EXTENSIONS": '{"scrapy.extensions.logstats.LogStats": 3}', "SPIDER_MIDDLEWARES": "{}"}
+        settings = cloud_settings(monkeypatch, project_settings=given)
         Addon().update_settings(settings)
         names = [each if isinstance(each, str) else each.__name__ for each in settings["EXTENSIONS"]]
         assert {"scrapy.extensions.logstats.LogStats", "CheckpointFeedExporter", "StateResolver"} <= set(names)
@@ -225,7 +243,7 @@ class Job:
 
 
 @pytest.fixture
-def typed(tmp_path: Path, bucket: str, s3_settings: dict[str, str]) -> dict[str, Any]:
+def everything(tmp_path: Path, bucket: str, s3_settings: dict[str, str]) -> dict[str, Any]:
     """What is typed for the project, everything as text; the project itself has nothing but the spider."""
     (tmp_path / "spiders.py").write_text(SPIDER)
     (tmp_path / "project_settings.py").write_text('SPIDER_MODULES = ["spiders"]\n')
@@ -260,12 +278,12 @@ def named_items(client: Any, bucket: str) -> list[tuple[int, int]]:
     return sorted(found)
 
 
-def test_jobs(tmp_path: Path, typed: dict[str, Any], bucket: str, s3_client: Any) -> None:
+def test_jobs(tmp_path: Path, everything: dict[str, Any], bucket: str, s3_client: Any) -> None:
     """A job that was killed, one that was cancelled, one that ends: each goes on, no item is lost and none named twice.
 
     One with a STATE typed for itself then starts from that.
     """
-    killed = Job(tmp_path, "1/2/3", typed, pages=1000)
+    killed = Job(tmp_path, "1/2/3", everything, pages=1000)
     killed.wait_for("checkpoint 4 stored")
     killed.end(signal.SIGKILL)
     newest = stored(s3_client, bucket)[-1]["state"]["page"]
@@ -273,7 +291,7 @@ def test_jobs(tmp_path: Path, typed: dict[str, Any], bucket: str, s3_client: Any
     # STATE was typed for the project, as text: where the first job starts, and nothing more.
     assert "begins at 1, STATE {'page': 1}" in killed.log
 
-    cancelled = Job(tmp_path, "1/2/4", typed, pages=1000)
+    cancelled = Job(tmp_path, "1/2/4", everything, pages=1000)
     cancelled.wait_for("begins at ")
     assert f"begins at {newest}, STATE {{'page': {newest}}}" in cancelled.log
     cancelled.wait_for("files: 1")  # in the line of a checkpoint
@@ -281,7 +299,7 @@ def test_jobs(tmp_path: Path, typed: dict[str, Any], bucket: str, s3_client: Any
     assert cancelled.of("FIN") == [{"outcome": "shutdown"}]
 
     middle = stored(s3_client, bucket)[-1]["state"]["page"]
-    ended = Job(tmp_path, "1/2/5", typed, pages=middle + 2)
+    ended = Job(tmp_path, "1/2/5", everything, pages=middle + 2)
     assert ended.end() == 0, ended.log
     assert f"begins at {middle}, " in ended.log
     assert ended.of("FIN") == [{"outcome": "finished"}]
@@ -295,16 +313,16 @@ def test_jobs(tmp_path: Path, typed: dict[str, Any], bucket: str, s3_client: Any
     assert "remembers the requests" not in ended.log
     assert ended.of("STA")[-1]["stats"]["item_scraped_count"] == 4
 
-    explicit = Job(tmp_path, "1/2/6", typed, pages=1, job_settings={"STATE": '{"page": 0}'})
+    explicit = Job(tmp_path, "1/2/6", everything, pages=1, job_settings={"STATE": '{"page": 0}'})
     assert explicit.end() == 0, explicit.log
     assert "begins at 0, STATE {'page': 0}" in explicit.log
     opening = next(each for each in stored(s3_client, bucket) if each["job"] == "1/2/6")
     assert (opening["state"], opening["overlap"]) == ({"page": 0}, True)
 
 
-def test_refused(tmp_path: Path, typed: dict[str, Any]) -> None:
+def test_refused(tmp_path: Path, everything: dict[str, Any]) -> None:
     """A job that must not start says why in one line of its log, and ends with exit code 1."""
-    feeds = {**json.loads(typed["FEEDS"]), "items.jsonl": {"format": "jsonlines"}}
-    job = Job(tmp_path, "1/2/3", {**typed, "FEEDS": json.dumps(feeds)})
+    feeds = {**json.loads(everything["FEEDS"]), "items.jsonl": {"format": "jsonlines"}}
+    job = Job(tmp_path, "1/2/3", {**everything, "FEEDS": json.dumps(feeds)})
     assert job.end() == 1
     assert "the item feed 'items.jsonl' has the same URI in every run" in job.log
