@@ -592,37 +592,6 @@ def test_second_writer(tmp_path: Path, site: str) -> None:
     assert {name: (tmp_path / "data/numbers/state" / name).read_bytes() for name in before} == before
 
 
-def test_other_commands(tmp_path: Path, site: str) -> None:
-    """scrapy parse, with the add-on and a state feed, resolves and writes nothing."""
-    import subprocess
-    import sys
-
-    crawl(tmp_path, SITE_SPIDER, "-a", f"site={site}")
-    before = sorted(path.name for path in (tmp_path / "data/numbers/state").iterdir())
-    (tmp_path / "spiders").mkdir()
-    (tmp_path / "spiders/__init__.py").write_text("")
-    (tmp_path / "spiders/numbers.py").write_text(SITE_SPIDER)
-    with (tmp_path / "project_settings.py").open("a") as file:
-        file.write("\nSPIDER_MODULES = ['spiders']\n")
-    environment = {**os.environ, "SCRAPY_SETTINGS_MODULE": "project_settings", "PYTHONPATH": str(tmp_path)}
-    command = [
-        sys.executable,
-        "-m",
-        "scrapy",
-        "parse",
-        "--spider=numbers",
-        "-a",
-        f"site={site}",
-        "--callback=parse",
-        f"{site}1",
-    ]
-    found = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
-    assert found.returncode == 0
-    assert "{'page': 1}" in found.stdout
-    assert "checkpoint" not in found.stderr
-    assert sorted(path.name for path in (tmp_path / "data/numbers/state").iterdir()) == before
-
-
 def test_custom_settings_state_feed_and_o(tmp_path: Path) -> None:
     """-o hides a state feed that stands in custom_settings: the run says so."""
     source = SPIDER + f"\n    custom_settings = {{'FEEDS': {json.dumps(FEEDS)}}}\n"
