@@ -22,10 +22,13 @@ KNOWN = (
     *("STATE", "STATE_ENABLED", "STATE_FROM", "STATE_AT", "STATE_LAG", "STATE_READONLY"),
     *("STATE_INTERVAL", "STATE_ON_ITEM_ERROR", "STATE_ORPHANS"),
     *("STATE_SPOOL_SIZE", "STATE_RETRY_TIMEOUT", "STATE_CLOSE_TIMEOUT", "STATE_FALLBACK_ITEM_PROCESSOR"),
+    "STATE_STORES",
 )
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(B|[kMGT]i?B|)", re.IGNORECASE)
 _UNITS = {"": 1, "b": 1} | {f"{letter}b": 1000**n for n, letter in enumerate("kmgt", 1)}
 _UNITS |= {f"{letter}ib": 1024**n for n, letter in enumerate("kmgt", 1)}
+_SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)?")
+_STORES = "a dict (or JSON text), URI scheme -> import path of a store, or None"
 _STATE = "a JSON object, as in -s STATE='{\"t\": 1}'"
 
 
@@ -74,6 +77,7 @@ class StateSettings:
         :raises StateSettingsError: for a value of the wrong kind, and for a STATE_* name close to a known one
         """
         _check_names(settings)
+        stores_by_scheme(settings)
         state = _state(settings)
         read_from = settings.get("STATE_FROM")
         if read_from is not None and not isinstance(read_from, (str, Path)):
@@ -106,6 +110,34 @@ def size_in_bytes(name: str, value: Any) -> int:
     if match is None or isinstance(value, bool) or float(match[1]) * _UNITS[match[2].lower()] < 1:
         raise _wrong(name, value, 'a number of bytes, or text like "64MiB"')
     return int(float(match[1]) * _UNITS[match[2].lower()])
+
+
+def stores_by_scheme(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return STATE_STORES: URI scheme ("" for paths) -> a store, its import path as text, or None for none.
+
+    :raises StateSettingsError: for a value of the wrong kind
+    """
+    value = settings.get("STATE_STORES")
+    if value is None or value == "":
+        return {}
+    stores = from_json("STATE_STORES", value, _STORES)
+    if not all(isinstance(scheme, str) and _SCHEME.fullmatch(scheme) for scheme in stores):
+        raise _wrong("STATE_STORES", value, f"{_STORES}; a scheme is what stands before the colon, in small letters")
+    return stores
+
+
+def from_json(name: str, value: Any, expected: str) -> dict[str, Any]:
+    """Return the setting *name*, a dict or (as on the command line) JSON text of one, as a dict.
+
+    :raises StateSettingsError: if it is something else than *expected*
+    """
+    try:
+        found = json.loads(value) if isinstance(value, str) else value
+    except ValueError as error:
+        raise _wrong(name, value, f"{expected}: {error}") from error
+    if not isinstance(found, Mapping):
+        raise _wrong(name, value, expected)
+    return dict(found)
 
 
 def _check_names(settings: BaseSettings) -> None:

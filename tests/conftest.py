@@ -1,5 +1,6 @@
-"""What tests share: an S3 server on this machine (moto), with a bucket that is empty for each test."""
+"""What tests share: S3 servers on this machine, moto with a bucket that is empty for each test, and Swift."""
 
+import os
 from collections.abc import Iterator
 from itertools import count
 from typing import Any
@@ -8,10 +9,15 @@ import boto3
 import hypothesis
 import pytest
 from moto.server import ThreadedMotoServer
+from swift_server import CannotStart, Swift, swift
+
+pytest.register_assert_rewrite("scrapy_state.testing")
 
 hypothesis.settings.register_profile("tests", deadline=None, max_examples=60)
 hypothesis.settings.load_profile("tests")
 
+#: Set where Swift must be there: what else would be a skip is an error then.
+SWIFT_REQUIRED = "SWIFT_REQUIRED"
 _numbers = count(1)
 
 
@@ -54,3 +60,17 @@ def bucket(s3_client: Any) -> str:
     name = f"bucket-{next(_numbers)}"
     s3_client.create_bucket(Bucket=name)
     return name
+
+
+@pytest.fixture(scope="session")
+def swift_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swift]:
+    """Swift; one for each pytest-xdist worker that comes to need it."""
+    started = swift(tmp_path_factory.mktemp("swift"))
+    try:
+        found = started.__enter__()
+    except CannotStart as error:
+        if os.environ.get(SWIFT_REQUIRED):
+            raise
+        pytest.skip(f"no Swift here: {error}")
+    yield found
+    started.__exit__(None, None, None)

@@ -3,208 +3,220 @@
 import errno
 import http.server
 import io
+import json
 import os
+import re
 import socket
 import stat
 import tempfile
 import threading
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import sqlite_store
+from crawls import STATE_OPTIONS, crawl
+from scrapy.settings import BaseSettings
+from sqlite_store import SQLiteReader, SQLiteStore, SQLiteWriter
+from swift_server import Swift
 
 from scrapy_state.exceptions import KeyTaken, StateSettingsError, StoreError, StoreRefused, StoreUnreachable
-from scrapy_state.stores import StoreReader, StoreWriter, local, open_reader, open_writer, s3, without_credentials
+from scrapy_state.keys import without_credentials
+from scrapy_state.stores import local, open_reader, open_writer, s3
 from scrapy_state.stores.s3 import S3Options, S3Reader, S3Writer, get_client
+from scrapy_state.testing import Place, StoreContract, every_call_raises
 
-ODD_NAMES = [
-    *("a b.json", "100%.json", "%20.json", "%(x)s.json", "a#b.json", "a?b=c&d.json", "a+b.json", "a;b.json", "~a,b!@$.json"),
-    *("it's.json", '"quoted".json', "<a>&amp;.json", "a\\b.json", "[a-z]*.json", "grüße.json", "日本/語.json", "é.json", "🐙"),
-]
 SECRET = "s3cr3t"
+_numbers = count(1)
 
 
-@dataclass
-class Place:
-    """An empty place in a store. *uri* and *key*: of the place, a slash at the end."""
+class EmptyPlace(Place):
+    """*everything* lists what is there, also what is no key: temporary files, uploads that are open."""
 
-    uri: str
-    key: str
-    writer: StoreWriter
-    reader: StoreReader
-    everything: Any
-
-    def create(self, name: str, content: bytes) -> None:
-        self.writer.create(self.key + name, io.BytesIO(content))
-
-    def read(self, name: str) -> bytes | None:
-        return self.reader.read(self.key + name)
-
-    def names(self, prefix: str = "") -> set[str]:
-        """The names that keys() finds; each must be there once."""
-        found = list(self.reader.keys(self.key + prefix))
-        assert len(found) == len(set(found))
-        return {each.removeprefix(self.key) for each in found}
+    everything: Callable[[], list[str]]
 
 
 @pytest.fixture
-def local_place(tmp_path: Path) -> Place:
-    uri = f"{tmp_path}/"
-    (writer, key), (reader, _) = open_writer(uri, {}), open_reader(uri, {})
-
-    def everything() -> list[str]:
-        return sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if not path.is_dir())
-
-    return Place(uri, key, writer, reader, everything)
+def local_place(tmp_path: Path) -> EmptyPlace:
+    place = EmptyPlace(f"{tmp_path}/", {})
+    place.everything = lambda: sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if not path.is_dir())
+    return place
 
 
 @pytest.fixture
-def s3_place(bucket: str, s3_settings: dict[str, str], s3_client: Any) -> Place:
-    uri = f"s3://{bucket}/a/place/"
-    (writer, key), (reader, _) = open_writer(uri, s3_settings), open_reader(uri, s3_settings)
-
-    def everything() -> list[str]:
-        uploads = s3_client.list_multipart_uploads(Bucket=bucket).get("Uploads", [])
-        objects = s3_client.list_objects_v2(Bucket=bucket).get("Contents", [])
-        return sorted([each["Key"].removeprefix(key) for each in objects] + [each["UploadId"] for each in uploads])
-
-    return Place(uri, key, writer, reader, everything)
+def s3_place(bucket: str, s3_settings: dict[str, str], s3_client: Any) -> EmptyPlace:
+    place = EmptyPlace(f"s3://{bucket}/a/place/", s3_settings)
+    place.everything = lambda: _in_bucket(s3_client, bucket, place.key)
+    return place
 
 
-@pytest.fixture(params=["local", "s3"])
-def place(request: pytest.FixtureRequest) -> Place:
-    found: Place = request.getfixturevalue(f"{request.param}_place")
-    return found
+@pytest.fixture
+def swift_place(swift_server: Swift, monkeypatch: pytest.MonkeyPatch) -> EmptyPlace:
+    """The whole of a bucket: there is nothing that all keys begin with."""
+    monkeypatch.delenv("AWS_CA_BUNDLE", raising=False)
+    settings, bucket = swift_server.http.settings, f"contract-{next(_numbers)}"
+    client = get_client(S3Options.from_settings(settings, ""))
+    client.create_bucket(Bucket=bucket)
+    place = EmptyPlace(f"s3://{bucket}/", settings)
+    place.everything = lambda: _in_bucket(client, bucket, "")
+    return place
 
 
-class TestEveryStore:
-    @pytest.mark.parametrize("content", [b"", b"x", b"two\nlines\r\n", bytes(range(256)), b"z" * 3_000_000])
-    def test_create_then_read(self, place: Place, content: bytes) -> None:
-        """What was created is read back, byte for byte."""
-        place.create("a/b.json", content)
-        assert place.read("a/b.json") == content
+@pytest.fixture
+def sqlite_place(tmp_path: Path) -> EmptyPlace:
+    settings = {"STATE_STORES": {"sqlite": "sqlite_store.SQLiteStore"}, "SQLITE_FOLDER": str(tmp_path)}
+    place = EmptyPlace("sqlite://states/", settings)
+    place.everything = lambda: sorted(place.names())
+    return place
 
-    def test_missing_key(self, place: Place) -> None:
-        """A key that isn't there is None, not an error, in a folder that is there and in one that isn't."""
-        place.create("a/b.json", b"x")
-        assert place.read("a/c.json") is None
-        assert place.read("d/b.json") is None
 
-    @pytest.mark.parametrize("other", [b"ours and more", b"our", b"", b"OURS"])
-    def test_create_only(self, place: Place, other: bytes) -> None:
-        """A name that is taken by other content is KeyTaken with its URI, and what is stored stays as it is."""
-        place.create("a.json", b"ours")
-        with pytest.raises(KeyTaken, match=r"a\.json"):
-            place.create("a.json", other)
-        assert place.read("a.json") == b"ours"
-        assert place.everything() == ["a.json"]
+def _in_bucket(client: Any, bucket: str, prefix: str) -> list[str]:
+    uploads = client.list_multipart_uploads(Bucket=bucket).get("Uploads", [])
+    objects = client.list_objects_v2(Bucket=bucket).get("Contents", [])
+    return sorted([each["Key"].removeprefix(prefix) for each in objects] + [each["UploadId"] for each in uploads])
 
-    @pytest.mark.parametrize("content", [b"", b"ours", b"z" * 3_000_000])
-    def test_same_content_again(self, place: Place, content: bytes) -> None:
-        """The same content again is a success, as after a reply that was lost."""
-        for _ in range(3):
-            place.create("a.json", content)
-        assert place.read("a.json") == content
-        assert place.everything() == ["a.json"]
 
-    @pytest.mark.parametrize("prefix", ["", "a", "a/", "a/1", "a/10", "ab", "a/b/", "a/b/100", "b", "zz/"])
-    def test_keys(self, place: Place, prefix: str) -> None:
-        """keys() finds all that begins with the prefix, also one that ends in the middle of a name, and nothing else."""
-        names = {"a/1.json", "a/10.json", "a/100.json", "a/b/100.json", "ab/1.json", "abc", "b", "c/d/e/f"}
-        for name in names:
-            place.create(name, b"x")
-        assert place.names(prefix) == {name for name in names if name.startswith(prefix)}
+# For a class, so that the tests come store by store, and few of pytest-xdist's workers start a Swift.
+@pytest.fixture(params=["local", "s3", "sqlite", "swift"], scope="class")
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
-    def test_no_keys(self, place: Place) -> None:
-        """Nothing under a prefix, or a folder that isn't there, is no key."""
-        assert place.names() == set()
-        assert place.names("no/such/folder/00") == set()
 
-    @pytest.mark.parametrize("name", ODD_NAMES)
-    def test_odd_names(self, place: Place, name: str) -> None:
-        """A name with odd characters is stored under just that name, found by it and by its beginning."""
-        place.create(f"x{name}", b"1")
-        assert place.names() == place.names("x") == place.names(f"x{name[:1]}") == {f"x{name}"}
-        assert place.read(f"x{name}") == b"1"
+class TestEveryStore(StoreContract):
+    @pytest.fixture
+    def place(self, kind: str, request: pytest.FixtureRequest) -> Place:
+        found: Place = request.getfixturevalue(f"{kind}_place")
+        return found
 
-    @pytest.mark.parametrize("name", ODD_NAMES)
-    def test_uri_opens_key(self, place: Place, name: str, s3_settings: dict[str, str]) -> None:
-        """The URI that a checkpoint has of a file is absolute and leads to that file."""
-        place.create(name, b"content")
-        uri = place.writer.uri(place.key + name)
-        assert uri.startswith(("file:///", "s3://"))
-        store, key = open_reader(uri, s3_settings)
-        assert store.read(key) == b"content"
-
-    @pytest.mark.parametrize("name", ODD_NAMES)
-    def test_uri_with_odd_characters(self, place: Place, name: str, s3_settings: dict[str, str]) -> None:
-        """A URI or path as it stands in FEEDS opens the whole key: no character ends it early."""
-        _, key = open_reader(place.uri + name, s3_settings)
-        assert key == place.key + name
-
-    def test_file_stays_open(self, place: Place, tmp_path: Path) -> None:
-        """create() leaves the file open, so that it can be called again, whatever came of it."""
-        with (tmp_path / "file").open("w+b") as file:
-            file.write(b"content")
-            place.writer.create(place.key + "a.json", file)
-            place.writer.create(place.key + "a.json", file)
-            place.create("b.json", b"other")
-            with pytest.raises(KeyTaken):
-                place.writer.create(place.key + "b.json", file)
-            assert not file.closed
-            place.writer.create(place.key + "c.json", file)
-        assert place.read("a.json") == place.read("c.json") == b"content"
-
-    @pytest.mark.parametrize("position", [0, 3, 7])
-    def test_from_beginning_to_end(self, place: Place, position: int) -> None:
-        """The whole file is stored, wherever it was read to."""
-        file = io.BytesIO(b"content")
-        file.seek(position)
-        place.writer.create(place.key + "a.json", file)
-        assert place.read("a.json") == b"content"
-
-    def test_stored_content_is_apart(self, place: Place, tmp_path: Path) -> None:
-        """What is written to the caller's file afterwards does not change what is stored."""
-        path = tmp_path / "file"
-        path.write_bytes(b"content")
-        with path.open("rb") as file:
-            place.writer.create(place.key + "a.json", file)
-        path.write_bytes(b"changed")
-        assert place.read("a.json") == b"content"
-
-    def test_reader_can_not_write(self, place: Place) -> None:
-        """What a read-only run is given has no method but those that read."""
-        methods = {name for name in dir(place.reader) if not name.startswith("_") and callable(getattr(place.reader, name))}
-        assert methods == {"uri", "keys", "read"}
-        assert not isinstance(place.reader, type(place.writer))
-
-    def test_reading_leaves_nothing(self, place: Place) -> None:
-        """Reading and listing store nothing, not even a folder."""
-        assert place.read("a/b/c.json") is None
+    def test_nothing_beside(self, place: EmptyPlace) -> None:
+        """Reading and listing store nothing; what is refused or there already leaves nothing."""
+        assert place.read("a/b/c.json") is place.reader.read_part(place.key + "a/b/c.json", -10, 10) is None
         assert place.names("a/b/") == set()
         assert place.everything() == []
+        for content in (b"ours", b"ours", b"theirs"):
+            with suppress(KeyTaken):
+                place.create("a.json", content)
+        assert place.everything() == ["a.json"]
 
-    def test_delete(self, place: Place) -> None:
-        """What is deleted is gone, and nothing else; what isn't there can be deleted too."""
-        place.create("a/1", b"x")
-        place.create("a/10", b"x")
-        for _ in range(2):
-            place.writer.delete(place.key + "a/1")
-        place.writer.delete(place.key + "no/such/folder/1")
-        assert place.names() == {"a/10"}
-
-    def test_writer_says_atomic(self, place: Place) -> None:
+    def test_atomic(self, place: Place, kind: str) -> None:
         """A store says whether it was proved that one of two writers is told; a server at an address of one's own is not."""
-        assert place.writer.atomic is isinstance(place.writer, local.LocalWriter)
+        assert place.writer.atomic is (kind in ("local", "sqlite"))
+
+
+class TestStateStores:
+    @pytest.mark.parametrize(
+        "stores",
+        [
+            {"sqlite": "sqlite_store.SQLiteStore"},
+            '{"sqlite": "sqlite_store.SQLiteStore"}',
+            BaseSettings({"sqlite": "sqlite_store.SQLiteStore"}),
+            {"sqlite": SQLiteStore},
+            {"sqlite": SQLiteStore()},
+            {"s3": None, "sqlite": SQLiteStore},
+            {"sqlite": SimpleNamespace(open_reader=SQLiteStore.open_reader, open_writer=SQLiteStore.open_writer)},
+        ],
+        ids=["path", "JSON", "BaseSettings", "class", "object", "others", "namespace"],
+    )
+    def test_forms(self, tmp_path: Path, stores: Any) -> None:
+        """A store is named by import path or is there itself, in a dict or in JSON text; the built-in ones stay."""
+        settings = {"STATE_STORES": stores, "SQLITE_FOLDER": tmp_path}
+        assert isinstance(open_reader("sqlite://a/b", settings)[0], SQLiteReader)
+        assert isinstance(open_writer("sqlite://a/b", settings)[0], SQLiteWriter)
+        assert open_reader(f"{tmp_path}/a", settings)[1] == f"{tmp_path}/a"
+
+    def test_module(self, tmp_path: Path) -> None:
+        """A module with the two functions is a store too; a built-in one can be replaced, and be used under another scheme."""
+        settings = {"STATE_STORES": {"s3": "scrapy_state.stores.local", "swift": s3}}
+        assert isinstance(open_writer(f"{tmp_path}/a", settings)[0], local.LocalWriter)
+        assert isinstance(open_writer("s3://a/b", settings)[0], local.LocalWriter)
+        assert isinstance(open_writer("swift://bucket/b", settings)[0], S3Writer)
+
+    @pytest.mark.parametrize("none", [None, "", "{}", {}])
+    def test_not_given(self, none: Any) -> None:
+        """None, empty text and an empty dict leave the built-in ones."""
+        assert isinstance(open_reader("s3://bucket/a", {"STATE_STORES": none})[0], S3Reader)
+
+    def test_none_disables(self) -> None:
+        """None takes a scheme out; the error says what is left."""
+        for stores in ({"s3": None}, '{"s3": null}'):
+            with pytest.raises(StateSettingsError, match=r"no store for 's3://b/c': .* a path, file://; STATE_STORES"):
+                open_reader("s3://b/c", {"STATE_STORES": stores})
+
+    @pytest.mark.parametrize(
+        ("store", "says"),
+        [
+            ("sqlite_store.NoStore", "'sqlite_store.NoStore' for 'xy' can't be imported .*correct the path"),
+            ("no_such_module.Store", "can't be imported .*no_such_module"),
+            ("not a path", "can't be imported"),
+            ("", "can't be imported"),
+            ("sqlite_store.SQLiteReader", r"is no store: .* open_reader\(uri, settings\)"),
+            ("sqlite_store", "is no store"),
+            (5, "5 for 'xy' is no store"),
+        ],
+    )
+    def test_no_store(self, store: Any, says: str) -> None:
+        """What can't be imported or has not both functions is an error that names it; only if its scheme is used."""
+        for opener in (open_reader, open_writer):
+            with pytest.raises(StateSettingsError, match=f"^STATE_STORES: .*{says}"):
+                opener("xy://a/b", {"STATE_STORES": {"xy": store}})
+            opener("s3://a/b", {"STATE_STORES": {"xy": store}})
+
+    @pytest.mark.parametrize("value", ["{", "[1]", "s3", 5, ["s3"], {"s3://": "a.B"}, {"S3": "a.B"}, {5: "a.B"}], ids=str)
+    def test_wrong_value(self, value: Any) -> None:
+        """What is no dict from schemes is an error with the value and the right form."""
+        with pytest.raises(StateSettingsError, match=r"^STATE_STORES is .*; it must be a dict .*URI scheme -> import path"):
+            open_reader("s3://a/b", {"STATE_STORES": value})
+
+    def test_crawl(self, tmp_path: Path) -> None:
+        """A crawl keeps its states, and its items, in somebody else's store, and resumes from there."""
+        settings = {
+            "STATE_STORES": {"sqlite": "sqlite_store.SQLiteStore"},
+            "FEED_STORAGES": {"sqlite": "scrapy_state.feedstorages.DurableFeedStorage"},
+            "SQLITE_FOLDER": str(tmp_path),
+            "FEEDS": {
+                "sqlite://items/%(run_id)s-%(batch_id)05d.jsonl": {"format": "jsonlines"},
+                "sqlite://states/%(name)s/%(batch_id)010d.json": STATE_OPTIONS,
+            },
+        }
+        (tmp_path / "sqlite_store.py").write_text(Path(sqlite_store.__file__).read_text())
+        for page in (3, 6):
+            outcome = crawl(tmp_path, settings=settings)
+            assert outcome.code == 0, outcome.log
+            assert not outcome.lines("] WARNING")
+            states, items = Place("sqlite://states/numbers/", settings), Place("sqlite://items/", settings)
+            [newest] = json.loads(states.read(max(states.names())) or b"")
+            assert newest["state"] == {"page": page}
+            assert newest["items"] == 2 * page
+            assert [each["uri"] for each in newest["files"]] in ([], [f"sqlite://items/{max(items.names())}"])
+        assert outcome.lines('STATE {"page": 3} from checkpoint')
+        stored = [json.loads(line) for name in sorted(items.names()) for line in (items.read(name) or b"").splitlines()]
+        assert stored == [{"page": page, "n": n} for page in range(6) for n in range(2)]
+
+    def test_mistake_in_store(self, tmp_path: Path) -> None:
+        """An exception that is none of ours ends the crawl before it begins, with its trace and a non-zero exit code."""
+        source = f"{Path(sqlite_store.__file__).read_text()}\n\ndef wrong(*_):\n    raise RuntimeError('a mistake')\n\n\n"
+        tmp_path.joinpath("mistaken.py").write_text(f"{source}SQLiteWriter.create = wrong\n")
+        settings = {
+            "STATE_STORES": {"sqlite": "mistaken.SQLiteStore"},
+            "SQLITE_FOLDER": str(tmp_path),
+            "FEEDS": {"sqlite://states/%(name)s/%(batch_id)010d.json": STATE_OPTIONS},
+        }
+        outcome = crawl(tmp_path, settings=settings)
+        assert outcome.code == 1
+        assert outcome.lines("RuntimeError: a mistake")
+        assert not outcome.lines("begins at")
 
 
 @pytest.mark.parametrize("uri", ["ftp://host/x", "gs://bucket/x", "http://host/x", f"ftp://user:{SECRET}@host/x"])
 def test_unknown_scheme(uri: str) -> None:
     """A scheme without a store is an error that has the URI, without its password, and what there is."""
     for opener in (open_reader, open_writer):
-        with pytest.raises(StateSettingsError, match="s3://, file:// or a path") as caught:
+        with pytest.raises(StateSettingsError, match="lies on a path, file://, s3://; STATE_STORES can add another") as caught:
             opener(uri, {})
         assert without_credentials(uri) in str(caught.value)
         assert SECRET not in str(caught.value)
@@ -240,35 +252,11 @@ class TestLocal:
         assert open_reader("state/00", {})[1] == f"{tmp_path}/state/00"
         assert open_reader("./state/", {})[1] == f"{tmp_path}/state/"
 
-    def test_racing_writers(self, local_place: Place) -> None:
-        """Of two writers of one key at the same instant exactly one wins, and the other is told."""
-        barrier = threading.Barrier(2)
-        won: list[tuple[int, bytes]] = []
-        taken: list[int] = []
-
-        def write(content: bytes) -> None:
-            for turn in range(50):
-                barrier.wait(30)
-                try:
-                    local_place.create(f"{turn}.json", content)
-                    won.append((turn, content))
-                except KeyTaken:
-                    taken.append(turn)
-
-        threads = [threading.Thread(target=write, args=(content,)) for content in (b"one", b"two")]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert sorted(taken) == list(range(50))
-        assert {turn: local_place.read(f"{turn}.json") for turn in range(50)} == dict(won)
-        assert len(local_place.everything()) == 50
-
     @pytest.mark.parametrize("proc", [True, False])
     @pytest.mark.parametrize("o_tmpfile", [True, False])
     @pytest.mark.parametrize("named", [True, False])
     def test_ways_to_store(
-        self, local_place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, proc: bool, o_tmpfile: bool, named: bool
+        self, local_place: EmptyPlace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, proc: bool, o_tmpfile: bool, named: bool
     ) -> None:
         """Whatever the system can do, a file is stored with the usual permissions, create-only, with nothing left behind."""
         if not proc:
@@ -289,7 +277,7 @@ class TestLocal:
         assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~local._UMASK
         assert path.stat().st_nlink == 1
 
-    def test_nothing_left_of_a_failure(self, local_place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_nothing_left_of_a_failure(self, local_place: EmptyPlace, monkeypatch: pytest.MonkeyPatch) -> None:
         """Where no file can be given its name, that is an error, and nothing is left behind."""
 
         def link(*_: Any, **__: Any) -> None:
@@ -301,7 +289,7 @@ class TestLocal:
         assert local_place.everything() == []
 
     @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
-    def test_no_room(self, local_place: Place, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    def test_no_room(self, local_place: EmptyPlace, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
         """A full or read-only disk is a refusal, with what the system said; nothing is left behind."""
 
         def copy(*_: Any) -> None:
@@ -312,20 +300,20 @@ class TestLocal:
             local_place.create("a.json", b"content")
         assert local_place.everything() == []
 
-    def test_left_over_is_no_key(self, local_place: Place, tmp_path: Path) -> None:
+    def test_left_over_is_no_key(self, local_place: EmptyPlace, tmp_path: Path) -> None:
         """A temporary file that a kill left behind is not taken for a key."""
         (tmp_path / f"{local._TEMPORARY}abc").write_bytes(b"{")
         assert local_place.names() == set()
 
     @pytest.mark.parametrize("under", ["file/", "file/00", "file/state/00"])
-    def test_list_below_a_file(self, local_place: Place, under: str) -> None:
+    def test_list_below_a_file(self, local_place: EmptyPlace, under: str) -> None:
         """A folder that can't be read because it is below a file is a refusal, never "no keys"."""
         local_place.create("file", b"x")
         with pytest.raises(StoreRefused, match="Not a directory"):
             local_place.names(under)
 
     @pytest.mark.parametrize("name", ["file/a.json", "file/state/a.json"])
-    def test_read_and_write_below_a_file(self, local_place: Place, name: str) -> None:
+    def test_read_and_write_below_a_file(self, local_place: EmptyPlace, name: str) -> None:
         """A key below a file can't be read nor created: a refusal that says where to look, not to be tried again."""
         local_place.create("file", b"x")
         with pytest.raises(StoreRefused, match="check the path in FEEDS"):
@@ -333,7 +321,7 @@ class TestLocal:
         with pytest.raises(StoreRefused, match="check the path in FEEDS"):
             local_place.create(name, b"x")
 
-    def test_folder_in_the_way(self, local_place: Place) -> None:
+    def test_folder_in_the_way(self, local_place: EmptyPlace) -> None:
         """A key that is a folder is a refusal, to read and to create."""
         local_place.create("a/b", b"x")
         with pytest.raises(StoreRefused, match="Is a directory"):
@@ -450,17 +438,8 @@ def closed_port() -> int:
         return port
 
 
-def calls(store: StoreWriter) -> list[Any]:
-    return [
-        lambda: list(store.keys("a/")),
-        lambda: store.read("a/b"),
-        lambda: store.delete("a/b"),
-        lambda: store.create("a/b", io.BytesIO(b"x")),
-    ]
-
-
 class TestS3:
-    def test_parts(self, s3_place: Place, s3_client: Any, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_parts(self, s3_place: EmptyPlace, s3_client: Any, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """A file above PART_BYTES goes in parts, whole, create-only, and leaves no upload open behind it."""
         monkeypatch.setattr(s3, "PART_BYTES", 5 * 1024 * 1024)
         content = bytes(range(256)) * 40 * 1024 + b"the end"
@@ -473,13 +452,13 @@ class TestS3:
         assert s3_place.read("big") == content
         assert s3_place.everything() == ["big"]
 
-    def test_just_one_part(self, s3_place: Place, s3_client: Any, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_just_one_part(self, s3_place: EmptyPlace, s3_client: Any, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """A file of PART_BYTES goes as one."""
         monkeypatch.setattr(s3, "PART_BYTES", 1000)
         s3_place.create("a", b"x" * 1000)
         assert "-" not in s3_client.head_object(Bucket=bucket, Key=f"{s3_place.key}a")["ETag"]
 
-    def test_pages(self, s3_place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_pages(self, s3_place: EmptyPlace, monkeypatch: pytest.MonkeyPatch) -> None:
         """A listing of several pages is read to its end."""
         monkeypatch.setenv("MOTO_S3_DEFAULT_MAX_KEYS", "3")
         for number in range(8):
@@ -488,18 +467,15 @@ class TestS3:
 
     def test_unreachable(self) -> None:
         """No answer is StoreUnreachable for every method, with the address and where to set it; never "nothing there"."""
-        for call in calls(s3_at(f"http://127.0.0.1:{closed_port()}")):
-            with pytest.raises(StoreUnreachable, match=r"no answer from http://127\.0\.0\.1:.*check AWS_ENDPOINT_URL"):
-                call()
+        store = s3_at(f"http://127.0.0.1:{closed_port()}")
+        for message in every_call_raises(store, "a/b", StoreUnreachable):
+            assert re.search(r"no answer from http://127\.0\.0\.1:.*check AWS_ENDPOINT_URL", message)
 
     def test_no_bucket(self, s3_settings: dict[str, str]) -> None:
         """A bucket that isn't there is StoreRefused for every method, with what to check."""
         store, _ = open_writer("s3://no-such-bucket/a/", s3_settings)
-        for call in calls(store):
-            with pytest.raises(
-                StoreRefused, match=r"^s3://no-such-bucket/a/.* NoSuchBucket; check the bucket's name in the URI"
-            ):
-                call()
+        for message in every_call_raises(store, "a/b", StoreRefused):
+            assert re.match(r"s3://no-such-bucket/a/b: .* NoSuchBucket; check the bucket's name in the URI", message)
 
     @pytest.mark.parametrize(
         ("status", "code", "error", "says"),
@@ -520,13 +496,10 @@ class TestS3:
         """What may pass by itself is StoreUnreachable, what doesn't StoreRefused with a remedy, none is "nothing there"."""
         answering.answers = [(status, code)]
         store = s3_at(f"http://127.0.0.1:{answering.server_port}")
-        with pytest.raises(error, match=says) as caught:
-            store.create("a/b", io.BytesIO(b"x"))
-        assert str(caught.value).startswith("s3://bucket/a/b: ")
-        assert SECRET not in str(caught.value)
-        for call in calls(store)[:3]:
-            with pytest.raises(error):
-                call()
+        messages = every_call_raises(store, "a/b", error)
+        assert re.search(says, messages[-1])
+        assert all(each.startswith("s3://bucket/a/b: ") for each in messages)
+        assert SECRET not in "".join(messages)
 
     def test_conflict_is_tried_again(self, answering: Any) -> None:
         """409 says that another request is at work on the key: the write is tried again."""

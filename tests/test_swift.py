@@ -20,7 +20,7 @@ import pytest
 from chaos import Scenario, run
 from crawls import STATE_OPTIONS, crawl, start
 from oracle import Feed, Report, S3Files, check, jsonlines_keys
-from swift_server import CannotStart, Endpoint, Swift, swift
+from swift_server import Endpoint, Swift
 
 from scrapy_state.exceptions import KeyTaken, StateConflict, StoreError
 from scrapy_state.keys import KeyTemplate
@@ -28,8 +28,6 @@ from scrapy_state.resolver import Resolution, lineage, resolve
 from scrapy_state.stores import s3
 from scrapy_state.writer import CheckpointWriter
 
-#: Set where Swift must be there: what else would be a skip is an error then.
-REQUIRED = "SWIFT_REQUIRED"
 MIN_PART_BYTES = 5 * 1024 * 1024
 DEADLINE_SECONDS = 60
 ROUNDS = 8
@@ -105,27 +103,13 @@ class Bucket:
         return {"all": [f"{page}-{number}" for page in range(1, state.get("page", 1)) for number in range(2)]}
 
 
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swift]:
-    """Swift; one for each pytest-xdist worker that comes to need it."""
-    started = swift(tmp_path_factory.mktemp("swift"))
-    try:
-        found = started.__enter__()
-    except CannotStart as error:
-        if os.environ.get(REQUIRED):
-            raise
-        pytest.skip(f"no Swift here: {error}")
-    yield found
-    started.__exit__(None, None, None)
-
-
 @pytest.fixture
-def bucket_at(server: Swift, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Bucket]]:
+def bucket_at(swift_server: Swift, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Bucket]]:
     """Makes a bucket, given "http" or "https". There is one way at a time: over https, AWS_CA_BUNDLE is set."""
     made: list[Bucket] = []
 
     def make(scheme: str) -> Bucket:
-        endpoint: Endpoint = getattr(server, scheme)
+        endpoint: Endpoint = getattr(swift_server, scheme)
         if endpoint.ca_bundle:
             monkeypatch.setenv("AWS_CA_BUNDLE", endpoint.ca_bundle)
         else:

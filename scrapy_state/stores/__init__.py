@@ -1,53 +1,61 @@
-"""Stores, opened by URI scheme: S3 and the local disk."""
+"""Stores, opened by URI scheme: S3, the local disk, and what STATE_STORES adds."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from pkgutil import resolve_name
+from typing import Any, cast
 from urllib.parse import urlsplit
-
-from w3lib.url import file_uri_to_path
 
 from ..exceptions import StateSettingsError
 from ..keys import without_credentials
-from . import s3
-from .base import StoreReader, StoreWriter
-from .local import LocalReader, LocalWriter, path_prefix
+from ..settings import stores_by_scheme
+from . import local, s3
+from .base import Store, StoreReader, StoreWriter
 
-__all__ = ["StoreReader", "StoreWriter", "open_reader", "open_writer"]
+__all__ = ["STORES_BASE", "Store", "StoreReader", "StoreWriter", "open_reader", "open_writer"]
+
+#: What STATE_STORES is merged over, as Scrapy merges FEED_STORAGES over FEED_STORAGES_BASE
+STORES_BASE: Mapping[str, Store] = {"": local, "file": local, "s3": s3}
 
 
 def open_reader(uri: str, settings: Mapping[str, Any]) -> tuple[StoreReader, str]:
     """Return the read side of the store that *uri* lies in, and the key there. Does no input or output.
 
-    :param uri: a whole URI or the beginning of one: ``s3://…``, ``file://…`` or a path
-    :param settings: Scrapy's AWS_* settings are read from it
-    :raises StateSettingsError: for another scheme
+    :param uri: a whole URI or the beginning of one: ``s3://…``, ``file://…``, a path, or of a scheme in STATE_STORES
+    :param settings: STATE_STORES is read from it, and by the store what it needs (Scrapy's AWS_* settings)
+    :raises StateSettingsError: if there is no store for the scheme, or what STATE_STORES names is none
     """
-    if _is_s3(uri):
-        bucket, key = s3.split(uri)
-        return s3.S3Reader(bucket, s3.S3Options.from_settings(settings, uri)), key
-    return LocalReader(), _path(uri)
+    return _store(uri, settings).open_reader(uri, settings)
 
 
 def open_writer(uri: str, settings: Mapping[str, Any]) -> tuple[StoreWriter, str]:
     """As :func:`open_reader`, with the write side."""
-    if _is_s3(uri):
-        bucket, key = s3.split(uri)
-        acl = settings.get("FEED_STORAGE_S3_ACL")
-        return s3.S3Writer(bucket, s3.S3Options.from_settings(settings, uri), acl), key
-    return LocalWriter(), _path(uri)
+    return _store(uri, settings).open_writer(uri, settings)
 
 
-def _is_s3(uri: str) -> bool:
+def _store(uri: str, settings: Mapping[str, Any]) -> Store:
     scheme = urlsplit(uri).scheme
-    if scheme not in ("s3", "file", "") and len(scheme) > 1:  # one letter: a Windows drive
-        raise StateSettingsError(f"no store for {without_credentials(uri)!r}: a state feed lies on s3://, file:// or a path")
-    return scheme == "s3"
-
-
-def _path(uri: str) -> str:
-    if uri.startswith("file:"):
-        # "#" and "?" end a path in a URI. Here they came in with a spider's name or argument, and belong to it, as on S3.
-        uri = file_uri_to_path(uri.replace("#", "%23").replace("?", "%3F"))
-    return path_prefix(uri)
+    if len(scheme) == 1:  # a Windows drive
+        scheme = ""
+    merged = {**STORES_BASE, **stores_by_scheme(settings)}
+    found = merged.get(scheme)
+    if found is None:
+        there = ", ".join(f"{name}://" if name else "a path" for name, store in merged.items() if store is not None)
+        raise StateSettingsError(
+            f"no store for {without_credentials(uri)!r}: a state feed lies on {there or 'none'}; STATE_STORES can add another"
+        )
+    store = found
+    if isinstance(found, str):
+        try:
+            store = resolve_name(found)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise StateSettingsError(
+                f"STATE_STORES: {found!r} for {scheme!r} can't be imported ({error}); correct the path"
+            ) from error
+    if not all(callable(getattr(store, name, None)) for name in ("open_reader", "open_writer")):
+        raise StateSettingsError(
+            f"STATE_STORES: {found!r} for {scheme!r} is no store: a class or a module with open_reader(uri, settings) and "
+            "open_writer(uri, settings) is"
+        )
+    return cast(Store, store)

@@ -1,9 +1,12 @@
-"""What a store of state files and item files must be able to do: the read side and the write side apart."""
+"""What a store of state files and item files must be able to do: the read side and the write side apart.
+
+``scrapy_state.testing`` has the tests of what is promised here.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import IO, Protocol
+from collections.abc import Iterator, Mapping
+from typing import IO, Any, Protocol
 
 
 class StoreReader(Protocol):
@@ -13,6 +16,7 @@ class StoreReader(Protocol):
 
     All methods raise :class:`~scrapy_state.exceptions.StoreUnreachable` if there is no answer, and
     :class:`~scrapy_state.exceptions.StoreRefused` if the store says no. What is not there is a result, not an error.
+    Any other exception is taken for a mistake in the store: its trace is logged, and the crawl does not start, or stops.
     """
 
     def uri(self, key: str) -> str:
@@ -31,6 +35,13 @@ class StoreReader(Protocol):
 
     def read(self, key: str) -> bytes | None:
         """Return the whole content of *key*, None if there is none."""
+
+    def read_part(self, key: str, begin: int, size: int) -> bytes | None:
+        """Return what ``read(key)[begin:][:size]`` is, without reading the rest if the store can; None if there is none.
+
+        :param begin: in bytes; below 0 from the end, as in a slice
+        :param size: in bytes, 1 at least
+        """
 
 
 class StoreWriter(StoreReader, Protocol):
@@ -51,3 +62,22 @@ class StoreWriter(StoreReader, Protocol):
 
     def delete(self, key: str) -> None:
         """Delete *key*; only for orphans, when the user has asked for it (STATE_ORPHANS). Not there: nothing happens."""
+
+
+class Store(Protocol):
+    """What STATE_STORES has for a scheme: a class with two static (or class) methods, or a module with two functions.
+
+    Neither does any input or output: clients and connections are made on first use, by the methods of what is returned.
+
+    *uri* is whole or the beginning of one, in which the key need not end where a name does: for ``memory://place/state/00``
+    the key may be ``state/00``. *settings* are the crawl's; a store's own may be there, too.
+    """
+
+    def open_reader(self, uri: str, settings: Mapping[str, Any], /) -> tuple[StoreReader, str]:
+        """Return the read side, which has no method that writes, and the key of *uri*.
+
+        :raises StateSettingsError: if *uri* can't be one of this store's
+        """
+
+    def open_writer(self, uri: str, settings: Mapping[str, Any], /) -> tuple[StoreWriter, str]:
+        """Return the write side, and the key of *uri*: the same one."""

@@ -7,11 +7,13 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
+
+from w3lib.url import file_uri_to_path
 
 from ..exceptions import KeyTaken, StoreError, StoreRefused, StoreUnreachable
 
@@ -20,10 +22,14 @@ _UMASK = os.umask(0o077)
 os.umask(_UMASK)
 
 
-def path_prefix(text: str) -> str:
-    """Return *text*, a path or the beginning of one, as an absolute one; a slash at its end stays."""
-    folder, name = os.path.split(text)
-    return os.path.join(os.path.abspath(folder), name)
+def open_reader(uri: str, settings: Mapping[str, Any]) -> tuple[LocalReader, str]:
+    """See :class:`~scrapy_state.stores.base.Store`. For a path and for ``file://…``; a slash at the end stays."""
+    return LocalReader(), _path(uri)
+
+
+def open_writer(uri: str, settings: Mapping[str, Any]) -> tuple[LocalWriter, str]:
+    """See :class:`~scrapy_state.stores.base.Store`."""
+    return LocalWriter(), _path(uri)
 
 
 class LocalReader:
@@ -62,6 +68,17 @@ class LocalReader:
             except FileNotFoundError:
                 return None
 
+    def read_part(self, key: str, begin: int, size: int) -> bytes | None:
+        """See :class:`~scrapy_state.stores.base.StoreReader`."""
+        with _errors(key):
+            try:
+                with open(key, "rb") as file:
+                    end = file.seek(0, os.SEEK_END)
+                    file.seek(begin if begin >= 0 else max(0, end + begin))
+                    return file.read(size)
+            except FileNotFoundError:
+                return None
+
 
 class LocalWriter(LocalReader):
     """The write side: a temporary file in the same folder, fsync, and a link, which never replaces a file."""
@@ -96,6 +113,14 @@ def nameless_file(folder: str | os.PathLike[str]) -> IO[bytes]:
         handle = os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o666)
         return os.fdopen(handle, "w+b")
     return tempfile.TemporaryFile(dir=folder)
+
+
+def _path(uri: str) -> str:
+    if uri.startswith("file:"):
+        # "#" and "?" end a path in a URI. Here they came in with a spider's name or argument, and belong to it, as on S3.
+        uri = file_uri_to_path(uri.replace("#", "%23").replace("?", "%3F"))
+    folder, name = os.path.split(uri)
+    return os.path.join(os.path.abspath(folder), name)
 
 
 def _link(file: IO[bytes], path: str) -> None:

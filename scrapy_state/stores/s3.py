@@ -97,6 +97,18 @@ def get_client(options: S3Options) -> S3Client:
         return client
 
 
+def open_reader(uri: str, settings: Mapping[str, Any]) -> tuple[S3Reader, str]:
+    """See :class:`~scrapy_state.stores.base.Store`. Scrapy's AWS_* settings are read."""
+    bucket, key = split(uri)
+    return S3Reader(bucket, S3Options.from_settings(settings, uri)), key
+
+
+def open_writer(uri: str, settings: Mapping[str, Any]) -> tuple[S3Writer, str]:
+    """See :class:`~scrapy_state.stores.base.Store`."""
+    bucket, key = split(uri)
+    return S3Writer(bucket, S3Options.from_settings(settings, uri), settings.get("FEED_STORAGE_S3_ACL")), key
+
+
 class S3Reader:
     """The read side of a bucket.
 
@@ -130,10 +142,25 @@ class S3Reader:
 
     def read(self, key: str) -> bytes | None:
         """See :class:`~scrapy_state.stores.base.StoreReader`."""
+        return self._get(key)
+
+    def read_part(self, key: str, begin: int, size: int) -> bytes | None:
+        """See :class:`~scrapy_state.stores.base.StoreReader`."""
+        from botocore.exceptions import ClientError
+
+        try:
+            found = self._get(key, Range=f"bytes={begin}" if begin < 0 else f"bytes={begin}-{begin + size - 1}")
+        except StoreRefused as error:
+            if isinstance(error.__cause__, ClientError) and _status(error.__cause__) == 416:  # it is not that long
+                return b""
+            raise
+        return found if found is None else found[:size]
+
+    def _get(self, key: str, **options: Any) -> bytes | None:
         with self._errors(key, "GetObject"):
             client = get_client(self.options)
             try:
-                return client.get_object(Bucket=self.bucket, Key=key)["Body"].read()
+                return client.get_object(Bucket=self.bucket, Key=key, **options)["Body"].read()
             except client.exceptions.NoSuchKey:
                 return None
 
