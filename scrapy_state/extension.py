@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -27,6 +28,7 @@ from .lag import earlier
 from .plain import json_object
 from .resolver import At, Resolution, resolve
 from .settings import StateSettings
+from .sources import find
 from .stores import StoreReader, open_reader
 
 if TYPE_CHECKING:
@@ -136,7 +138,9 @@ class StateResolver(SpiderSettingsState):
         if feed is not None and not (settings.readonly and (settings.explicit or settings.read_from)):
             self.resolution = in_thread(self.resolve_own)
         found = self.resolution
-        if settings.read_from is not None and not settings.explicit:
+        if isinstance(settings.read_from, dict) and not settings.explicit:
+            return self._from_source(settings.read_from)
+        if isinstance(settings.read_from, str) and not settings.explicit:
             source = settings.read_from
             found = in_thread(lambda: self._resolve(source, None, None, settings.at))
         for uri, why in found.passed_over:
@@ -146,6 +150,18 @@ class StateResolver(SpiderSettingsState):
             return state, origin + self._passed_over(found)
         state = earlier(found.checkpoint.state, settings.lag) if found.checkpoint.state else {}
         return state, f"from {_named(found)}{self._passed_over(found)}"
+
+    def _from_source(self, spec: dict[str, Any]) -> tuple[dict[str, Any], str]:
+        at, lag = self.settings.at, self.settings.lag
+        if at not in ("latest", "none"):
+            raise StateSettingsError("STATE_AT is for checkpoints, but STATE_FROM names items or a log; leave one of them out")
+        opener = partial(open_template, self.crawler, params_function=None, opener=open_reader)
+        found = None if at == "none" else in_thread(lambda: find(spec, opener))
+        if found is None:
+            state, origin = super().find_state()
+            return state, f"{origin}; {'STATE_AT is none' if at == 'none' else 'there are no items, or no log, in STATE_FROM'}"
+        state = earlier(found.state, lag) if found.state else {}
+        return state, f"from {found.kind} ({found.uri})" + (f"; less STATE_LAG {as_text(lag)}" if state and lag else "")
 
     def resolve_own(self) -> Resolution:
         """Look for the checkpoint to start from under the state feed's own prefix. Blocks."""

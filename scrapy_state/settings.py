@@ -28,6 +28,10 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(B|[kMGT]i?B|)", re.IGNORECASE)
 _UNITS = {"": 1, "b": 1} | {f"{letter}b": 1000**n for n, letter in enumerate("kmgt", 1)}
 _UNITS |= {f"{letter}ib": 1024**n for n, letter in enumerate("kmgt", 1)}
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)?")
+_FROM = (
+    'a URI template or prefix, as in FEEDS, or {"items": URI template or prefix, "state": {state key: item field}}, or '
+    '{"log": URI}'
+)
 _STORES = "a dict (or JSON text), URI scheme -> import path of a store, or None"
 _STATE = "a JSON object, as in -s STATE='{\"t\": 1}'"
 
@@ -41,7 +45,8 @@ class StateSettings:
     :param explicit: whether STATE was given for this run alone (on the command line; on Scrapy Cloud in the job's own
         settings), so that it beats any checkpoint
     :param enabled: STATE_ENABLED
-    :param read_from: STATE_FROM, a URI template or prefix; None: the state feed
+    :param read_from: STATE_FROM, a URI template or prefix, or what :func:`scrapy_state.sources.find` takes; None: the state
+        feed
     :param at: STATE_AT: which checkpoint: "latest", "none", an id (1 and up), -n along the lineage, a time with its zone
     :param lag: STATE_LAG: field of the state -> what is taken off it, a number, or seconds off a date-time
     :param readonly: STATE_READONLY
@@ -58,7 +63,7 @@ class StateSettings:
     state_priority: int | None
     explicit: bool
     enabled: bool
-    read_from: str | None
+    read_from: str | dict[str, Any] | None
     at: str | int | datetime
     lag: Mapping[str, float]
     readonly: bool
@@ -79,15 +84,13 @@ class StateSettings:
         _check_names(settings)
         stores_by_scheme(settings)
         state = _state(settings)
-        read_from = settings.get("STATE_FROM")
-        if read_from is not None and not isinstance(read_from, (str, Path)):
-            raise _wrong("STATE_FROM", read_from, "a URI template or prefix, as in FEEDS")
+        read_from = _read_from(settings)
         return cls(
             state={} if state is None else state,
             state_priority=None if state is None else settings.getpriority("STATE"),
             explicit=state is not None and _is_explicit(settings),
             enabled=_bool(settings, "STATE_ENABLED", True),
-            read_from=str(read_from) if read_from not in (None, "") else None,
+            read_from=read_from,
             at=_at(settings.get("STATE_AT", "latest")),
             lag=_lag(settings),
             readonly=_bool(settings, "STATE_READONLY", False),
@@ -198,6 +201,31 @@ def _is_explicit(settings: BaseSettings) -> bool:
     is_cmdline = (settings.getpriority("STATE") or 0) >= SETTINGS_PRIORITIES["cmdline"]
     # What was typed for all jobs has that priority on Scrapy Cloud, too; a script's own `scrapy crawl -s STATE=…` differs.
     return is_cmdline and settings.get("STATE") != typed("STATE")
+
+
+def _read_from(settings: BaseSettings) -> str | dict[str, Any] | None:
+    value = settings.get("STATE_FROM")
+    if isinstance(value, Path) or (isinstance(value, str) and not value.lstrip().startswith("{")):
+        return str(value) or None
+    if value is None:
+        return None
+    # The value is not in the messages: its URI may have credentials.
+    if not isinstance(value, str):
+        source = from_json("STATE_FROM", value, _FROM)
+    else:
+        try:
+            source = json.loads(value)
+        except ValueError as error:
+            raise StateSettingsError(f"STATE_FROM is not JSON ({error}); it must be {_FROM}") from error
+    if source.keys() not in ({"items", "state"}, {"log"}):
+        raise StateSettingsError(f"STATE_FROM has {sorted(map(str, source))}; it must be {_FROM}")
+    place = "log" if "log" in source else "items"
+    if not isinstance(source[place], (str, Path)) or not str(source[place]):
+        raise StateSettingsError(f"STATE_FROM has no URI as its {place!r}; it must be {_FROM}")
+    fields = source.get("state", {"": ""})
+    if not fields or not isinstance(fields, Mapping) or not all(isinstance(each, str) for each in (*fields, *fields.values())):
+        raise StateSettingsError(f"STATE_FROM has {fields!r} as its 'state'; it must be {_FROM}")
+    return {**source, place: str(source[place])}
 
 
 def _one_of(settings: BaseSettings, name: str, default: str, other: str) -> str:

@@ -108,7 +108,7 @@ class TestStateSettings:
                 ("STATE_LAG", each, "a JSON object of lengths of time")
                 for each in ("1h", 3600, [1], {"t": -1}, {"t": "1w"}, {"t": None}, {1: 2})
             ],
-            *[("STATE_FROM", each, "a URI template or prefix") for each in (0, False, 5, [STATE_URI], {STATE_URI: {}})],
+            *[("STATE_FROM", each, "a URI template or prefix") for each in (0, False, 5, [STATE_URI])],
             *[("STATE_INTERVAL", each, "a number of seconds") for each in ("", "1m", [], -1, "-0.1", "nan", "inf", math.nan)],
             *[("STATE_RETRY_TIMEOUT", each, "a number of seconds") for each in ("15 min", -1)],
             *[("STATE_CLOSE_TIMEOUT", each, "a number of seconds") for each in ("x", math.inf)],

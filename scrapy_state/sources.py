@@ -1,0 +1,231 @@
+"""A state from what is there where checkpoints are missing: the newest stored items, or a log. Knows no Scrapy."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import logging
+import re
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from .exceptions import StateSettingsError
+from .keys import KeyTemplate
+from .plain import json_object
+from .search import find_keys
+from .stores import StoreReader
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+T = TypeVar("T")
+Opener = Callable[[str], tuple[StoreReader, KeyTemplate]]
+_GZIP = b"\x1f\x8b"
+_HEAD_BYTES = 4096
+#: How much of a file's end is read, before the whole of it is
+_TAILS_BYTES = (64 * 1024, 4 * 1024 * 1024)
+_CHUNK_BYTES = 8 * 1024 * 1024
+#: How many lines at the end may be torn
+_TORN_LINES = 100
+#: What stands before a state that is safe to go on from, and what may stand behind it: see docs/log.md
+_BEFORE = re.compile(r"(?:^|[\]:|>-]\s*|, )(?:STATE|last stored) (?=\{)")
+_BEHIND = re.compile(r"\s*$| from |, items: |, because: | \(checkpoint \d+\)")
+_DECODER = json.JSONDecoder()
+logger = logging.getLogger("scrapy_state.state")
+
+
+class Source(NamedTuple):
+    """A state, and the file it is from. *kind*: what that is, for the log."""
+
+    state: dict[str, Any]
+    kind: str
+    uri: str
+
+
+def find(spec: Mapping[str, Any], opener: Opener) -> Source | None:
+    """Return the state that *spec* leads to; None if there are no items, or none of several logs has one. Blocks.
+
+    :param spec: STATE_FROM: ``{"items": URI template or prefix, "state": {state key: item field}}``, or ``{"log": URI}``
+    :param opener: gives for a URI template its store, and the keys there
+    :raises StateSettingsError: if the items lack a field, can't be read as items, or the log is not there or has no state
+    :raises StoreError: if the store does not answer or refuses
+    """
+    if "log" in spec:
+        return _from_log(spec["log"], opener)
+    store, template = opener(spec["items"])
+    for key in _newest_first(store, template):
+        item = _last_item(store, key)
+        if item is not None:
+            return Source(_state_of(item, spec["state"], store.uri(key)), "the newest items", store.uri(key))
+        logger.info("%s has no whole item: the file before it is looked at", store.uri(key))
+    return None
+
+
+def last_state(lines: Iterable[str | bytes]) -> dict[str, Any] | None:
+    """Return the last state in the *lines* of a log from which it is safe to go on; None if there is none. Pure.
+
+    That is the state a run started from, or one whose checkpoint was stored; never one that was only yielded. What stands
+    before the message in a line may be anything; a line may also be a JSON object with the message in ``"message"``.
+    """
+    found = None
+    for line in lines:
+        text = line if isinstance(line, str) else line.decode("utf-8", "surrogateescape")
+        if "STATE {" in text or "last stored {" in text:
+            state = _state_in(text)
+            found = found if state is None else state
+    return found
+
+
+def _from_log(uri: str, opener: Opener) -> Source | None:
+    store, template = opener(uri)
+    if template.rest or template.prefix.endswith("/"):
+        for key in _newest_first(store, template):
+            if (state := _last_of(store, key, last_state)) is not None:
+                return Source(state, "the log", store.uri(key))
+        return None
+    key = template.prefix
+    if store.read_part(key, 0, 1) is None:
+        raise StateSettingsError(f"STATE_FROM: there is no log {store.uri(key)}; correct its place")
+    state = _last_of(store, key, last_state)
+    if state is None:
+        raise StateSettingsError(
+            f"STATE_FROM: the log {store.uri(key)} has no line with a state that is stored (STATE {{…}}); name another log, "
+            "or give STATE"
+        )
+    return Source(state, "the log", store.uri(key))
+
+
+def _state_in(line: str) -> dict[str, Any] | None:
+    if line.startswith("{"):
+        with suppress(ValueError):
+            line = str(json.loads(line).get("message"))
+    for match in _BEFORE.finditer(line):
+        try:
+            state, end = _DECODER.raw_decode(line, match.end())
+            if _BEHIND.match(line, end):
+                return json_object(state)
+        except (TypeError, ValueError):  # torn, or somebody else's text
+            continue
+    return None
+
+
+def _state_of(item: Mapping[str, Any], fields: Mapping[str, str], uri: str) -> dict[str, Any]:
+    state = {}
+    for name, field in fields.items():
+        try:
+            state[name] = _field(item, field)
+        except LookupError:
+            raise StateSettingsError(
+                f"STATE_FROM: the last item of {uri} has no field {field!r} (it has {sorted(item)}); correct the field in "
+                '"state", or name other items'
+            ) from None
+    try:
+        return json_object(state)
+    except TypeError as error:  # NaN, which Python reads from JSON
+        raise StateSettingsError(f"STATE_FROM: the last item of {uri}: {error}; name other items") from error
+
+
+def _field(item: Any, name: str) -> Any:
+    """Return a field; one inside another is named with a dot, and a key with a dot in it goes first, as in STATE_LAG."""
+    if not isinstance(item, Mapping):
+        raise KeyError(name)
+    outer, dot, rest = name.partition(".")
+    return item[name] if name in item or not dot else _field(item[outer], rest)
+
+
+def _newest_first(store: StoreReader, template: KeyTemplate) -> Iterator[str]:
+    keys = find_keys(store, template)
+    newest = keys.newest()
+    return iter(()) if newest is None else (each.key for each in keys.down(newest.position))
+
+
+def _last_item(store: StoreReader, key: str) -> dict[str, Any] | None:
+    """Return the last item of a file that is whole; None if there is none."""
+    head = store.read_part(key, 0, _HEAD_BYTES) or b""
+    if head.startswith(_GZIP):
+        with suppress(zlib.error):
+            head = zlib.decompressobj(wbits=31).decompress(head)
+    begin = head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
+    if begin == b"{":
+        return _last_of(store, key, _last_json)
+    if not begin.isascii() or begin in (b"[", b"<", b"\0"):
+        raise StateSettingsError(f"STATE_FROM: {store.uri(key)} is neither jsonlines nor CSV; name other items")
+    try:
+        return _last_row(_lines(store, key))
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise StateSettingsError(f"STATE_FROM: {store.uri(key)} can't be read as CSV: {error}; name other items") from error
+
+
+def _last_json(lines: Iterable[bytes]) -> dict[str, Any] | None:
+    for line in reversed(deque(lines, maxlen=_TORN_LINES)):
+        with suppress(ValueError):
+            item = json.loads(line)
+            if isinstance(item, dict):
+                return item
+    return None
+
+
+def _last_row(lines: Iterator[bytes]) -> dict[str, str] | None:
+    """Return the last row of a CSV file with a header. All of it is read: a line end may stand in a quoted field."""
+    whole = (line.decode().removeprefix("\ufeff") for line in lines if line.endswith(b"\n"))  # the last one may be torn
+    reader = csv.reader(whole, strict=True)
+    header = next(reader, [])
+    last = None
+    try:
+        for row in reader:
+            last = row or last
+    except csv.Error:
+        if next(whole, None) is not None:
+            raise
+        # else it is torn within a quoted field
+    return None if last is None else dict(zip(header, last, strict=False))
+
+
+def _last_of(store: StoreReader, key: str, last: Callable[[Iterable[bytes]], T | None]) -> T | None:
+    """Return what *last* finds in a file's lines, or already in those at its end; compressed ones are read whole."""
+    if store.read_part(key, 0, len(_GZIP)) != _GZIP:
+        for size in _TAILS_BYTES:
+            tail = store.read_part(key, -size, size) or b""
+            lines = io.BytesIO(tail)
+            if len(tail) == size:
+                lines.readline()  # it begins somewhere within
+            found = last(lines)
+            if found is not None or len(tail) < size:
+                return found
+    return last(_lines(store, key))
+
+
+def _lines(store: StoreReader, key: str) -> Iterator[bytes]:
+    """Yield a file's lines from its beginning, in flat memory; a compressed one's as far as it is whole."""
+    with io.BufferedReader(_Stored(store, key), _CHUNK_BYTES) as file:
+        if file.peek(len(_GZIP))[: len(_GZIP)] != _GZIP:
+            yield from file
+            return
+        with suppress(EOFError, gzip.BadGzipFile, zlib.error), gzip.GzipFile(fileobj=file) as unzipped:
+            yield from unzipped
+
+
+class _Stored(io.RawIOBase):
+    """A file in a store, read part by part."""
+
+    def __init__(self, store: StoreReader, key: str) -> None:
+        self._store = store
+        self._key = key
+        self._position = 0
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        """See :class:`io.RawIOBase`."""
+        view = memoryview(buffer).cast("B")
+        part = self._store.read_part(self._key, self._position, len(view)) or b""
+        view[: len(part)] = part
+        self._position += len(part)
+        return len(part)
