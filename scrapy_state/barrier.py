@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from scrapy import Request, Spider, signals
@@ -49,36 +50,39 @@ class StateMiddleware(BaseSpiderMiddleware):
         super().__init__(crawler)
         self._barrier = get_barrier(crawler)
         self._order = OrderCheck()
+        # Scrapy's root logger lets everything by, and its handler drops it: making a line that is not shown costs the same.
+        self._is_debug = logging.Handler(crawler.settings["LOG_LEVEL"]).level <= logging.DEBUG
         crawler.signals.connect(self._spider_error, signals.spider_error)
         crawler.signals.connect(self._spider_closed, signals.spider_closed)
 
     async def process_start(self, start: AsyncIterator[Any]) -> AsyncIterator[Any]:
         """As for a callback's output; ends with the checkpoints, since Scrapy goes on reading ``start()`` while it closes."""
-        async for each in super().process_start(start):
+        async for each in self.process_spider_output_async(None, start):
             yield each
-            if self._barrier.listener is not None and self._barrier.listener.held:
+            if self._barrier.held and self._barrier.listener is not None:
                 # Engine.pause() does not stop start(), and its items don't wait for one another.
                 await self._barrier.listener.room()
             if self._barrier.ended:
                 return
 
-    def get_processed_item(self, item: Any, response: Response | None) -> Any:
-        """Give an item its ticket; take a state item out."""
-        return self._processed_item(item, _request_of(response))
+    async def process_spider_output_async(  # type: ignore[override]
+        self, response: Response | Failure | None, result: AsyncIterator[Any]
+    ) -> AsyncIterator[Any]:
+        """Give each item its ticket; take the state items out. *response*: an errback's Failure, None for ``start()``.
 
-    def get_processed_request(self, request: Request, response: Response | None) -> Request:
-        """Remember which request came from which, for the warning about state items out of order."""
-        self._order.request_yielded(request, _request_of(response))
-        return request
-
-    async def errback_output(self, result: AsyncIterator[Any], request: Request) -> AsyncIterator[Any]:
-        """Do for an errback's output, which passes no spider middleware, what is done for a callback's."""
+        Every item of a crawl comes by here: the base class's does the same in more steps, each with a price.
+        """
+        request: Request | None = getattr(response, "request", None)
         async for each in result:
             if isinstance(each, Request):
                 self._order.request_yielded(each, request)
                 yield each
             elif (item := self._processed_item(each, request)) is not None:
                 yield item
+
+    def get_processed_item(self, item: Any, response: Response | None) -> Any:
+        """Give one item its ticket, or take a state item out: return None."""
+        return self._processed_item(item, None if response is None else response.request)
 
     def download_failed(self, failure: Failure, request: Request) -> None:
         """Log where the crawl stands when a request failed for good."""
@@ -100,7 +104,7 @@ class StateMiddleware(BaseSpiderMiddleware):
         found = item.state
         state = json_object(getattr(spider, "state", {}), "spider.state") if found is None else json_object(found)
         spider.state = json_object(state)  # type: ignore[union-attr]
-        if logger.isEnabledFor(logging.DEBUG):
+        if self._is_debug and logger.isEnabledFor(logging.DEBUG):
             logger.debug("state item %s", as_text(state), extra={"spider": spider})
         if self._order.state_yielded(request):
             logger.warning(
@@ -127,6 +131,9 @@ class BarrierItemProcessor:
         self.processor = processor
         self._has_async = {method: _has_async(processor, method) for method in ("open_spider", "close_spider", "process_item")}
         self._barrier = get_barrier(crawler)
+        self._process_item = partial(self._call, "process_item")
+        if self._has_async["process_item"]:
+            self._process_item = processor.process_item_async  # for every item: the shorter way
         self._opened = False
         self._closing: asyncio.Task[None] | None = None
 
@@ -150,7 +157,7 @@ class BarrierItemProcessor:
                     f"goes there, but {type(nearest).__name__} is: give that one a higher number, or ours a lower one"
                 )
             if middleware is not None:
-                watch_errbacks(self.crawler.engine.scraper, middleware.errback_output, middleware.download_failed)
+                watch_errbacks(self.crawler.engine.scraper, middleware.process_spider_output_async, middleware.download_failed)
             self._closing = mind_closing(self.crawler.engine, self._spider_closing)
             resolver = get_extension(SpiderSettingsState, self.crawler)
             if resolver is not None and resolver.refusal is not None:
@@ -185,12 +192,12 @@ class BarrierItemProcessor:
         if isinstance(item, StateItem):
             return item  # only `scrapy parse --pipelines` gives it one: that calls it by itself, past every middleware
         if self._barrier.listener is None:
-            return await self._call("process_item", item)
+            return await self._process_item(item)
         ticket = self._barrier.enter(item)
-        if self._barrier.listener.held and ticket.side is self._barrier.side:
+        if self._barrier.held and ticket.side is self._barrier.side:
             await self._barrier.listener.room()
         try:
-            output = await self._call("process_item", item)
+            output = await self._process_item(item)
         except DropItem:
             self._barrier.settle(ticket)
             raise
@@ -218,7 +225,3 @@ def _has_async(processor: Any, method: str) -> bool:
         and method_is_overridden(type(processor), ItemPipelineManager, method)
         and not method_is_overridden(type(processor), ItemPipelineManager, f"{method}_async")
     )
-
-
-def _request_of(response: Response | None) -> Request | None:
-    return None if response is None else response.request

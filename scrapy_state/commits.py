@@ -100,11 +100,6 @@ class Commits:
             await self._treat_orphans()
         self._last_cut = time.monotonic()
 
-    @property
-    def held(self) -> bool:
-        """Whether the spool is full and something is being uploaded."""
-        return self._uploads.spool.held
-
     async def room(self) -> None:
         """Wait while the spool is full and something is being uploaded."""
         await self._uploads.spool.room()

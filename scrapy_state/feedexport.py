@@ -95,7 +95,8 @@ class CheckpointFeedExporter(FeedExporter):
         """Export *item* to the side it was yielded on, and to the feeds that are left to Scrapy."""
         if self.writing:
             self._item_scraped(item, spider)
-        super().item_scraped(item, spider)
+        if self.slots:
+            super().item_scraped(item, spider)
 
     def _item_scraped(self, item: Any, spider: Spider) -> None:
         commits = self._commits

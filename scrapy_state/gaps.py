@@ -18,10 +18,10 @@ _CHECK_SECONDS = 0.25
 
 def watch_errbacks(
     scraper: Scraper,
-    errback_output: Callable[[AsyncIterator[Any], Request], AsyncIterator[Any]],
+    process_output: Callable[[Failure, AsyncIterator[Any]], AsyncIterator[Any]],
     download_failed: Callable[[Failure, Request], None],
 ) -> None:
-    """Put *errback_output* around what errbacks yield, and call *download_failed* for each failure.
+    """Put *process_output* around what errbacks yield, and call *download_failed* for each failure.
 
     Scraper._scrape (scrapy/core/scraper.py) gives an errback's output to handle_spider_output_async() at once: no spider
     middleware sees it. Two methods of this one object are wrapped.
@@ -35,7 +35,7 @@ def watch_errbacks(
 
     async def handle_spider_output_async(result: Any, request: Request, response: Any) -> None:
         if isinstance(response, Failure):
-            result = errback_output(as_async_generator(result), request)
+            result = process_output(response, as_async_generator(result))
         await handle_output(result, request, response)
 
     scraper.call_spider_async = call_spider_async  # type: ignore[method-assign]

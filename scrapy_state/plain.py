@@ -14,37 +14,44 @@ def json_object(state: Any, name: str = "state") -> dict[str, Any]:
     """
     if not isinstance(state, dict):
         raise TypeError(f"{name} must be a JSON object (a dict with text keys), not {type(state).__name__}")
-    copy: dict[str, Any] = _json_copy(state, name, [])
+    copy: dict[str, Any] = _json_copy(state, (name,), ())
     return copy
 
 
-def _json_copy(value: Any, path: str, outer: list[int]) -> Any:
-    if value is None or isinstance(value, bool):
+def _json_copy(value: Any, path: tuple[Any, ...], outer: tuple[int, ...]) -> Any:
+    # What most values are, first: this runs a few times for each state item.
+    kind = type(value)
+    if value is None or kind is int or kind is bool or (kind is str and value.isascii()):
         return value
     if isinstance(value, int):
-        return int(value)  # also of a subclass: an IntEnum
+        return int(value)  # of a subclass: an IntEnum
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise TypeError(f"{path} is {value}, which JSON can't hold; use None or text")
+            raise TypeError(f"{_text(path)} is {value}, which JSON can't hold; use None or text")
         return float(value)
     if isinstance(value, str):
         return _utf8(value, path)
     if not isinstance(value, (dict, list, tuple)):
-        raise TypeError(f"{path} is a {type(value).__name__}, which JSON can't hold; use text, a number, a list or a dict")
+        raise TypeError(f"{_text(path)} is a {kind.__name__}, which JSON can't hold; use text, a number, a list or a dict")
     if id(value) in outer:
-        raise TypeError(f"{path} contains itself")
-    outer = [*outer, id(value)]
+        raise TypeError(f"{_text(path)} contains itself")
+    outer = (*outer, id(value))
     if not isinstance(value, dict):
-        return [_json_copy(each, f"{path}[{index}]", outer) for index, each in enumerate(value)]
+        return [_json_copy(each, (*path, index), outer) for index, each in enumerate(value)]
     for key in value:
         if not isinstance(key, str):
-            raise TypeError(f"{path} has the key {key!r}, a {type(key).__name__}; JSON keys are text")
-    return {_utf8(key, path): _json_copy(each, f"{path}[{key!r}]", outer) for key, each in value.items()}
+            raise TypeError(f"{_text(path)} has the key {key!r}, a {type(key).__name__}; JSON keys are text")
+    return {_utf8(key, path): _json_copy(each, (*path, key), outer) for key, each in value.items()}
 
 
-def _utf8(text: str, path: str) -> str:
+def _utf8(text: str, path: tuple[Any, ...]) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise TypeError(f"{path} has text with a lone surrogate, which UTF-8 can't hold: {text!r}") from None
+        raise TypeError(f"{_text(path)} has text with a lone surrogate, which UTF-8 can't hold: {text!r}") from None
     return str.__str__(text)
+
+
+def _text(path: tuple[Any, ...]) -> str:
+    """Return *path*, a name and the keys from there, as text."""
+    return "".join([path[0], *(f"[{each!r}]" for each in path[1:])])

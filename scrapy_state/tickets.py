@@ -16,7 +16,7 @@ from .extension import as_text
 logger = logging.getLogger("scrapy_state.state")
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Side:
     """The items between two barriers.
 
@@ -30,9 +30,9 @@ class Side:
     batches: list[Any] = field(default_factory=list)
 
 
-@dataclass(eq=False, frozen=True)
+@dataclass(eq=False, slots=True)
 class Ticket:
-    """An item's place. *epoch*: how many state items the spider had yielded before it."""
+    """An item's place; never changed. *epoch*: how many state items the spider had yielded before it."""
 
     side: Side
     epoch: int
@@ -48,14 +48,10 @@ class Listener(Protocol):
         """A state item has come; every item yielded before it has its ticket."""
 
     def settled(self, side: Side) -> None:
-        """An item of *side* needs nothing more to happen to it."""
-
-    @property
-    def held(self) -> bool:
-        """Whether the spool is full."""
+        """No item of *side* needs anything more to happen to it."""
 
     async def room(self) -> None:
-        """Wait while it is."""
+        """Wait while the crawl is held back."""
 
     def closing(self) -> None:
         """The spider is being closed; requests may still be in flight and items in the pipelines."""
@@ -76,6 +72,8 @@ class Barrier:
     stored: Checkpoint | None = None
     #: whether no checkpoint will be stored any more, so that there is no use in going on
     ended: bool = False
+    #: whether the spool is full, so that items of the new side wait
+    held: bool = False
     _coming: _Tickets = field(default_factory=lambda: _Tickets())
     _leaving: _Tickets = field(default_factory=lambda: _Tickets())
 
@@ -107,9 +105,10 @@ class Barrier:
 
     def settle(self, ticket: Ticket) -> None:
         """Take *ticket* back: its item is exported or dropped."""
-        ticket.side.out -= 1
-        if self.listener is not None:
-            self.listener.settled(ticket.side)
+        side = ticket.side
+        side.out -= 1
+        if not side.out and self.listener is not None:
+            self.listener.settled(side)
 
     def cut(self) -> Side:
         """Begin a new side for the items yielded from now on; return the one until now."""
@@ -142,29 +141,25 @@ class _Tickets:
 
     def __init__(self) -> None:
         # By id, with the object, so that it lives as long as its id stands here
-        self._by_id: dict[int, deque[Ticket] | Ticket] = {}
-        self._objects: dict[int, Any] = {}
+        self._first: dict[int, tuple[Any, Ticket]] = {}
+        #: the tickets after the first, of objects that are there more than once
+        self._more: dict[int, deque[Ticket]] = {}
 
     def put(self, item: Any, ticket: Ticket) -> None:
-        key = id(item)
-        there = self._by_id.get(key)
-        if there is None:
-            self._by_id[key] = ticket
-            self._objects[key] = item
-        elif isinstance(there, Ticket):
-            self._by_id[key] = deque((there, ticket))
-        else:
-            there.append(ticket)
+        entry = (item, ticket)
+        if self._first.setdefault(id(item), entry) is not entry:
+            self._more.setdefault(id(item), deque()).append(ticket)
 
     def take(self, item: Any) -> Ticket | None:
         key = id(item)
-        there = self._by_id.get(key)
-        if isinstance(there, deque) and len(there) > 1:
-            return there.popleft()
-        if there is None:
+        entry = self._first.pop(key, None)
+        if entry is None:
             return None
-        del self._by_id[key], self._objects[key]
-        return there if isinstance(there, Ticket) else there.popleft()
+        if key in self._more:
+            self._first[key] = (item, self._more[key].popleft())
+            if not self._more[key]:
+                del self._more[key]
+        return entry[1]
 
 
 def get_barrier(crawler: Crawler) -> Barrier:

@@ -16,6 +16,7 @@ from .batches import Batch
 from .checkpoint import ItemFile
 from .exceptions import StoreError, StoreUnreachable
 from .gaps import resume
+from .tickets import get_barrier
 
 logger = logging.getLogger("scrapy_state.state")
 T = TypeVar("T")
@@ -161,6 +162,7 @@ class Uploads:
         self.retry = retry
         self.spool = Spool(spool_bytes, self._pause, self._resume)
         self._failed = failed
+        self._barrier = get_barrier(crawler)
         self._paused_by_us = False
         self._tasks: set[asyncio.Task[ItemFile]] = set()
 
@@ -199,6 +201,7 @@ class Uploads:
         return stored
 
     def _pause(self) -> None:
+        self._barrier.held = True
         engine = self.crawler.engine
         self._paused_by_us = not engine.paused  # else somebody else has, and will unpause it
         engine.pause()
@@ -207,6 +210,7 @@ class Uploads:
         logger.info("the crawl waits: %s bytes to upload, STATE_SPOOL_SIZE is %s", spool.bytes, spool.limit_bytes)
 
     def _resume(self) -> None:
+        self._barrier.held = False
         if self._paused_by_us:
             resume(self.crawler.engine)
             logger.info("the crawl goes on: %s bytes to upload", self.spool.bytes)
