@@ -19,7 +19,7 @@ from .feedstorages import DurableFeedStorage
 LINE_FORMATS = frozenset({"jsonlines", "jsonl", "jl", "csv"})
 
 
-@dataclass
+@dataclass(slots=True)
 class Range:
     """Items of a batch that follow one another: half-open, by position and by byte."""
 
@@ -50,21 +50,22 @@ class Batch:
 
     def add(self, item: Any, is_after: bool, epoch: int) -> int:
         """Export *item*; *epoch*: how many state items there have been. Return by how many bytes it grew."""
-        self.slot.start_exporting()
-        assert self.slot.exporter is not None
-        self.slot.exporter.export_item(item)
-        position, began = self.slot.itemcount, self.bytes
-        self.slot.itemcount += 1
+        slot = self.slot
+        slot.start_exporting()
+        slot.exporter.export_item(item)  # type: ignore[union-attr]
+        position, began = slot.itemcount, self.bytes
+        slot.itemcount = position + 1
         try:  # noqa: SIM105 - done for every item, and suppress() costs as much as all the rest here
-            self.bytes = self.slot.file.tell()  # type: ignore[union-attr]
+            self.bytes = slot.file.tell()  # type: ignore[union-attr]
         except (AttributeError, OSError):
             pass  # somebody else's file, that doesn't tell
         if self.epoch != epoch:  # a state item has come since: whatever was before it is no longer after it
             self.after.clear()
             self.epoch = epoch
         if is_after:
-            if self.after and self.after[-1].end == position:
-                self.after[-1].end, self.after[-1].end_byte = position + 1, self.bytes
+            last = self.after[-1] if self.after else None
+            if last is not None and last.end == position:
+                last.end, last.end_byte = position + 1, self.bytes
             else:
                 self.after.append(Range(position, position + 1, began, self.bytes))
         return self.bytes - began

@@ -100,19 +100,20 @@ class CheckpointFeedExporter(FeedExporter):
 
     def _item_scraped(self, item: Any, spider: Spider) -> None:
         commits = self._commits
-        ticket = commits.barrier.scraped(item)
+        barrier = commits.barrier
+        ticket = barrier.scraped(item)
         if commits.closed:
             return
         try:
             for template in self._options:
                 if self.filters[template].accepts(item):
-                    commits.items.export(item, template, ticket, commits.barrier.epoch)
+                    commits.items.export(item, template, ticket, barrier.epoch)
         except Exception as error:
             # With its trace, which nobody else logs; a pipeline's is in Scrapy's log.
             logger.warning("Error exporting an item", exc_info=True, extra={"spider": spider})
             commits.fail("state_store_failed", ItemFailed(f"an item could not be exported ({type(error).__name__})"))
         else:
-            commits.barrier.settle(ticket)
+            barrier.settle(ticket)
 
     async def close_spider(self, spider: Spider, reason: str = "finished") -> None:
         """Store the last state item's checkpoint; then let Scrapy close the other feeds."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+_AS_IT_IS = frozenset({int, bool, type(None)})
+
 
 def json_object(state: Any, name: str = "state") -> dict[str, Any]:
     """Return a deep copy of *state* as plain JSON types (a tuple becomes a list, as JSON has it).
@@ -14,37 +16,44 @@ def json_object(state: Any, name: str = "state") -> dict[str, Any]:
     """
     if not isinstance(state, dict):
         raise TypeError(f"{name} must be a JSON object (a dict with text keys), not {type(state).__name__}")
-    copy: dict[str, Any] = _json_copy(state, (name,), ())
+    copy: dict[str, Any] = _container_copy(state, (name,), ())
+    return copy
+
+
+def _container_copy(value: Any, path: tuple[Any, ...], outer: tuple[int, ...]) -> Any:
+    if id(value) in outer:
+        raise TypeError(f"{_text(path)} contains itself")
+    outer = (*outer, id(value))
+    if not isinstance(value, dict):
+        return [_json_copy(each, (*path, index), outer) for index, each in enumerate(value)]
+    copy = {}
+    for key, each in value.items():
+        if not isinstance(key, str):
+            raise TypeError(f"{_text(path)} has the key {key!r}, a {type(key).__name__}; JSON keys are text")
+        copy[_utf8(key, path)] = each if type(each) in _AS_IT_IS else _json_copy(each, (*path, key), outer)
     return copy
 
 
 def _json_copy(value: Any, path: tuple[Any, ...], outer: tuple[int, ...]) -> Any:
-    # What most values are, first: this runs a few times for each state item.
-    kind = type(value)
-    if value is None or kind is int or kind is bool or (kind is str and value.isascii()):
+    if type(value) in _AS_IT_IS:
         return value
+    if isinstance(value, str):
+        return _utf8(value, path)
     if isinstance(value, int):
         return int(value)  # of a subclass: an IntEnum
     if isinstance(value, float):
         if not math.isfinite(value):
             raise TypeError(f"{_text(path)} is {value}, which JSON can't hold; use None or text")
         return float(value)
-    if isinstance(value, str):
-        return _utf8(value, path)
-    if not isinstance(value, (dict, list, tuple)):
-        raise TypeError(f"{_text(path)} is a {kind.__name__}, which JSON can't hold; use text, a number, a list or a dict")
-    if id(value) in outer:
-        raise TypeError(f"{_text(path)} contains itself")
-    outer = (*outer, id(value))
-    if not isinstance(value, dict):
-        return [_json_copy(each, (*path, index), outer) for index, each in enumerate(value)]
-    for key in value:
-        if not isinstance(key, str):
-            raise TypeError(f"{_text(path)} has the key {key!r}, a {type(key).__name__}; JSON keys are text")
-    return {_utf8(key, path): _json_copy(each, (*path, key), outer) for key, each in value.items()}
+    if isinstance(value, (dict, list, tuple)):
+        return _container_copy(value, path, outer)
+    kind = type(value).__name__
+    raise TypeError(f"{_text(path)} is a {kind}, which JSON can't hold; use text, a number, a list or a dict")
 
 
 def _utf8(text: str, path: tuple[Any, ...]) -> str:
+    if type(text) is str and text.isascii():
+        return text
     try:
         text.encode()
     except UnicodeEncodeError:
