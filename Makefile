@@ -24,9 +24,9 @@ demo-s3: $(STAMP)
 scrapy-suite: $(STAMP)
 	$(BIN)/python tests/scrapy_suite.py
 
-# CPU with checkpoints beside Scrapy's own exporter, as ratios
+# CPU with checkpoints beside Scrapy's own exporter, as ratios: make bench ARGS='--pairs 15', ARGS=--instructions
 bench: $(STAMP)
-	$(BIN)/python benchmarks/cpu.py
+	$(BIN)/python benchmarks/cpu.py $(ARGS)
 
 # Requests to find where to start, among 100 to 1,000,000 checkpoints
 bench-requests: $(STAMP)

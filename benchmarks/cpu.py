@@ -1,22 +1,34 @@
 """What checkpoints cost: CPU of a crawl over HTTP with them, beside the same crawl with the item feed alone.
 
-``python benchmarks/cpu.py --pairs 5``: a site and an S3 server (moto) on this machine, in processes of their own; crawls in
-turn, Scrapy's own exporter and ours; user + system seconds of the crawl's process; medians and the ratios pair by pair.
+``python benchmarks/cpu.py --pairs 9``: a site and an S3 server (moto) on this machine, in processes of their own; crawls in
+turn, Scrapy's own exporter and ours, in another order each round; user + system seconds of the crawl's process. Each crawl
+is set against the one of Scrapy's exporter in its own round, since a machine changes its speed: the median of these ratios, and
+the quarters between which half of them lie. Once with the start-up (a crawl of one page), once less it.
 The state feed gets a state item every 5 items.
+
+STATE_INTERVAL is in seconds on the clock: where other processes hold the crawl up, there are more checkpoints for the same CPU.
+Their number is told, so that it can be seen.
+
+``--instructions`` counts instead of timing, by valgrind, without checkpoints but the first and the last: slow, but nearly
+the same each time, whatever else the machine does.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
+CHAINS = 8
 ITEMS_A_PAGE = 20
+SCRAPYS = "Scrapy's exporter"
 SITE = """
 import asyncio, json, sys
 PAGE = json.dumps([{"n": n, "name": f"item {n}", "text": "some text " * 10} for n in range(int(sys.argv[1]))]).encode()
@@ -55,7 +67,7 @@ class BenchSpider(scrapy.Spider):
     name = "bench"
 
     async def start(self):
-        for chain in range(8):
+        for chain in range(CHAINS):
             yield scrapy.Request(f"{self.site}/{chain}/0", dont_filter=True)
 
     def parse(self, response):
@@ -76,23 +88,114 @@ def server(source: str) -> tuple[subprocess.Popen[str], int]:
     return process, int(process.stdout.readline())
 
 
-def cpu_seconds(folder: Path, settings: dict[str, object], pages: int, site: str) -> float:
-    """Run one crawl; return its CPU."""
-    (folder / "bench_settings.py").write_text("\n".join(f"{name} = {value!r}" for name, value in settings.items()))
-    (folder / "bench.py").write_text(SPIDER.replace("name = ", f"states = {'ADDONS' in settings}\n    name = "))
-    environment = {**os.environ, "SCRAPY_SETTINGS_MODULE": "bench_settings"}
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
-    command = [sys.executable, "-m", "scrapy", "runspider", "bench.py", "-a", f"pages={pages}", "-a", f"site={site}"]
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+class Bench:
+    """Crawls of a site, with S3 as their store.
+
+    :param folder: for the project's files
+    :param site_port: of the site; *s3_port*: of the S3 server, both on this machine
+    """
+
+    def __init__(self, folder: Path, site_port: int, s3_port: int) -> None:
+        import boto3
+
+        self._folder = folder
+        self._site = f"http://127.0.0.1:{site_port}"
+        endpoint = f"http://127.0.0.1:{s3_port}"
+        keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION_NAME": "us-east-1"}
+        self._common: dict[str, Any] = {**keys, "AWS_ENDPOINT_URL": endpoint, "LOG_LEVEL": "WARNING"}
+        self._common["TELNETCONSOLE_ENABLED"] = False
+        self._client = boto3.client(
+            "s3", endpoint_url=endpoint, aws_access_key_id="key", aws_secret_access_key="secret", region_name="us-east-1"
+        )
+        self._client.create_bucket(Bucket="bench")
+        self._crawls = 0
+
+    def crawl(self, interval: float | None, pages: int, tool: tuple[str, ...] = ()) -> str:
+        """Run one; return its log. *interval*: STATE_INTERVAL, None: Scrapy's exporter. *tool*: a command to run it under."""
+        self._crawls += 1
+        settings = {**self._common, "FEEDS": {"s3://bench/items/%(batch_time)s.jsonl": {"format": "jsonlines"}}}
+        if interval is not None:
+            key = f"s3://bench/state-{self._crawls}/%(batch_id)010d.json"
+            settings["FEEDS"][key] = {"format": "json", "item_classes": ["scrapy_state.StateItem"]}
+            settings |= {"ADDONS": {"scrapy_state.Addon": 500}, "STATE_INTERVAL": interval}
+        (self._folder / "bench_settings.py").write_text("\n".join(f"{name} = {value!r}" for name, value in settings.items()))
+        own = f"states = {interval is not None}\n    name = "
+        (self._folder / "bench.py").write_text(SPIDER.replace("name = ", own).replace("CHAINS", str(CHAINS)))
+        environment = {**os.environ, "SCRAPY_SETTINGS_MODULE": "bench_settings", "PYTHONHASHSEED": "0"}
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(self._folder), os.environ.get("PYTHONPATH")]))
+        command = [*tool, sys.executable, "-m", "scrapy", "runspider", "bench.py"]
+        command += ["-a", f"pages={pages}", "-a", f"site={self._site}"]
+        return subprocess.run(command, cwd=self._folder, env=environment, check=True, capture_output=True, text=True).stderr
+
+    def cpu_seconds(self, interval: float | None, pages: int) -> float:
+        """Run one crawl; return its CPU."""
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        self.crawl(interval, pages)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    def instructions(self, interval: float | None, pages: int) -> int:
+        """Run one crawl under valgrind; return how many instructions it took."""
+        log = self.crawl(interval, pages, ("valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null"))
+        match = re.search(r"Collected\s*:\s*(\d+)", log)
+        assert match is not None, log
+        return int(match[1])
+
+    def checkpoints(self) -> int:
+        """How many checkpoints the last crawl stored."""
+        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket="bench", Prefix=f"state-{self._crawls}/")
+        return sum(page["KeyCount"] for page in pages)
+
+
+def compare_seconds(bench: Bench, pairs: int, pages: int) -> None:
+    """Print what crawls take, beside Scrapy's exporter."""
+    kinds = {SCRAPYS: None, **{f"STATE_INTERVAL={seconds}": seconds for seconds in (60, 1, 0)}}
+    whole: dict[str, list[float]] = {kind: [] for kind in kinds}
+    crawling: dict[str, list[float]] = {kind: [] for kind in kinds}
+    counts: dict[str, list[int]] = {kind: [] for kind in kinds}
+    for number in range(pairs + 1):
+        turn = number % len(kinds)
+        for kind in [*kinds, *kinds][turn : turn + len(kinds)]:
+            start_up = bench.cpu_seconds(kinds[kind], 0)
+            seconds = bench.cpu_seconds(kinds[kind], pages)
+            if number:  # the first round warms up
+                whole[kind].append(seconds)
+                crawling[kind].append(seconds - start_up)
+                counts[kind].append(bench.checkpoints())
+        print(f"round {number} of {pairs}", file=sys.stderr)
+    items = CHAINS * (pages + 1) * ITEMS_A_PAGE
+    print(f"{items} items a crawl, {pairs} rounds; CPU; ratios: median (quarters)")
+    for kind in kinds:
+        start_up = statistics.median(whole[kind]) - statistics.median(crawling[kind])
+        print(
+            f"{kind:18} {statistics.median(whole[kind]):6.2f} s, {start_up:.2f} of it start-up;"
+            f" ratio {_ratios(whole[kind], whole[SCRAPYS])}, less start-up {_ratios(crawling[kind], crawling[SCRAPYS])};"
+            f" {statistics.median(counts[kind]):.0f} checkpoints"
+        )
+
+
+def compare_instructions(bench: Bench, pages: int) -> None:
+    """Print how many instructions an item takes, beside Scrapy's exporter."""
+    items = CHAINS * pages * ITEMS_A_PAGE
+    found = {}
+    for kind, interval in ((SCRAPYS, None), ("STATE_INTERVAL=86400", 86400)):
+        start_up = bench.instructions(interval, 0)
+        found[kind] = (bench.instructions(interval, pages) - start_up) / items
+        ratio = found[kind] / found[SCRAPYS]
+        print(f"{kind:20} start-up {start_up / 1e6:,.0f} million; {found[kind]:,.0f} an item; ratio {ratio:.3f}", flush=True)
+
+
+def _ratios(some: list[float], base: list[float]) -> str:
+    ratios = [one / other for one, other in zip(some, base, strict=True)]
+    low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios * 3
+    return f"{middle:.3f} ({low:.3f} to {high:.3f})"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument("--pages", type=int, default=400, help="of each of 8 chains")
+    parser.add_argument("--pairs", type=int, default=9)
+    parser.add_argument("--pages", type=int, help="of each of 8 chains (400; with --instructions 10)")
+    parser.add_argument("--instructions", action="store_true", help="count instructions (needs valgrind)")
     chosen = parser.parse_args()
     servers = []
     try:
@@ -100,45 +203,16 @@ def main() -> int:
         servers.append(site_process)
         s3_process, s3_port = server(S3)
         servers.append(s3_process)
-        keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION_NAME": "us-east-1"}
-        common = {**keys, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{s3_port}", "LOG_LEVEL": "WARNING"}
-        common["TELNETCONSOLE_ENABLED"] = False  # type: ignore[assignment]
-        import boto3
-
-        client = boto3.client(
-            "s3", endpoint_url=common["AWS_ENDPOINT_URL"], aws_access_key_id="key", aws_secret_access_key="secret",
-            region_name="us-east-1",
-        )  # fmt: skip
-        client.create_bucket(Bucket="bench")
-        items = {"s3://bench/items/%(batch_time)s.jsonl": {"format": "jsonlines"}}
-        states = {
-            "s3://bench/state-INTERVAL/%(batch_id)010d.json": {"format": "json", "item_classes": ["scrapy_state.StateItem"]}
-        }
-        kinds: dict[str, dict[str, object]] = {"Scrapy's exporter": {**common, "FEEDS": items}}
-        for interval in (60, 1, 0):
-            own = {key.replace("INTERVAL", str(interval)): options for key, options in states.items()}
-            checkpoints = {"ADDONS": {"scrapy_state.Addon": 500}, "FEEDS": {**items, **own}, "STATE_INTERVAL": interval}
-            kinds[f"STATE_INTERVAL={interval}"] = {**common, **checkpoints}
-        found: dict[str, list[float]] = {kind: [] for kind in kinds}
         with tempfile.TemporaryDirectory() as folder:
-            for pair in range(chosen.pairs + 1):
-                for kind, settings in kinds.items():
-                    seconds = cpu_seconds(Path(folder), settings, chosen.pages, f"http://127.0.0.1:{site_port}")
-                    if pair:  # the first round warms up
-                        found[kind].append(seconds)
-                print(f"round {pair} of {chosen.pairs}", file=sys.stderr)
+            bench = Bench(Path(folder), site_port, s3_port)
+            if chosen.instructions:
+                compare_instructions(bench, chosen.pages or 10)
+            else:
+                compare_seconds(bench, chosen.pairs, chosen.pages or 400)
     finally:
         for process in servers:
             process.kill()
             process.wait()
-    base = found["Scrapy's exporter"]
-    print(f"{8 * (chosen.pages + 1)} pages, {8 * (chosen.pages + 1) * ITEMS_A_PAGE} items; CPU seconds, {chosen.pairs} rounds")
-    for kind, seconds in found.items():
-        ratios = [one / other for one, other in zip(seconds, base, strict=True)]
-        print(
-            f"{kind:20} median {statistics.median(seconds):6.2f}   ratio to Scrapy's: median {statistics.median(ratios):.3f}"
-            f"  ({min(ratios):.3f} to {max(ratios):.3f})"
-        )
     return 0
 
 
