@@ -155,7 +155,7 @@ class TestItems:
         assert files.state() == {"t": 4}
 
     @pytest.mark.parametrize(
-        "empty", [b"", b"time,n\r\n", b'{"time"', b"\n\n", gzip.compress(b""), gzip.compress(JSONLINES)[:5]]
+        "empty", [b"", b"time,n\r\n", b'{"time"', b"\n\n", gzip.compress(b"", mtime=0), gzip.compress(JSONLINES, mtime=0)[:5]]
     )
     def test_empty_files(self, files: Files, empty: bytes) -> None:
         """A file without a whole item is passed over for the one before; without any there is no state, which is no error."""
