@@ -14,6 +14,8 @@ from .exceptions import StateSettingsError
 _PLACEHOLDER = re.compile(r"%\(([^)]+)\)([-+ #0]*(?:\d+|\*)?(?:\.(?:\d+|\*))?[diouxXeEfFgGcrsa])")
 #: Placeholders whose value is another one in each run or batch.
 VARYING = frozenset({"batch_id", "batch_time", "time", "run_id"})
+#: A roll-up of pruned checkpoints, after the prefix of their keys: the ids of the first and the last in it
+ROLLUP_NAME = r"rollup-([0-9]{10,})-([0-9]{10,})\.tar\.gz"
 _ZERO_PADDED = re.compile(r"0+([1-9][0-9]*)[di]")
 
 
@@ -137,6 +139,11 @@ class KeyTemplate:
                 return KeyTemplate(key[: match.start()], rest if rest[1] else rest[:1])
         return self
 
+    def run_of(self, key: str) -> str | None:
+        """Return what stands in *key* for ``%(run_id)s``, None if it isn't one of these keys or they have none."""
+        match = self._pattern.fullmatch(key)
+        return match.groupdict().get("run_id") if match else None
+
     def in_order(self, keys: Iterable[str]) -> list[str]:
         """Return those of *keys* that fit the template, oldest first; foreign ones are left out."""
         if self.writable:  # there may be a million: nothing but a number each beside the key
@@ -154,7 +161,8 @@ class KeyTemplate:
     def _pattern(self) -> re.Pattern[str]:
         seen: set[str] = set()
         parts = [re.escape(self.prefix)]
-        for each in self.rest or (".*",):
+        # Under a bare prefix lie the roll-ups too.
+        for each in self.rest or (rf"(?!(?:.*/)?{ROLLUP_NAME}\Z).*",):
             if isinstance(each, str):
                 parts.append(re.escape(each) if self.rest else each)
             else:

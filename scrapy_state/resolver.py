@@ -11,6 +11,7 @@ from typing import TypeAlias
 from .checkpoint import Checkpoint
 from .exceptions import CheckpointError, StateSettingsError
 from .keys import KeyTemplate
+from .rollup import Rollups
 from .search import Found, Keys, find_keys
 from .stores import StoreReader
 
@@ -89,6 +90,8 @@ class _Choice:
             return replace(self.resolution, checkpoint=None, uri=None)
         if isinstance(at, datetime):
             key, checkpoint = self._newest_where(lambda *each: self._time(*each) <= at)
+            if checkpoint is None:
+                key, checkpoint = self._newest_pruned_where(lambda *each: self._time(*each) <= at)
             return self._chosen(key, checkpoint, f"is as old as {at.isoformat()}")
         assert isinstance(at, int)
         if at < 0:
@@ -133,6 +136,13 @@ class _Choice:
             else:
                 high = middle
         return next((each for each in self._valid_down(low) if fits(*each)), ("", None))
+
+    def _newest_pruned_where(self, fits: Callable[[str, Checkpoint], bool]) -> tuple[str, Checkpoint | None]:
+        for id, data in Rollups(self.store, self.template).newest_first():
+            checkpoint = replace(Checkpoint.from_bytes(data), id=id)
+            if fits(key := self.template.key(id), checkpoint):
+                return key, checkpoint
+        return "", None
 
     def _first_valid_up(self, position: int, high: int) -> tuple[Found | None, Checkpoint | None]:
         while (found := self.keys.up(position)) is not None and found.position < high:
@@ -200,6 +210,22 @@ def read_checkpoint(store: StoreReader, template: KeyTemplate, key: str) -> Chec
     return replace(checkpoint, id=template.id_of(key) or checkpoint.id)
 
 
+def find_checkpoint(store: StoreReader, template: KeyTemplate, id: int, rollups: Rollups | None = None) -> Checkpoint | None:
+    """Read checkpoint *id*, also one that was pruned; None if there is none.
+
+    :param rollups: give the same one again when several are read
+    :raises CheckpointError: if it is there and not valid
+    :raises StoreError: if the store does not answer or refuses
+    """
+    rollups = Rollups(store, template) if rollups is None else rollups
+    data = rollups.held(id)
+    if data is None:
+        data = store.read(template.key(id))
+    if data is None:  # only now: prune deletes a state file after its roll-up is stored
+        data = rollups.read(id)
+    return None if data is None else replace(Checkpoint.from_bytes(data), id=id)
+
+
 def lineage(store: StoreReader, template: KeyTemplate, newest: Checkpoint) -> list[Checkpoint]:
     """Return *newest* and its parents, newest first, as far back as they are stored. Blocks: a read for each.
 
@@ -211,21 +237,23 @@ def lineage(store: StoreReader, template: KeyTemplate, newest: Checkpoint) -> li
 
 def ancestors(store: StoreReader, template: KeyTemplate, newest: Checkpoint) -> Iterator[Checkpoint]:
     """Yield what :func:`lineage` returns, reading no further than it is asked for."""
+    rollups = Rollups(store, template)
     child: Checkpoint | None = newest
     while child is not None:
         yield child
-        if child.parent is None:
+        if child.parent is None or not template.rest:
             return
         if child.id is not None and child.parent >= child.id:
             raise CheckpointError(f"checkpoint {child.id} names checkpoint {child.parent} as its parent, which came later")
-        parent = read_checkpoint(store, template, template.key(child.parent))
+        parent = find_checkpoint(store, template, child.parent, rollups)
         if parent is not None and child.parent_digest not in (None, parent.digest):
             raise CheckpointError(f"checkpoint {child.parent} is not the parent that checkpoint {child.id} names")
         child = parent
 
 
 def _read_valid(store: StoreReader, template: KeyTemplate, key: str, spider: str | None) -> Checkpoint | None:
-    checkpoint = read_checkpoint(store, template, key)
+    id = template.id_of(key) if template.writable else None
+    checkpoint = read_checkpoint(store, template, key) if id is None else find_checkpoint(store, template, id)
     if checkpoint is None:  # deleted since the listing
         return None
     if None not in (spider, checkpoint.spider) and checkpoint.spider != spider:

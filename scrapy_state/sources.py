@@ -12,16 +12,15 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 from .exceptions import StateSettingsError
 from .keys import KeyTemplate
 from .plain import json_object
 from .search import find_keys
 from .stores import StoreReader
-
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
+from .stores.stream import StoredFile
 
 T = TypeVar("T")
 Opener = Callable[[str], tuple[StoreReader, KeyTemplate]]
@@ -79,6 +78,11 @@ def last_state(lines: Iterable[str | bytes]) -> dict[str, Any] | None:
             state = _state_in(text)
             found = found if state is None else state
     return found
+
+
+def state_in_log(store: StoreReader, key: str) -> dict[str, Any] | None:
+    """Return the last state in a log from which it is safe to go on; None if it has none. Blocks."""
+    return _last_of(store, key, last_state)
 
 
 def _from_log(uri: str, opener: Opener) -> Source | None:
@@ -202,30 +206,9 @@ def _last_of(store: StoreReader, key: str, last: Callable[[Iterable[bytes]], T |
 
 def _lines(store: StoreReader, key: str) -> Iterator[bytes]:
     """Yield a file's lines from its beginning, in flat memory; a compressed one's as far as it is whole."""
-    with io.BufferedReader(_Stored(store, key), _CHUNK_BYTES) as file:
+    with io.BufferedReader(StoredFile(partial(store.read_part, key)), _CHUNK_BYTES) as file:
         if file.peek(len(_GZIP))[: len(_GZIP)] != _GZIP:
             yield from file
             return
         with suppress(EOFError, gzip.BadGzipFile, zlib.error), gzip.GzipFile(fileobj=file) as unzipped:
             yield from unzipped
-
-
-class _Stored(io.RawIOBase):
-    """A file in a store, read part by part."""
-
-    def __init__(self, store: StoreReader, key: str) -> None:
-        self._store = store
-        self._key = key
-        self._position = 0
-
-    def readable(self) -> bool:
-        """It is."""
-        return True
-
-    def readinto(self, buffer: WriteableBuffer) -> int:
-        """See :class:`io.RawIOBase`."""
-        view = memoryview(buffer).cast("B")
-        part = self._store.read_part(self._key, self._position, len(view)) or b""
-        view[: len(part)] = part
-        self._position += len(part)
-        return len(part)

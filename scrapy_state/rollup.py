@@ -1,0 +1,121 @@
+"""Roll-ups: where the state files that ``scrapy state prune`` deleted are kept, as they were, packed by the thousand.
+
+A roll-up is ``<prefix>rollup-<first id>-<last id>.tar.gz``, beside the state files, and is never changed. Its members are
+whole state files under their own names, so that ``tar xzf`` in the folder undoes a prune.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os.path
+import re
+import tarfile
+import zlib
+from collections.abc import Iterable, Iterator
+from typing import IO, NamedTuple
+
+from .exceptions import CheckpointError
+from .keys import ROLLUP_NAME, KeyTemplate
+from .stores import StoreReader
+
+
+class Rollup(NamedTuple):
+    """A roll-up by its name: *first* and *last* are the ids of the first and the last checkpoint in it."""
+
+    first: int
+    last: int
+    key: str
+
+
+class Rollups:
+    """The roll-ups beside a state feed's files. Its methods block; at most one roll-up is held in memory.
+
+    :param template: the keys of the state files
+    """
+
+    def __init__(self, store: StoreReader, template: KeyTemplate) -> None:
+        self._store = store
+        self._template = template
+        self._known: list[Rollup] = []
+        self._held: dict[int, bytes] = {}
+        self._held_key = ""
+
+    def held(self, id: int) -> bytes | None:
+        """Return the state file of checkpoint *id* if the roll-up that was read last has it. Does no input or output."""
+        return self._held.get(id)
+
+    def read(self, id: int) -> bytes | None:
+        """Return the state file of checkpoint *id*, None if no roll-up has it.
+
+        :raises CheckpointError: if the roll-up that should have it is damaged
+        :raises StoreError: if the store does not answer or refuses
+        """
+        if not any(each.first <= id <= each.last for each in self._known):
+            self._known = self.list()
+        for each in self._known:
+            if each.first <= id <= each.last and (found := self.content(each).get(id)) is not None:
+                return found
+        return None
+
+    def list(self) -> list[Rollup]:
+        """Return the roll-ups there are, newest first: one listing."""
+        prefix = self._template.prefix
+        if not self._template.writable:
+            return []
+        found = ((re.fullmatch(ROLLUP_NAME, key[len(prefix) :]), key) for key in self._store.keys(prefix + "rollup-"))
+        rollups = [Rollup(int(match[1]), int(match[2]), key) for match, key in found if match]
+        return sorted(rollups, key=lambda each: each.last, reverse=True)
+
+    def content(self, rollup: Rollup) -> dict[int, bytes]:
+        """Return the state files in *rollup*, by id.
+
+        :raises CheckpointError: if it is damaged
+        """
+        if rollup.key != self._held_key:
+            data = self._store.read(rollup.key)
+            try:
+                self._held = {} if data is None else dict(self._unpacked(data))
+            except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+                raise CheckpointError(f"{self._store.uri(rollup.key)}: the roll-up is damaged ({error}); restore it") from error
+            self._held_key = rollup.key
+        return self._held
+
+    def newest_first(self) -> Iterator[tuple[int, bytes]]:
+        """Yield the id and the state file of every checkpoint in a roll-up."""
+        for rollup in self.list():
+            yield from sorted(self.content(rollup).items(), reverse=True)
+
+    def _unpacked(self, data: bytes) -> Iterator[tuple[int, bytes]]:
+        folder = _folder(self._template)
+        with tarfile.open(fileobj=io.BytesIO(data), mode="r:gz") as packed:
+            for member in packed:
+                id, content = self._template.id_of(folder + member.name), packed.extractfile(member)
+                if id is not None and content is not None:
+                    yield id, content.read()
+
+
+def rollup_key(template: KeyTemplate, first: int, last: int) -> str:
+    """Return the key of the roll-up of the checkpoints from *first* to *last*."""
+    return f"{template.prefix}rollup-{first:010d}-{last:010d}.tar.gz"
+
+
+def pack(template: KeyTemplate, files: Iterable[tuple[str, bytes]], packed: IO[bytes]) -> None:
+    """Write a roll-up of *files*, (key, content) in order, to *packed*. Of the same files it is always the same bytes.
+
+    So when a prune that was killed is started again, storing the same roll-up again is no conflict.
+    """
+    folder = _folder(template)
+    with (
+        gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=packed, mtime=0) as compressed,
+        tarfile.open(fileobj=compressed, mode="w", format=tarfile.PAX_FORMAT) as archive,
+    ):
+        for key, content in files:
+            member = tarfile.TarInfo(key[len(folder) :])
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+
+
+def _folder(template: KeyTemplate) -> str:
+    folder = os.path.dirname(template.prefix)
+    return folder if folder in ("", "/") else folder + "/"

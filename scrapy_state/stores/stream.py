@@ -1,0 +1,34 @@
+"""A stored file as a stream."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+
+class StoredFile(io.RawIOBase):
+    """A file in a store, read part by part: nothing waits, and no connection times out, while its reader is at work.
+
+    :param read_part: gives what there is at a place, up to a size, in bytes, as
+        :meth:`~scrapy_state.stores.base.StoreReader.read_part` does for a key
+    """
+
+    def __init__(self, read_part: Callable[[int, int], bytes | None]) -> None:
+        self._read_part = read_part
+        self._position = 0
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        """See :class:`io.RawIOBase`."""
+        view = memoryview(buffer).cast("B")
+        part = self._read_part(self._position, len(view)) or b""
+        view[: len(part)] = part
+        self._position += len(part)
+        return len(part)
