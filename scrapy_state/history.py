@@ -1,0 +1,245 @@
+"""All the checkpoints of all branches, newest first, and the runs that stored them."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from heapq import heappop, heappush
+from itertools import islice
+from typing import Any, NamedTuple, TypeVar
+
+from .checkpoint import Checkpoint
+from .exceptions import CheckpointError
+from .extension import patiently
+from .keys import KeyTemplate
+from .rollup import Rollup, Rollups
+from .search import find_keys
+from .stores import StoreReader
+
+_THREADS, _AHEAD = 8, 24
+A = TypeVar("A")
+B = TypeVar("B")
+
+
+class Found(NamedTuple):
+    """A state file: its checkpoint, or why it is none."""
+
+    id: int | None
+    uri: str
+    checkpoint: Checkpoint | None
+    why: str | None = None
+
+
+def newest_first(store: StoreReader, template: KeyTemplate) -> Iterator[Found]:
+    """Yield every state file under a prefix, pruned ones too, reading no further than it is asked for. Blocks.
+
+    :raises CheckpointTooNew: for a file that a later scrapy_state stored
+    :raises StoreError: if the store does not answer or refuses
+    """
+    keys = find_keys(store, template)
+    newest = keys.newest()
+    present = () if newest is None else (each.key for each in keys.down(newest.position))
+    pruned = _Pruned(store, template)
+    for key, data in ahead(store.read, present):
+        if data is None:  # it was pruned since the listing
+            pruned.look_again()
+            continue
+        id = template.id_of(key)
+        if id is not None:
+            yield from pruned.down_to(id)
+            pruned.seen.add(id)
+        yield _found(store, key, id, data)
+    pruned.look_again()
+    yield from pruned.down_to(0)
+
+
+class _Pruned:
+    """What is in roll-ups, newest first; each is read when its turn comes."""
+
+    def __init__(self, store: StoreReader, template: KeyTemplate) -> None:
+        self._store, self._template = store, template
+        self._rollups = Rollups(store, template)
+        self._waiting = self._rollups.list()
+        self._looked_at = set(self._waiting)
+        self._read: list[tuple[int, bytes]] = []
+        #: the ids of what was yielded, here and elsewhere: a prune that was killed leaves files that are in a roll-up too
+        self.seen: set[int] = set()
+
+    def look_again(self) -> None:
+        """See whether there are more by now."""
+        new = [each for each in self._rollups.list() if each not in self._looked_at]
+        self._looked_at.update(new)
+        self._waiting = sorted([*self._waiting, *new], key=_last, reverse=True)
+
+    def down_to(self, id: int) -> Iterator[Found]:
+        """Yield what is newer than checkpoint *id*."""
+        while True:
+            newest_read = -self._read[0][0] if self._read else 0
+            if self._waiting and self._waiting[0].last > max(newest_read, id):
+                for found, data in self._rollups.content(self._waiting.pop(0)).items():
+                    heappush(self._read, (-found, data))
+            elif newest_read <= id:
+                return
+            else:
+                _, data = heappop(self._read)
+                if newest_read not in self.seen:
+                    self.seen.add(newest_read)
+                    yield _found(self._store, self._template.key(newest_read), newest_read, data)
+
+
+def _last(rollup: Rollup) -> int:
+    return rollup.last
+
+
+def ahead(function: Callable[[A], B], arguments: Iterable[A]) -> Iterator[tuple[A, B]]:
+    """Yield each argument with what *function* returns for it, in the order given; several threads are a little ahead."""
+    waiting: deque[tuple[A, Future[B]]] = deque()
+    left = iter(arguments)
+    pool = ThreadPoolExecutor(_THREADS, "scrapy_state")
+    try:
+        waiting.extend((each, pool.submit(patiently, partial(function, each))) for each in islice(left, _AHEAD))
+        while waiting:
+            argument, result = waiting.popleft()
+            yield argument, result.result()
+            waiting.extend((each, pool.submit(patiently, partial(function, each))) for each in islice(left, 1))
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+class ReadsAhead:
+    """A store whose state files are read downwards, each after the other: the next ones are asked for meanwhile.
+
+    :param template: the keys of the state files, with ids
+    """
+
+    def __init__(self, store: StoreReader, template: KeyTemplate) -> None:
+        self._store, self._template = store, template
+        self._pool = ThreadPoolExecutor(_THREADS, "scrapy_state")
+        self._asked: dict[int, Future[bytes | None]] = {}
+        self.uri, self.keys, self.read_part = store.uri, store.keys, store.read_part
+        self.ordered = store.ordered
+
+    def read(self, key: str) -> bytes | None:
+        """See :class:`~scrapy_state.stores.base.StoreReader`."""
+        id = self._template.id_of(key)
+        if id is None or not self._template.writable:
+            return self._store.read(key)
+        for other in [each for each in self._asked if each > id]:
+            self._asked.pop(other).cancel()
+        for each in range(id, max(id - _AHEAD, 0), -1):
+            if each not in self._asked:
+                self._asked[each] = self._pool.submit(patiently, partial(self._store.read, self._template.key(each)))
+        return self._asked[id].result()
+
+    def close(self) -> None:
+        """Ask for no more."""
+        self._pool.shutdown(cancel_futures=True)
+
+
+def _found(store: StoreReader, key: str, id: int | None, data: bytes) -> Found:
+    try:
+        checkpoint = Checkpoint.from_bytes(data)
+    except CheckpointError as error:
+        return Found(id, store.uri(key), None, str(error))
+    return Found(id, store.uri(key), replace(checkpoint, id=id or checkpoint.id))
+
+
+@dataclass(eq=False)
+class Run:
+    """A run, by the checkpoints it stored.
+
+    :param first: its oldest checkpoint that was read; *last*: its newest
+    :param checkpoints: how many there are; *files*, *bytes*: the item files they name
+    :param parent: the run it went on from; None: it has none, or that was not read
+    :param in_lineage: whether the newest checkpoint descends from it
+    :param superseded: whether another run stored a checkpoint after its last one, so that it can store none any more
+    """
+
+    last: Checkpoint
+    first: Checkpoint
+    checkpoints: int = 0
+    files: int = 0
+    bytes: int = 0
+    parent: Run | None = None
+    in_lineage: bool = False
+    superseded: bool = False
+    items: int = 0
+
+    @property
+    def ended(self) -> str | None:
+        """How it ended: its finish reason; None: it stored no last checkpoint."""
+        return None if self.last.reason == "opened" else self.last.reason
+
+    @property
+    def may_be_alive(self) -> bool:
+        """Whether it may still store checkpoints."""
+        return self.ended is None and not self.superseded
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all the checkpoints it stored are known: from its first one on, without a gap."""
+        ids = (self.last.id or 0) - (self.first.id or 0) + 1
+        return self.first.reason is not None and ids == self.checkpoints
+
+    def add(self, checkpoint: Checkpoint) -> None:
+        """Count an older checkpoint of it."""
+        self.first = checkpoint
+        self.checkpoints += 1
+        self.files += len(checkpoint.files)
+        self.bytes += sum(each.bytes or 0 for each in checkpoint.files)
+        self.items += sum(each.counted for each in checkpoint.files)
+
+
+def runs(found: Iterable[Found], newest: Checkpoint | None, limit: int | None = None) -> list[Run]:
+    """Return the runs, newest first, from what :func:`newest_first` yields.
+
+    :param newest: the checkpoint whose lineage is to be marked
+    :param limit: so many runs at most; no more is read than they need
+    """
+    by_name: dict[Any, Run] = {}
+    children: dict[int, list[Run]] = {}
+    for each in found:
+        checkpoint = each.checkpoint
+        if checkpoint is None:
+            continue
+        run = by_name.get(checkpoint.run)
+        if run is None:
+            if len(by_name) == limit:
+                break
+            run = by_name[checkpoint.run] = Run(checkpoint, checkpoint, superseded=bool(by_name))
+        run.add(checkpoint)
+        run.in_lineage = run.in_lineage or (newest is not None and checkpoint.id == newest.id)
+        for child in children.pop(checkpoint.id or 0, ()):
+            if child is not run:
+                child.parent = run
+        if checkpoint.parent is not None:
+            children.setdefault(checkpoint.parent, []).append(run)
+    for run in by_name.values():  # newest first: children before their parents
+        if run.in_lineage and run.parent is not None:
+            run.parent.in_lineage = True
+    return list(by_name.values())
+
+
+def tree(found: Iterable[Run]) -> Iterator[tuple[str, Run | None]]:
+    """Yield each run, newest first, with its place in the tree as text; between them lines (None) that join branches.
+
+    ``*`` is a run of the lineage, ``o`` one of another branch.
+    """
+    lanes: list[Run | None] = []
+    for run in found:
+        mine = [at for at, waits_for in enumerate(lanes) if waits_for is run]
+        if not mine:
+            mine = [len(lanes)]
+            lanes.append(run)
+        for other in reversed(mine[1:]):
+            yield " ".join("/" if at == other else "|" for at in range(len(lanes))).replace("| /", "|/"), None
+            del lanes[other]
+        sign = "*" if run.in_lineage else "o"
+        yield " ".join(sign if at == mine[0] else "|" for at in range(len(lanes))), run
+        if run.parent is None:
+            del lanes[mine[0]]
+        else:
+            lanes[mine[0]] = run.parent
