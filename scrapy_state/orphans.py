@@ -6,19 +6,22 @@ Only in feeds whose URI begins to vary with ``%(run_id)s``: there a file's name 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice, takewhile
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, TypeVar
 
 from .checkpoint import Checkpoint
-from .exceptions import StateError
+from .exceptions import CheckpointError, StateError
 from .extension import patiently
-from .keys import KeyTemplate
+from .history import Found, runs
+from .keys import KeyTemplate, Placeholder
 from .resolver import Resolution, ancestors, read_checkpoint
 from .stores import StoreReader, StoreWriter
 
 #: for each item feed its store, and the keys of one run in it
 OrphanFeeds: TypeAlias = Sequence[tuple[StoreWriter, KeyTemplate]]
+R = TypeVar("R", bound=StoreReader)
 logger = logging.getLogger("scrapy_state.state")
 
 #: How far to go back for a feed's last files; one that stored nothing for so long is not looked at.
@@ -113,3 +116,52 @@ def _unnamed(
     else:
         return []  # too far back, or the run's first checkpoints are gone: there is no telling
     return [key for uri, key in zip(places, keys, strict=True) if places[uri] > settled and uri not in named]
+
+
+class AllOrphans:
+    """The item files that no checkpoint of any branch names, of all runs that are over.
+
+    A file is one only if its name says that a run stored it whose checkpoints are all there, from its opening on, and which can
+    store none any more. So never what was there before the first checkpoint, never what another spider stored, never what
+    a run that may be alive will name.
+
+    :param found: every state file there is, newest first. It is read here: before the item files are listed
+    :param now: gives for the URI in a checkpoint where the file lies now
+    :raises CheckpointError: if one is not valid: there is no telling what it names
+    """
+
+    def __init__(self, found: Iterable[Found], now: Callable[[str], str]) -> None:
+        self._named: set[str] = set()
+        #: for each shape of the names of item files one of them, and its run
+        self._examples: dict[tuple[str, str], tuple[str, str]] = {}
+        self.runs = runs(self._noting(found, now), None)
+        #: the runs whose files may be orphans
+        self.over = {each.last.run for each in self.runs if each.is_whole and not each.may_be_alive}
+
+    def _noting(self, found: Iterable[Found], now: Callable[[str], str]) -> Iterator[Found]:
+        for each in found:
+            if each.checkpoint is None:
+                raise CheckpointError(f"{each.uri}: {each.why}: there is no telling which files it names; move it away first")
+            run = each.checkpoint.run
+            for file in each.checkpoint.files:
+                uri = now(file.uri)
+                self._named.add(uri)
+                before, found_run, after = uri.rpartition(run) if run else ("", "", "")
+                if found_run:
+                    self._examples.setdefault((before, re.sub("[0-9]+", "0", after)), (found_run, after))
+            yield each
+
+    def templates(self) -> list[tuple[str, tuple[str | Placeholder, ...]]]:
+        """Return how the URIs of named files are made, as far as can be seen: a prefix, and what follows on it."""
+        return [(before, _shape(after)) for (before, _), (_, after) in self._examples.items()]
+
+    def among(self, store: R, item_keys: KeyTemplate) -> Iterator[tuple[R, str]]:
+        """Yield the orphans among the keys of an item feed. Blocks: they are all listed."""
+        for key in store.keys(item_keys.prefix):
+            if item_keys.run_of(key) in self.over and store.uri(key) not in self._named:
+                yield store, key
+
+
+def _shape(after: str) -> tuple[str | Placeholder, ...]:
+    parts = (Placeholder("batch_id", "d") if part.isdecimal() else part for part in re.split("([0-9]+)", after) if part)
+    return (Placeholder("run_id", "s"), *parts)

@@ -1,0 +1,242 @@
+"""The item files that a lineage names: their list, their items, whether they are there."""
+
+from __future__ import annotations
+
+import io
+import json
+import tempfile
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .checkpoint import Checkpoint, ItemFile
+from .decode import Decoder
+from .exceptions import CheckpointError, StateSettingsError
+from .extension import patiently
+from .history import ReadsAhead, ahead
+from .keys import KeyTemplate
+from .resolver import ancestors
+from .stores import StoreReader, open_reader
+from .stores.stream import StoredFile
+
+#: A file is read in parts of so many bytes
+_PART_BYTES = 4 * 1024 * 1024
+
+
+class Moved:
+    """Where item files lie now, if not where they were stored.
+
+    :param pairs: ``OLD=NEW``: what a URI began with, and begins with now; a path is as good as a file:// URI
+    :raises StateSettingsError: for one without a ``=``
+    """
+
+    def __init__(self, pairs: Sequence[str]) -> None:
+        self._pairs = [_pair(each) for each in pairs]
+
+    def uri(self, uri: str) -> str:
+        """Return *uri* as it begins now."""
+        return next((new + uri[len(old) :] for old, new in self._pairs if uri.startswith(old)), uri)
+
+    def file(self, file: ItemFile) -> ItemFile:
+        """Return *file* with its URI as it begins now."""
+        return replace(file, uri=self.uri(file.uri)) if self._pairs else file
+
+
+def _pair(text: str) -> tuple[str, str]:
+    # A URI may have "=" in it (dt=2026-11-20/): the new one begins like a URI or a path.
+    places = [at for at, sign in enumerate(text) if sign == "="]
+    at = next((at for at in places if text[at + 1 :].startswith(("/", ".")) or "://" in text[at + 1 :]), (places or [0])[0])
+    if not at:
+        raise StateSettingsError(f"--map {text!r} is not OLD=NEW, as in s3://bucket/items/=/mnt/items/")
+    return _as_uri(text[:at]), _as_uri(text[at + 1 :])
+
+
+def _as_uri(text: str) -> str:
+    if "://" in text:
+        return text
+    return Path(text).absolute().as_uri() + ("/" if text.endswith("/") else "")
+
+
+class Lineage:
+    """The item files along a lineage, oldest first, though it can only be read newest first: they wait on the disk.
+
+    :param checkpoints: newest first, as :func:`~scrapy_state.resolver.ancestors` yields them
+    """
+
+    def __init__(self, checkpoints: Iterable[Checkpoint]) -> None:
+        self._spool = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as this does
+        self._starts = array("Q")
+        #: how many checkpoints there are
+        self.checkpoints = 0
+        #: the ids of those that began before what their parent says
+        self.overlaps: list[int | None] = []
+        #: the oldest one
+        self.first: Checkpoint | None = None
+        for checkpoint in checkpoints:
+            self.first = checkpoint
+            self.checkpoints += 1
+            if checkpoint.overlap:
+                self.overlaps.append(checkpoint.id)
+            for file in reversed(checkpoint.files):
+                self._starts.append(self._spool.tell())
+                self._spool.write(json.dumps(file.to_json()).encode() + b"\n")
+
+    @property
+    def parent_missing(self) -> int | None:
+        """The id of the parent that is not there, at which the lineage breaks off; None: it is whole."""
+        return self.first.parent if self.first is not None else None
+
+    def files(self) -> Iterator[ItemFile]:
+        """Yield the files, oldest first."""
+        for start in reversed(self._starts):
+            self._spool.seek(start)
+            yield ItemFile.from_json(json.loads(self._spool.readline()))
+
+
+def lineage_of(store: StoreReader, template: KeyTemplate, newest: Checkpoint, step: Callable[[], object]) -> Lineage:
+    """Read the lineage of *newest*. Blocks. *step* is called for each checkpoint.
+
+    :raises CheckpointError: as :func:`~scrapy_state.resolver.ancestors`
+    :raises StoreError: if the store does not answer or refuses
+    """
+    reads = ReadsAhead(store, template)
+    try:
+        return Lineage(_stepping(ancestors(reads, template, newest), step))
+    finally:
+        reads.close()
+
+
+def items_of(
+    files: Iterable[ItemFile], decoder: Decoder, settings: Mapping[str, Any]
+) -> Iterator[tuple[ItemFile, Iterator[bytes]]]:
+    """Yield each file with its items, skipped ones left out, to be read before the next file is asked for. Blocks.
+
+    :param settings: Scrapy's AWS_* settings are read from it
+    :raises CheckpointError: if a file is not there, or not what the checkpoint says
+    :raises StoreError: if a store does not answer or refuses
+    """
+    for file in files:
+        store, key = open_reader(file.uri, settings)
+        if store.read_part(key, 0, 1) is None:
+            raise CheckpointError(f"{file.uri} is not there; if it was moved, say where to: --map OLD=NEW")
+        read = partial(_read_part, store, key)
+        with io.BufferedReader(StoredFile(read), _PART_BYTES) as stream:
+            yield file, decoder.items(file, stream)
+
+
+def _read_part(store: StoreReader, key: str, begin: int, size: int) -> bytes | None:
+    return patiently(lambda: store.read_part(key, begin, size))
+
+
+class Problem(NamedTuple):
+    """What :func:`verify` found to be wrong."""
+
+    uri: str
+    why: str
+
+
+class Verified:
+    """What :func:`verify` has looked at so far."""
+
+    def __init__(self) -> None:
+        self.checkpoints = self.files = self.items = self.bytes = 0
+        #: files whose items were counted, and those of a format whose items can't be
+        self.counted = self.not_counted = 0
+
+
+def verify(
+    store: StoreReader,
+    template: KeyTemplate,
+    newest: Checkpoint,
+    settings: Mapping[str, Any],
+    *,
+    moved: Moved,
+    deep: bool,
+    format: str | None,
+    verified: Verified,
+) -> Iterator[Problem | None]:
+    """Check each checkpoint of a lineage, newest first, and each file it names; yield what is wrong, None for a step. Blocks.
+
+    :param deep: whether to count the items in each file; *format*: as for :class:`~scrapy_state.decode.Decoder`
+    :raises StoreError: if a store does not answer or refuses
+    """
+    problems: list[Problem] = []
+    reads = ReadsAhead(store, template)
+
+    def files() -> Iterator[tuple[Checkpoint, ItemFile | None]]:
+        child: Checkpoint | None = None
+        try:
+            for checkpoint in ancestors(reads, template, newest):
+                verified.checkpoints += 1
+                yield checkpoint, None
+                if child is not None:
+                    problems.extend(_arithmetic(store, template, child, checkpoint))
+                child = checkpoint
+                yield from ((checkpoint, moved.file(each)) for each in checkpoint.files)
+        except CheckpointError as error:
+            problems.append(Problem(store.uri(template.prefix), f"the lineage breaks off: {error}"))
+            return
+        if child is not None and child.parent is not None:
+            problems.append(
+                Problem(store.uri(template.key(child.parent)), f"is not there, the parent of checkpoint {child.id}")
+            )
+
+    def look(each: tuple[Checkpoint, ItemFile | None]) -> str | None:
+        return None if each[1] is None else _wrong_size(each[1], settings)
+
+    try:
+        for (checkpoint, file), wrong in ahead(look, files()):
+            if file is not None:
+                verified.files += 1
+                verified.items += file.counted
+                verified.bytes += file.bytes or 0
+                if wrong:
+                    problems.append(Problem(file.uri, f"{wrong}; checkpoint {checkpoint.id} names it"))
+                elif deep:
+                    problems.extend(_content_problems(file, Decoder(format), settings, verified))
+            while problems:
+                yield problems.pop(0)
+            yield None
+    finally:
+        reads.close()
+    yield from problems
+
+
+def _wrong_size(file: ItemFile, settings: Mapping[str, Any]) -> str | None:
+    """Return what is wrong with a file to be seen from outside, None if nothing. Its last byte is asked for, and one more."""
+    store, key = open_reader(file.uri, settings)
+    last = max((file.bytes or 0) - 1, 0)
+    end = patiently(lambda: store.read_part(key, last, 2))
+    if end is None:
+        return "is not there"
+    if file.bytes is None or len(end) == min(file.bytes, 1):
+        return None
+    return f"has not the {file.bytes} bytes that it should have, but {'fewer' if not end else 'more'}"
+
+
+def _content_problems(file: ItemFile, decoder: Decoder, settings: Mapping[str, Any], verified: Verified) -> Iterator[Problem]:
+    try:
+        for _, items in items_of([file], decoder, settings):
+            for _ in items:
+                pass
+        verified.counted += 1
+    except StateSettingsError:
+        verified.not_counted += 1
+    except CheckpointError as error:
+        yield Problem(file.uri, str(error).removeprefix(f"{file.uri}: ").partition(";")[0])
+
+
+def _arithmetic(store: StoreReader, template: KeyTemplate, child: Checkpoint, parent: Checkpoint) -> Iterator[Problem]:
+    items = parent.items + sum(each.counted for each in child.files)
+    if child.digest is not None and child.items != items:
+        key = template.key(child.id or 0)
+        yield Problem(store.uri(key), f"says that there are {child.items} items; its parent and its files have {items}")
+
+
+def _stepping(checkpoints: Iterable[Checkpoint], step: Callable[[], object]) -> Iterator[Checkpoint]:
+    for each in checkpoints:
+        yield each
+        step()
