@@ -54,6 +54,8 @@ class SpiderSettingsState:
         self.refusal: StateError | None = None
         #: the state this run starts from
         self.state: dict[str, Any] = {}
+        #: where it came from, as the log says it
+        self.origin = ""
 
     @classmethod
     def from_crawler(cls, crawler: Crawler) -> Self:
@@ -97,7 +99,7 @@ class SpiderSettingsState:
                 f"spider.state is {found!r}; scrapy_state keeps the state there, a dict: "
                 "give the spider argument (-a state=…) or attribute another name"
             )
-        state, origin = self.find_state()
+        state, self.origin = self.find_state()
         state = json_object(state, "STATE")
         self.state = json_object(self.change_state(deepcopy(state)), "what change_state() returned")
         self.validate_state(deepcopy(self.state), spider)
@@ -105,7 +107,7 @@ class SpiderSettingsState:
         priority = max(settings.getpriority("STATE") or 0, SETTINGS_PRIORITIES["addon"])
         settings.set("STATE", deepcopy(self.state), priority=priority)
         spider.state = deepcopy(self.state)  # type: ignore[attr-defined]
-        logger.info("STATE %s %s", as_text(self.state), origin, extra={"spider": spider})
+        logger.info("STATE %s %s", as_text(self.state), self.origin, extra={"spider": spider})
         if self.state and (Path(job_dir(settings) or "") / "requests.seen").exists() and job_dir(settings):
             logger.warning(
                 "JOBDIR %s remembers the requests of an earlier run: the request that start() yields for the state may be "
@@ -128,6 +130,8 @@ class StateResolver(SpiderSettingsState):
         self.feed = StateFeed.from_settings(crawler.settings)
         #: what was found under the state feed's own prefix: the exporter numbers on from it
         self.resolution = Resolution()
+        #: what was found where this run resumes from: the same, or what is under STATE_FROM
+        self.found = self.resolution
 
     def find_state(self) -> tuple[dict[str, Any], str]:
         """As :class:`SpiderSettingsState`, from the chosen checkpoint first. Blocks while the store is read."""
@@ -143,6 +147,7 @@ class StateResolver(SpiderSettingsState):
         if isinstance(settings.read_from, str) and not settings.explicit:
             source = settings.read_from
             found = in_thread(lambda: self._resolve(source, None, None, settings.at))
+        self.found = found
         for uri, why in found.passed_over:
             logger.warning("%s is passed over: %s", uri, why, extra={"spider": self.crawler.spider})
         if settings.explicit or found.checkpoint is None:

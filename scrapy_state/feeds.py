@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -101,6 +101,18 @@ def item_feeds_with_checkpoints(settings: BaseSettings) -> set[str]:
                 'for example, or leave it out of the checkpoints with the feed option "checkpoint": False'
             )
     return found
+
+
+def item_feeds(settings: BaseSettings) -> Iterator[tuple[str, Any]]:
+    """Yield the URI template of each item feed that takes part in checkpoints, and its ``uri_params`` function.
+
+    :raises StateSettingsError: as :func:`item_feeds_with_checkpoints`
+    """
+    names = item_feeds_with_checkpoints(settings)
+    for key, options in settings.getdict("FEEDS").items():
+        uri = str(key.absolute()) if isinstance(key, Path) else str(key)
+        if uri in names:
+            yield uri, options.get("uri_params")
 
 
 def uri_params(spider: Spider, function: Any) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
@@ -22,11 +22,11 @@ class CheckpointWriter:
     """The write side of one run. Its methods block, and are called one at a time, from any thread.
 
     :param format: a key of :data:`~scrapy_state.checkpoint.FORMATS`
-    :param spider: the spider's name; *run*: the run's id; *job*: the platform's name for it
+    :param spider: the spider's name, if it is known; *run*: the run's id; *job*: the platform's name for it
     """
 
     def __init__(
-        self, store: StoreWriter, template: KeyTemplate, *, format: str, spider: str, run: str, job: str | None
+        self, store: StoreWriter, template: KeyTemplate, *, format: str, spider: str | None, run: str, job: str | None
     ) -> None:
         self.store = store
         self.template = template
@@ -37,12 +37,20 @@ class CheckpointWriter:
         #: the newest checkpoint that this run stored
         self.last: Checkpoint | None = None
 
-    def open(self, state: dict[str, Any], resolution: Resolution, resolve_again: Callable[[], Resolution]) -> Checkpoint:
+    def open(
+        self,
+        state: dict[str, Any],
+        resolution: Resolution,
+        resolve_again: Callable[[], Resolution],
+        reason: str = "opened",
+        extra: Mapping[str, Any] | None = None,
+    ) -> Checkpoint:
         """Store the opening checkpoint: proves that the prefix can be written, and claims the run's first id.
 
         :param state: where the run starts
         :param resolution: what was found under the prefix; its checkpoint becomes the parent
         :param resolve_again: resolves again, for when another run took the id since
+        :param reason: why it is stored; *extra*: what else is to stand in it
         :raises StateConflict: if another run got on in the meantime, so that *state* is no longer where to start
         :raises StoreError: if it can't be stored
         """
@@ -64,7 +72,8 @@ class CheckpointWriter:
                     parent_digest=parent.digest if parent else None,
                     items=parent.items if parent else 0,
                     errors=parent.errors if parent else 0,
-                    reason="opened",
+                    reason=reason,
+                    extra=dict(extra or {}),
                     overlap=parent is not None and parent.state != state,
                 )
             )

@@ -1,0 +1,125 @@
+"""The verbs that change what is stored beside checkpoints: set, copy, prune."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from scrapy.settings import Settings
+
+from ..checkpoint import Checkpoint
+from ..exceptions import StateError, StateSettingsError
+from ..extension import as_text, in_thread
+from ..history import newest_first, runs
+from ..plain import json_object
+from ..prune import Pruned, prunable, roll_up
+from ..resolver import Resolution, find_checkpoint, resolve
+from ..writer import CheckpointWriter
+from .output import confirm, out, out_json, progress, say
+from .state import NO, OK
+from .target import Target, find_target
+
+
+def set_state(options: Namespace, settings: Settings) -> int:
+    """Store a checkpoint by hand, a child of the newest or of ``--parent``."""
+    target = find_target(options.target, settings, options.arguments)
+    try:
+        state = json_object(json.loads(options.state))
+    except (TypeError, ValueError) as error:
+        raise StateSettingsError(f"{options.state!r} is no state: {error}; give a JSON object, as '{{\"t\": 1}}'") from error
+    _check(target, state)
+    return _store(target, state, options, "set")
+
+
+def copy(options: Namespace, settings: Settings) -> int:
+    """Store the newest checkpoint's state of one place in another, as a new checkpoint there."""
+    source = find_target(options.source, settings, {})
+    found = source.resolution()
+    target = find_target(options.target, settings, options.arguments)
+    if found.checkpoint is None:
+        say(f"no checkpoint at {source.store.uri(source.template.prefix)}")
+        return NO
+    _check(target, found.checkpoint.state)
+    extra = {"copied_from": {"uri": found.uri, "run": found.checkpoint.run, "digest": found.checkpoint.digest}}
+    return _store(target, found.checkpoint.state, options, "copied", extra)
+
+
+def prune(options: Namespace, settings: Settings) -> int:
+    """Roll up older checkpoints, and delete their state files."""
+    target = find_target(options.target, settings, options.arguments)
+    store = target.writer()
+    newest = in_thread(lambda: resolve(target.store, target.template, target.spider)).checkpoint
+    if newest is None or newest.id is None:
+        say(f"no checkpoint at {target.store.uri(target.template.prefix)}")
+        return NO
+    before = None
+    if options.older_than is not None:
+        before = datetime.now(timezone.utc) - timedelta(seconds=options.older_than)
+    keys = prunable(target.store, target.template, newest.id, keep=options.keep, before=before)
+    pruned = Pruned()
+    with progress("checkpoints", len(keys)) as step:
+        roll_up(store, target.template, keys, pruned, step)
+    if options.json:
+        out_json(vars(pruned))
+        return OK
+    for uri, why in pruned.left:
+        say(f"warning: {uri} is left where it is: {why}", "yellow")
+    for uri in pruned.rollups:
+        out(uri)
+    out(f"{pruned.deleted:,} state files deleted, {pruned.rolled_up:,} of them rolled up now")
+    return OK
+
+
+def _check(target: Target, state: dict[str, Any]) -> None:
+    """Check *state* as a spider's would be at its start."""
+    assert target.crawler.spider is not None
+    try:
+        target.resolver_class()(target.crawler).validate_state(deepcopy(state), target.crawler.spider)
+    except StateError:
+        raise
+    except Exception as error:  # whatever the project's validate_state() raises
+        raise StateSettingsError(f"the spider refuses {as_text(state)}: {type(error).__name__}: {error}") from error
+
+
+def _store(
+    target: Target, state: dict[str, Any], options: Namespace, reason: str, extra: Mapping[str, Any] | None = None
+) -> int:
+    from ..feedexport import new_run_id
+
+    store = target.writer()
+    resolution = in_thread(lambda: _resolve(target, options.parent))
+    newest = runs(newest_first(target.store, target.template), None, limit=1)
+    if newest and newest[0].may_be_alive and not confirm(
+        f"Run {newest[0].last.run} has stored no last checkpoint: it was killed, or is alive and will then stop with "
+        "state_conflict. Store one all the same?",
+        options.yes,
+    ):  # fmt: skip
+        return NO
+    name = target.spider or (resolution.checkpoint.spider if resolution.checkpoint else None)
+    writer = CheckpointWriter(store, target.template, format=target.format, spider=name, run=new_run_id(), job=None)
+    stored = in_thread(
+        lambda: writer.open(state, resolution, lambda: _resolve(target, options.parent), reason=reason, extra=extra)
+    )
+    assert stored.id is not None
+    uri = store.uri(target.template.key(stored.id))
+    if options.json:
+        out_json({"uri": uri, "checkpoint": stored.to_json()})
+    else:
+        after = "" if stored.parent is None else f", after checkpoint {stored.parent}"
+        out(f"checkpoint {stored.id} stored: STATE {as_text(state)} ({uri}{after})")
+    return OK
+
+
+def _resolve(target: Target, parent_id: int | None) -> Resolution:
+    resolution = resolve(target.store, target.template, target.spider)
+    if parent_id is None:
+        return resolution
+    parent: Checkpoint | None = find_checkpoint(target.store, target.template, parent_id)
+    if parent is None:
+        raise StateSettingsError(f"--parent {parent_id}: there is none; scrapy state log --checkpoints lists them")
+    return replace(resolution, checkpoint=parent)

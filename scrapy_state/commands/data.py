@@ -1,0 +1,177 @@
+"""The verbs about item files: items, verify, orphans."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from collections.abc import Iterator
+from fnmatch import fnmatch
+
+from scrapy.settings import Settings
+
+from ..checkpoint import Checkpoint, ItemFile
+from ..dataset import Lineage, Moved, Verified, items_of, lineage_of, verify
+from ..decode import Decoder
+from ..extension import open_template
+from ..feeds import item_feeds
+from ..history import newest_first
+from ..keys import KeyTemplate, placeholders, without_credentials
+from ..orphans import AllOrphans
+from ..stores import StoreReader, StoreWriter, open_reader, open_writer
+from .output import confirm, out, out_json, out_json_line, progress, say, size, stepping
+from .state import NO, OK
+from .target import Target, find_target
+
+#: As many bytes are collected before they are written
+_WRITE_BYTES = 1 << 18
+
+
+def items(options: Namespace, settings: Settings) -> int:
+    """List the item files of the lineage, oldest first, or stream the items in them."""
+    target = find_target(options.target, settings, options.arguments)
+    newest = target.resolution().checkpoint
+    if newest is None:
+        return nothing_at(target)
+    with progress("checkpoints") as step:
+        lineage = lineage_of(target.store, target.template, newest, step)
+    files = _chosen(lineage, Moved(options.map), options.only)
+    if options.cat:
+        _cat(files, Decoder(options.format), target, newest)
+    elif options.json:
+        out_json([{**each.to_json(), "skip": [list(pair) for pair in each.skip]} for each in files])
+    else:
+        for each in files:
+            if options.manifest:
+                out_json_line({**each.to_json(), "skip": [list(pair) for pair in each.skip]})
+            else:
+                out(each.uri)
+            if each.skip:
+                skipped = each.items - each.counted
+                say(
+                    f"warning: {skipped} of the {each.items} items in {each.uri} are no part of it; --cat leaves them out",
+                    "yellow",
+                )
+    return _whole(lineage)
+
+
+def _chosen(lineage: Lineage, moved: Moved, only: str | None) -> Iterator[ItemFile]:
+    files = (moved.file(each) for each in lineage.files())
+    return (each for each in files if only is None or fnmatch(each.uri, only))
+
+
+def _cat(files: Iterator[ItemFile], decoder: Decoder, target: Target, newest: Checkpoint) -> None:
+    write = sys.stdout.buffer.write
+    with progress("items", newest.items) as step:
+        for file, found in items_of(files, decoder, target.crawler.settings):
+            for item in found:
+                write(item)
+            step(file.counted)
+    sys.stdout.buffer.flush()
+
+
+def _whole(lineage: Lineage) -> int:
+    if lineage.overlaps:
+        ids = ", ".join(map(str, lineage.overlaps))
+        say(
+            f"warning: overlap: what began with checkpoint {ids} did not start where the one before ended, so items may stand "
+            "twice, or be missing",
+            "yellow",
+        )
+    if lineage.parent_missing is not None:
+        say(f"error: checkpoint {lineage.parent_missing} is not there: what it and those before it name is missing", "red")
+        return NO
+    return OK
+
+
+def verify_lineage(options: Namespace, settings: Settings) -> int:
+    """Check every checkpoint of the lineage, and every file it names."""
+    target = find_target(options.target, settings, options.arguments)
+    resolution = target.resolution()
+    for uri, why in resolution.passed_over:
+        say(f"warning: {uri} is passed over: {why}", "yellow")
+    newest = resolution.checkpoint
+    if newest is None:
+        return nothing_at(target)
+    moved, verified, problems = Moved(options.map), Verified(), []
+    with progress("checkpoints and files") as step:
+        for problem in verify(
+            target.store, target.template, newest, target.crawler.settings,
+            moved=moved, deep=options.deep, format=options.format, verified=verified,
+        ):  # fmt: skip
+            step()
+            if problem is not None:
+                problems.append(problem)
+                if not options.json:
+                    out(f"{problem.uri} {problem.why}")
+    if options.json:
+        found = [{"uri": each.uri, "problem": each.why} for each in problems]
+        out_json({**vars(verified), "problems": found, "passed_over": [list(each) for each in resolution.passed_over]})
+    else:
+        deep = f", counted in {verified.counted:,} files" if options.deep else ""
+        out(
+            f"{verified.checkpoints:,} checkpoints, {verified.files:,} files ({size(verified.bytes)}), "
+            f"{verified.items:,} items{deep}: {f'{len(problems):,} wrong' if problems else 'all right'}"
+        )
+    return NO if problems else OK
+
+
+def orphans(options: Namespace, settings: Settings) -> int:
+    """List the item files that no checkpoint names, or delete them."""
+    target = find_target(options.target, settings, options.arguments)
+    moved = Moved(options.map)
+    with progress("checkpoints") as step:
+        every = AllOrphans(stepping(newest_first(target.store, target.template), step), moved.uri)
+    for run in every.runs:
+        if run.last.run not in every.over:
+            why = "it may be alive" if run.may_be_alive else "not all of its checkpoints are there"
+            say(f"run {run.last.run} is left out: {why}")
+    found: list[tuple[StoreReader | StoreWriter, str]] = []
+    seen: set[str] = set()
+    for store, template in _item_keys(target, every, moved, options.delete):
+        for _, key in every.among(store, template):
+            if store.uri(key) not in seen:
+                seen.add(store.uri(key))
+                found.append((store, key))
+    if options.json:
+        out_json([store.uri(key) for store, key in found])
+    else:
+        for store, key in found:
+            out(store.uri(key))
+    if not found or not options.delete:
+        return NO if found else OK
+    if not confirm(f"Delete these {len(found)} files?", options.yes):
+        return NO
+    with progress("deleted", len(found)) as step:
+        for store, key in found:
+            assert hasattr(store, "delete")
+            store.delete(key)
+            step()
+    say(f"{len(found)} files deleted")
+    return OK
+
+
+def _item_keys(
+    target: Target, every: AllOrphans, moved: Moved, delete: bool
+) -> Iterator[tuple[StoreReader | StoreWriter, KeyTemplate]]:
+    """Where item files may lie: what the names of those that are there say, and what FEEDS says."""
+    opener = open_writer if delete else open_reader
+    settings = target.crawler.settings
+    for prefix, rest in every.templates():
+        store, key = opener(prefix, settings)
+        yield store, KeyTemplate(key, rest)
+    for uri, params_function in item_feeds(settings):
+        if "run_id" not in placeholders(uri):
+            say(f"{without_credentials(uri)} is left out: its files do not say which run stored them; put %(run_id)s into it")
+            continue
+        store, template = open_template(target.crawler, uri, params_function, opener)
+        stored = store.uri(template.prefix + "x").removesuffix("x")  # a folder's slash would be lost
+        if (now := moved.uri(stored)) != stored:
+            store, prefix = opener(now, settings)
+            template = template.under(prefix)
+        yield store, template
+
+
+def nothing_at(target: Target) -> int:
+    """Say that there is no checkpoint; return the exit code for it."""
+    say(f"no checkpoint at {target.store.uri(target.template.prefix)}")
+    return NO

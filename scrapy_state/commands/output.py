@@ -1,0 +1,155 @@
+"""What the command prints: tables, sizes, ages, progress. Colour only on a terminal."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from typing import Any, TypeVar
+
+from scrapy.settings import Settings
+from scrapy.utils.log import configure_logging
+
+from ..durations import in_words
+from ..exceptions import StateSettingsError
+
+LOGGER = "scrapy_state"
+T = TypeVar("T")
+
+
+def out(text: str) -> None:
+    """Print a line on stdout, at once."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def out_json(value: Any) -> None:
+    """Print *value* as JSON: indented on a terminal, on one line elsewhere."""
+    out(json.dumps(value, ensure_ascii=False, indent=2 if sys.stdout.isatty() else None))
+
+
+def out_json_line(value: Any) -> None:
+    """Print *value* as one line of JSON, at once."""
+    out(json.dumps(value, ensure_ascii=False))
+
+
+def say(text: str, style: str = "") -> None:
+    """Print a line for a person, on stderr."""
+    if sys.stderr.isatty():
+        from rich.console import Console
+
+        Console(stderr=True).print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+    else:
+        sys.stderr.write(text + "\n")
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print *rows*: a table on a terminal, tabs between the columns elsewhere. Columns that begin with ">" are numbers."""
+    if not sys.stdout.isatty():
+        for row in rows:
+            out("\t".join(row))
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for column in columns:
+        drawn.add_column(column.removeprefix(">"), justify="right" if column.startswith(">") else "left")
+    for row in rows:
+        drawn.add_row(*(Text(each) for each in row))
+    Console().print(drawn)
+
+
+def size(bytes: int) -> str:
+    """Return "1.2 MB" and the like."""
+    number = float(bytes)
+    for unit in ("bytes", "kB", "MB", "GB", "TB"):
+        if number < 999.5 or unit == "TB":
+            break
+        number /= 1000
+    return f"{bytes} bytes" if unit == "bytes" else f"{number:.3g} {unit}"
+
+
+def seconds_since(time: str | None) -> float | None:
+    """Return the age of a checkpoint's *time*; None if it has none that can be read."""
+    try:
+        made = datetime.fromisoformat((time or "").replace("Z", "+00:00"))
+    except ValueError:
+        return None
+    return (datetime.now(timezone.utc) - made.replace(tzinfo=made.tzinfo or timezone.utc)).total_seconds()
+
+
+def age(time: str | None) -> str:
+    """Return how long ago *time* was, "" if it isn't known."""
+    seconds = seconds_since(time)
+    return "" if seconds is None else f"{in_words(seconds)} ago"
+
+
+@contextmanager
+def progress(what: str, total: int | None = None) -> Iterator[Callable[..., None]]:
+    """Show on a terminal (stderr) how far something long is; call what this gives after each step, or with how many."""
+    if not sys.stderr.isatty():
+        yield lambda count=1: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as drawn:
+        task = drawn.add_task(what, total=total)
+        yield lambda count=1: drawn.advance(task, count)
+
+
+def stepping(found: Iterable[T], step: Callable[[], None]) -> Iterator[T]:
+    """Pass on what is found, and call *step* after each."""
+    for each in found:
+        yield each
+        step()
+
+
+@contextmanager
+def live() -> Iterator[Callable[[str], None] | None]:
+    """Give, on a terminal, what replaces the picture that is shown; None elsewhere."""
+    if not sys.stdout.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
+
+    with Live(console=Console(), auto_refresh=False) as drawn:
+        yield lambda text: drawn.update(Text(text), refresh=True)
+
+
+def confirm(question: str, yes: bool) -> bool:
+    """Ask a person. *yes*: the answer was given on the command line.
+
+    :raises StateSettingsError: where nobody can answer
+    """
+    if yes:
+        return True
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise StateSettingsError(f"{question} Nobody is there to answer: give --yes")
+    sys.stderr.write(f"{question} [y/N] ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def log_to_stderr(settings: Settings) -> None:
+    """Print warnings on stderr as lines for a person; with ``-L`` or ``--logfile``, log as Scrapy does."""
+    if settings.getbool("LOG_ENABLED"):
+        configure_logging(settings)
+        return
+    logger = logging.getLogger(LOGGER)
+    logger.propagate = False
+    logger.addHandler(_Says(logging.WARNING))
+    logging.getLogger("scrapy").addHandler(_Says(logging.WARNING))
+
+
+class _Says(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        say(f"{record.levelname.lower()}: {record.getMessage()}", "yellow")

@@ -1,0 +1,121 @@
+"""The verb watch: what a crawl stores, while it runs anywhere."""
+
+from __future__ import annotations
+
+import time
+from argparse import Namespace
+from collections import deque
+from collections.abc import Iterator
+from itertools import islice
+
+from scrapy.settings import Settings
+
+from ..checkpoint import Checkpoint
+from ..durations import in_words
+from ..exceptions import CheckpointError, StoreUnreachable
+from ..extension import as_text
+from ..resolver import ancestors, read_checkpoint, resolve
+from .output import age, live, out, out_json_line, say, seconds_since
+from .state import OK
+from .target import Target, find_target
+
+#: Rates are over so long, and so many checkpoints at most
+_WINDOW_SECONDS, _WINDOW_CHECKPOINTS = 600, 200
+
+
+def watch(options: Namespace, settings: Settings) -> int:
+    """Print each new checkpoint, or keep one picture up to date on a terminal, until it is interrupted."""
+    target = find_target(options.target, settings, options.arguments)
+    window: deque[Checkpoint] = deque(maxlen=_WINDOW_CHECKPOINTS)
+    seen = 0
+    with live() as draw:
+        for checkpoint in _checkpoints(target, options.every, window):
+            if checkpoint is not None:
+                window.append(checkpoint)
+                seen += 1
+            if draw is not None:
+                draw(_picture(window))
+            elif checkpoint is not None:
+                _line(window, options.json)
+            if seen == options.n:
+                break
+    return OK
+
+
+def _checkpoints(target: Target, every_seconds: float, window: deque[Checkpoint]) -> Iterator[Checkpoint | None]:
+    """Yield the newest checkpoint, then each new one; None when there is nothing new. What came before goes to *window*."""
+    store, template, newest_id, newest = target.store, target.template, 0, None
+    while True:
+        try:
+            if newest is None or not template.writable:
+                resolution = resolve(store, template, target.spider)
+                if resolution.checkpoint not in (None, newest):
+                    if newest is None and resolution.checkpoint is not None:
+                        before = list(islice(ancestors(store, template, resolution.checkpoint), 1, _WINDOW_CHECKPOINTS))
+                        window.extend(each for each in reversed(before) if _is_recent(each))
+                    newest, newest_id = resolution.checkpoint, resolution.newest_id
+                    yield newest
+                    continue
+            elif (found := read_checkpoint(store, template, template.key(newest_id + 1))) is not None:
+                newest, newest_id = found, newest_id + 1
+                yield found
+                continue
+        except CheckpointError as error:
+            newest_id += 1
+            say(f"warning: {store.uri(template.key(newest_id))} is passed over: {error}", "yellow")
+        except StoreUnreachable as error:
+            say(f"warning: {error}", "yellow")
+        yield None
+        time.sleep(every_seconds)
+
+
+def _is_recent(checkpoint: Checkpoint) -> bool:
+    seconds = seconds_since(checkpoint.time)
+    return seconds is not None and seconds < _WINDOW_SECONDS
+
+
+def _rates(window: deque[Checkpoint]) -> tuple[float, float]:
+    """Items and checkpoints per minute, over the last minutes of the crawl."""
+    newest = window[-1]
+    age_of_newest = seconds_since(newest.time) or 0
+    recent = [each for each in window if (seconds_since(each.time) or 0) - age_of_newest < _WINDOW_SECONDS]
+    minutes = ((seconds_since(recent[0].time) or 0) - age_of_newest) / 60
+    if minutes <= 0:
+        return 0, 0
+    return (newest.items - recent[0].items) / minutes, (len(recent) - 1) / minutes
+
+
+def _line(window: deque[Checkpoint], as_json: bool) -> None:
+    newest, (items, checkpoints) = window[-1], _rates(window)
+    if as_json:
+        out_json_line(
+            {
+                **newest.to_json(),
+                "age_seconds": seconds_since(newest.time),
+                "items_per_minute": round(items, 2),
+                "checkpoints_per_minute": round(checkpoints, 2),
+            }
+        )
+    else:
+        out(
+            f"checkpoint {newest.id} ({age(newest.time)}): STATE {as_text(newest.state)}, items: {newest.items:,}, "
+            f"{items:.0f} items/min, {checkpoints:.1f} checkpoints/min{_reason(newest)}"
+        )
+
+
+def _picture(window: deque[Checkpoint]) -> str:
+    if not window:
+        return "no checkpoint yet"
+    newest, (items, checkpoints) = window[-1], _rates(window)
+    old = seconds_since(newest.time)
+    return (
+        f"STATE       {as_text(newest.state)}\n"
+        f"items       {newest.items:,}, {items:.0f} a minute\n"
+        f"checkpoint  {newest.id}, {checkpoints:.1f} a minute, the newest {'' if old is None else in_words(old)} old"
+        f"{_reason(newest)}\n"
+        f"run         {newest.run or 'not known'}{f', job {newest.job}' if newest.job else ''}"
+    )
+
+
+def _reason(checkpoint: Checkpoint) -> str:
+    return f", {checkpoint.reason}" if checkpoint.reason else ""
