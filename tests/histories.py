@@ -1,0 +1,88 @@
+"""Checkpoints and item files as crawls leave them, made without crawls; for tests of what looks at them."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import count
+from typing import Any
+
+from scrapy_state.checkpoint import Checkpoint, ItemFile
+from scrapy_state.keys import KeyTemplate
+from scrapy_state.resolver import resolve
+from scrapy_state.stores import open_writer
+from scrapy_state.writer import CheckpointWriter
+
+_runs = count(1)
+
+
+class History:
+    """The place of a spider's data: ``<where>/state/0000000001.json``, ``<where>/items/<run>-00001.jsonl``.
+
+    :param where: a URI or an absolute path, without a slash at its end
+    """
+
+    def __init__(self, where: str, settings: Mapping[str, Any] | None = None) -> None:
+        self.where = where
+        self.settings = dict(settings or {})
+        self.uri = f"{where}/state/%(batch_id)010d.json"
+        self.items_uri = f"{where}/items/%(run_id)s-%(batch_id)05d.jsonl"
+        template = KeyTemplate.parse(self.uri, {})
+        self.store, prefix = open_writer(template.prefix, self.settings)
+        self.template = template.under(prefix)
+        _, self.items_key = open_writer(f"{where}/items/", self.settings)
+
+    def run(self, commits: int = 2, reason: str | None = "finished", at: Any = "latest", pages: int = 1, run: str = "") -> str:
+        """Store what a run leaves: its opening, *commits* checkpoints of *pages* items each, the last one with *reason*."""
+        run = run or f"20261101T{next(_runs):06d}-abc{next(_runs):03x}"
+        found = resolve(self.store, self.template, "numbers", at)
+        state = {"page": 0} if found.checkpoint is None else found.checkpoint.state
+        writer = CheckpointWriter(self.store, self.template, format="json", spider="numbers", run=run, job="1/2/3")
+        writer.open(state, found, lambda: found)
+        for number in range(1, commits + 1):
+            page = writer.last.state["page"]  # type: ignore[union-attr]
+            lines = [json.dumps({"page": page + each}) + "\n" for each in range(pages)]
+            file = self.file(f"{run}-{number:05d}.jsonl", "".join(lines).encode(), pages)
+            writer.commit(writer.next({"page": page + pages}, [file], reason=reason if number == commits else None))
+        return run
+
+    def file(self, name: str, content: bytes, items: int, skip: Sequence[tuple[int, int]] = ()) -> ItemFile:
+        """Store an item file; return it as a checkpoint names it."""
+        self.store.create(self.items_key + name, io.BytesIO(content))
+        return ItemFile(self.store.uri(self.items_key + name), items, len(content), tuple(skip))
+
+    def named(self, *files: ItemFile) -> None:
+        """Store a run of one checkpoint that names *files*."""
+        found = resolve(self.store, self.template)
+        writer = CheckpointWriter(self.store, self.template, format="json", spider="numbers", run=f"r{next(_runs)}", job=None)
+        writer.open({"page": 0} if found.checkpoint is None else found.checkpoint.state, found, lambda: found)
+        writer.commit(writer.next({"page": 99}, files, reason="finished"))
+
+    def put(self, checkpoint: Checkpoint) -> None:
+        """Store *checkpoint* as it is."""
+        assert checkpoint.id is not None
+        self.store.create(self.template.key(checkpoint.id), io.BytesIO(checkpoint.to_bytes()))
+
+    def replace(self, id: int, content: bytes) -> None:
+        """Put *content* in the place of a state file."""
+        self.store.delete(self.template.key(id))
+        self.store.create(self.template.key(id), io.BytesIO(content))
+
+    def item_keys(self) -> list[str]:
+        return sorted(self.store.keys(self.items_key))
+
+    def state_names(self) -> list[str]:
+        return sorted(key.rpartition("/")[2] for key in self.store.keys(self.template.prefix))
+
+    def aged(self, id: int, time: str) -> None:
+        """Let checkpoint *id*, without children, have been made at *time*."""
+        data = self.store.read(self.template.key(id))
+        assert data is not None
+        self.replace(id, replace(Checkpoint.from_bytes(data), time=time).to_bytes())
+
+
+def zipped(content: bytes) -> bytes:
+    return gzip.compress(content, mtime=0)

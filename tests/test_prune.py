@@ -1,0 +1,322 @@
+"""``scrapy state prune``: fewer state files, and nothing that the lineage says is lost, whenever it is killed."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
+from commands import DEADLINE_SECONDS, Ran, run
+from crawls import SPIDER
+from crawls import start as start_crawl
+from histories import History
+
+from scrapy_state import prune
+from scrapy_state.checkpoint import Checkpoint
+from scrapy_state.exceptions import CheckpointError, StoreRefused
+from scrapy_state.history import newest_first
+from scrapy_state.prune import Pruned, prunable, roll_up
+from scrapy_state.resolver import lineage, resolve
+from scrapy_state.rollup import Rollups
+
+SEED = 7
+
+
+@pytest.fixture
+def history(tmp_path: Path) -> History:
+    return History(str(tmp_path / "data"))
+
+
+@pytest.fixture(params=["local", "s3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> History:
+    if request.param == "local":
+        return History(str(tmp_path / "data"))
+    settings = request.getfixturevalue("s3_settings")
+    return History(f"s3://{request.getfixturevalue('bucket')}/data", settings)
+
+
+def state(history: History, verb: str, *arguments: str) -> Ran:
+    return run(Path("/"), verb, history.uri, *arguments, *(f"-s{name}={value}" for name, value in history.settings.items()))
+
+
+def fill(history: History) -> None:
+    """Runs that were killed and that finished, a branch, an orphan; 14 checkpoints."""
+    killed = history.run(3, reason=None)
+    history.run(2, pages=2)
+    history.run(2, at=3)
+    history.run(2)
+    history.file(f"{killed}-00009.jsonl", b"{}\n", 1)
+
+
+def told(history: History) -> dict[tuple[str, ...], tuple[int, str]]:
+    """What the command says of a history; not how old things are."""
+    asked = [("log", "--json"), ("items", "--at", "6"), ("items", "--cat"), ("verify", "--deep"), ("orphans",),
+             ("get", "--at", "2"), ("get", "--at", "-3")]  # fmt: skip
+    return {each: (found.code, found.out) for each in asked for found in [state(history, *each)]}
+
+
+def known(history: History) -> tuple[list[Checkpoint], list[Checkpoint | None], int]:
+    """The lineage, all checkpoints of all branches, and the newest id, as the code sees them."""
+    found = resolve(history.store, history.template)
+    assert found.checkpoint is not None
+    every = [each.checkpoint for each in newest_first(history.store, history.template)]
+    return lineage(history.store, history.template, found.checkpoint), every, found.newest_id
+
+
+def test_nothing_is_lost(place: History) -> None:
+    """After several prunes every verb says what it said before, with a few state files left and nothing overwritten."""
+    fill(place)
+    before = known(place), None if place.settings else told(place)
+    for keep in ("9", "4", "1"):
+        ran = state(place, "prune", "--keep", keep)
+        assert (ran.code, ran.err) == (0, ""), ran
+    assert place.state_names() == [
+        "0000000013.json",
+        "rollup-0000000001-0000000004.tar.gz",
+        "rollup-0000000005-0000000009.tar.gz",
+        "rollup-0000000010-0000000012.tar.gz",
+    ]
+    assert (known(place), None if place.settings else told(place)) == before
+
+
+def test_goes_on(history: History) -> None:
+    """A run after a prune numbers on and names the right parent; bare prefixes and times still find what was pruned."""
+    fill(history)
+    state(history, "prune", "--keep", "1")
+    history.run(1)
+    made = state(history, "log", "--checkpoints", "--json").json
+    assert [(each["id"], each["parent"]) for each in made[:3]] == [(15, 14), (14, 13), (13, 12)]
+    third = next(each for each in made if each["id"] == 3)
+    for target, at in ((history.uri, third["time"]), (history.where + "/state/", "3")):
+        assert run(Path("/"), "show", target, "--at", at, "--json").json["checkpoint"] == third
+    assert state(history, "verify", "--deep").code == 0
+
+
+def test_older_than(history: History) -> None:
+    """``--older-than`` prunes up to the first one that is not older, and never the newest, however old."""
+    history.run(3)
+    for id in range(1, 5):
+        found = history.store.read(history.template.key(id))
+        assert found is not None
+    assert state(history, "prune", "--older-than", "30d").code == 0
+    assert len(history.state_names()) == 4
+    time.sleep(0.01)
+    assert state(history, "prune", "--older-than", "0s", "--json").json["deleted"] == 3
+    assert history.state_names() == ["0000000004.json", "rollup-0000000001-0000000003.tar.gz"]
+
+
+def test_unpacking_undoes_it(history: History) -> None:
+    """A roll-up holds the state files byte for byte, under their names."""
+    fill(history)
+    folder = Path(history.where) / "state"
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    state(history, "prune", "--keep", "3")
+    for path in folder.glob("rollup-*"):
+        with tarfile.open(path) as packed:
+            packed.extractall(folder, filter="data")
+        path.unlink()
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_foreign_files_stay(history: History) -> None:
+    """What is no checkpoint is neither packed nor deleted, and is named; what is newer than the newest valid one stays."""
+    history.run(4)
+    history.replace(2, b"torn")
+    history.store.create(history.template.key(9), _file(b"torn too"))
+    ran = state(history, "prune", "--keep", "1")
+    assert ran.code == 0
+    assert "0000000002.json is left where it is" in ran.err
+    assert history.state_names() == [
+        "0000000002.json", "0000000005.json", "0000000009.json", "rollup-0000000001-0000000004.tar.gz",
+    ]  # fmt: skip
+
+
+def test_damaged_roll_up(history: History) -> None:
+    """A roll-up that is damaged is an error that names it, not the end of the lineage."""
+    history.run(4)
+    state(history, "prune", "--keep", "1")
+    [name] = [name for name in history.state_names() if name.startswith("rollup-")]
+    key = history.template.prefix + name
+    data = history.store.read(key)
+    assert data is not None
+    for content in (b"", data[: len(data) // 2], data[:40] + b"\0\0\0" + data[43:]):
+        history.store.delete(key)
+        history.store.create(key, _file(content))
+        newest = resolve(history.store, history.template).checkpoint
+        assert newest is not None
+        with pytest.raises(CheckpointError, match="the roll-up is damaged"):
+            lineage(history.store, history.template, newest)
+        assert state(history, "items").code == 1
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+class Dying:
+    """A store whose process is killed at a request that changes something: before it, or after it."""
+
+    def __init__(self, store: Any, at: int, after: bool) -> None:
+        self._store, self._left, self._after = store, at, after
+        self.uri, self.keys, self.read, self.read_part = store.uri, store.keys, store.read, store.read_part
+        self.ordered, self.atomic = store.ordered, store.atomic
+
+    def create(self, key: str, file: IO[bytes]) -> None:
+        self._count(lambda: self._store.create(key, file))
+
+    def delete(self, key: str) -> None:
+        self._count(lambda: self._store.delete(key))
+
+    def _count(self, act: Callable[[], None]) -> None:
+        if self._left < 0:
+            raise Killed  # another thread: the process is dead
+        self._left -= 1
+        if self._left < 0 and not self._after:
+            raise Killed
+        act()
+        if self._left < 0:
+            raise Killed
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_killed_at_every_point(tmp_path: Path, after: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed before or after any one of its requests it leaves a whole history; started again it does the rest."""
+    monkeypatch.setattr(prune, "ROLLUP_FILES", 3)
+    point = 0
+    while True:
+        history = History(str(tmp_path / f"data-{point}"))
+        for number, (commits, at) in enumerate([(2, "latest"), (2, 3), (2, "latest")]):
+            history.run(commits, at=at, run=f"r{number}")
+        before = known(history)
+        keys = prunable(history.store, history.template, before[2], keep=2)
+        assert len(keys) == 7
+        try:
+            roll_up(Dying(history.store, point, after), history.template, keys, Pruned())
+        except Killed:
+            pass
+        else:
+            break
+        assert known(history) == before, f"killed at {point}"
+        again = prunable(history.store, history.template, before[2], keep=2)
+        roll_up(history.store, history.template, again, Pruned())
+        assert known(history) == before
+        assert len([name for name in history.state_names() if not name.startswith("rollup")]) == 2
+        point += 1
+    assert point == 7 + 3, "each deletion, each roll-up"
+
+
+def test_sigkill(tmp_path: Path) -> None:
+    """Killed by SIGKILL at some moment, the command leaves a whole history, and the next one does the rest."""
+    history = History(str(tmp_path / "data"))
+    history.run(200)
+    before = known(history)
+    print("seed", SEED)
+    random_ = random.Random(SEED)
+    for _ in range(2):
+        wanted = random_.randrange(20, 180)
+        code = _ROLL_UP.format(uri=history.uri, files=30)
+        process = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path)
+        try:
+            deadline = time.monotonic() + DEADLINE_SECONDS
+            while len(history.state_names()) > wanted and process.poll() is None:
+                assert time.monotonic() < deadline
+                time.sleep(0.001)
+        finally:
+            process.kill()
+            process.wait()
+        assert known(history) == before
+    assert state(history, "prune", "--keep", "1").code == 0
+    assert known(history) == before
+    assert len([name for name in history.state_names() if not name.startswith("rollup")]) == 1
+
+
+_ROLL_UP = """
+import sys
+from scrapy_state import prune
+prune.ROLLUP_FILES = {files}
+from scrapy.cmdline import execute
+execute(["scrapy", "state", "prune", "--keep", "1", {uri!r}])
+"""
+
+
+def test_two_at_once(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two prunes at once do no harm: what one has deleted is in its roll-up."""
+    fill(history)
+    before = known(history)
+    keys = prunable(history.store, history.template, before[2], keep=1)
+    roll_up(history.store, history.template, prunable(history.store, history.template, before[2], keep=6), Pruned())
+    roll_up(history.store, history.template, keys, Pruned())
+    assert known(history) == before
+
+
+def test_delete_refused(history: History) -> None:
+    """Without the right to delete, the state files stay beside the roll-up, and the history is whole."""
+    fill(history)
+    before = known(history)
+    store = Dying(history.store, 10**9, False)
+
+    def refuse(key: str) -> None:
+        raise StoreRefused(f"{key}: no")
+
+    store.delete = refuse  # type: ignore[method-assign]
+    with pytest.raises(StoreRefused):
+        roll_up(store, history.template, prunable(history.store, history.template, before[2], keep=1), Pruned())
+    assert known(history) == before
+
+
+@pytest.fixture
+def live(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A crawl that stores a checkpoint every few moments until it is told to stop."""
+    source = SPIDER.replace("for page in", "import asyncio\n        for page in").replace(
+        "yield StateItem", "await asyncio.sleep(0.01)\n            yield StateItem"
+    )
+    process = start_crawl(tmp_path, source, "-a", "pages=100000", settings={"STATE_INTERVAL": 0, "LOG_LEVEL": "ERROR"})
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_live_crawl(tmp_path: Path, live: subprocess.Popen[str]) -> None:
+    """Prunes while a crawl stores checkpoints: it goes on undisturbed, and its history is whole."""
+    history = History(str(tmp_path / "data" / "numbers"))
+    prunes = 0
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while prunes < 3:
+        assert live.poll() is None
+        assert time.monotonic() < deadline
+        if len([name for name in history.state_names() if not name.startswith("rollup")]) > 10:
+            assert state(history, "prune", "--keep", "1").code == 0
+            prunes += 1
+        time.sleep(0.05)
+    live.terminate()
+    _, log = live.communicate(timeout=DEADLINE_SECONDS)
+    assert (live.returncode, log) == (0, "")
+    verified = state(history, "verify", "--deep", "--json").json
+    assert verified["problems"] == []
+    pages = [line.split('"page": ')[1].split(",")[0] for line in state(history, "items", "--cat").out.splitlines()]
+    assert pages == [str(page) for page in range(len(pages) // 2) for _ in range(2)]
+
+
+def test_flat_listing(place: History) -> None:
+    """Roll-ups are found by their names, without listing the state files."""
+    fill(place)
+    state(place, "prune", "--keep", "4")
+    listed: list[str] = []
+    store = Dying(place.store, 0, False)
+    store.keys = lambda prefix, *_: (listed.append(prefix), place.store.keys(prefix))[1]
+    rollups = Rollups(store, place.template)
+    assert rollups.read(3) is not None
+    assert rollups.read(4) is not None
+    assert listed == [place.template.prefix + "rollup-"]
+
+
+def _file(content: bytes) -> IO[bytes]:
+    import io
+
+    return io.BytesIO(content)
