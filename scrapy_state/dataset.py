@@ -6,6 +6,7 @@ import io
 import json
 import tempfile
 from array import array
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -132,77 +133,97 @@ def _read_part(store: StoreReader, key: str, begin: int, size: int) -> bytes | N
 
 
 class Problem(NamedTuple):
-    """What :func:`verify` found to be wrong."""
+    """What :class:`Verification` found to be wrong."""
 
     uri: str
     why: str
 
 
-class Verified:
-    """What :func:`verify` has looked at so far."""
+class Verification:
+    """Checks a lineage and the files it names, and counts what it has looked at.
 
-    def __init__(self) -> None:
+    :param settings: Scrapy's AWS_* settings are read from it
+    :param moved: where the files lie now
+    :param deep: whether to count the items in each file; *format*: as for :class:`~scrapy_state.decode.Decoder`
+    """
+
+    def __init__(
+        self,
+        store: StoreReader,
+        template: KeyTemplate,
+        settings: Mapping[str, Any],
+        moved: Moved,
+        deep: bool,
+        format: str | None,
+    ) -> None:
+        self._store, self._template, self._settings = store, template, settings
+        self._moved, self._deep, self._format = moved, deep, format
+        self._problems: deque[Problem] = deque()
         self.checkpoints = self.files = self.items = self.bytes = 0
         #: files whose items were counted, and those of a format whose items can't be
         self.counted = self.not_counted = 0
 
+    def problems(self, newest: Checkpoint) -> Iterator[Problem | None]:
+        """Check each checkpoint, newest first, and each file it names; yield what is wrong, and None at each step. Blocks.
 
-def verify(
-    store: StoreReader,
-    template: KeyTemplate,
-    newest: Checkpoint,
-    settings: Mapping[str, Any],
-    *,
-    moved: Moved,
-    deep: bool,
-    format: str | None,
-    verified: Verified,
-) -> Iterator[Problem | None]:
-    """Check each checkpoint of a lineage, newest first, and each file it names; yield what is wrong, None for a step. Blocks.
+        :raises StoreError: if a store does not answer or refuses
+        """
+        reads = ReadsAhead(self._store, self._template)
+        try:
+            for (checkpoint, file), wrong in ahead(self._wrong_size, self._files(reads, newest)):
+                if file is not None:
+                    self._note(checkpoint, file, wrong)
+                while self._problems:
+                    yield self._problems.popleft()
+                yield None
+        finally:
+            reads.close()
+        yield from self._problems
 
-    :param deep: whether to count the items in each file; *format*: as for :class:`~scrapy_state.decode.Decoder`
-    :raises StoreError: if a store does not answer or refuses
-    """
-    problems: list[Problem] = []
-    reads = ReadsAhead(store, template)
-
-    def files() -> Iterator[tuple[Checkpoint, ItemFile | None]]:
+    def _files(self, reads: StoreReader, newest: Checkpoint) -> Iterator[tuple[Checkpoint, ItemFile | None]]:
+        """Yield each checkpoint by itself, then each of its files."""
         child: Checkpoint | None = None
         try:
-            for checkpoint in ancestors(reads, template, newest):
-                verified.checkpoints += 1
+            for checkpoint in ancestors(reads, self._template, newest):
+                self.checkpoints += 1
                 yield checkpoint, None
                 if child is not None:
-                    problems.extend(_arithmetic(store, template, child, checkpoint))
+                    self._check_items(child, checkpoint)
                 child = checkpoint
-                yield from ((checkpoint, moved.file(each)) for each in checkpoint.files)
+                yield from ((checkpoint, self._moved.file(each)) for each in checkpoint.files)
         except CheckpointError as error:
-            problems.append(Problem(store.uri(template.prefix), f"the lineage breaks off: {error}"))
+            self._problems.append(Problem(self._store.uri(self._template.prefix), f"the lineage breaks off: {error}"))
             return
         if child is not None and child.parent is not None:
-            problems.append(
-                Problem(store.uri(template.key(child.parent)), f"is not there, the parent of checkpoint {child.id}")
+            missing = self._store.uri(self._template.key(child.parent))
+            self._problems.append(Problem(missing, f"is not there, the parent of checkpoint {child.id}"))
+
+    def _check_items(self, child: Checkpoint, parent: Checkpoint) -> None:
+        items = parent.items + sum(each.counted for each in child.files)
+        if child.digest is not None and child.items != items:
+            uri = self._store.uri(self._template.key(child.id or 0))
+            self._problems.append(
+                Problem(uri, f"says that there are {child.items} items; its parent and its files have {items}")
             )
 
-    def look(each: tuple[Checkpoint, ItemFile | None]) -> str | None:
-        return None if each[1] is None else _wrong_size(each[1], settings)
+    def _wrong_size(self, each: tuple[Checkpoint, ItemFile | None]) -> str | None:
+        return None if each[1] is None else _wrong_size(each[1], self._settings)
 
-    try:
-        for (checkpoint, file), wrong in ahead(look, files()):
-            if file is not None:
-                verified.files += 1
-                verified.items += file.counted
-                verified.bytes += file.bytes or 0
-                if wrong:
-                    problems.append(Problem(file.uri, f"{wrong}; checkpoint {checkpoint.id} names it"))
-                elif deep:
-                    problems.extend(_content_problems(file, Decoder(format), settings, verified))
-            while problems:
-                yield problems.pop(0)
-            yield None
-    finally:
-        reads.close()
-    yield from problems
+    def _note(self, checkpoint: Checkpoint, file: ItemFile, wrong: str | None) -> None:
+        self.files += 1
+        self.items += file.counted
+        self.bytes += file.bytes or 0
+        if wrong:
+            self._problems.append(Problem(file.uri, f"{wrong}; checkpoint {checkpoint.id} names it"))
+        elif self._deep:
+            try:
+                for _, items in items_of([file], Decoder(self._format), self._settings):
+                    deque(items, maxlen=0)
+                self.counted += 1
+            except StateSettingsError:
+                self.not_counted += 1
+            except CheckpointError as error:
+                self._problems.append(Problem(file.uri, str(error).removeprefix(f"{file.uri}: ").partition(";")[0]))
 
 
 def _wrong_size(file: ItemFile, settings: Mapping[str, Any]) -> str | None:
@@ -215,25 +236,6 @@ def _wrong_size(file: ItemFile, settings: Mapping[str, Any]) -> str | None:
     if file.bytes is None or len(end) == min(file.bytes, 1):
         return None
     return f"has not the {file.bytes} bytes that it should have, but {'fewer' if not end else 'more'}"
-
-
-def _content_problems(file: ItemFile, decoder: Decoder, settings: Mapping[str, Any], verified: Verified) -> Iterator[Problem]:
-    try:
-        for _, items in items_of([file], decoder, settings):
-            for _ in items:
-                pass
-        verified.counted += 1
-    except StateSettingsError:
-        verified.not_counted += 1
-    except CheckpointError as error:
-        yield Problem(file.uri, str(error).removeprefix(f"{file.uri}: ").partition(";")[0])
-
-
-def _arithmetic(store: StoreReader, template: KeyTemplate, child: Checkpoint, parent: Checkpoint) -> Iterator[Problem]:
-    items = parent.items + sum(each.counted for each in child.files)
-    if child.digest is not None and child.items != items:
-        key = template.key(child.id or 0)
-        yield Problem(store.uri(key), f"says that there are {child.items} items; its parent and its files have {items}")
 
 
 def _stepping(checkpoints: Iterable[Checkpoint], step: Callable[[], object]) -> Iterator[Checkpoint]:

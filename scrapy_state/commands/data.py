@@ -10,7 +10,7 @@ from fnmatch import fnmatch
 from scrapy.settings import Settings
 
 from ..checkpoint import Checkpoint, ItemFile
-from ..dataset import Lineage, Moved, Verified, items_of, lineage_of, verify
+from ..dataset import Lineage, Moved, Verification, items_of, lineage_of
 from ..decode import Decoder
 from ..extension import open_template
 from ..feeds import item_feeds
@@ -92,12 +92,10 @@ def verify_lineage(options: Namespace, settings: Settings) -> int:
     newest = resolution.checkpoint
     if newest is None:
         return nothing_at(target)
-    moved, verified, problems = Moved(options.map), Verified(), []
+    settings, problems = target.crawler.settings, []
+    verification = Verification(target.store, target.template, settings, Moved(options.map), options.deep, options.format)
     with progress("checkpoints and files") as step:
-        for problem in verify(
-            target.store, target.template, newest, target.crawler.settings,
-            moved=moved, deep=options.deep, format=options.format, verified=verified,
-        ):  # fmt: skip
+        for problem in verification.problems(newest):
             step()
             if problem is not None:
                 problems.append(problem)
@@ -105,12 +103,13 @@ def verify_lineage(options: Namespace, settings: Settings) -> int:
                     out(f"{problem.uri} {problem.why}")
     if options.json:
         found = [{"uri": each.uri, "problem": each.why} for each in problems]
-        out_json({**vars(verified), "problems": found, "passed_over": [list(each) for each in resolution.passed_over]})
+        numbers = {name: value for name, value in vars(verification).items() if not name.startswith("_")}
+        out_json({**numbers, "problems": found, "passed_over": [list(each) for each in resolution.passed_over]})
     else:
-        deep = f", counted in {verified.counted:,} files" if options.deep else ""
+        deep = f", counted in {verification.counted:,} files" if options.deep else ""
         out(
-            f"{verified.checkpoints:,} checkpoints, {verified.files:,} files ({size(verified.bytes)}), "
-            f"{verified.items:,} items{deep}: {f'{len(problems):,} wrong' if problems else 'all right'}"
+            f"{verification.checkpoints:,} checkpoints, {verification.files:,} files ({size(verification.bytes)}), "
+            f"{verification.items:,} items{deep}: {f'{len(problems):,} wrong' if problems else 'all right'}"
         )
     return NO if problems else OK
 
