@@ -61,7 +61,7 @@ def _chosen(lineage: Lineage, moved: Moved, only: str | None) -> Iterator[ItemFi
 
 def _cat(files: Iterator[ItemFile], decoder: Decoder, target: Target, newest: Checkpoint) -> None:
     write = sys.stdout.buffer.write
-    with progress("items", newest.items) as step:
+    with progress("items", newest.items, shown=not sys.stdout.isatty()) as step:
         for file, found in items_of(files, decoder, target.crawler.settings):
             for item in found:
                 write(item)

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from scrapy.settings import Settings
 from scrapy.utils.log import configure_logging
@@ -16,12 +16,20 @@ from scrapy.utils.log import configure_logging
 from ..durations import in_words
 from ..exceptions import StateSettingsError
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 LOGGER = "scrapy_state"
 T = TypeVar("T")
+#: the consoles on which progress is shown now
+_shown: list[Console] = []
 
 
 def out(text: str) -> None:
-    """Print a line on stdout, at once."""
+    """Print a line on stdout, at once; on a terminal, above the progress that is shown."""
+    if _shown and sys.stdout.isatty():
+        _shown[-1].print(text, markup=False, highlight=False, soft_wrap=True)
+        return
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
@@ -41,7 +49,8 @@ def say(text: str, style: str = "") -> None:
     if sys.stderr.isatty():
         from rich.console import Console
 
-        Console(stderr=True).print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+        console = _shown[-1] if _shown else Console(stderr=True)
+        console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
     else:
         sys.stderr.write(text + "\n")
 
@@ -90,18 +99,23 @@ def age(time: str | None) -> str:
 
 
 @contextmanager
-def progress(what: str, total: int | None = None) -> Iterator[Callable[..., None]]:
+def progress(what: str, total: int | None = None, shown: bool = True) -> Iterator[Callable[..., None]]:
     """Show on a terminal (stderr) how far something long is; call what this gives after each step, or with how many."""
-    if not sys.stderr.isatty():
+    if not (shown and sys.stderr.isatty()):
         yield lambda count=1: None
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as drawn:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True) as drawn:
         task = drawn.add_task(what, total=total)
-        yield lambda count=1: drawn.advance(task, count)
+        _shown.append(console)
+        try:
+            yield lambda count=1: drawn.advance(task, count)
+        finally:
+            _shown.remove(console)
 
 
 def stepping(found: Iterable[T], step: Callable[[], None]) -> Iterator[T]:
