@@ -14,8 +14,9 @@ from .exceptions import StateSettingsError
 _PLACEHOLDER = re.compile(r"%\(([^)]+)\)([-+ #0]*(?:\d+|\*)?(?:\.(?:\d+|\*))?[diouxXeEfFgGcrsa])")
 #: Placeholders whose value is another one in each run or batch.
 VARYING = frozenset({"batch_id", "batch_time", "time", "run_id"})
-#: A roll-up of pruned checkpoints, after the prefix of their keys: the ids of the first and the last in it
-ROLLUP_NAME = r"rollup-([0-9]{10,})-([0-9]{10,})\.tar\.gz"
+#: A roll-up of pruned checkpoints, after the prefix of their keys: the ids of the first and the last in it, and what tells
+#: it from those of other spiders with the same prefix
+ROLLUP_NAME = r"rollup-([0-9]{10,})-([0-9]{10,})([^/]*)\.tar\.gz"
 _ZERO_PADDED = re.compile(r"0+([1-9][0-9]*)[di]")
 
 

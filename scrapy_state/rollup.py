@@ -1,6 +1,7 @@
 """Roll-ups: where the state files that ``scrapy state prune`` deleted are kept, as they were, packed by the thousand.
 
-A roll-up is ``<prefix>rollup-<first id>-<last id>.tar.gz``, beside the state files, and is never changed. Its members are
+A roll-up is ``<prefix>rollup-<first id>-<last id>.tar.gz`` (with what follows on the id in the keys, less the
+ending, before ``.tar.gz``), beside the state files, and is never changed. Its members are
 whole state files under their own names, so that ``tar xzf`` in the folder undoes a prune.
 """
 
@@ -64,7 +65,8 @@ class Rollups:
         if not self._template.writable:
             return []
         found = ((re.fullmatch(ROLLUP_NAME, key[len(prefix) :]), key) for key in self._store.keys(prefix + "rollup-"))
-        rollups = [Rollup(int(match[1]), int(match[2]), key) for match, key in found if match]
+        mark = _mark(self._template)
+        rollups = [Rollup(int(match[1]), int(match[2]), key) for match, key in found if match and match[3] == mark]
         return sorted(rollups, key=lambda each: each.last, reverse=True)
 
     def content(self, rollup: Rollup) -> dict[int, bytes]:
@@ -97,7 +99,7 @@ class Rollups:
 
 def rollup_key(template: KeyTemplate, first: int, last: int) -> str:
     """Return the key of the roll-up of the checkpoints from *first* to *last*."""
-    return f"{template.prefix}rollup-{first:010d}-{last:010d}.tar.gz"
+    return f"{template.prefix}rollup-{first:010d}-{last:010d}{_mark(template)}.tar.gz"
 
 
 def pack(template: KeyTemplate, files: Iterable[tuple[str, bytes]], packed: IO[bytes]) -> None:
@@ -114,6 +116,12 @@ def pack(template: KeyTemplate, files: Iterable[tuple[str, bytes]], packed: IO[b
             member = tarfile.TarInfo(key[len(folder) :])
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
+
+
+def _mark(template: KeyTemplate) -> str:
+    """Return what follows on the id in the keys of *template*: "-flights" for ``state/%(batch_id)010d-flights.json``."""
+    after = "".join(each for each in template.rest if isinstance(each, str))
+    return os.path.splitext(after)[0].replace("/", "_") if after[:1] != "." else ""
 
 
 def _folder(template: KeyTemplate) -> str:

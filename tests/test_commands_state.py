@@ -115,18 +115,22 @@ class TestTargets:
         refused(run(tmp_path, "show", "spider.py"), 2, "spider.py", "nowhere")
 
     def test_validate_state(self, tmp_path: Path) -> None:
-        """``set`` asks the project's own validate_state(), as a run would."""
+        """The project's own hooks are asked as by a run: validate_state() by ``set``, change_state() by ``show``."""
         source = SPIDER + (
             "\nfrom scrapy_state import StateResolver\n"
             "class Strict(StateResolver):\n"
             "    def validate_state(self, state, spider):\n"
             "        if 'page' not in state: raise ValueError('no page')\n"
+            "    def change_state(self, state):\n"
+            "        return {'page': 8 // state['page']} if state else {'page': 1}\n"
         )
         crawl(tmp_path, source, settings={"SPIDER_MODULES": ["spider"], "EXTENSIONS": {"spider.Strict": 10}})
         environment = {"SCRAPY_SETTINGS_MODULE": "project_settings"}
         refused(run(tmp_path, "set", "numbers", '{"pag": 3}', environment=environment), 2, "ValueError: no page")
         assert run(tmp_path, "set", "numbers", '{"page": 3}', environment=environment).code == 0
-        assert run(tmp_path, "get", "numbers", environment=environment).out == '{"page": 3}\n'
+        assert run(tmp_path, "get", "numbers", environment=environment).out == '{"page": 2}\n'
+        assert run(tmp_path, "set", "numbers", '{"page": 0}', environment=environment).code == 0
+        refused(run(tmp_path, "show", "numbers", environment=environment), 2, "would not start", "ZeroDivisionError")
 
 
 def _without_age(line: str) -> str:
@@ -261,6 +265,12 @@ class TestSet:
         assert state(history, "get").out == '{"page": 1}\n'
         assert state(history, "set", '{"page": 9}', "--yes").code == 0
         assert state(history, "get").out == '{"page": 9}\n'
+
+    def test_bare_prefix(self, history: History) -> None:
+        """By the folder alone it takes the next number there, in the form that the names there have."""
+        history.run(1)
+        assert run(Path("/"), "set", f"{history.where}/state/", '{"page": 5}').code == 0
+        assert history.state_names()[-1] == "0000000003.json"
 
     def test_first(self, history: History) -> None:
         """Where there is none yet it is the first."""
@@ -555,7 +565,7 @@ class TestTerminal:
         history.file(f"{killed}-00009.jsonl", b"{}\n", 1)
         for answer, code in ((b"\n", 1), (b"y\n", 0)):
             process, terminal = start(tmp_path, "orphans", "--delete", history.uri, terminal=True)
-            assert "Delete these 1 files?" in read_terminal(terminal, "[y/N]")
+            assert "Delete 1 file?" in read_terminal(terminal, "[y/N]")
             assert len(history.item_keys()) == 4
             os.write(terminal, answer)
             read_terminal(terminal)

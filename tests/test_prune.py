@@ -21,6 +21,7 @@ from scrapy_state import prune
 from scrapy_state.checkpoint import Checkpoint
 from scrapy_state.exceptions import CheckpointError, StoreRefused
 from scrapy_state.history import newest_first
+from scrapy_state.keys import KeyTemplate
 from scrapy_state.prune import Pruned, prunable, roll_up
 from scrapy_state.resolver import lineage, resolve
 from scrapy_state.rollup import Rollups
@@ -135,6 +136,22 @@ def test_foreign_files_stay(history: History) -> None:
     assert history.state_names() == [
         "0000000002.json", "0000000005.json", "0000000009.json", "rollup-0000000001-0000000004.tar.gz",
     ]  # fmt: skip
+
+
+def test_spiders_side_by_side(tmp_path: Path) -> None:
+    """Spiders whose state files are told apart by what follows on the id have roll-ups of their own."""
+    histories = []
+    for name in ("-flights", "-trains"):
+        history = History(str(tmp_path / "data"))
+        history.uri = f"{history.where}/state/%(batch_id)010d{name}.json"
+        history.template = KeyTemplate(history.template.prefix, (*history.template.rest[:-1], f"{name}.json"))
+        history.run(3)
+        histories.append((history, known(history)))
+    for history, before in histories:
+        assert state(history, "prune", "--keep", "1").code == 0
+        assert known(history) == before
+    names = [name for name in histories[0][0].state_names() if name.startswith("rollup")]
+    assert names == [f"rollup-0000000001-0000000003{name}.tar.gz" for name in ("-flights", "-trains")]
 
 
 def test_damaged_roll_up(history: History) -> None:

@@ -138,14 +138,14 @@ def orphans(options: Namespace, settings: Settings) -> int:
             out(store.uri(key))
     if not found or not options.delete:
         return NO if found else OK
-    if not confirm(f"Delete these {len(found)} files?", options.yes):
+    if not confirm(f"Delete {len(found)} file{'s' if len(found) > 1 else ''}?", options.yes):
         return NO
     with progress("deleted", len(found)) as step:
         for store, key in found:
             assert hasattr(store, "delete")
             store.delete(key)
             step()
-    say(f"{len(found)} files deleted")
+    say(f"deleted: {len(found)}")
     return OK
 
 

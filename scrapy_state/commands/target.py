@@ -20,7 +20,7 @@ from scrapy.utils.project import inside_project
 from scrapy.utils.spider import iter_spider_classes
 
 from ..checkpoint import FORMATS
-from ..exceptions import StateSettingsError
+from ..exceptions import StateError, StateSettingsError
 from ..extension import SpiderSettingsState, StateResolver, in_thread, open_template
 from ..feeds import StateFeed
 from ..items import StateItem
@@ -92,7 +92,13 @@ class Target:
 
         :raises StateError: if a run would refuse to start
         """
-        extension = self.resolver_class().from_crawler(self.crawler)
+        cls = self.resolver_class()
+        try:
+            extension = cls.from_crawler(self.crawler)
+        except StateError:
+            raise
+        except Exception as error:  # whatever the project's change_state() or validate_state() raises
+            raise StateSettingsError(f"a run would not start: {type(error).__name__}: {error}") from error
         if extension.refusal is not None:
             raise extension.refusal
         return extension
@@ -152,7 +158,9 @@ def _of_uri(uri: str, settings: Settings, arguments: dict[str, str]) -> Target:
     target = _made(crawler, uri, None, format, spider)
     if not target.template.rest:  # a bare prefix: what lies there says more
         found = in_thread(lambda: resolve(target.store, target.template, spider))
-        target = replace(target, template=found.template or target.template)
+        template = found.template or target.template
+        suffix = str(template.rest[-1]).rpartition(".")[2] if template.rest else ""
+        target = replace(target, template=template, format=suffix if suffix in FORMATS else format)
     return target
 
 
