@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import random
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from scrapy_state.history import newest_first
 from scrapy_state.keys import KeyTemplate
 from scrapy_state.prune import Pruned, prunable, roll_up
 from scrapy_state.resolver import lineage, resolve
-from scrapy_state.rollup import Rollups
+from scrapy_state.rollup import Rollups, pack
 
 SEED = 7
 
@@ -170,6 +171,31 @@ def test_damaged_roll_up(history: History) -> None:
         with pytest.raises(CheckpointError, match="the roll-up is damaged"):
             lineage(history.store, history.template, newest)
         assert state(history, "items").code == 1
+
+
+def test_between_two_in_a_roll_up(history: History) -> None:
+    """What lies between the ids of a roll-up but is not in it is packed before it is deleted."""
+    history.run(4)
+    before = known(history)
+    whole = history.store.read(history.template.key(2))
+    assert whole is not None
+    history.replace(2, b"torn")
+    assert state(history, "prune", "--keep", "1").code == 0
+    history.replace(2, whole)
+    assert state(history, "prune", "--keep", "1").code == 0
+    assert known(history) == before
+    assert "0000000002.json" not in history.state_names()
+
+
+def test_same_files_same_bytes(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A roll-up of the same files is the same bytes at any time: to store it again is no conflict."""
+    packed = []
+    for now in (1e9, 2e9):
+        monkeypatch.setattr(time, "time", lambda now=now: now)
+        file = io.BytesIO()
+        pack(history.template, [(history.template.key(1), b"one"), (history.template.key(2), b"two")], file)
+        packed.append(file.getvalue())
+    assert packed[0] == packed[1]
 
 
 class Killed(BaseException):
@@ -334,6 +360,4 @@ def test_flat_listing(place: History) -> None:
 
 
 def _file(content: bytes) -> IO[bytes]:
-    import io
-
     return io.BytesIO(content)
