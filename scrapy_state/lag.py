@@ -1,4 +1,4 @@
-"""Start a bit earlier: a state less what STATE_LAG says. Pure."""
+"""Start a bit earlier: a state less what STATE_LAG says; the dates in states. Pure."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def _less(value: Any, amount: float) -> Any:
     match = _ISO.fullmatch(value) if isinstance(value, str) else None
     if match is None:
         raise TypeError("only a number or an ISO date-time can be made smaller")
-    day, separator, minute, second, point, fraction, zone = match.groups()
-    parsed = datetime.fromisoformat(f"{day} {minute or '00:00'}:{second or '00'}.{(fraction or '').ljust(6, '0')}")
+    _, separator, _, second, point, fraction, zone = match.groups()
+    parsed = _parsed(match)
     moved = parsed - timedelta(seconds=amount)
     if separator is None:
         if moved.time() != parsed.time():
@@ -66,3 +66,21 @@ def _less(value: Any, amount: float) -> Any:
         digits = f"{moved:%f}"
         text += (point or ".") + digits[: max(len(fraction or ""), len(digits.rstrip("0")))]
     return text + (zone or "")
+
+
+def moment(text: Any) -> float | None:
+    """Return an ISO 8601 date or date-time as seconds since 1970, UTC where it names no zone; None if it is none."""
+    match = _ISO.fullmatch(text) if isinstance(text, str) else None
+    if match is None:
+        return None
+    zone = (match[7] or "Z").replace("Z", "+00").replace(":", "")
+    offset = int(zone[1:3]) * 3600 + int(zone[3:5] or 0) * 60
+    try:
+        return (_parsed(match) - datetime(1970, 1, 1)).total_seconds() - (-offset if zone[0] == "-" else offset)
+    except ValueError:  # as 2013-02-30
+        return None
+
+
+def _parsed(match: re.Match[str]) -> datetime:
+    day, _, minute, second, _, fraction, _ = match.groups()
+    return datetime.fromisoformat(f"{day} {minute or '00:00'}:{second or '00'}.{(fraction or '').ljust(6, '0')}")

@@ -127,14 +127,15 @@ class AllOrphans:
 
     :param found: every state file there is, newest first. It is read here: before the item files are listed
     :param now: gives for the URI in a checkpoint where the file lies now
+    :param newest: the checkpoint whose lineage is to be marked in *runs*
     :raises CheckpointError: if one is not valid: there is no telling what it names
     """
 
-    def __init__(self, found: Iterable[Found], now: Callable[[str], str]) -> None:
+    def __init__(self, found: Iterable[Found], now: Callable[[str], str], newest: Checkpoint | None = None) -> None:
         self._named: set[str] = set()
         #: for each shape of the names of item files one of them, and its run
         self._examples: dict[tuple[str, str], tuple[str, str]] = {}
-        self.runs = runs(self._noting(found, now), None)
+        self.runs = runs(self._noting(found, now), newest)
         #: the runs whose files may be orphans
         self.over = {each.last.run for each in self.runs if each.is_whole and not each.may_be_alive}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fnmatch import fnmatch
 
 from scrapy.settings import Settings
@@ -120,17 +120,7 @@ def orphans(options: Namespace, settings: Settings) -> int:
     moved = Moved(options.map)
     with progress("checkpoints") as step:
         every = AllOrphans(stepping(newest_first(target.store, target.template), step), moved.uri)
-    for run in every.runs:
-        if run.last.run not in every.over:
-            why = "it may be alive" if run.may_be_alive else "not all of its checkpoints are there"
-            say(f"run {run.last.run} is left out: {why}")
-    found: list[tuple[StoreReader | StoreWriter, str]] = []
-    seen: set[str] = set()
-    for store, template in _item_keys(target, every, moved, options.delete):
-        for _, key in every.among(store, template):
-            if store.uri(key) not in seen:
-                seen.add(store.uri(key))
-                found.append((store, key))
+    found = unnamed(target, every, moved, options.delete, say)
     if options.json:
         out_json([store.uri(key) for store, key in found])
     else:
@@ -149,8 +139,26 @@ def orphans(options: Namespace, settings: Settings) -> int:
     return OK
 
 
+def unnamed(
+    target: Target, every: AllOrphans, moved: Moved, delete: bool, tell: Callable[[str], None]
+) -> list[tuple[StoreReader | StoreWriter, str]]:
+    """Return the orphans, each with its store, which can *delete*; *tell* what is left out. Blocks."""
+    for run in every.runs:
+        if run.last.run not in every.over:
+            why = "it may be alive" if run.may_be_alive else "not all of its checkpoints are there"
+            tell(f"run {run.last.run} is left out: {why}")
+    found: list[tuple[StoreReader | StoreWriter, str]] = []
+    seen: set[str] = set()
+    for store, template in _item_keys(target, every, moved, delete, tell):
+        for _, key in every.among(store, template):
+            if store.uri(key) not in seen:
+                seen.add(store.uri(key))
+                found.append((store, key))
+    return found
+
+
 def _item_keys(
-    target: Target, every: AllOrphans, moved: Moved, delete: bool
+    target: Target, every: AllOrphans, moved: Moved, delete: bool, tell: Callable[[str], None]
 ) -> Iterator[tuple[StoreReader | StoreWriter, KeyTemplate]]:
     """Where item files may lie: what the names of those that are there say, and what FEEDS says."""
     opener = open_writer if delete else open_reader
@@ -160,7 +168,7 @@ def _item_keys(
         yield store, KeyTemplate(key, rest)
     for uri, params_function in item_feeds(settings):
         if "run_id" not in placeholders(uri):
-            say(f"{without_credentials(uri)} is left out: its files do not say which run stored them; put %(run_id)s into it")
+            tell(f"{without_credentials(uri)} is left out: its files do not say which run stored them; put %(run_id)s into it")
             continue
         store, template = open_template(target.crawler, uri, params_function, opener)
         stored = store.uri(template.prefix + "x").removesuffix("x")  # a folder's slash would be lost

@@ -203,6 +203,15 @@ def _files(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _report(parser: argparse.ArgumentParser) -> None:
+    _target(parser)
+    parser.add_argument(
+        "-o", dest="page", default="state.html", metavar="FILE", help="where to; - is stdout (default: state.html)"
+    )
+    parser.add_argument("--no-orphans", dest="orphans", action="store_false", help="do not list the item files")
+    _files(parser)
+
+
 def _format(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", choices=("jsonlines", "csv", "json"), help="of the files (default: by their names)")
 
@@ -257,6 +266,7 @@ VERBS = {
     "items": Verb("the item files of the lineage, or the items in them", ".data:items", _items),
     "verify": Verb("check every checkpoint of the lineage, and every file it names", ".data:verify_lineage", _verify),
     "orphans": Verb("item files that no checkpoint names", ".data:orphans", _orphans),
+    "report": Verb("one page to look at: how the crawl is, and its history", ".reporting:report", _report),
     "prune": Verb("fewer state files: pack the older ones", ".change:prune", _prune),
     "copy": Verb("store the newest state of one place in another", ".change:copy", _copy),
 }

@@ -1,0 +1,80 @@
+"""What the report's page is about."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from ..checkpoint import Checkpoint
+from ..history import Run
+from ..lag import moment
+from .series import Series
+from .svg import day_and_time
+
+#: A run that has stored nothing for so long (and for five times as long as usual) is called silent
+_SILENT_SECONDS = 300
+_BY_HAND = ("set", "copied")
+_FAILED = ("memusage_exceeded", "closespider_errorcount")
+KINDS = {
+    "running": "running", "finished": "finished", "stopped": "stopped early", "hand": "stored by hand",
+    "failed": "failed", "killed": "killed", "silent": "silent: killed or stuck",
+}  # fmt: skip
+
+
+@dataclass
+class Page:
+    """What the page is about.
+
+    :param place: the URI of the checkpoints
+    :param made: now, in seconds since 1970
+    :param orphans: item files that no checkpoint names; None: it is not known, *orphans_why* says why
+    """
+
+    place: str
+    spider: str | None
+    made: float
+    newest: Checkpoint | None
+    series: Series
+    runs: Sequence[Run]
+    orphans: Sequence[str] | None = None
+    orphans_why: str = ""
+    left_out: Sequence[str] = field(default_factory=list)
+
+    @property
+    def age_seconds(self) -> float | None:
+        """The age of the newest checkpoint; None: not known."""
+        made = moment(self.runs[0].last.time) if self.runs else None
+        return None if made is None else self.made - made
+
+    @property
+    def patience_seconds(self) -> float:
+        """After how long without a checkpoint a run is called silent."""
+        return max(5 * (self.series.typical_seconds or 180), _SILENT_SECONDS)
+
+    def kind(self, run: Run) -> str:
+        """Return a key of KINDS."""
+        reason = run.ended
+        if reason is None:
+            if not run.may_be_alive:
+                return "killed"
+            return "running" if self.age_seconds is None or self.age_seconds < self.patience_seconds else "silent"
+        if reason in _BY_HAND:
+            return "hand"
+        if reason == "finished":
+            return reason
+        return "failed" if reason in _FAILED or reason.startswith("state_") else "stopped"
+
+
+def time_of(seconds: float | None) -> str:
+    """Return a moment as an HTML element, without its zone."""
+    return "" if seconds is None else f"<time>{day_and_time(seconds)}</time>"
+
+
+def utc(seconds: float | None) -> str:
+    """Return a moment for a person to read."""
+    return "" if seconds is None else f"{day_and_time(seconds)} UTC"
+
+
+def count_of(number: int, what: str) -> str:
+    """Return "1 run", "2 runs"."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"

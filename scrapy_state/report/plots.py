@@ -1,0 +1,115 @@
+"""The plots of the report: the state, the items, the time between checkpoints, the runs, along the same axis."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..durations import in_words
+from ..lag import moment
+from .page import KINDS, Page, count_of, utc
+from .series import Field, Series
+from .svg import Axis, bars, clean, day_and_time, dots, line, plot, strips
+
+
+def plots(page: Page) -> Iterator[str]:
+    """The state, the items and the time between checkpoints over time, and beneath them the runs."""
+    series = page.series
+    yield "<section><h2>Over time</h2>"
+    if series.checkpoints < 2 or series.start is None or series.end is None or series.end <= series.start:
+        yield "<p>There is too little to draw yet: it takes two checkpoints at different times.</p></section>"
+        return
+    if series.has_times:
+        x = Axis(series.start, series.end, True)
+        span = f"From {utc(x.low)} to {utc(x.high)}"
+    else:
+        x = Axis(series.start, series.end)
+        span = f"The newest is on the right; the files say no times. {count_of(series.checkpoints, 'state file')}"
+    yield f'<p class="faint">{span}.</p>'
+    for number, each in enumerate(series.plotted()):
+        yield from _state_plot(page, x, each, f"state-{number}")
+    if any(point[1] for point, _ in _points(series)):
+        yield from _line_plot(
+            page, x, "stored", "Items stored", False, [(at[0], at[1]) for at, main in _points(series) if main], []
+        )
+    if series.has_times:
+        yield from _rate_plot(page, x)
+        yield from _interval_plot(page, x)
+        yield from _runs_plot(page, x)
+    yield "</section>"
+
+
+def _points(series: Series) -> Iterator[tuple[tuple[float, int, dict[str, float]], bool]]:
+    for _, each in sorted(series.buckets.held.items()):
+        if each.side is not None:
+            yield each.side, False
+        if each.point is not None:
+            yield each.point, True
+
+
+def _state_plot(page: Page, x: Axis, each: Field, name: str) -> Iterator[str]:
+    main: list[tuple[float, float]] = []
+    side: list[tuple[float, float]] = []
+    for (at, _, values), in_lineage in _points(page.series):
+        if each.name in values:
+            (main if in_lineage else side).append((at, values[each.name]))
+    yield from _line_plot(page, x, name, f"State: {each.name}", each.is_time, main, side)
+
+
+def _line_plot(
+    page: Page, x: Axis, name: str, title: str, is_time: bool, main: list[tuple[float, float]], side: list[tuple[float, float]]
+) -> Iterator[str]:
+    y = Axis.of((value for _, value in (*main, *side)), is_time)
+    if y is None or not main:
+        return
+    first, last = (day_and_time(value) if is_time else f"{value:,.10g}" for _, value in (main[0], main[-1]))
+    shapes = dots([(x.at(at), y.at(value)) for at, value in side], "side")
+    shapes += line([(x.at(at), y.at(value)) for at, value in main])
+    shapes += dots([(x.at(main[-1][0]), y.at(main[-1][1]))], "dot")
+    note = " Dots beside the line are other branches." if side else ""
+    yield _figure(title, f"From {first} to {last}.{note}", plot(name, title, f"A line from {first} to {last}.", x, y, shapes))
+
+
+def _rate_plot(page: Page, x: Axis) -> Iterator[str]:
+    # The first and the last bar are not whole.
+    found = [
+        (start, end, bucket.items / max(min(end, x.high) - max(start, x.low), 1) * 60)
+        for start, end, bucket in page.series.buckets.bars()
+    ]
+    most = max((high for _, _, high in found), default=0)
+    if most:
+        wide = in_words(found[0][1] - found[0][0])
+        text = f"Each bar is {wide}; the highest {most:,.0f} a minute. All branches together."
+        yield _bar_plot(x, "rate", "Items a minute", text, found, most)
+
+
+def _interval_plot(page: Page, x: Axis) -> Iterator[str]:
+    found = [(start, end, bucket.longest) for start, end, bucket in page.series.buckets.bars()]
+    most = max((high for _, _, high in found), default=0)
+    if most:
+        usual = page.series.typical_seconds
+        text = f"The longest in each bar, within a run. The longest of all {in_words(most)}"
+        text += "." if usual is None else f", of late {in_words(usual)} as a rule. If they grow, something is slow."
+        yield _bar_plot(x, "interval", "Seconds from checkpoint to checkpoint", text, found, most)
+
+
+def _bar_plot(x: Axis, name: str, title: str, text: str, found: list[tuple[float, float, float]], most: float) -> str:
+    y = Axis(0, most)
+    inside = ((max(x.at(start), 0), min(x.at(end), 1), y.at(high)) for start, end, high in found)
+    return _figure(title, text, plot(name, title, text, x, y, bars(inside), 150))
+
+
+def _runs_plot(page: Page, x: Axis) -> Iterator[str]:
+    stretches: dict[str, list[tuple[float, float]]] = {}
+    for run in page.runs:
+        first, last = moment(run.first.time), moment(run.last.time)
+        if first is not None and last is not None:
+            first, last = sorted((first, last))
+            stretches.setdefault(page.kind(run), []).append((x.at(first), x.at(last)))
+    rows = [(f"{words}: {len(stretches[kind])}", kind, stretches[kind]) for kind, words in KINDS.items() if kind in stretches]
+    if rows:
+        text = "When runs were at work, by how they ended; of a killed run, until its last checkpoint."
+        yield _figure("Runs", text, strips("runs", "Runs", text + " " + ", ".join(row[0] for row in rows), x, rows))
+
+
+def _figure(title: str, text: str, drawn: str) -> str:
+    return f"<figure><h3>{clean(title)}</h3><figcaption>{clean(text)}</figcaption>{drawn}</figure>"

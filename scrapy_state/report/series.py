@@ -1,0 +1,299 @@
+"""What a history says over time, in little memory however many checkpoints there are. Knows no pictures."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any, NamedTuple
+
+from ..checkpoint import Checkpoint
+from ..history import Found
+from ..lag import moment
+
+#: Points in a line at most, bars in a plot at most
+_POINTS, _BARS = 600, 120
+#: Of a state, so many fields are looked at, so deep
+_FIELDS, _DEPTH = 50, 4
+#: Rates are over so long, and so many checkpoints at most (as in ``scrapy state watch``)
+_RECENT_SECONDS, _RECENT_CHECKPOINTS = 600, 200
+_INTERVALS, _LONGEST, _LISTED = 1000, 20, 20
+
+Values = dict[str, float]
+
+
+@dataclass
+class Bucket:
+    """What lies in one stretch of time (or, where checkpoints have no time, of their order).
+
+    :param longest: the longest time between two checkpoints of a run, in seconds
+    :param point: the newest checkpoint of the lineage: where, its items, its fields; *side*: the same of another branch
+    """
+
+    items: float = 0
+    longest: float = 0
+    point: tuple[float, int, Values] | None = None
+    side: tuple[float, int, Values] | None = None
+
+
+class Buckets:
+    """Buckets that get wider as they get too many."""
+
+    def __init__(self) -> None:
+        self.width = 1.0
+        self.held: dict[int, Bucket] = {}
+
+    def at(self, x: float) -> Bucket:
+        """Return the bucket at *x*."""
+        while len(self.held) > _POINTS:
+            self._widen()
+        return self.held.setdefault(math.floor(x / self.width), Bucket())
+
+    def spread(self, start: float, end: float, items: int) -> None:
+        """Count *items* that were stored evenly from *start* to *end*."""
+        while (end - start) / self.width > _POINTS:
+            self._widen()
+        at = start
+        while at < end:
+            edge = min(end, (math.floor(at / self.width) + 1) * self.width)
+            self.at(at).items += items * (edge - at) / (end - start)
+            at = edge
+
+    def _widen(self) -> None:
+        self.width *= 2
+        before, self.held = self.held, {}
+        for index in sorted(before, reverse=True):
+            old, new = before[index], self.held.setdefault(index // 2, Bucket())
+            new.items += old.items
+            new.longest = max(new.longest, old.longest)
+            new.point, new.side = new.point or old.point, new.side or old.side
+
+    def bars(self) -> list[tuple[float, float, Bucket]]:
+        """Return for each bar: from where, to where, what; bars with nothing in them are left out."""
+        if not self.held:
+            return []
+        wider = Buckets()
+        wider.width, wider.held = self.width, dict(self.held)
+        while max(wider.held) - min(wider.held) >= _BARS:
+            wider._widen()
+        return [(index * wider.width, (index + 1) * wider.width, wider.held[index]) for index in sorted(wider.held)]
+
+
+class Gap(NamedTuple):
+    """A time without a checkpoint.
+
+    :param run: the run it is in; None: it is between two
+    """
+
+    seconds: float
+    start: float
+    end: float
+    run: str | None
+
+
+@dataclass
+class Field:
+    """A number or a date in the state.
+
+    :param is_time: whether it is a date, in seconds since 1970
+    :param value: in the newest checkpoint
+    """
+
+    name: str
+    is_time: bool
+    value: float
+    _moved: float = 0
+    _older: float | None = None
+
+    def note(self, value: float) -> None:
+        """Count the value before the one that was noted last."""
+        if self._older is not None:
+            self._moved += abs(self._older - value)
+        self._older = value
+
+    @property
+    def progress(self) -> float:
+        """How straight it goes one way: 1, or to and fro: towards 0; 0: it never changes."""
+        return abs(self.value - (self._older or 0)) / self._moved if self._moved else 0
+
+
+@dataclass
+class Series:
+    """All checkpoints, as they are read newest first.
+
+    :param newest: the one whose lineage is the main line; None: there is none
+    """
+
+    newest: Checkpoint | None
+    checkpoints: int = 0
+    without_time: int = 0
+    clock_back: int = 0
+    buckets: Buckets = field(default_factory=Buckets)
+    fields: list[Field] = field(default_factory=list)
+    listed: list[Checkpoint] = field(default_factory=list)
+    overlaps: list[int | None] = field(default_factory=list)
+    damaged: list[tuple[str, str]] = field(default_factory=list)
+    damaged_count: int = 0
+    start: float | None = None
+    end: float | None = None
+    _recent: list[tuple[float, int, Values]] = field(default_factory=list)
+    _intervals: list[float] = field(default_factory=list)
+    _gaps: dict[bool, list[Gap]] = field(default_factory=lambda: {True: [], False: []})
+    _child: Checkpoint | None = None
+    _wanted: int | None = None
+
+    def __post_init__(self) -> None:
+        #: whether the checkpoints have times; else they are put in order
+        self.has_times = self.newest is not None and moment(self.newest.time) is not None
+        if self.newest is not None:
+            self._wanted = self.newest.id
+            for name, value in _leaves(self.newest.state):
+                number = _number(value)
+                if number is not None and len(self.fields) < _FIELDS:
+                    self.fields.append(Field(name, isinstance(value, str), number))
+
+    def noting(self, found: Iterable[Found]) -> Iterator[Found]:
+        """Pass on what is found, and note it."""
+        for each in found:
+            if each.checkpoint is not None:
+                self._note(each.checkpoint)
+            else:
+                self.damaged_count += 1
+                if len(self.damaged) < _LISTED:
+                    self.damaged.append((each.uri, each.why or ""))
+            yield each
+
+    def _note(self, checkpoint: Checkpoint) -> None:
+        self.checkpoints += 1
+        if len(self.listed) < _LISTED:
+            self.listed.append(checkpoint)
+        if checkpoint.overlap and len(self.overlaps) < _LISTED:
+            self.overlaps.append(checkpoint.id)
+        x = moment(checkpoint.time)
+        self.without_time += x is None
+        if not self.has_times:
+            x = -float(self.checkpoints)
+        in_lineage = checkpoint.id is None or checkpoint.id == self._wanted
+        if in_lineage:
+            self._wanted = checkpoint.parent
+        if x is None:
+            return
+        values = self._values(checkpoint, in_lineage)
+        bucket = self.buckets.at(x)
+        if in_lineage:
+            bucket.point = bucket.point or (x, checkpoint.items, values)
+        else:
+            bucket.side = bucket.side or (x, checkpoint.items, values)
+        self.start = x if self.start is None else min(x, self.start)
+        self.end = x if self.end is None else max(x, self.end)
+        if self.has_times:
+            self._note_interval(checkpoint, x)
+            if in_lineage:
+                self._note_recent(checkpoint, x, values)
+            self._child = checkpoint
+
+    def _values(self, checkpoint: Checkpoint, in_lineage: bool) -> Values:
+        values = {}
+        for each in self.fields:
+            value = _value(checkpoint.state, each.name)
+            number = _number(value)
+            if number is not None and isinstance(value, str) == each.is_time:
+                values[each.name] = number
+                if in_lineage:
+                    each.note(number)
+        return values
+
+    def _note_interval(self, checkpoint: Checkpoint, x: float) -> None:
+        """*checkpoint*, at *x*, is the one before the one that was noted last."""
+        child, at = self._child, moment(self._child.time) if self._child else None
+        if child is None or at is None:
+            return
+        seconds = at - x
+        items = sum(each.counted for each in child.files)
+        same_run = child.run == checkpoint.run
+        if seconds < 0:
+            self.clock_back += 1
+        elif same_run and len(self._intervals) < _INTERVALS and child.reason is None:
+            self._intervals.append(seconds)
+        longest = self._gaps[same_run]
+        heapq.heappush(longest, Gap(seconds, x, at, child.run if same_run else None))
+        if len(longest) > _LONGEST:
+            heapq.heappop(longest)
+        if same_run:
+            bucket = self.buckets.at(at)
+            bucket.longest = max(bucket.longest, seconds)
+        if items and same_run and seconds > 0:
+            self.buckets.spread(x, at, items)
+        elif items:
+            self.buckets.at(at).items += items
+
+    def _note_recent(self, checkpoint: Checkpoint, x: float, values: Values) -> None:
+        assert self.newest is not None
+        newest = self._recent[0][0] if self._recent else x
+        is_recent = newest - x < _RECENT_SECONDS and len(self._recent) < _RECENT_CHECKPOINTS
+        if checkpoint.run == self.newest.run and x <= newest and (is_recent or len(self._recent) < 2):
+            self._recent.append((x, checkpoint.items, values))
+
+    @property
+    def typical_seconds(self) -> float | None:
+        """The usual time between two checkpoints of a run: the median of late; None: not known."""
+        return median(self._intervals) if self._intervals else None
+
+    @property
+    def gaps(self) -> list[Gap]:
+        """The longest times without a checkpoint, newest first.
+
+        Between runs those from a minute on; in a run also those that are not ten times as long as usual are left out.
+        """
+        usual = self.typical_seconds or 0
+        found = [*self._gaps[False], *(each for each in self._gaps[True] if each.seconds > 10 * usual > 0)]
+        return sorted((each for each in found if each.seconds >= 60), key=lambda each: -each.start)
+
+    @property
+    def items_per_minute(self) -> float | None:
+        """Over the last minutes of the newest run; None: not known."""
+        first, last = (self._recent[-1], self._recent[0]) if self._recent else (None, None)
+        if first is None or last is None or last[0] <= first[0]:
+            return None
+        return (last[1] - first[1]) / (last[0] - first[0]) * 60
+
+    def speed(self, name: str) -> float | None:
+        """How much a field became more in a second, over the last minutes of the newest run; None: not known."""
+        known = [each for each in self._recent if name in each[2]]
+        if len(known) < 2 or known[0][0] <= known[-1][0]:
+            return None
+        return (known[0][2][name] - known[-1][2][name]) / (known[0][0] - known[-1][0])
+
+    def plotted(self, count: int = 3) -> list[Field]:
+        """Return the fields that get on; if none does, one that goes to and fro."""
+        changing = sorted((each for each in self.fields if each.progress), key=lambda each: -each.progress)
+        return [each for each in changing if each.progress > 0.5][:count] or changing[:1]
+
+
+def _leaves(state: Any, path: str = "", depth: int = _DEPTH) -> Iterator[tuple[str, Any]]:
+    if isinstance(state, dict) and depth:
+        for name, value in state.items():
+            yield from _leaves(value, f"{path}.{name}" if path else name, depth - 1)
+    elif path:
+        yield path, state
+
+
+def _value(state: Any, name: str) -> Any:
+    """Return the field *name*, dotted as by :func:`_leaves`; a key may have a dot in it, too."""
+    if not isinstance(state, dict):
+        return None
+    if name in state:
+        return state[name]
+    places = [at for at, sign in enumerate(name) if sign == "."]
+    return next((_value(state[name[:at]], name[at + 1 :]) for at in places if name[:at] in state), None)
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except OverflowError:
+            return None
+    return moment(value)
