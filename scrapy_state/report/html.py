@@ -8,10 +8,10 @@ from importlib.resources import files
 from ..durations import in_words
 from ..history import Run
 from ..lag import moment
+from .fields import Field
 from .page import Page, count_of, utc
 from .plots import plots
 from .sections import checkpoints, failures, gaps, orphans, runs, short
-from .series import Field
 from .svg import clean
 
 _STATE_CHARACTERS = 4000
@@ -95,9 +95,9 @@ def _now(page: Page) -> Iterator[str]:
     yield _fact(
         "Items stored", f"{newest.items:,}" + (f"<small>{newest.errors:,} failed and left out</small>" if newest.errors else "")
     )
-    id = "" if newest.id is None else f"number {newest.id:,}"
+    id = "" if newest.id is None else f"number {newest.id:,}, "
     time = moment(newest.time)
-    yield _fact("Newest checkpoint", f"{_age(page, time)}<small>{id} {'' if time is None else utc(time)}</small>")
+    yield _fact("Newest checkpoint", f"{_age(page, time)}<small>{id}{utc(time)}</small>")
     typical = page.series.typical_seconds
     if kind == "running" and typical is not None and age is not None:
         late = utc(page.made - age + page.patience_seconds)

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 from ..durations import in_words
 from ..lag import moment
+from .fields import Field
 from .page import KINDS, Page, count_of, utc
-from .series import Field, Series
+from .series import Series
 from .svg import Axis, bars, clean, day_and_time, dots, line, plot, strips
 
 
@@ -39,10 +40,12 @@ def plots(page: Page) -> Iterator[str]:
 
 
 def _points(series: Series) -> Iterator[tuple[tuple[float, int, dict[str, float]], bool]]:
+    if series.oldest is not None:
+        yield series.oldest, True
     for _, each in sorted(series.buckets.held.items()):
         if each.side is not None:
             yield each.side, False
-        if each.point is not None:
+        if each.point is not None and each.point != series.oldest:
             yield each.point, True
 
 

@@ -101,7 +101,7 @@ def orphans(page: Page) -> Iterator[str]:
         yield "<p>A run that was killed stored these, and no checkpoint names them; they are no part of the data set. The"
         yield "command <code>scrapy state orphans --delete</code> deletes them.</p>"
         rows = ((f"<code>{clean(each)}</code>",) for each in page.orphans)
-        yield from table(count_of(len(page.orphans), "item file"), ("file",), rows, len(page.orphans))
+        yield from table(count_of(len(page.orphans), "item file"), ("file",), rows, len(page.orphans), "scrapy state orphans")
     for each in page.left_out:
         yield f'<p class="faint">{clean(each)}</p>'
     yield "</section>"
@@ -117,15 +117,17 @@ def checkpoints(page: Page) -> Iterator[str]:
     yield "<section><h2>Checkpoints</h2>"
     count = page.series.checkpoints
     columns = (">id", "time (UTC)", ">items", ">files", "why", "state")
-    yield from table(f"{count_of(count, 'checkpoint')}, newest first", columns, rows, count)
+    yield from table(f"{count_of(count, 'checkpoint')}, newest first", columns, rows, count, "scrapy state log --checkpoints")
     yield "</section>"
 
 
-def table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[str]], count: int) -> Iterator[str]:
+def table(
+    caption: str, columns: Sequence[str], rows: Iterable[Sequence[str]], count: int, more: str = "scrapy state log"
+) -> Iterator[str]:
     """Yield a table of HTML cells; those beyond the first are folded up, and there is an end.
 
     :param columns: those that begin with ">" are numbers
-    :param count: how many rows there are in all
+    :param count: how many rows there are in all; *more*: the command that lists them
     """
     found = list(islice(rows, _ROWS))
     yield from _table(caption, columns, found[:_SEEN])
@@ -134,7 +136,7 @@ def table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[str]], c
         yield from _table(f"{caption} (continued)", columns, found[_SEEN:])
         yield "</details>"
     if count > len(found):
-        yield f'<p class="faint">And {count - len(found):,} more: scrapy state log --checkpoints lists them.</p>'
+        yield f'<p class="faint">And {count - len(found):,} more: {more} lists them.</p>'
 
 
 def _table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:

@@ -7,16 +7,17 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from statistics import median
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ..checkpoint import Checkpoint
 from ..history import Found
 from ..lag import moment
+from .fields import Field, leaves, number_of, value_of
 
 #: Points in a line at most, bars in a plot at most
 _POINTS, _BARS = 600, 120
-#: Of a state, so many fields are looked at, so deep
-_FIELDS, _DEPTH = 50, 4
+#: Of a state, so many fields are looked at
+_FIELDS = 50
 #: Rates are over so long, and so many checkpoints at most (as in ``scrapy state watch``)
 _RECENT_SECONDS, _RECENT_CHECKPOINTS = 600, 200
 _INTERVALS, _LONGEST, _LISTED = 1000, 20, 20
@@ -94,36 +95,11 @@ class Gap(NamedTuple):
 
 
 @dataclass
-class Field:
-    """A number or a date in the state.
-
-    :param is_time: whether it is a date, in seconds since 1970
-    :param value: in the newest checkpoint
-    """
-
-    name: str
-    is_time: bool
-    value: float
-    _moved: float = 0
-    _older: float | None = None
-
-    def note(self, value: float) -> None:
-        """Count the value before the one that was noted last."""
-        if self._older is not None:
-            self._moved += abs(self._older - value)
-        self._older = value
-
-    @property
-    def progress(self) -> float:
-        """How straight it goes one way: 1, or to and fro: towards 0; 0: it never changes."""
-        return abs(self.value - (self._older or 0)) / self._moved if self._moved else 0
-
-
-@dataclass
 class Series:
     """All checkpoints, as they are read newest first.
 
     :param newest: the one whose lineage is the main line; None: there is none
+    :param oldest: the oldest one in it, as a point; *start*, *end*: from where to where all of them lie
     """
 
     newest: Checkpoint | None
@@ -136,6 +112,7 @@ class Series:
     overlaps: list[int | None] = field(default_factory=list)
     damaged: list[tuple[str, str]] = field(default_factory=list)
     damaged_count: int = 0
+    oldest: tuple[float, int, Values] | None = None
     start: float | None = None
     end: float | None = None
     _recent: list[tuple[float, int, Values]] = field(default_factory=list)
@@ -149,8 +126,8 @@ class Series:
         self.has_times = self.newest is not None and moment(self.newest.time) is not None
         if self.newest is not None:
             self._wanted = self.newest.id
-            for name, value in _leaves(self.newest.state):
-                number = _number(value)
+            for name, value in leaves(self.newest.state):
+                number = number_of(value)
                 if number is not None and len(self.fields) < _FIELDS:
                     self.fields.append(Field(name, isinstance(value, str), number))
 
@@ -183,7 +160,8 @@ class Series:
         values = self._values(checkpoint, in_lineage)
         bucket = self.buckets.at(x)
         if in_lineage:
-            bucket.point = bucket.point or (x, checkpoint.items, values)
+            self.oldest = (x, checkpoint.items, values)
+            bucket.point = bucket.point or self.oldest
         else:
             bucket.side = bucket.side or (x, checkpoint.items, values)
         self.start = x if self.start is None else min(x, self.start)
@@ -197,8 +175,8 @@ class Series:
     def _values(self, checkpoint: Checkpoint, in_lineage: bool) -> Values:
         values = {}
         for each in self.fields:
-            value = _value(checkpoint.state, each.name)
-            number = _number(value)
+            value = value_of(checkpoint.state, each.name)
+            number = number_of(value)
             if number is not None and isinstance(value, str) == each.is_time:
                 values[each.name] = number
                 if in_lineage:
@@ -268,32 +246,5 @@ class Series:
 
     def plotted(self, count: int = 3) -> list[Field]:
         """Return the fields that get on; if none does, one that goes to and fro."""
-        changing = sorted((each for each in self.fields if each.progress), key=lambda each: -each.progress)
+        changing = sorted((each for each in self.fields if each.changes), key=lambda each: -each.progress)
         return [each for each in changing if each.progress > 0.5][:count] or changing[:1]
-
-
-def _leaves(state: Any, path: str = "", depth: int = _DEPTH) -> Iterator[tuple[str, Any]]:
-    if isinstance(state, dict) and depth:
-        for name, value in state.items():
-            yield from _leaves(value, f"{path}.{name}" if path else name, depth - 1)
-    elif path:
-        yield path, state
-
-
-def _value(state: Any, name: str) -> Any:
-    """Return the field *name*, dotted as by :func:`_leaves`; a key may have a dot in it, too."""
-    if not isinstance(state, dict):
-        return None
-    if name in state:
-        return state[name]
-    places = [at for at, sign in enumerate(name) if sign == "."]
-    return next((_value(state[name[:at]], name[at + 1 :]) for at in places if name[:at] in state), None)
-
-
-def _number(value: Any) -> float | None:
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        try:
-            return float(value)
-        except OverflowError:
-            return None
-    return moment(value)

@@ -15,7 +15,7 @@ from html import escape
 
 _STEPS_SECONDS = (
     *(1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200),
-    *(86400 * days for days in (1, 2, 5, 10, 30, 91, 182, 365, 730, 1826, 3652, 18262, 36524)),
+    *(86400 * days for days in (1, 2, 5, 10, 30, 91, 182, 365, 730, 1826, 3652, 18262, 36524, 182621, 365243)),
 )
 #: Control characters, those that reverse the text behind them, and what is no character
 _UNFIT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufffe\uffff]")
@@ -29,11 +29,11 @@ def clean(text: object) -> str:
 
 
 def day_and_time(seconds: float, pattern: str = "%Y-%m-%d %H:%M:%S") -> str:
-    """Return seconds since 1970 as UTC for a person to read, "" where the calendar ends."""
+    """Return seconds since 1970 as UTC for a person to read."""
     try:
         made = datetime(1970, 1, 1) + timedelta(seconds=seconds)
     except OverflowError:
-        return ""
+        return "beyond all dates"
     return made.strftime(pattern.replace("%-d", str(made.day)).replace("%Y", f"{made.year:04}"))
 
 
@@ -68,13 +68,14 @@ class Axis:
             power = 10 ** math.floor(math.log10(rough))
             step = next(power * each for each in (1, 2, 5, 10) if power * each >= rough)
         first = math.ceil(self.low / step)
-        values = [each * step for each in range(first, math.floor(self.high / step) + 1)][: 4 * count]
+        values = [each * step for each in range(first, min(math.floor(self.high / step), first + 4 * count) + 1)]
         return [(each, self._label(each, step)) for each in values]
 
     def _label(self, value: float, step: float) -> str:
         if not self.is_time:
             size, unit = (1e6, "M") if 1e6 <= abs(value) < 1e15 else (1e3, "k") if 1e4 <= abs(value) < 1e6 else (1, "")
-            return f"{value / size:,.8g}{unit}"
+            digits = math.ceil(math.log10(max(abs(self.low), abs(self.high)) / step)) + 2
+            return f"{value / size:,.{min(max(digits, 6), 17)}g}{unit}"
         if step >= 28 * _DAY:
             return day_and_time(value, "%b %Y")
         if step >= _DAY or value % _DAY == 0:
@@ -148,7 +149,7 @@ def _below(x: Axis, height: int) -> str:
     found = ""
     for value, label in x.ticks(4):
         place = 100 * x.at(value)
-        anchor = "start" if place < 9 else "end" if place > 91 else "middle"
+        anchor = "end" if place > 93 else "middle"  # on the left there is room
         found += f'<text x="{place:.2f}%" y="{height - 6}" text-anchor="{anchor}">{clean(label)}</text>'
     return found
 

@@ -1,0 +1,299 @@
+"""The page of ``scrapy state report``: it is whole, tells what it should, and whatever stands in a state stays text."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands import Ran, run
+from histories import History
+from pages import CHROMIUM, Page, browser_says
+
+from scrapy_state.checkpoint import Checkpoint, ItemFile
+from scrapy_state.history import Found, runs
+from scrapy_state.lag import moment
+from scrapy_state.report import Page as Report
+from scrapy_state.report import Series, render
+from scrapy_state.report.series import Buckets
+from scrapy_state.report.svg import Axis
+
+NOW = datetime(2026, 11, 21, 12, tzinfo=timezone.utc)
+HEADINGS = ("To look at", "Over time", "Runs", "Failures", "Gaps", "Orphans", "Checkpoints")
+
+
+def past(
+    states: list[dict[str, Any]], *, seconds: float = 60, until: datetime = NOW, run: str = "r1", reason: str | None = None
+) -> list[Checkpoint]:
+    """A run's checkpoints, oldest first, one for each state, *seconds* apart, the last one made at *until* for *reason*."""
+    found: list[Checkpoint] = []
+    for number, state in enumerate(states, 1):
+        time = until - timedelta(seconds=seconds * (len(states) - number))
+        last = number == len(states)
+        found.append(
+            Checkpoint(
+                state, number, number - 1 or None, run=run, spider="numbers", items=10 * (number - 1),
+                time=time.isoformat().replace("+00:00", "Z"),
+                files=() if number == 1 else (ItemFile(f"file:///{run}-{number}", 10),),
+                reason="opened" if number == 1 else reason if last else None,
+            )
+        )  # fmt: skip
+    return found
+
+
+def page_of(checkpoints: list[Checkpoint], now: datetime = NOW, **more: Any) -> Page:
+    """The page of *checkpoints*, oldest first, made at *now*."""
+    return Page(source_of(checkpoints, now, **more))
+
+
+def source_of(checkpoints: list[Checkpoint], now: datetime = NOW, **more: Any) -> str:
+    newest = checkpoints[-1] if checkpoints else None
+    series = Series(newest)
+    found = (Found(each.id, f"file:///{each.id}", each) for each in reversed(checkpoints))
+    listed = runs(series.noting(found), newest)
+    return render(Report("file:///state/", None, now.timestamp(), newest, series, listed, **{"orphans": [], **more}))
+
+
+def report(history: History, *arguments: str) -> Ran:
+    given = [f"-s{name}={value}" for name, value in history.settings.items()]
+    return run(Path("/"), "report", *given, history.uri, *arguments)
+
+
+@pytest.fixture
+def history(tmp_path: Path) -> History:
+    return History(str(tmp_path / "data"))
+
+
+def test_tells_all_that_is_asked_for(history: History, tmp_path: Path) -> None:
+    """The command writes one page with the state, the plots, each run and how it ended, failures and orphans."""
+    history.run(3, reason="finished")
+    killed = history.run(2, reason=None)
+    orphan = history.file(f"{killed}-00009.jsonl", b"{}\n", 1)
+    history.run(2, reason="state_store_failed", at=3)
+    history.run(1, reason="shutdown")
+    history.run(1, reason=None)
+    ran = report(history, "-o", str(tmp_path / "out.html"))
+    assert (ran.code, ran.out, ran.err) == (0, f"{tmp_path / 'out.html'}\n", "")
+    page = Page((tmp_path / "out.html").read_text())
+    for heading in HEADINGS:
+        assert heading in page.text
+    assert page.tags.count("svg") >= 2 * 3
+    assert page.tags.count("table") == page.tags.count("caption")
+    for text in (
+        "Running",
+        "killed",
+        "failed: state_store_failed",
+        "stopped early: shutdown",
+        "another branch",
+        orphan.uri,
+        "UTC",
+    ):
+        assert text in page.text
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["data", "out.html"]
+
+
+def test_json_and_stdout(history: History, tmp_path: Path) -> None:
+    """--json counts what the page shows; -o - prints the page."""
+    history.run(2)
+    ran = report(history, "--json", "-o", str(tmp_path / "x.html"))
+    assert ran.json == {
+        "page": str(tmp_path / "x.html"), "checkpoints": 3, "runs": 1, "newest_run": "finished", "damaged": 0,
+        "failed_runs": 0, "orphans": 0,
+    }  # fmt: skip
+    assert "Finished" in Page(report(history, "-o", "-", "--no-orphans").out).text
+
+
+def test_a_place_that_can_not_be_written_is_one_line(history: History) -> None:
+    """Where the page can't be written there is one line that says what to do, and exit code 2."""
+    history.run(1)
+    ran = report(history, "-o", "/nowhere/state.html")
+    assert ran.code == 2
+    assert len(ran.err.splitlines()) == 1
+    assert "name another file" in ran.err
+
+
+def test_no_checkpoint_yet(history: History, tmp_path: Path) -> None:
+    """Before the first checkpoint there is a page that says so, and exit code 1."""
+    ran = report(history, "-o", str(tmp_path / "out.html"))
+    assert ran.code == 1
+    assert "no checkpoint at" in ran.err
+    assert "No checkpoint yet" in Page((tmp_path / "out.html").read_text()).text
+
+
+def test_pruned_and_damaged(history: History) -> None:
+    """Pruned checkpoints are counted; a damaged file is shown as a failure, and orphans are then not known."""
+    for _ in range(3):
+        history.run(4)
+    assert run(Path("/"), "prune", history.uri, "--keep", "3").code == 0
+    history.replace(14, b"[torn")
+    page = Page(report(history, "-o", "-").out)
+    assert "14 checkpoints" in page.text
+    assert "it is not whole JSON" in page.text
+    assert "Not known: there is no telling" in page.text
+
+
+def test_bad_text_stays_text() -> None:
+    """Markup, quotes, control and reversing characters, half characters, in states, runs, jobs and reasons: all just text."""
+    bad = "</code></svg><script>alert(1)</script><img src=x onerror=alert(2)> \"' & \x00\x1b[31m \u202e \ud800 ]]> <!-- {}"
+    first, second, third = past([{bad: 1, "t": "2026-01-01"}, {bad: 2, "t": "2026-01-02"}, {bad: 5, "t": "2026-01-03"}])
+    second = replace(second, reason=bad, job=bad)
+    third = replace(third, run=bad, spider=bad)
+    source = source_of([first, second, third], orphans=[bad], orphans_why=bad, left_out=[bad])
+    page = Page(source)
+    assert not re.search("[\x00-\x09\x0b-\x1f\u202e\ud800]", source)
+    assert "<script>alert(1)</script><img src=x onerror=alert(2)>" in page.text
+    assert source.encode()
+
+
+@pytest.mark.parametrize(
+    ("states", "plotted"),
+    [
+        ([{"t": f"2026-01-0{n}T00:00"} for n in range(1, 5)], ["State: t"]),
+        ([{"at": {"page": n, "t": "x"}, "n": 1} for n in range(4)], ["State: at.page"]),
+        ([{"a.b": n, "n": -n, "to and fro": n % 2} for n in range(4)], ["State: a.b", "State: n"]),
+        ([{"n": n % 2} for n in range(1, 4)], ["State: n"]),
+        ([{"cursor": f"{n:x}{'c' * 5000}"} for n in range(4)], []),
+        ([{"n": 10**400 + n, "b": n > 2, "none": None, "list": [n], "bad": "2026-02-30"} for n in range(4)], []),
+        ([{"n": 1e308}, {"n": -1e308}, {"n": 1e308}], []),
+        ([{}, {"n": 1}, {"n": "2026-01-01"}, {"n": 4}], ["State: n"]),
+        ([{"n": 1e17}, {"n": 1e17 + 16}], ["State: n"]),
+        ([{"t": "0001-01-01T00:00+14:00"}, {"t": "9999-12-31T23:59-12"}], ["State: t"]),
+        ([{str(n): {str(m): m for m in range(100)} for n in range(100)}] * 3, []),
+    ],
+)  # fmt: skip
+def test_the_fields_that_get_on_are_plotted(states: list[dict[str, Any]], plotted: list[str]) -> None:
+    """Numbers and dates that get on are plotted, by dotted name; what else the state is, is shown as text."""
+    page = page_of(past(states))
+    assert sorted(each for each in page.titles if each.startswith("State: ")) == plotted
+    assert json.dumps(states[-1], ensure_ascii=False)[:100] in page.text
+
+
+def test_one_checkpoint() -> None:
+    """Of one checkpoint there is nothing to plot, and the page says so."""
+    page = page_of(past([{"n": 1}]))
+    assert "too little to draw" in page.text
+    assert "svg" not in page.tags
+
+
+def test_files_without_times() -> None:
+    """State files of Scrapy's own exporter, which have no time, id or run, are plotted in their order."""
+    page = page_of([Checkpoint({"n": n}) for n in range(5)])
+    for text in ("Not known whether it runs", "the files say no times", "Not known: the state files say no times"):
+        assert text in page.text
+
+
+def test_whether_it_is_alive() -> None:
+    """A run without a last checkpoint runs; if it has stored nothing for five times as long as usual it is silent."""
+    found = past([{"n": n} for n in range(20)], seconds=120)
+    assert "Running" in page_of(found, NOW + timedelta(seconds=590)).text
+    assert "Silent: no checkpoint for 10 min" in page_of(found, NOW + timedelta(seconds=620)).text
+    assert "Finished 2 h ago" in page_of([*found[:-1], replace(found[-1], reason="finished")], NOW + timedelta(hours=2)).text
+    assert "Failed" in page_of([*found[:-1], replace(found[-1], reason="state_item_failed")]).text
+
+
+def test_clocks_that_differ() -> None:
+    """Times that go back, or lie in the future, are told; nothing is drawn wrong because of them."""
+    found = past([{"n": n} for n in range(6)])
+    found[3] = replace(found[3], time="2026-11-21T09:00:00Z")
+    page = page_of(found, NOW - timedelta(minutes=3))
+    assert "time goes back 1 time" in page.text
+    assert "3 min from the future" in page.text
+
+
+def test_gaps() -> None:
+    """A long wait within a run, and the time between two runs, are gaps; a usual wait is none."""
+    first = past([{"n": n} for n in range(30)], until=NOW - timedelta(hours=5), reason="finished")
+    second = [
+        replace(each, id=(each.id or 0) + 30, parent=(each.parent or 0) + 30, run="r2") for each in past([{"n": 30}] * 30)
+    ]
+    first[:10] = [replace(each, time=each.time.replace("T06", "T04")) for each in first[:10] if each.time]
+    page = page_of([*first, *second])
+    assert re.findall(r"(\d+ h \d+ min)\n(no run|run \w+ stored nothing)", page.text) == [
+        ("4 h 31 min", "no run"), ("2 h 1 min", "run r1 stored nothing"),
+    ]  # fmt: skip
+
+
+def test_what_is_to_come() -> None:
+    """A crawl that has become slow, and one that falls behind the clock, are told."""
+    states = [{"t": (NOW - timedelta(hours=20) + timedelta(seconds=20 * n)).isoformat()} for n in range(40)]
+    found = past(states, seconds=60)
+    found[-15:] = [replace(each, files=(), items=250) for each in found[-15:]]
+    page = page_of(found)
+    assert "It has become slow: 0 items a minute" in page.text
+    assert "t falls behind" in page.text
+
+
+def million(length: int) -> Iterator[Found]:
+    """Runs of 1,000 checkpoints, newest first."""
+    for id in range(length, 0, -1):
+        time = (NOW - timedelta(seconds=30 * (length - id))).isoformat().replace("+00:00", "Z")
+        file = ItemFile(f"file:///{id}", 7)
+        yield Found(
+            id,
+            "",
+            Checkpoint({"n": id, "t": time}, id, id - 1 or None, run=f"r{id // 1000}", time=time, items=7 * id, files=(file,)),
+        )
+
+
+def test_very_many_checkpoints_make_a_small_page() -> None:
+    """However many checkpoints there are, the page and what is kept of them stay small, and the ends of lines stay exact."""
+    newest = next(million(10_000)).checkpoint
+    series = Series(newest)
+    listed = runs(series.noting(million(10_000)), newest)
+    assert len(series.buckets.held) <= 601
+    assert sum(each.items for each in series.buckets.held.values()) == pytest.approx(7 * (10_000 - 10), rel=0.001)
+    source = render(Report("", None, NOW.timestamp(), newest, series, listed))
+    Page(source)
+    assert len(source) < 200_000
+    assert "From 1 to 10,000." in source
+
+
+def test_items_are_spread_over_the_time_they_took() -> None:
+    """Whatever the order and the widths, no item is lost or counted twice."""
+    chance = random.Random(5)
+    buckets = Buckets()
+    total = 0
+    for _ in range(300):
+        start = chance.uniform(-1e6, 1e6)
+        items = chance.randrange(100)
+        buckets.spread(start, start + chance.choice([0.001, 1, 60, 1e5]), items)
+        total += items
+    assert sum(each.items for each in buckets.held.values()) == pytest.approx(total)
+    assert sum(each.items for *_, each in buckets.bars()) == pytest.approx(total)
+    assert len(buckets.bars()) <= 120
+
+
+@pytest.mark.parametrize("high", [1e-9, 1, 7, 1e6, 1e15, 1e300])
+@pytest.mark.parametrize("is_time", [False, True])
+def test_ticks_are_few_and_inside(high: float, is_time: bool) -> None:
+    """An axis has a few ticks, in it, whatever its length."""
+    axis = Axis(0, high, is_time)
+    ticks = axis.ticks(4)
+    assert len(ticks) <= 17
+    assert all(0 <= axis.at(value) <= 1 for value, _ in ticks)
+
+
+def test_moments() -> None:
+    """ISO dates with and without times and zones; what is none is None."""
+    assert moment("1970-01-02") == 86400
+    assert moment("1970-01-01T01:00+01:00") == moment("1970-01-01T00:00:00Z") == moment("1969-12-31T14:30-0930") == 0
+    assert [moment(each) for each in ("2026-02-30", "yesterday", 5, None, "2026-01-01T25:00")] == [None] * 5
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+def test_a_browser_has_nothing_to_say(tmp_path: Path) -> None:
+    """Chromium logs no error and asks for nothing elsewhere; the page is as wide as a phone, and dark where that is liked."""
+    numbers = count()
+    found = past([{"t": f"2026-01-01T00:{next(numbers):02}", "long": "x" * 300} for _ in range(60)], run="x" * 200)
+    page = tmp_path / "state.html"
+    page.write_text(source_of(found, orphans=[f"s3://bucket/{'y' * 200}/{n}" for n in range(30)]))
+    said, outer = browser_says(page, tmp_path)
+    assert said.strip() == ""
+    assert "<title>width 360 of 360, color rgb(17, 22, 28)</title>" in outer
