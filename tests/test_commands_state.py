@@ -21,6 +21,7 @@ from scrapy_state.checkpoint import Checkpoint
 
 READING = (
     ("show", "--at", "-1"), ("get",), ("log",), ("watch", "-n", "1"), ("items", "--cat"), ("verify", "--deep"), ("orphans",),
+    ("report", "-o", "-"),
 )  # fmt: skip
 
 
