@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 from urllib.parse import unquote, urlsplit
 
 from ..exceptions import KeyTaken, StateSettingsError, StoreError, StoreRefused, StoreUnreachable
@@ -236,16 +236,16 @@ class S3Writer(S3Reader):
     def _put(self, key: str, file: IO[bytes]) -> None:
         client = get_client(self.options)
         size = file.seek(0, io.SEEK_END)
-        file.seek(0)
         if size <= PART_BYTES:
+            file.seek(0)
             client.put_object(Bucket=self.bucket, Key=key, Body=file, **self._condition, **self.acl)
             return
         upload = client.create_multipart_upload(Bucket=self.bucket, Key=key, **self.acl)["UploadId"]
         part_bytes = max(PART_BYTES, size // (_PARTS - 1))
         parts: list[CompletedPartTypeDef] = []
         try:
-            while body := file.read(part_bytes):
-                number = len(parts) + 1
+            for start in range(0, size, part_bytes):
+                number, body = len(parts) + 1, cast(IO[bytes], _Part(file, start, min(part_bytes, size - start)))
                 done = client.upload_part(Bucket=self.bucket, Key=key, UploadId=upload, PartNumber=number, Body=body)
                 parts.append({"ETag": done["ETag"], "PartNumber": number})
             client.complete_multipart_upload(
@@ -271,6 +271,30 @@ class S3Writer(S3Reader):
             return False
         file.seek(0)
         return all(chunk == file.read(len(chunk)) for chunk in stored.iter_chunks(1 << 20)) and not file.read(1)
+
+
+class _Part(io.RawIOBase):
+    """The *size* bytes of *file* from *start* on, as a file: what botocore reads bit by bit is never in memory as a whole."""
+
+    def __init__(self, file: IO[bytes], start: int, size: int) -> None:
+        self._file, self._start, self._size, self._at = file, start, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self._file.seek(self._start + self._at)
+        found = self._file.read(min(len(buffer), self._size - self._at))
+        buffer[: len(found)] = found
+        self._at += len(found)
+        return len(found)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
 
 
 def split(uri: str) -> tuple[str, str]:
