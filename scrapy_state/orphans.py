@@ -105,12 +105,14 @@ def _unnamed(
     for checkpoint in islice(of_run, _CHECKPOINTS_BACK) if keys else ():
         uris = {each.uri for each in checkpoint.files}
         named = named | uris
+        if with_files == 2:
+            break
         with_files += bool(uris & places.keys())
         if with_files == 2:
             # A batch belongs to the side it was opened on, and a cut waits for the commit before it. So these batches were
-            # all opened before any that may be an orphan.
+            # all opened before any that may be an orphan, and after all that are named further back, but for those of the
+            # side just before: its last items may have left the pipelines later. Hence one checkpoint more.
             settled = max(places[uri] for uri in uris & places.keys())
-            break
         if checkpoint.reason == "opened":
             break
     else:

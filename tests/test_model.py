@@ -389,3 +389,16 @@ def test_orphans_that_were_named_since() -> None:
         machine.promises()
     finally:
         machine.teardown()
+
+
+def test_orphans_beside_a_slow_item() -> None:
+    """A file that is opened late, for an item that was slow in the pipelines, and named before others, is no orphan."""
+    machine = Machine()
+    try:
+        machine.first_run(atomic=True, config=Config())
+        machine.overtake(pick=0, before=1, after=1, order=[1, 0])  # 3 names the second file, 4 the first
+        machine.flow(pick=0, counts=[0, 1], config=Config())
+        machine.kill(pick=0, config=Config(orphans="delete"), resumed=True)
+        machine.promises()
+    finally:
+        machine.teardown()
