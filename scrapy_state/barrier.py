@@ -32,7 +32,7 @@ from .items import StateItem
 from .order import OrderCheck
 from .plain import json_object
 from .settings import StateSettings
-from .tickets import get_barrier
+from .tickets import get_barrier, within
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -196,6 +196,7 @@ class BarrierItemProcessor:
         ticket = self._barrier.enter(item)
         if self._barrier.held and ticket.side is self._barrier.side:
             await self._barrier.listener.room()
+        before = within.set(ticket)
         try:
             output = await self._process_item(item)
         except DropItem:
@@ -209,6 +210,8 @@ class BarrierItemProcessor:
         except Exception as error:
             self._barrier.listener.item_failed(ticket, error)
             raise
+        finally:
+            within.reset(before)
         self._barrier.leave(ticket, output)
         return output
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, deque
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -36,6 +37,10 @@ class Ticket:
 
     side: Side
     epoch: int
+
+
+#: the ticket of the item that is in the pipelines, for what these submit themselves
+within: ContextVar[Ticket | None] = ContextVar("scrapy_state_within", default=None)
 
 
 class Listener(Protocol):
@@ -93,7 +98,7 @@ class Barrier:
 
     def enter(self, item: Any) -> Ticket:
         """Return the ticket of *item*, which enters the pipelines; one that nobody yielded gets it here."""
-        return self._coming.take(item) or self._issued()
+        return self._coming.take(item) or self._issued_within()
 
     def leave(self, ticket: Ticket, item: Any) -> None:
         """Hand *ticket* on to what the pipelines made of its item."""
@@ -101,7 +106,7 @@ class Barrier:
 
     def scraped(self, item: Any) -> Ticket:
         """Return the ticket of *item*, which has come through the pipelines."""
-        return self._leaving.take(item) or self._issued()
+        return self._leaving.take(item) or self._issued_within()
 
     def settle(self, ticket: Ticket) -> None:
         """Take *ticket* back: its item is exported or dropped."""
@@ -134,6 +139,17 @@ class Barrier:
     def _issued(self) -> Ticket:
         self.ticket.side.out += 1
         return self.ticket
+
+    def _issued_within(self) -> Ticket:
+        """For an item that nobody yielded: a pipeline submits it. It belongs to the item which that pipeline has.
+
+        If that one's side is complete already (the pipeline did not wait), to what is yielded now.
+        """
+        ticket = within.get()
+        if ticket is None or not ticket.side.out:
+            return self._issued()
+        ticket.side.out += 1
+        return ticket
 
 
 class _Tickets:
