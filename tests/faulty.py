@@ -18,10 +18,11 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 #: kind -> the S3 error code of the answer that the proxy gives in the store's place
-ANSWERS = {"500": "InternalError", "503": "SlowDown", "403": "AccessDenied"}
+ANSWERS = {"500": "InternalError", "501": "NotImplemented", "503": "SlowDown", "403": "AccessDenied"}
 #: kind -> what happens
 KINDS = {
     **{kind: f"answered {kind} {code}, the store never sees it" for kind, code in ANSWERS.items()},
+    "501": "answered 501 NotImplemented if the request is conditional, as by servers that know no If-None-Match",
     "reset": "the connection is reset, the store never sees the request",
     "time-out": "no answer until the client gives up, the store never sees the request",
     "lost reply": "the store does what is asked; the connection is cut before a PUT's answer, in the middle of a GET's",
@@ -160,6 +161,8 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         request = f"{self.command} {unquote(self.path)}"
         fault = proxy.fault_for(request)
+        if fault == "501" and "If-None-Match" not in self.headers:
+            fault = None
         forwarded = fault in (None, "slow", "lost reply")
         status, headers, content = self._forward(body) if forwarded else (None, {}, b"")
         proxy.note(Seen(request, len(body), sha256(body).hexdigest(), status, fault, self._access_key()))

@@ -352,6 +352,40 @@ def test_refusal_is_one_line(world: World, request_: str) -> None:
     assert "Traceback" not in run.log, run.log
 
 
+# A store that knows no conditional writes
+
+
+def test_no_conditional_writes(world: World) -> None:
+    """A store that answers 501 to create-only writes is written to all the same; one line of the log says what that means."""
+    run = world.run(Fault("501", ".", count=inf))
+    world.is_complete(run)
+    assert {each.status for each in world.proxy.seen("^PUT ") if each.fault is None} == {200}
+    refused = [each.request for each in world.proxy.seen("^PUT ") if each.fault == "501"]
+    assert len(refused) >= 2, refused  # the opening; then the first batch
+    assert len(run.lines("a second writer there is detected, not prevented")) == 1, run.log
+
+
+@pytest.mark.parametrize("id", [3, 4], ids=["last checkpoint overwritten", "next id taken"])
+def test_second_writer_without_conditional_writes(world: World, id: int) -> None:
+    """There, a run finds at its next commit that another one was there, stops, and overwrites nothing of it."""
+    world.proxy.faults[:] = [Fault("501", ".", count=inf)]
+    world.site.page_seconds = 1  # so that the other one comes between two commits
+    source = SPIDER.replace("read_seconds", "12").replace("start_seconds", "5")
+    key, other = f"data/numbers/state/{id:010d}.json", b'[{"state": {"page": 7}}]'
+    with start(world.folder, source, *world.arguments(), settings=world.all_settings()) as process:
+        try:
+            assert process.stderr is not None
+            log = "".join(takewhile(lambda line: "checkpoint 3 stored" not in line, process.stderr))
+            world.client.put_object(Bucket=world.bucket, Key=key, Body=other)
+            log += process.communicate(timeout=40)[1]
+        finally:
+            process.kill()
+    assert process.returncode == 1, log
+    assert "'finish_reason': 'state_conflict'" in log
+    assert world.client.get_object(Bucket=world.bucket, Key=key)["Body"].read() == other
+    assert world.newest() == id
+
+
 # A store that is down while much is yielded, and while the crawl is told to stop
 
 MANY = 10_000
