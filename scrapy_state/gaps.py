@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Any
 
 from scrapy import Request
@@ -59,11 +60,28 @@ def fail_when_closed(crawler: Crawler) -> None:
     crawler.stop_async = stop_async  # type: ignore[method-assign]
 
 
-def resume(engine: ExecutionEngine) -> None:
-    """Unpause *engine* and let it look for requests now; by itself it would at its next heartbeat, 5 s later at most."""
-    engine.unpause()
-    if engine._slot is not None:
-        engine._slot.nextcall.schedule()
+def hold(engine: ExecutionEngine) -> Callable[[], None]:
+    """Pause *engine*; return what lets it go on, unless somebody else wants it paused by then.
+
+    ``engine.pause()`` does not count: who unpauses ends everybody's pause. So what others ask for in the meantime is
+    kept, and done at the end. Then the engine looks for requests at once; by itself it would at its next heartbeat, 5 s later
+    at most.
+    """
+    wanted, pause, unpause = engine.paused, engine.pause, engine.unpause
+
+    def want(paused: bool) -> None:
+        nonlocal wanted
+        wanted = paused
+
+    def let_go() -> None:
+        engine.pause, engine.unpause = pause, unpause  # type: ignore[method-assign]
+        (pause if wanted else unpause)()
+        if not wanted and engine._slot is not None:
+            engine._slot.nextcall.schedule()
+
+    pause()
+    engine.pause, engine.unpause = partial(want, True), partial(want, False)  # type: ignore[method-assign]
+    return let_go
 
 
 def is_closing(engine: ExecutionEngine) -> bool:

@@ -15,7 +15,7 @@ from scrapy.crawler import Crawler
 from .batches import Batch
 from .checkpoint import ItemFile
 from .exceptions import StoreError, StoreUnreachable
-from .gaps import resume
+from .gaps import hold
 from .tickets import get_barrier
 
 logger = logging.getLogger("scrapy_state.state")
@@ -163,7 +163,7 @@ class Uploads:
         self.spool = Spool(spool_bytes, self._pause, self._resume)
         self._failed = failed
         self._barrier = get_barrier(crawler)
-        self._paused_by_us = False
+        self._let_go: Callable[[], None] | None = None
         self._tasks: set[asyncio.Task[ItemFile]] = set()
 
     def start(self, batch: Batch) -> None:
@@ -202,15 +202,13 @@ class Uploads:
 
     def _pause(self) -> None:
         self._barrier.held = True
-        engine = self.crawler.engine
-        self._paused_by_us = not engine.paused  # else somebody else has, and will unpause it
-        engine.pause()
+        self._let_go = hold(self.crawler.engine)
         self.crawler.stats.inc_value("state/pauses")
         spool = self.spool
         logger.info("the crawl waits: %s bytes to upload, STATE_SPOOL_SIZE is %s", spool.bytes, spool.limit_bytes)
 
     def _resume(self) -> None:
         self._barrier.held = False
-        if self._paused_by_us:
-            resume(self.crawler.engine)
+        if self._let_go is not None:
+            self._let_go()
             logger.info("the crawl goes on: %s bytes to upload", self.spool.bytes)
