@@ -4,10 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: test lint demo demo-s3 scrapy-suite chaos bench bench-requests clean
+.PHONY: test test-matrix lint demo demo-s3 scrapy-suite chaos bench bench-requests bench-spool clean
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
+
+# Scrapy 2.18 and the newest, Python 3.10 and the newest: make test-matrix ARGS='--scrapy 2.18 --python 3.10 -- -n 2'
+test-matrix:
+	$(PYTHON) tests/matrix.py $(ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -32,6 +36,10 @@ bench: $(STAMP)
 bench-requests: $(STAMP)
 	$(BIN)/python benchmarks/resolver.py $(ARGS)
 
+# Disk and memory while the store is slower than the crawl, 10 GB: make bench-spool ARGS='--size 1GB'
+bench-spool: $(STAMP)
+	$(BIN)/python benchmarks/spool.py $(ARGS)
+
 # Kills random crawls at random moments for a while: make chaos ARGS='--minutes 30 --seed 7'
 chaos: $(STAMP)
 	$(BIN)/python tests/chaos.py $(or $(ARGS),--minutes 10)
@@ -42,4 +50,4 @@ $(STAMP): pyproject.toml
 	touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .matrix build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
