@@ -83,4 +83,7 @@ def _set_resolver(settings: BaseSettings) -> None:
 def _is_enabled(settings: BaseSettings) -> bool:
     from .settings import StateSettings
 
-    return StateSettings.from_settings(settings).enabled
+    try:
+        return StateSettings.from_settings(settings).enabled
+    except StateSettingsError:
+        return True  # the item processor will say it, in one line

@@ -26,11 +26,12 @@ from scrapy.utils.misc import build_from_crawler, load_object
 from twisted.python.failure import Failure
 
 from .exceptions import StateError, StateSettingsError
-from .extension import SpiderSettingsState, as_text, get_extension, is_crawl
+from .extension import as_text, is_crawl
 from .gaps import fail_when_closed, is_closing, mind_closing, watch_errbacks
 from .items import StateItem
 from .order import OrderCheck
 from .plain import json_object
+from .refusals import get_refusal, refuse, set_refusal
 from .settings import StateSettings
 from .tickets import get_barrier, within
 
@@ -140,8 +141,12 @@ class BarrierItemProcessor:
     @classmethod
     def from_crawler(cls, crawler: Crawler) -> Self:
         """Make it, and the processor it wraps."""
-        processor = load_object(StateSettings.from_settings(crawler.settings).fallback_item_processor or ItemPipelineManager)
-        return cls(crawler, build_from_crawler(processor, crawler))
+        try:
+            processor = StateSettings.from_settings(crawler.settings).fallback_item_processor
+        except StateSettingsError as error:
+            refuse(crawler, error)
+            processor = None
+        return cls(crawler, build_from_crawler(load_object(processor or ItemPipelineManager), crawler))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.processor, name)  # .middlewares and whatever else the wrapped one has
@@ -149,19 +154,20 @@ class BarrierItemProcessor:
     async def open_spider_async(self) -> None:
         """Have the exporter prove that checkpoints can be stored, then open the wrapped processor."""
         if is_crawl(self.crawler):
+            refusal = get_refusal(self.crawler)
+            if refusal is not None:
+                self._refuse(refusal)
             middleware = self.crawler.get_spider_middleware(StateMiddleware)
             nearest = self.crawler.engine.scraper.spidermw.middlewares[0]
             if middleware is not nearest:
-                raise StateSettingsError(
+                error = StateSettingsError(
                     "SPIDER_MIDDLEWARES: scrapy_state.barrier.StateMiddleware must be nearest the engine, to see what really "
                     f"goes there, but {type(nearest).__name__} is: give that one a higher number, or ours a lower one"
                 )
+                self._refuse(error)
             if middleware is not None:
                 watch_errbacks(self.crawler.engine.scraper, middleware.process_spider_output_async, middleware.download_failed)
             self._closing = mind_closing(self.crawler.engine, self._spider_closing)
-            resolver = get_extension(SpiderSettingsState, self.crawler)
-            if resolver is not None and resolver.refusal is not None:
-                self._refuse(resolver.refusal)
             if self._barrier.listener is not None:
                 try:
                     await self._barrier.listener.opening()
@@ -173,6 +179,7 @@ class BarrierItemProcessor:
     def _refuse(self, error: StateError) -> NoReturn:
         """Close the spider before it has begun, with one line that says why, and exit code 1."""
         logger.error("the crawl does not start: %s", error, extra={"spider": self.crawler.spider})
+        set_refusal(self.crawler, error)
         fail_when_closed(self.crawler)
         raise CloseSpider("state_refused") from error
 

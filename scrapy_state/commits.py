@@ -68,14 +68,16 @@ class Commits:
         self.barrier.listener = self
 
     async def opening(self) -> None:
-        """Store the opening checkpoint. Called before the spider's first request.
+        """See whether item files can be stored, then store the opening checkpoint. Called before the spider's first request.
 
-        :raises StateError: if it can't be stored; the crawl does not begin
+        :raises StateError: if they can't be stored; the crawl does not begin
         """
         resolver = get_extension(StateResolver, self.crawler)
         if resolver is None:
             raise StateSettingsError("EXTENSIONS has no scrapy_state.extension.StateResolver, which the state feed needs")
         await asyncio.to_thread(check_temporary_folder, self.crawler.settings)
+        for probe in self.items.probes():
+            await asyncio.to_thread(patiently, probe)
         began = time.monotonic()
         arguments = (self.writer.store, self.writer.template, resolver.resolution, self._orphan_feeds)
         self._orphans = await asyncio.to_thread(find_orphans, *arguments)

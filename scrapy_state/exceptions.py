@@ -10,6 +10,7 @@
      |    +-- StoreUnreachable   no answer, or "try again later": may pass by itself
      |    +-- StoreRefused       it answered no: credentials, permission, bucket; does not pass by itself
      |    +-- KeyTaken           create-only, and the name is taken by something else
+     |    +-- StoreReadOnly      a write was asked of what may only read: a bug, caught before anything was sent
      +-- StateConflict           another run writes under the same prefix
      +-- ItemFailed              an item that raised in a pipeline, or that a feed could not export
 
@@ -49,6 +50,10 @@ class StoreRefused(StoreError):
 
 class KeyTaken(StoreError):
     """A create-only write found other content under the name."""
+
+
+class StoreReadOnly(StoreError):
+    """Something asked the read side of a store to write: a bug in the caller; nothing was sent."""
 
 
 class StateConflict(StateError):

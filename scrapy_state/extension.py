@@ -26,6 +26,8 @@ from .feeds import StateFeed, uri_params
 from .keys import VARYING, KeyTemplate
 from .lag import earlier
 from .plain import json_object
+from .production import check_places, item_places
+from .refusals import refuse
 from .resolver import At, Resolution, resolve
 from .settings import StateSettings
 from .sources import find
@@ -35,9 +37,9 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 T = TypeVar("T")
-#: At start a person may be waiting: a store that does not answer is told of soon.
-_START_RETRY_SECONDS = 5
-_PROCESSOR = "scrapy_state.barrier.BarrierItemProcessor"
+#: At start a person may be waiting: that a store does not answer is told within this and the time-outs of one request.
+_START_RETRY_SECONDS = 3
+_START_PAUSE_SECONDS = 1
 logger = logging.getLogger("scrapy_state.state")
 
 
@@ -50,8 +52,6 @@ class SpiderSettingsState:
     def __init__(self, crawler: Crawler) -> None:
         self.crawler = crawler
         self.settings = StateSettings.from_settings(crawler.settings)
-        #: why there is no telling where to start: the item processor refuses to, without a trace
-        self.refusal: StateError | None = None
         #: the state this run starts from
         self.state: dict[str, Any] = {}
         #: where it came from, as the log says it
@@ -64,18 +64,18 @@ class SpiderSettingsState:
         :raises NotConfigured: where there is no crawl to start (``scrapy shell``, ``scrapy parse``, …)
         :raises StateError: if there is no telling where to start, and no BarrierItemProcessor to refuse to
         """
-        extension = cls(crawler)
         if not is_crawl(crawler):
+            extension = cls(crawler)
             if crawler.spider is not None and not hasattr(crawler.spider, "state"):
                 crawler.spider.state = extension.settings.state  # type: ignore[attr-defined]  # for callbacks that read it
             raise NotConfigured
         assert crawler.spider is not None
         try:
+            extension = cls(crawler)
             extension._seed(crawler.spider)
         except StateError as error:
-            if crawler.settings["ITEM_PROCESSOR"] != _PROCESSOR:
-                raise
-            extension.refusal = error
+            refuse(crawler, error)
+            raise NotConfigured from error
         # Again after the built-in SpiderState (JOBDIR), whose handler was connected before this one.
         crawler.signals.connect(extension._spider_opened, signals.spider_opened)
         return extension
@@ -143,6 +143,7 @@ class StateResolver(SpiderSettingsState):
             self.resolution = in_thread(self.resolve_own)
         found = self.resolution
         if isinstance(settings.read_from, dict) and not settings.explicit:
+            self._check_item_feeds(found)
             return self._from_source(settings.read_from)
         if isinstance(settings.read_from, str) and not settings.explicit:
             source = settings.read_from
@@ -150,6 +151,7 @@ class StateResolver(SpiderSettingsState):
         self.found = found
         for uri, why in found.passed_over:
             logger.warning("%s is passed over: %s", uri, why, extra={"spider": self.crawler.spider})
+        self._check_item_feeds(found)
         if settings.explicit or found.checkpoint is None:
             state, origin = super().find_state()
             return state, origin + self._passed_over(found)
@@ -179,6 +181,24 @@ class StateResolver(SpiderSettingsState):
     def _resolve(self, uri: str, params_function: Any, spider_name: str | None, at: At) -> Resolution:
         store, template = open_template(self.crawler, uri, params_function, open_reader)
         return resolve(store, template, spider_name, at)
+
+    def _check_item_feeds(self, found: Resolution) -> None:
+        """Refuse item feeds that would write where the items of the checkpoints lie, if these are not this run's to go on."""
+        settings, feed = self.settings, self.feed
+        uri, params_function = settings.read_from, None
+        if not isinstance(uri, str):
+            uri, params_function = (feed.uri, feed.options.get("uri_params")) if feed is not None else (None, None)
+        elsewhere = isinstance(settings.read_from, str) and not settings.explicit and found.newest != self.resolution.newest
+        if uri is None or not (settings.readonly or elsewhere):
+            return
+        store, template = open_template(self.crawler, uri, params_function, open_reader)
+        places = item_places(self.crawler)
+        if settings.explicit or settings.read_from not in (None, uri):
+            # Nothing was looked for there, and need not be unless a feed writes in the same store.
+            if not any(each.home == store.uri("/") for each in places):
+                return
+            found = in_thread(lambda: resolve(store, template))
+        in_thread(lambda: check_places(places, store, found, self.crawler.settings))
 
     def _passed_over(self, found: Resolution) -> str:
         """Return what the log line adds: what there is that this run does not start from, and why."""
@@ -250,9 +270,9 @@ def patiently(function: Callable[[], T]) -> T:
         try:
             return function()
         except StoreUnreachable:
-            if time.monotonic() - began > _START_RETRY_SECONDS:
+            if time.monotonic() + _START_PAUSE_SECONDS > began + _START_RETRY_SECONDS:
                 raise
-            time.sleep(1)
+            time.sleep(_START_PAUSE_SECONDS)
 
 
 def in_thread(function: Callable[[], T]) -> T:

@@ -8,7 +8,7 @@ import secrets
 from datetime import datetime, timezone
 from functools import partial
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
 from scrapy import Spider
@@ -21,16 +21,20 @@ from scrapy.utils.misc import build_from_crawler, load_object
 
 from .batches import Batch
 from .commits import Commits
-from .exceptions import ItemFailed, StateSettingsError
+from .exceptions import ItemFailed, StateError, StateSettingsError
 from .extension import is_crawl, open_template
 from .feeds import StateFeed, item_feeds_with_checkpoints
 from .feedstorages import DURABLE, DurableFeedStorage, open_nameless
 from .itemfeeds import ItemFeeds
 from .keys import KeyTemplate, begins_with_run_id, without_credentials
 from .orphans import OrphanFeeds
+from .refusals import get_refusal, refuse
 from .settings import StateSettings
 from .stores import open_writer
 from .writer import CheckpointWriter
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 logger = logging.getLogger("scrapy_state.state")
 _LONG_WAIT_SECONDS = 60
@@ -84,6 +88,20 @@ class CheckpointFeedExporter(FeedExporter):
         items = partial(ItemFeeds, self._options, self._new_batch)
         self._commits = Commits(crawler, self.state_settings, writer, items, self._orphan_feeds)
 
+    @classmethod
+    def from_crawler(cls, crawler: Crawler) -> Self:
+        """Make it.
+
+        :raises StateSettingsError: where there is no crawl, or no BarrierItemProcessor to refuse to start
+        """
+        try:
+            return super().from_crawler(crawler)
+        except StateError as error:
+            if not is_crawl(crawler):
+                raise
+            refuse(crawler, error)
+            raise NotConfigured from error
+
     def _orphan_feeds(self, run_id: str) -> OrphanFeeds:
         return [
             open_template(self.crawler, uri, options["uri_params"], open_writer, run_id)
@@ -119,6 +137,9 @@ class CheckpointFeedExporter(FeedExporter):
         """Store the last state item's checkpoint; then let Scrapy close the other feeds."""
         if self.writing:
             await self._commits.close(reason)
+        if get_refusal(self.crawler) is not None:
+            for slot in self.slots:
+                slot.store_empty = False  # FEED_STORE_EMPTY would put empty files over what is there
         await super().close_spider(spider)
         if self.writing:
             reason = self._commits.finish_reason(reason)

@@ -72,16 +72,22 @@ class StateFeed:
         )
 
 
+def item_feeds(settings: BaseSettings) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield the URI template and the options of each feed that is no state feed."""
+    for key, options in settings.getdict("FEEDS").items():
+        if not _is_state_feed(options):
+            yield str(key.absolute()) if isinstance(key, Path) else str(key), options
+
+
 def item_feeds_with_checkpoints(settings: BaseSettings) -> set[str]:
     """Return the URI templates of the item feeds that take part in checkpoints.
 
-    :raises StateSettingsError: for one that would overwrite what an earlier run stored
+    :raises StateSettingsError: for one that would overwrite what an earlier run stored, and if there are two state feeds
     """
-    state_feed = StateFeed.from_settings(settings)
+    StateFeed.from_settings(settings)  # two of them are an error
     found = set()
-    for key, options in settings.getdict("FEEDS").items():
-        uri = str(key.absolute()) if isinstance(key, Path) else str(key)
-        if (state_feed is not None and key == state_feed.key) or options.get("checkpoint", True) is False:
+    for uri, options in item_feeds(settings):
+        if options.get("checkpoint", True) is False:
             continue
         names = placeholders(uri)
         unique = "batch_time" in names or ("batch_id" in names and names & {"run_id", "time"})

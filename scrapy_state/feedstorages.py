@@ -49,6 +49,13 @@ class DurableFeedStorage(BlockingFeedStorage):
             return nameless_file(folder)
         return open_nameless(spider)
 
+    def probe(self) -> None:
+        """Prove that it could be stored, leaving nothing behind. Blocks.
+
+        :raises StoreError: if it could not
+        """
+        self._store.probe(self._key)
+
     def _store_in_thread(self, file: IO[bytes]) -> None:
         self._store.create(self._key, file)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .batches import Batch
+from .feedstorages import DurableFeedStorage
 from .keys import without_credentials
 from .settings import size_in_bytes
 from .tickets import Side, Ticket
@@ -46,6 +47,15 @@ class ItemFeeds:
                 largest = max(self._open, key=lambda each: self._open[each].bytes)
                 self._uploads.start(self._open.pop(largest))
             spool.hold()
+
+    def probes(self) -> list[Callable[[], None]]:
+        """Return what proves that batches can be stored: for each folder in a store of ours a call that blocks.
+
+        Each raises StoreError if they can't.
+        """
+        storages = [self._new_batch(template, 1).slot.storage for template in self._numbers]
+        folders = {each.uri.rpartition("/")[0]: each.probe for each in storages if isinstance(each, DurableFeedStorage)}
+        return list(folders.values())
 
     def close_side(self, side: Side) -> None:
         """Close the open batches of *side*: nothing will come to it any more."""

@@ -12,7 +12,7 @@ from itertools import islice, takewhile
 from typing import NamedTuple, TypeAlias, TypeVar
 
 from .checkpoint import Checkpoint
-from .exceptions import CheckpointError, StateError
+from .exceptions import CheckpointError, StateError, StoreUnreachable
 from .extension import patiently
 from .history import Found, runs
 from .keys import KeyTemplate, Placeholder
@@ -46,6 +46,7 @@ def find_orphans(
     What runs before it left was found when it started: each run looks after the one before. If it can't be told for sure
     there is a warning, and nothing is an orphan.
 
+    :raises StoreUnreachable: if a store does not answer, which the run needs anyhow
     :param states: the store of the checkpoints; *state_keys*: their keys
     :param resolution: what was found there; the newest checkpoint's run is the last run
     :param feeds_of_run: gives for each item feed its store, and the keys that a run gave its files there
@@ -65,6 +66,8 @@ def find_orphans(
             ]
 
         return patiently(find)
+    except StoreUnreachable:
+        raise
     except StateError as error:
         logger.warning("could not look for orphans: %s", error)
         return []

@@ -103,6 +103,21 @@ class StoreContract:
             assert place.read("a/b.json") == place.writer.read(place.key + "a/b.json") == content
         assert place.names() == {"a/b.json"}
 
+    def test_probe(self, place: Place) -> None:
+        """A probe leaves no key behind, and what is there as it was, also under the probed key itself."""
+        place.writer.probe(f"{place.key}a/b.json")
+        assert place.names() == set()
+        place.create("a/b.json", b"x")
+        place.writer.probe(f"{place.key}a/b.json")
+        assert place.names() == {"a/b.json"}
+        assert place.read("a/b.json") == b"x"
+
+    def test_reader_has_no_way_to_write(self, place: Place) -> None:
+        """The read side has no method that writes: not even a bug in a read-only run can."""
+        writes = {"create", "delete", "probe"}
+        assert {name for name in writes if callable(getattr(place.writer, name, None))} == writes
+        assert not {name for name in writes if hasattr(place.reader, name)}
+
     def test_missing_key(self, place: Place) -> None:
         """A key that isn't there is None, not an error, beside one that is and under a name that is nowhere."""
         place.create("a/b.json", b"x")
@@ -290,6 +305,7 @@ def every_call_raises(writer: StoreWriter, key: str, error: type[StoreError]) ->
         lambda: writer.read_part(key, -10, 10),
         lambda: writer.delete(key),
         lambda: writer.create(key, io.BytesIO(b"x")),
+        lambda: writer.probe(key),
     )
     messages = []
     for call in calls:

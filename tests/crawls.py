@@ -47,9 +47,18 @@ class Crawl:
         return [line for line in self.log.splitlines() if text in line]
 
 
-def crawl(folder: Path, source: str = SPIDER, *arguments: str, settings: dict[str, Any] | None = None) -> Crawl:
+RUNSPIDER = ("runspider", "spider.py")
+
+
+def crawl(
+    folder: Path,
+    source: str = SPIDER,
+    *arguments: str,
+    settings: dict[str, Any] | None = None,
+    command: tuple[str, ...] = RUNSPIDER,
+) -> Crawl:
     """Run the spider in *source* to its end, in *folder*, by ``scrapy runspider``, with scrapy_state's add-on."""
-    process = start(folder, source, *arguments, settings=settings)
+    process = start(folder, source, *arguments, settings=settings, command=command)
     try:
         _, log = process.communicate(timeout=DEADLINE_SECONDS)
     finally:
@@ -57,7 +66,13 @@ def crawl(folder: Path, source: str = SPIDER, *arguments: str, settings: dict[st
     return Crawl(process.returncode, log, folder)
 
 
-def start(folder: Path, source: str = SPIDER, *arguments: str, settings: dict[str, Any] | None = None) -> subprocess.Popen[str]:
+def start(
+    folder: Path,
+    source: str = SPIDER,
+    *arguments: str,
+    settings: dict[str, Any] | None = None,
+    command: tuple[str, ...] = RUNSPIDER,
+) -> subprocess.Popen[str]:
     """Start it only; its log comes on stderr."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "spider.py").write_text(source)
@@ -66,8 +81,8 @@ def start(folder: Path, source: str = SPIDER, *arguments: str, settings: dict[st
     (folder / "project_settings.py").write_text("\n".join(f"{name} = {value!r}" for name, value in chosen.items()))
     path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
     environment = {**os.environ, "SCRAPY_SETTINGS_MODULE": "project_settings", "PYTHONPATH": path, "PYTHONWARNINGS": ""}
-    command = [sys.executable, "-m", "scrapy", "runspider", "spider.py", *arguments]
-    return subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    line = [sys.executable, "-m", "scrapy", *command, *arguments]
+    return subprocess.Popen(line, cwd=folder, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
 
 
 def checkpoints(folder: Path, spider: str = "numbers") -> list[dict[str, Any]]:

@@ -207,6 +207,9 @@ class FakeStore:
         if answer not in ("ok", "late reply"):
             raise StoreUnreachable(f"{URI}{key}: the reply was lost")
 
+    def probe(self, key: str) -> None:
+        pass
+
     def delete(self, key: str) -> None:
         self.objects.pop(key, None)
 

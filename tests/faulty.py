@@ -100,6 +100,8 @@ class Proxy:
     store: str
     faults: list[Fault] = field(default_factory=list)
     log: list[Seen] = field(default_factory=list)
+    #: access keys that may only read: all else is answered 403
+    readers: frozenset[str] = frozenset()
 
     def __enter__(self) -> "Proxy":
         self._lock = threading.Lock()
@@ -163,6 +165,8 @@ class _Handler(BaseHTTPRequestHandler):
         fault = proxy.fault_for(request)
         if fault == "501" and "If-None-Match" not in self.headers:
             fault = None
+        if self.command not in ("GET", "HEAD") and self._access_key() in proxy.readers:
+            fault = "403"
         forwarded = fault in (None, "slow", "lost reply")
         status, headers, content = self._forward(body) if forwarded else (None, {}, b"")
         proxy.note(Seen(request, len(body), sha256(body).hexdigest(), status, fault, self._access_key()))

@@ -63,6 +63,11 @@ class SQLiteWriter(SQLiteReader):
         if self.read(key) != content:
             raise KeyTaken(f"{self.uri(key)} is there already, with other content; nothing is overwritten")
 
+    def probe(self, key: str) -> None:
+        with self._errors(), closing(sqlite3.connect(self._path)) as connection:
+            connection.execute(_TABLE)
+            connection.execute("INSERT OR REPLACE INTO files VALUES (?, ?)", (key, b""))  # closed with no commit
+
     def delete(self, key: str) -> None:
         self._ask("DELETE FROM files WHERE key = ?", key)
 

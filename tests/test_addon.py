@@ -58,9 +58,10 @@ def test_older_scrapy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_wrong_state_enabled() -> None:
-    """A STATE_ENABLED that is neither yes nor no is an error which names the setting."""
-    with pytest.raises(StateSettingsError, match="STATE_ENABLED is 'maybe'; it must be True or False"):
-        Addon().update_settings(Settings({"STATE_ENABLED": "maybe"}))
+    """With a STATE_ENABLED that is neither yes nor no the item processor is there, which says so without a trace."""
+    settings = Settings({"STATE_ENABLED": "maybe"})
+    Addon().update_settings(settings)
+    assert settings["ITEM_PROCESSOR"] == "scrapy_state.barrier.BarrierItemProcessor"
 
 
 def test_priority_names() -> None:

@@ -47,10 +47,10 @@ NAMES = ("-00001.jsonl", "checkpoint 3", "checkpoint 4")
 SPIDER = """
 import scrapy
 from scrapy_state import StateItem, extension, uploads
-from scrapy_state.stores import s3
+from scrapy_state.stores import s3client
 
 waits = [
-    (s3, "READ_TIMEOUT_SECONDS", read_seconds),
+    (s3client, "READ_TIMEOUT_SECONDS", read_seconds),
     (extension, "_START_RETRY_SECONDS", start_seconds),
     (uploads, "_FIRST_PAUSE_SECONDS", 0.1),
 ]

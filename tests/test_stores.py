@@ -20,19 +20,29 @@ from typing import Any
 
 import pytest
 import sqlite_store
+from botocore.exceptions import BotoCoreError, ClientError, EndpointConnectionError
 from crawls import STATE_OPTIONS, crawl
 from scrapy.settings import BaseSettings
 from sqlite_store import SQLiteReader, SQLiteStore, SQLiteWriter
 from swift_server import Swift
 
-from scrapy_state.exceptions import KeyTaken, StateSettingsError, StoreError, StoreRefused, StoreUnreachable
+from scrapy_state.exceptions import (
+    KeyTaken,
+    StateSettingsError,
+    StoreError,
+    StoreReadOnly,
+    StoreRefused,
+    StoreUnreachable,
+)
 from scrapy_state.keys import without_credentials
 from scrapy_state.stores import local, open_reader, open_writer, s3
-from scrapy_state.stores.s3 import S3Options, S3Reader, S3Writer, get_client
+from scrapy_state.stores.s3 import S3Reader, S3Writer
+from scrapy_state.stores.s3client import S3Options, get_client
 from scrapy_state.testing import Place, StoreContract, every_call_raises
 
 SECRET = "s3cr3t"
 _numbers = count(1)
+BEGUN = "<InitiateMultipartUploadResult><UploadId>1</UploadId></InitiateMultipartUploadResult>"
 
 
 class EmptyPlace(Place):
@@ -240,6 +250,28 @@ def test_without_credentials(uri: str, expected: str) -> None:
     assert without_credentials(uri) == expected
 
 
+class TestProbe:
+    @pytest.mark.parametrize("fixture", ["local_place", "s3_place"])
+    def test_leaves_nothing(self, request: pytest.FixtureRequest, fixture: str) -> None:
+        """A probe leaves nothing behind, no temporary file and no open upload either."""
+        place: EmptyPlace = request.getfixturevalue(fixture)
+        place.writer.probe(f"{place.key}items/1.json")
+        assert place.everything() == []
+
+    def test_makes_no_folder(self, tmp_path: Path) -> None:
+        """On a disk a probe makes no folder: the nearest one that is there tells as much."""
+        writer, key = open_writer(f"{tmp_path}/items/run/1.json", {})
+        writer.probe(key)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_below_a_file(self, tmp_path: Path) -> None:
+        """What would lie below a file can't be stored, and the probe says so."""
+        (tmp_path / "file").touch()
+        writer, key = open_writer(f"{tmp_path}/file/items/1.json", {})
+        with pytest.raises(StoreRefused, match="Not a directory; check the path in FEEDS"):
+            writer.probe(key)
+
+
 class TestLocal:
     @pytest.mark.parametrize("form", ["{folder}/a b%20/", "file://{folder}/a%20b%2520/"])
     def test_forms(self, tmp_path: Path, form: str) -> None:
@@ -396,13 +428,13 @@ class Answering(http.server.BaseHTTPRequestHandler):
         self.server.seen.append(f"{self.command} {self.headers.get('If-None-Match', '')}".strip())  # type: ignore[attr-defined]
         answers = self.server.answers  # type: ignore[attr-defined]
         status, code = answers.pop(0) if len(answers) > 1 else answers[0]
-        body = f"<Error><Code>{code}</Code></Error>".encode() if code else b""
+        body = (code if code.startswith("<") else f"<Error><Code>{code}</Code></Error>" if code else "").encode()
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
 
-    do_GET = do_POST = do_DELETE = do_PUT
+    do_GET = do_HEAD = do_POST = do_DELETE = do_PUT
 
     def log_message(self, *_: Any) -> None:
         pass
@@ -519,15 +551,87 @@ class TestS3:
         s3_at(f"http://127.0.0.1:{answering.server_port}").create("a", io.BytesIO(b"x"))
         assert answering.seen == ["PUT *", "GET", "PUT"]
 
+    def test_probe_without_multipart(self, answering: Any, caplog: pytest.LogCaptureFixture) -> None:
+        """A server that knows no multipart uploads is taken to be writable; a line says that it was not tried."""
+        answering.answers = [(501, "NotImplemented")]
+        caplog.set_level("INFO", "scrapy_state.state")
+        s3_at(f"http://127.0.0.1:{answering.server_port}").probe("a/b")
+        assert answering.seen == ["POST"]
+        assert [record.levelname for record in caplog.records] == ["INFO"]
+        assert "s3://bucket/a/b: not tried" in caplog.text
+
+    @pytest.mark.parametrize("action", ["PutObject", "AbortMultipartUpload"])
+    def test_probe_is_refused(self, answering: Any, action: str) -> None:
+        """A probe that is refused names the permission that is missing."""
+        answering.answers = [] if action == "PutObject" else [(200, BEGUN)]
+        answering.answers += [(403, "AccessDenied")]
+        with pytest.raises(StoreRefused, match=f"a/b: {action}: the store answered 403 .* may {action} there"):
+            s3_at(f"http://127.0.0.1:{answering.server_port}").probe("a/b")
+
+    def test_probe_again(self, answering: Any) -> None:
+        """A probe whose abort failed is called again: it aborts the upload it began, and begins no other."""
+        answering.answers = [(200, BEGUN), (500, "InternalError"), (404, "NoSuchUpload")]
+        store = s3_at(f"http://127.0.0.1:{answering.server_port}")
+        with pytest.raises(StoreUnreachable):
+            store.probe("a/b")
+        store.probe("a/b")
+        assert answering.seen == ["POST", "DELETE", "DELETE"]
+
+    def test_reads_only(self, answering: Any) -> None:
+        """The read side's client refuses each of S3's operations that is not a GET or HEAD, before anything is sent."""
+        answering.answers = [(403, "AccessDenied")]
+        options = S3Options(f"http://127.0.0.1:{answering.server_port}", "us-east-1", "the-access-key", SECRET)
+        client: Any = get_client(options, writes=False)
+        operations = client.meta.service_model.operation_names
+        refused = set()
+        for name in operations:
+            with pytest.raises((StoreReadOnly, BotoCoreError, ClientError)) as caught:
+                client._make_api_call(name, {})
+            if isinstance(caught.value, StoreReadOnly):
+                assert name in str(caught.value)
+                refused.add(name)
+        methods = {name: client.meta.service_model.operation_model(name).http["method"] for name in operations}
+        assert {"PutObject", "DeleteObject", "DeleteObjects", "CopyObject", "UploadPart", "CreateMultipartUpload"} < refused
+        assert refused >= {name for name, method in methods.items() if method not in ("GET", "HEAD")}
+        assert {"GetObject", "HeadObject", "ListObjectsV2", "HeadBucket", "CreateSession"}.isdisjoint(refused)
+        assert set(answering.seen) <= {"GET", "HEAD"}
+        for call in (
+            lambda: client.put_object(Bucket="bucket", Key="a", Body=b"x"),
+            lambda: client.upload_fileobj(io.BytesIO(b"x"), "bucket", "a"),
+            lambda: client.generate_presigned_url("put_object", Params={"Bucket": "bucket", "Key": "a"}),
+        ):
+            with pytest.raises(StoreReadOnly, match="This is a bug in scrapy_state"):
+                call()
+        assert set(answering.seen) <= {"GET", "HEAD"}
+
+    def test_session_of_directory_bucket(self) -> None:
+        """Where botocore signs on to a directory bucket by itself, the read side asks for a session that may only read."""
+        options = S3Options("http://127.0.0.1:1", "us-east-1", "a", "b")
+        client: Any = get_client(options, writes=False)
+        sent: list[Any] = []
+
+        def no_answer(request: Any, **_: Any) -> None:
+            sent.append((request.method, dict(request.headers)["x-amz-create-session-mode"]))
+            raise EndpointConnectionError(endpoint_url="nowhere")
+
+        client.meta.events.register("before-send.s3.CreateSession", no_answer)
+        try:
+            with pytest.raises(EndpointConnectionError):
+                client.create_session(Bucket="a--use1-az4--x-s3")
+        finally:
+            client.meta.events.unregister("before-send.s3.CreateSession", no_answer)
+        assert sent == [("GET", b"ReadOnly")]
+
     def test_one_client(self) -> None:
-        """There is one client for an endpoint and its credentials, whoever asks."""
+        """There is one client for an endpoint, its credentials and what it is for, whoever asks."""
         settings = {"AWS_ENDPOINT_URL": "http://127.0.0.1:1", "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
         settings["AWS_REGION_NAME"] = "us-east-1"
         one, _ = open_writer("s3://bucket-1/a", settings)
         two, _ = open_reader("s3://bucket-2/b", dict(settings))
         assert isinstance(one, S3Writer)
         assert isinstance(two, S3Reader)
-        assert get_client(one.options) is get_client(two.options)
+        assert get_client(one.options, writes=True) is get_client(two.options, writes=True)
+        assert get_client(one.options, writes=True) is not get_client(two.options, writes=False)
 
     @pytest.mark.parametrize(
         "change",
@@ -543,13 +647,13 @@ class TestS3:
     def test_other_clients(self, change: dict[str, str]) -> None:
         """Another endpoint, region or another's credentials have a client of their own."""
         options = S3Options("http://127.0.0.1:1", "us-east-1", "a", "b")
-        assert get_client(options) is not get_client(replace(options, **change))
+        assert get_client(options, writes=True) is not get_client(replace(options, **change), writes=True)
 
     def test_one_client_for_threads(self) -> None:
         """Threads that ask for a client at the same time are given the same one."""
         options = S3Options("http://127.0.0.1:3", "us-east-1", "a", "b")
         found: list[Any] = []
-        threads = [threading.Thread(target=lambda: found.append(get_client(options))) for _ in range(4)]
+        threads = [threading.Thread(target=lambda: found.append(get_client(options, writes=True))) for _ in range(4)]
         for thread in threads:
             thread.start()
         for thread in threads:

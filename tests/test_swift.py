@@ -25,7 +25,7 @@ from swift_server import Endpoint, Swift
 from scrapy_state.exceptions import KeyTaken, StateConflict, StoreError
 from scrapy_state.keys import KeyTemplate
 from scrapy_state.resolver import Resolution, lineage, resolve
-from scrapy_state.stores import s3
+from scrapy_state.stores import s3, s3client
 from scrapy_state.writer import CheckpointWriter
 
 MIN_PART_BYTES = 5 * 1024 * 1024
@@ -37,7 +37,7 @@ SPIDER = """
 import asyncio, os, time
 import scrapy
 from scrapy_state import StateItem
-from scrapy_state.stores import s3
+from scrapy_state.stores import s3, s3client
 
 class TestSpider(scrapy.Spider):
     name = "numbers"
@@ -144,7 +144,7 @@ def test_unknown_certificate(bucket_at: Callable[[str], Bucket], monkeypatch: py
     """Without AWS_CA_BUNDLE a server with a self-made certificate is not trusted, and gets nothing."""
     bucket = bucket_at("https")
     monkeypatch.delenv("AWS_CA_BUNDLE")
-    monkeypatch.setattr(s3, "_clients", {})  # a client has read it when it was made
+    monkeypatch.setattr(s3client, "_clients", {})  # a client has read it when it was made
     with pytest.raises(StoreError, match="SSLError"):
         bucket.writer().create("key", io.BytesIO(b"content"))
     assert bucket.etags() == {}

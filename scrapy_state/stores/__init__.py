@@ -22,6 +22,8 @@ STORES_BASE: Mapping[str, Store] = {"": local, "file": local, "s3": s3}
 def open_reader(uri: str, settings: Mapping[str, Any]) -> tuple[StoreReader, str]:
     """Return the read side of the store that *uri* lies in, and the key there. Does no input or output.
 
+    It has no method that writes; the built-in one for S3 has a client that refuses to.
+
     :param uri: a whole URI or the beginning of one: ``s3://…``, ``file://…``, a path, or of a scheme in STATE_STORES
     :param settings: STATE_STORES is read from it, and by the store what it needs (Scrapy's AWS_* settings)
     :raises StateSettingsError: if there is no store for the scheme, or what STATE_STORES names is none

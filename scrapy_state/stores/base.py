@@ -60,6 +60,12 @@ class StoreWriter(StoreReader, Protocol):
         :raises KeyTaken: if *key* has other content
         """
 
+    def probe(self, key: str) -> None:
+        """Prove that *key* could be stored, as far as that can be done without leaving anything behind.
+
+        May be called again after a StoreUnreachable. Where there is no way to tell, it returns.
+        """
+
     def delete(self, key: str) -> None:
         """Delete *key*; only for orphans, when the user has asked for it (STATE_ORPHANS). Not there: nothing happens."""
 

@@ -97,6 +97,15 @@ class LocalWriter(LocalReader):
                     raise KeyTaken(f"{self.uri(key)} is there already, with other content; nothing is overwritten") from error
             _sync_folder(folder)
 
+    def probe(self, key: str) -> None:
+        """See :class:`~scrapy_state.stores.base.StoreWriter`. In the nearest folder that is there; makes none."""
+        folder = os.path.dirname(key)
+        with _errors(key):
+            while not os.path.lexists(folder) and folder != os.path.dirname(folder):
+                folder = os.path.dirname(folder)
+            with nameless_file(folder) as file:
+                file.write(b"probe")
+
     def delete(self, key: str) -> None:
         """See :class:`~scrapy_state.stores.base.StoreWriter`."""
         with _errors(key):

@@ -1,19 +1,18 @@
-"""S3 and what speaks its protocol: one client for an endpoint and its credentials, create-only writes."""
+"""S3 and what speaks its protocol: create-only writes."""
 
 from __future__ import annotations
 
 import io
 import logging
-import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, suppress
 from itertools import islice
 from typing import IO, TYPE_CHECKING, Any, cast
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
-from ..exceptions import KeyTaken, StateSettingsError, StoreError, StoreRefused, StoreUnreachable
+from ..exceptions import KeyTaken, StateSettingsError, StoreRefused
 from ..keys import without_credentials
+from .s3client import S3Options, get_client, s3_errors, status_of
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -23,78 +22,8 @@ if TYPE_CHECKING:
 #: https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html; OpenStack Swift 1,000)
 PART_BYTES = 64 * 1024 * 1024
 _PARTS = 1_000
-CONNECT_TIMEOUT_SECONDS = 5
-READ_TIMEOUT_SECONDS = 12
 _CONFLICT_ATTEMPTS = 5
-
-
-@dataclass(frozen=True)
-class S3Options:
-    """Where and as whom: two equal ones share a client."""
-
-    endpoint_url: str | None = None
-    region_name: str | None = None
-    access_key: str | None = field(default=None, repr=False)
-    secret_key: str | None = field(default=None, repr=False)
-    session_token: str | None = field(default=None, repr=False)
-    use_ssl: bool = True
-    verify: str | bool | None = None
-
-    @classmethod
-    def from_settings(cls, settings: Mapping[str, Any], uri: str) -> S3Options:
-        """Read Scrapy's AWS_* settings; a key in *uri* (``s3://key:secret@bucket/…``) goes before them, as in Scrapy."""
-        parts = urlsplit(uri)
-        use_ssl = settings.get("AWS_USE_SSL")
-        return cls(
-            endpoint_url=settings.get("AWS_ENDPOINT_URL") or None,
-            region_name=settings.get("AWS_REGION_NAME") or None,
-            access_key=unquote(parts.username or "") or settings.get("AWS_ACCESS_KEY_ID") or None,
-            secret_key=unquote(parts.password or "") or settings.get("AWS_SECRET_ACCESS_KEY") or None,
-            session_token=settings.get("AWS_SESSION_TOKEN") or None,
-            use_ssl=use_ssl is None or str(use_ssl).lower() in ("1", "true"),
-            verify=settings.get("AWS_VERIFY"),
-        )
-
-
-_clients: dict[S3Options, S3Client] = {}
-_clients_lock = threading.Lock()
-
-
-def get_client(options: S3Options) -> S3Client:
-    """Return the process's one client for *options*, made on first use.
-
-    Making it takes about 0.2 s of CPU, so call this in a thread, not in the event loop's.
-    """
-    # Imported here for the same reason: at the top it would slow down every `scrapy` command.
-    import boto3.session
-    from botocore.config import Config
-
-    for name in ("boto3", "botocore", "urllib3"):
-        # At Scrapy's default level they would log every request: its headers, its signature, its body.
-        if logging.getLogger(name).level == logging.NOTSET:
-            logging.getLogger(name).setLevel(logging.INFO)
-    with _clients_lock:
-        client = _clients.get(options)
-        if client is None:
-            client = boto3.session.Session().client(
-                "s3",
-                use_ssl=options.use_ssl,
-                endpoint_url=options.endpoint_url,
-                region_name=options.region_name,
-                aws_access_key_id=options.access_key,
-                aws_secret_access_key=options.secret_key,
-                aws_session_token=options.session_token,
-                verify=options.verify,
-                config=Config(
-                    connect_timeout=CONNECT_TIMEOUT_SECONDS,
-                    read_timeout=READ_TIMEOUT_SECONDS,
-                    # Callers try again, for as long as they choose, and where a person reads about it.
-                    retries={"mode": "standard", "total_max_attempts": 1},
-                    tcp_keepalive=True,
-                ),
-            )
-            _clients[options] = client
-        return client
+logger = logging.getLogger("scrapy_state.state")
 
 
 def open_reader(uri: str, settings: Mapping[str, Any]) -> tuple[S3Reader, str]:
@@ -110,11 +39,13 @@ def open_writer(uri: str, settings: Mapping[str, Any]) -> tuple[S3Writer, str]:
 
 
 class S3Reader:
-    """The read side of a bucket.
+    """The read side of a bucket. Its client refuses whatever is not a read.
 
     :param bucket: its name
     :param options: where and as whom
     """
+
+    _writes = False
 
     def __init__(self, bucket: str, options: S3Options) -> None:
         self.bucket = bucket
@@ -135,7 +66,7 @@ class S3Reader:
         start: Any = {"StartAfter": after} if after and self.ordered else {}
         one_page: Any = {"PaginationConfig": {"PageSize": limit, "MaxItems": limit}} if limit and self.ordered else {}
         with self._errors(prefix, "ListBucket"):
-            paginator = get_client(self.options).get_paginator("list_objects_v2")
+            paginator = self._client.get_paginator("list_objects_v2")
             pages = paginator.paginate(Bucket=self.bucket, Prefix=prefix, **start, **one_page)
             found = (each["Key"] for page in pages for each in page.get("Contents", ()))
             yield from islice((key for key in found if key > after), limit)
@@ -151,42 +82,25 @@ class S3Reader:
         try:
             found = self._get(key, Range=f"bytes={begin}" if begin < 0 else f"bytes={begin}-{begin + size - 1}")
         except StoreRefused as error:
-            if isinstance(error.__cause__, ClientError) and _status(error.__cause__) == 416:  # it is not that long
+            if isinstance(error.__cause__, ClientError) and status_of(error.__cause__) == 416:  # it is not that long
                 return b""
             raise
         return found if found is None else found[:size]
 
     def _get(self, key: str, **options: Any) -> bytes | None:
         with self._errors(key, "GetObject"):
-            client = get_client(self.options)
+            client = self._client
             try:
                 return client.get_object(Bucket=self.bucket, Key=key, **options)["Body"].read()
             except client.exceptions.NoSuchKey:
                 return None
 
-    @contextmanager
-    def _errors(self, key: str, action: str) -> Iterator[None]:
-        """Turn what botocore raises into the error tree. *action*: the permission that the request needs."""
-        from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, ParamValidationError, SSLError
+    @property
+    def _client(self) -> S3Client:
+        return get_client(self.options, writes=self._writes)
 
-        where = self.uri(key)
-        try:
-            yield
-        except StoreError:
-            raise
-        except ClientError as error:
-            status, code = _status(error), error.response.get("Error", {}).get("Code", "")
-            said = f"{where}: {action}: the store answered {status} {code}"
-            if status in (408, 409, 429) or status >= 500 or code in ("SlowDown", "RequestTimeout"):
-                raise StoreUnreachable(f"{said}; it may pass, try again later") from error
-            raise StoreRefused(f"{said}; {_remedy(code, action)}") from error
-        except (NoCredentialsError, ParamValidationError) as error:
-            raise StoreRefused(f"{where}: {error}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, check the URI") from error
-        except SSLError as error:
-            raise StoreRefused(f"{where}: no secure connection (SSLError: {error}); check AWS_CA_BUNDLE, AWS_VERIFY") from error
-        except (BotoCoreError, OSError) as error:
-            at = self.options.endpoint_url or "AWS"
-            raise StoreUnreachable(f"{where}: no answer from {at} ({type(error).__name__}); check AWS_ENDPOINT_URL") from error
+    def _errors(self, key: str, action: str) -> AbstractContextManager[None]:
+        return s3_errors(self.uri(key), action, self.options)
 
 
 class S3Writer(S3Reader):
@@ -196,15 +110,19 @@ class S3Writer(S3Reader):
     :param acl: a canned ACL, as FEED_STORAGE_S3_ACL; None: the bucket's
     """
 
+    _writes = True
+
     def __init__(self, bucket: str, options: S3Options, acl: str | None = None) -> None:
         super().__init__(bucket, options)
         self.acl: Any = {} if not acl else {"ACL": acl}
         self._condition: Any = {"IfNoneMatch": "*"}
+        #: the key and the upload of a probe under way
+        self._probing: tuple[str, str] | None = None
 
     @property
     def atomic(self) -> bool:
         """AWS promises it; servers that speak the protocol may check first and write then."""
-        host = urlsplit(get_client(self.options).meta.endpoint_url).hostname or ""
+        host = urlsplit(self._client.meta.endpoint_url).hostname or ""
         return host.endswith((".amazonaws.com", ".amazonaws.com.cn"))
 
     def create(self, key: str, file: IO[bytes]) -> None:
@@ -218,23 +136,47 @@ class S3Writer(S3Reader):
                 try:
                     return self._put(key, file)
                 except ClientError as error:
-                    if _status(error) == 412:
+                    if status_of(error) == 412:
                         break
-                    if _status(error) == 501 and self._condition:
+                    if status_of(error) == 501 and self._condition:
                         self._condition = {}  # the server can't do it: look first, then write
-                    elif _status(error) != 409 or attempt == _CONFLICT_ATTEMPTS:
+                    elif status_of(error) != 409 or attempt == _CONFLICT_ATTEMPTS:
                         raise
         with self._errors(key, "GetObject"):
             if not self._has_content(key, file):
                 raise KeyTaken(f"{self.uri(key)} is there already, with other content; nothing is overwritten")
 
+    def probe(self, key: str) -> None:
+        """See :class:`~scrapy_state.stores.base.StoreWriter`.
+
+        A multipart upload is begun and given up: needs PutObject and AbortMultipartUpload.
+        """
+        from botocore.exceptions import ClientError
+
+        if self._probing is None:
+            with self._errors(key, "PutObject"):
+                try:
+                    begun = self._client.create_multipart_upload(Bucket=self.bucket, Key=key, **self.acl)
+                except ClientError as error:
+                    if status_of(error) != 501:
+                        raise
+                    logger.info("%s: not tried whether it can be written: the server has no multipart uploads", self.uri(key))
+                    return
+            self._probing = (key, begun["UploadId"])
+        # Kept until it is gone: when the answer is lost and this is called again, there must not be two.
+        key, upload = self._probing
+        with self._errors(key, "AbortMultipartUpload"):
+            with suppress(self._client.exceptions.NoSuchUpload):
+                self._client.abort_multipart_upload(Bucket=self.bucket, Key=key, UploadId=upload)
+            self._probing = None
+
     def delete(self, key: str) -> None:
         """See :class:`~scrapy_state.stores.base.StoreWriter`."""
         with self._errors(key, "DeleteObject"):
-            get_client(self.options).delete_object(Bucket=self.bucket, Key=key)
+            self._client.delete_object(Bucket=self.bucket, Key=key)
 
     def _put(self, key: str, file: IO[bytes]) -> None:
-        client = get_client(self.options)
+        client = self._client
         size = file.seek(0, io.SEEK_END)
         if size <= PART_BYTES:
             file.seek(0)
@@ -253,18 +195,18 @@ class S3Writer(S3Reader):
             )
         except Exception as error:
             # Not after a completion that may have taken: on some servers the abort takes away what it is made of.
-            if len(parts) * part_bytes < size or 400 <= _status(error) < 500:
+            if len(parts) * part_bytes < size or 400 <= status_of(error) < 500:
                 with suppress(Exception):  # the error to tell is the first one; a lifecycle rule removes stale parts
                     client.abort_multipart_upload(Bucket=self.bucket, Key=key, UploadId=upload)
             raise
 
     def _is_there(self, key: str) -> bool:
         # Not HeadObject: where ListBucket is not granted, it can't tell "not there" from "forbidden" either.
-        found = get_client(self.options).list_objects_v2(Bucket=self.bucket, Prefix=key, MaxKeys=1).get("Contents", ())
+        found = self._client.list_objects_v2(Bucket=self.bucket, Prefix=key, MaxKeys=1).get("Contents", ())
         return any(each["Key"] == key for each in found)
 
     def _has_content(self, key: str, file: IO[bytes]) -> bool:
-        client = get_client(self.options)
+        client = self._client
         try:
             stored = client.get_object(Bucket=self.bucket, Key=key)["Body"]
         except client.exceptions.NoSuchKey:
@@ -313,19 +255,3 @@ def split(uri: str) -> tuple[str, str]:
             "in it (a slash is %2F), or use AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         )
     return bucket, key
-
-
-def _status(error: Any) -> int:
-    return int(getattr(error, "response", {}).get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-
-
-def _remedy(code: str, action: str) -> str:
-    if code == "NoSuchBucket":
-        return "check the bucket's name in the URI, and AWS_ENDPOINT_URL"
-    if code in ("InvalidAccessKeyId", "SignatureDoesNotMatch"):
-        return "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-    if code in ("ExpiredToken", "InvalidToken"):
-        return "the credentials have expired: check AWS_SESSION_TOKEN"
-    if code in ("PermanentRedirect", "AuthorizationHeaderMalformed", "301", "IllegalLocationConstraintException"):
-        return "check AWS_REGION_NAME"
-    return f"check the credentials (AWS_ACCESS_KEY_ID, …) and that they may {action} there"
