@@ -61,7 +61,7 @@ class SpiderSettingsState:
     def from_crawler(cls, crawler: Crawler) -> Self:
         """Find the state and seed ``settings["STATE"]`` and ``spider.state``. Blocks while it is read.
 
-        :raises NotConfigured: where there is no crawl to start (``scrapy shell``, ``scrapy parse``, …)
+        :raises NotConfigured: where there is no crawl to start (``scrapy shell``, …)
         :raises StateError: if there is no telling where to start, and no BarrierItemProcessor to refuse to
         """
         if not is_crawl(crawler):
