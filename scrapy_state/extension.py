@@ -27,7 +27,7 @@ from .keys import VARYING, KeyTemplate
 from .lag import earlier
 from .plain import json_object
 from .production import check_places, item_places
-from .refusals import refuse
+from .refusals import get_refusal, refuse
 from .resolver import At, Resolution, resolve
 from .settings import StateSettings
 from .sources import find
@@ -61,7 +61,7 @@ class SpiderSettingsState:
     def from_crawler(cls, crawler: Crawler) -> Self:
         """Find the state and seed ``settings["STATE"]`` and ``spider.state``. Blocks while it is read.
 
-        :raises NotConfigured: where there is no crawl to start (``scrapy shell``, …)
+        :raises NotConfigured: if a setting can't be used; where there is no crawl to start (``scrapy shell``, …)
         :raises StateError: if there is no telling where to start, and no BarrierItemProcessor to refuse to
         """
         if not is_crawl(crawler):
@@ -72,13 +72,21 @@ class SpiderSettingsState:
         assert crawler.spider is not None
         try:
             extension = cls(crawler)
-            extension._seed(crawler.spider)
         except StateError as error:
             refuse(crawler, error)
             raise NotConfigured from error
+        try:
+            extension._seed(crawler.spider)
+        except StateError as error:
+            refuse(crawler, error)
         # Again after the built-in SpiderState (JOBDIR), whose handler was connected before this one.
         crawler.signals.connect(extension._spider_opened, signals.spider_opened)
         return extension
+
+    @property
+    def refusal(self) -> StateError | None:
+        """Why the crawl must not start: the item processor refuses to, without a trace."""
+        return get_refusal(self.crawler)
 
     def change_state(self, state: dict[str, Any]) -> dict[str, Any]:
         """Return the state to start from in the place of *state*. For a subclass; a raise refuses to start."""

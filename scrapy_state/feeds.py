@@ -72,7 +72,7 @@ class StateFeed:
         )
 
 
-def item_feeds(settings: BaseSettings) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def all_item_feeds(settings: BaseSettings) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yield the URI template and the options of each feed that is no state feed."""
     for key, options in settings.getdict("FEEDS").items():
         if not _is_state_feed(options):
@@ -86,7 +86,7 @@ def item_feeds_with_checkpoints(settings: BaseSettings) -> set[str]:
     """
     StateFeed.from_settings(settings)  # two of them are an error
     found = set()
-    for uri, options in item_feeds(settings):
+    for uri, options in all_item_feeds(settings):
         if options.get("checkpoint", True) is False:
             continue
         names = placeholders(uri)
@@ -115,8 +115,7 @@ def item_feeds(settings: BaseSettings) -> Iterator[tuple[str, Any]]:
     :raises StateSettingsError: as :func:`item_feeds_with_checkpoints`
     """
     names = item_feeds_with_checkpoints(settings)
-    for key, options in settings.getdict("FEEDS").items():
-        uri = str(key.absolute()) if isinstance(key, Path) else str(key)
+    for uri, options in all_item_feeds(settings):
         if uri in names:
             yield uri, options.get("uri_params")
 

@@ -12,7 +12,7 @@ from scrapy.settings import BaseSettings
 
 from .checkpoint import Checkpoint
 from .exceptions import CheckpointError, StateSettingsError
-from .feeds import item_feeds, uri_params
+from .feeds import all_item_feeds, uri_params
 from .keys import VARYING, KeyTemplate, without_credentials
 from .resolver import Resolution, ancestors
 from .stores import StoreReader, open_reader
@@ -41,7 +41,7 @@ def item_places(crawler: Crawler) -> list[ItemPlace]:
     """Return where the item feeds write, less those with the option that allows it. Does no input or output."""
     assert crawler.spider is not None
     found = []
-    for uri, options in item_feeds(crawler.settings):
+    for uri, options in all_item_feeds(crawler.settings):
         if options.get(ALLOW, False) or uri.startswith("stdout:"):
             continue
         params = uri_params(crawler.spider, options.get("uri_params") or crawler.settings["FEED_URI_PARAMS"])

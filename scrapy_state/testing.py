@@ -112,12 +112,6 @@ class StoreContract:
         assert place.names() == {"a/b.json"}
         assert place.read("a/b.json") == b"x"
 
-    def test_reader_has_no_way_to_write(self, place: Place) -> None:
-        """The read side has no method that writes: not even a bug in a read-only run can."""
-        writes = {"create", "delete", "probe"}
-        assert {name for name in writes if callable(getattr(place.writer, name, None))} == writes
-        assert not {name for name in writes if hasattr(place.reader, name)}
-
     def test_missing_key(self, place: Place) -> None:
         """A key that isn't there is None, not an error, beside one that is and under a name that is nowhere."""
         place.create("a/b.json", b"x")

@@ -247,7 +247,8 @@ def test_readonly_on_s3(tmp_path: Path, bucket: str, s3_settings: dict[str, str]
 
     before = stored()
     assert [key for key, _ in before if "/state/" in key][-1].endswith("/0000000002.json")
-    run = crawl(tmp_path, SPIDER, "-O", "dev.jsonl", settings={**s3_settings, "FEEDS": feeds, "STATE_READONLY": True})
+    states = {f"s3://{bucket}/{STATES}": STATE_OPTIONS}
+    run = crawl(tmp_path, SPIDER, "-O", "dev.jsonl", settings={**s3_settings, "FEEDS": states, "STATE_READONLY": True})
     assert run.code == 0, run.log
     assert run.lines("begins at 3 {'page': 3}")
     assert [pair for pair in stored() if "/state/" in pair[0]] == [pair for pair in before if "/state/" in pair[0]]

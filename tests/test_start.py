@@ -219,7 +219,7 @@ SETTINGS: list[tuple[dict[str, Any], str]] = [
         {"TWISTED_REACTOR": "twisted.internet.selectreactor.SelectReactor", "TWISTED_REACTOR_ENABLED": True},
         "TWISTED_REACTOR: the state feed needs asyncio",
     ),
-    ({"SPIDER_MIDDLEWARES": {"scrapy.spidermiddlewares.depth.DepthMiddleware": -200}}, "SPIDER_MIDDLEWARES: scrapy_state."),
+    ({"SPIDER_MIDDLEWARES": {"scrapy_state.barrier.StateMiddleware": 999}}, "SPIDER_MIDDLEWARES: scrapy_state."),
 ]
 
 

@@ -70,7 +70,7 @@ def swift_place(swift_server: Swift, monkeypatch: pytest.MonkeyPatch) -> EmptyPl
     """The whole of a bucket: there is nothing that all keys begin with."""
     monkeypatch.delenv("AWS_CA_BUNDLE", raising=False)
     settings, bucket = swift_server.http.settings, f"contract-{next(_numbers)}"
-    client = get_client(S3Options.from_settings(settings, ""))
+    client = get_client(S3Options.from_settings(settings, ""), writes=True)
     client.create_bucket(Bucket=bucket)
     place = EmptyPlace(f"s3://{bucket}/", settings)
     place.everything = lambda: _in_bucket(client, bucket, "")

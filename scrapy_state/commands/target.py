@@ -13,6 +13,7 @@ from typing import Any
 from scrapy import Spider
 from scrapy.addons import AddonManager
 from scrapy.crawler import Crawler
+from scrapy.exceptions import NotConfigured
 from scrapy.settings import SETTINGS_PRIORITIES, Settings
 from scrapy.spiderloader import get_spider_loader
 from scrapy.utils.misc import load_object
@@ -25,6 +26,7 @@ from ..extension import SpiderSettingsState, StateResolver, in_thread, open_temp
 from ..feeds import StateFeed
 from ..items import StateItem
 from ..keys import KeyTemplate, placeholders, without_credentials
+from ..refusals import get_refusal
 from ..resolver import Resolution, resolve
 from ..settings import StateSettings
 from ..stores import StoreReader, StoreWriter, open_reader, open_writer
@@ -97,6 +99,8 @@ class Target:
             extension = cls.from_crawler(self.crawler)
         except StateError:
             raise
+        except NotConfigured as error:
+            raise get_refusal(self.crawler) or StateSettingsError(f"{cls.__name__} is not configured: {error}") from error
         except Exception as error:  # whatever the project's change_state() or validate_state() raises
             raise StateSettingsError(f"a run would not start: {type(error).__name__}: {error}") from error
         if extension.refusal is not None:
