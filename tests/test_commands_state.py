@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from commands import DEADLINE_SECONDS, Ran, read_terminal, run, start
-from crawls import FEEDS, SPIDER, crawl
+from crawls import FEEDS, SPIDER, STATE_OPTIONS, STATES, crawl
 from faulty import Fault, Proxy
 from histories import History, zipped
 
@@ -87,7 +87,8 @@ class TestTargets:
         older = ["-s", "STATE_AT=-1", "-s", 'STATE_LAG={"page": 1}']
         for arguments, given in (([], []), (["--at", "-1", "--lag", '{"page": 1}'], older)):
             shown = run(project, "show", "numbers", *arguments, environment=environment)
-            settings = {"SPIDER_MODULES": ["spider"], "STATE_READONLY": True, "STATE_INTERVAL": 0}
+            states = {"FEEDS": {STATES: STATE_OPTIONS}, "STATE_READONLY": True}
+            settings = {"SPIDER_MODULES": ["spider"], **states, "STATE_INTERVAL": 0}
             done = crawl(project, SPIDER, *given, settings=settings)
             [line] = done.lines(" INFO: STATE ")
             assert _without_age(line).endswith(_without_age(shown.out.strip())), line

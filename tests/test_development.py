@@ -87,10 +87,14 @@ def test_other_spider(production: Path) -> None:
 
 @pytest.mark.parametrize("value", [True, "1", "True"])
 def test_readonly(production: Path, value: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """STATE_READONLY with production's FEEDS: the checkpoint that production would go on from, which the log names."""
+    """STATE_READONLY with production's state feed: the checkpoint that production would go on from, which the log names.
+
+    Its item feeds have to go elsewhere: see test_production.py.
+    """
     feeds = {str(production / uri): options for uri, options in FEEDS.items()}
+    states = {uri: options for uri, options in feeds.items() if options is STATE_OPTIONS}
     with untouched(production), caplog.at_level("INFO"):
-        dev = resolved({"FEEDS": feeds, "STATE_READONLY": value})
+        dev = resolved({"FEEDS": {**states, **OWN_ITEMS}, "STATE_READONLY": value})
         live = resolved({"FEEDS": feeds})
     assert dev.resolution == live.resolution
     assert dev.state == {"page": 6}
