@@ -178,6 +178,9 @@ def test_silent(tmp_path: Path, server: Any, feed: str, bucket: str) -> None:
     """A store that accepts the connection and is silent, at once or later, is told of within 15 s of the first request."""
     start = Start(tmp_path, feed, bucket, f"http://127.0.0.1:{server.server_port}")
     line = start.refusal()
+    if server.silent_since is None:  # on a machine so busy that the client alone took the time there is for a second try
+        assert "503 SlowDown; it may pass, try again later" in line
+        return
     took = time.monotonic() - server.silent_since
     assert f"no answer from {start.endpoint} (ReadTimeoutError); check AWS_ENDPOINT_URL" in line
     assert took < START_SECONDS, took
