@@ -162,11 +162,13 @@ class BarrierItemProcessor:
             resolver = get_extension(SpiderSettingsState, self.crawler)
             if resolver is not None and resolver.refusal is not None:
                 self._refuse(resolver.refusal)
-            if self._barrier.listener is not None:
-                try:
+            try:
+                for opener in self._barrier.openers:
+                    await opener()
+                if self._barrier.listener is not None:
                     await self._barrier.listener.opening()
-                except StateError as error:
-                    self._refuse(error)
+            except StateError as error:
+                self._refuse(error)
         self._opened = True
         await self._call("open_spider")
 

@@ -1,0 +1,328 @@
+"""``SCHEDULER = "scrapy_state.redis.Scheduler"``: Scrapy's scheduler, with its requests in Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from queuelib.queue import FifoMemoryQueue
+from scrapy import Request, Spider, signals
+from scrapy.core.scheduler import Scheduler as ScrapyScheduler
+from scrapy.crawler import Crawler
+from scrapy.dupefilters import RFPDupeFilter
+from scrapy.pqueues import DownloaderAwarePriorityQueue
+from scrapy.utils.asyncio import is_asyncio_available
+from scrapy.utils.defer import deferred_from_coro
+from scrapy.utils.misc import build_from_crawler, load_object
+from twisted.internet.defer import Deferred
+
+from ..barrier import BarrierItemProcessor
+from ..exceptions import StateSettingsError, StoreError
+from ..gaps import fail_when_closed, hold_start, watch_done
+from ..tickets import get_barrier
+from .acknowledging import Acknowledging
+from .codec import Codec
+from .frontier import NewRequest, Reply
+from .opening import Opening
+from .options import RedisSettings
+from .worker import Worker
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+logger = logging.getLogger("scrapy_state.state")
+
+
+class Scheduler(ScrapyScheduler):
+    """Pending requests and seen fingerprints in Redis, shared by all workers of a job.
+
+    A request that the engine takes is leased. Its lease is given up when its callback and all its items are done and the
+    items durable; those of a worker that dies come back after STATE_REDIS_LEASE_TIMEOUT. Nothing here waits for Redis.
+    docs/redis.md says the rest. Under ``scrapy shell`` and the like it is Scrapy's scheduler, in memory.
+    """
+
+    #: asks CheckpointFeedExporter for durable item files without a state feed
+    needs_durable_items = True
+
+    @classmethod
+    def from_crawler(cls, crawler: Crawler) -> Self:
+        """Make it. Connects to nothing yet."""
+        settings = crawler.settings
+        filter_class = load_object(settings["DUPEFILTER_CLASS"])
+        if filter_class is RFPDupeFilter:  # without JOBDIR's file: here it keeps what Redis can't, and logs
+            debug = settings.getbool("DUPEFILTER_DEBUG")
+            dupefilter: Any = RFPDupeFilter(None, debug, fingerprinter=crawler.request_fingerprinter)
+        else:
+            dupefilter = build_from_crawler(filter_class, crawler)
+        return cls(
+            dupefilter,
+            jobdir=None,
+            mqclass=load_object(settings["SCHEDULER_MEMORY_QUEUE"]),
+            logunser=True,
+            stats=crawler.stats,
+            pqclass=load_object(settings["SCHEDULER_PRIORITY_QUEUE"]),
+            crawler=crawler,
+        )
+
+    def open(self, spider: Spider) -> Deferred[None] | None:
+        """Make ready. The frontier is opened before the spider's first request, where the crawl can still be refused."""
+        super().open(spider)
+        self._worker: Worker | None = None
+        self._opening: Opening | None = None
+        assert self.crawler is not None
+        engine = self.crawler.engine
+        assert engine is not None
+        if engine._slot is None or not engine._slot.close_if_idle:  # scrapy shell, scrapy fetch, scrapy view
+            return None
+        self._buffered: dict[Request, int] = {}  # leases that the engine has not taken yet; 0: a request of our own memory
+        self._running: dict[Request, int] = {}
+        self._finished = self._starving = self._failed = False
+        self._barrier = get_barrier(self.crawler)
+        if isinstance(engine.scraper.itemproc, BarrierItemProcessor):
+            self._barrier.openers.append(self._open)
+            return None
+        return deferred_from_coro(self._open())
+
+    async def _open(self) -> None:
+        crawler = self.crawler
+        assert crawler is not None
+        assert self.mqclass is not None
+        if not is_asyncio_available():
+            raise StateSettingsError(
+                "TWISTED_REACTOR: scrapy_state.redis needs asyncio; leave Scrapy's default reactor in place"
+            )
+        self.settings = settings = RedisSettings.from_settings(crawler.settings, self.spider)
+        self._codec = Codec(self.spider, settings.use_pickle)
+        self._shared_filter = type(self.df) is RFPDupeFilter
+        assert self.pqclass is not None
+        self._by_slot = issubclass(self.pqclass, DownloaderAwarePriorityQueue)
+        self._first_out = issubclass(self.mqclass, FifoMemoryQueue)
+        start_first_out = issubclass(self._smqclass or self.mqclass, FifoMemoryQueue)
+        self._opening = Opening(crawler, settings, self._codec, self._first_out, start_first_out)
+        frontier, reply = await self._opening.open()
+        self._worker = Worker(frontier, settings, self)
+        listener = None if settings.early else self._barrier.listener
+        self._acknowledging = Acknowledging(self._worker, listener, settings.interval_seconds)
+        self._received_numbers(reply)
+        assert crawler.engine is not None
+        watch_done(crawler.engine, self._done)
+        hold_start(crawler.engine, self._room)
+        self._worker.start()
+
+    def close(self, reason: str) -> Deferred[None] | None:
+        """Have the items made durable, acknowledge, give back what is leased."""
+        if self._opening is None:
+            return super().close(reason)
+        return deferred_from_coro(self._close(reason))
+
+    async def _close(self, reason: str) -> None:
+        worker, opening = self._worker, self._opening
+        assert opening is not None
+        try:
+            if worker is not None:
+                await self._acknowledging.close()
+                try:
+                    await worker.close()
+                except StoreError as error:
+                    self.failed(error)
+        finally:
+            await opening.close()
+            super().close(reason)
+
+    # The engine's calls
+
+    def has_pending_requests(self) -> bool:
+        """Whether a request is pending or running anywhere, or may come from outside."""
+        if self._opening is None:
+            return super().has_pending_requests()
+        return not self._finished or bool(self._buffered)
+
+    def enqueue_request(self, request: Request) -> bool:
+        """Send *request* to Redis, with others. False if a dupefilter of the project's own drops it.
+
+        Whether the built-in one drops it only Redis knows; then the ``request_dropped`` signal comes later.
+        """
+        worker = self._worker
+        if worker is None:
+            return super().enqueue_request(request)
+        assert self.stats is not None
+        self._finished = False
+        is_start = bool(request.meta.get("is_start_request")) and self._smqclass is not None
+        filtered = not request.dont_filter or (self.settings.filter_start and request.meta.get("is_start_request"))
+        if filtered and not self._shared_filter and self.df.request_seen(request):
+            self.df.log(request, self.spider)
+            return False
+        try:
+            data = self._codec.encode(request)
+        except ValueError as error:
+            return self._keep_in_memory(request, bool(filtered), error)
+        fingerprint = b""
+        assert self.crawler is not None
+        if filtered and self._shared_filter:
+            assert self.crawler.request_fingerprinter is not None
+            fingerprint = self.crawler.request_fingerprinter.fingerprint(request)
+        slot = self.crawler.engine.downloader.get_slot_key(request) if self._by_slot else ""
+        worker.put(NewRequest(data, fingerprint, request.priority, is_start, slot, request))
+        if self._opening is not None and "state" in request.meta:
+            self._opening.units_seen()
+        return True
+
+    def next_request(self) -> Request | None:
+        """Return a leased request, None if there is none just now."""
+        if self._worker is None:
+            return super().next_request()
+        assert self.stats is not None
+        while (request := self.mqs.pop()) is not None:
+            id = self._buffered.pop(request, None)
+            if id is None:
+                continue  # its lease was lost meanwhile
+            self._running[request] = id
+            self.stats.inc_value("scheduler/dequeued/redis" if id else "scheduler/dequeued/memory")
+            self.stats.inc_value("scheduler/dequeued")
+            if self.low:
+                self._worker.wake()
+            return request
+        if not self._starving:
+            self._starving = True
+            self._worker.wake(hurry=True)
+        return None
+
+    def __len__(self) -> int:
+        """How many requests are here, not how many are in Redis."""
+        return len(self._buffered) if self._worker is not None else super().__len__()
+
+    # The worker's host
+
+    @property
+    def wanted(self) -> int:
+        """How many more leases there is room for."""
+        return 0 if self._failed else max(0, self.settings.prefetch - len(self._buffered))
+
+    @property
+    def low(self) -> bool:
+        """Whether half of what was leased ahead is used up."""
+        return self.wanted * 2 >= self.settings.prefetch
+
+    @property
+    def starving(self) -> bool:
+        """Whether the engine has asked for a request in vain."""
+        return self._starving
+
+    @property
+    def hidden(self) -> int:
+        """How many requests are at work here that Redis does not know of; ``start()`` counts as one."""
+        own = sum(not id for requests in (self._buffered, self._running) for id in requests.values())
+        return own + (self.crawler.engine._start is not None)  # type: ignore[union-attr]
+
+    @property
+    def held(self) -> Sequence[int]:
+        """The leases that are not done."""
+        return [id for requests in (self._buffered, self._running) for id in requests.values() if id]
+
+    def received(self, reply: Reply, sent: Sequence[NewRequest]) -> None:
+        """Take what an exchange brought."""
+        self._received_numbers(reply)
+        assert self.stats is not None
+        assert self.crawler is not None
+        for new, is_duplicate in zip(sent, reply.duplicates, strict=True):
+            if is_duplicate:
+                self.df.log(new.origin, self.spider)
+                self.crawler.signals.send_catch_log(signals.request_dropped, request=new.origin, spider=self.spider)
+            else:
+                self.stats.inc_value("scheduler/enqueued/redis")
+                self.stats.inc_value("scheduler/enqueued")
+        if reply.lost:
+            self._lost()
+        for id, data in reply.leased if self._first_out else reversed(reply.leased):
+            self._leased(id, data)
+        is_over = not (reply.pending or reply.leased or reply.others_busy or self.settings.keep_open)
+        worker = self._worker
+        self._finished = is_over and not (self._buffered or self._running or self.hidden or worker.outbox)  # type: ignore[union-attr]
+        if reply.leased or self._finished:
+            self._starving = False
+            self.crawler.engine._slot.nextcall.schedule()  # type: ignore[union-attr]
+
+    def failed(self, error: StoreError) -> None:
+        """Redis is away for good: end the crawl. What is leased comes back by itself."""
+        if self._failed:
+            return
+        self._failed = True
+        logger.error(
+            "the crawl ends, because its frontier does: %s. What this worker had leased comes back after "
+            "STATE_REDIS_LEASE_TIMEOUT (%g s)", error, self.settings.lease_seconds, extra={"spider": self.spider},
+        )  # fmt: skip
+        assert self.crawler is not None
+        fail_when_closed(self.crawler)
+        engine = self.crawler.engine
+        if engine is not None and engine.spider is not None and engine._slot is not None and engine._slot.closing is None:
+            self._closing = asyncio.create_task(engine.close_spider_async(reason="state_frontier_failed"))
+
+    def _received_numbers(self, reply: Reply) -> None:
+        assert self.stats is not None
+        for name in ("refused", "come_back", "lost"):
+            if getattr(reply, name):
+                self.stats.inc_value(f"state/redis/{name}", int(getattr(reply, name)))
+        if reply.come_back:
+            logger.info("%s leases of a worker that is gone came back", reply.come_back, extra={"spider": self.spider})
+        if reply.refused:
+            logger.warning(
+                "%s acknowledgements came too late: these requests were given to another worker", reply.refused,
+                extra={"spider": self.spider},
+            )  # fmt: skip
+        if self._opening is not None:
+            self._opening.company(reply.others)
+
+    def _leased(self, id: int, data: bytes) -> None:
+        assert self.stats is not None
+        assert self._worker is not None
+        try:
+            request = self._codec.decode(data)
+        except ValueError as error:
+            self.stats.inc_value("state/redis/unreadable")
+            logger.error("a request in the frontier can't be read, it stays there: %s", error, extra={"spider": self.spider})
+            self._worker.unreadable.append(id)  # never acknowledged: it is pending again when this worker ends
+            return
+        self._buffered[request] = id
+        self.mqs.push(request)
+
+    def _lost(self) -> None:
+        logger.warning(
+            "this worker was away for more than STATE_REDIS_LEASE_TIMEOUT (%g s), and its requests were given to others; "
+            "some are crawled twice", self.settings.lease_seconds, extra={"spider": self.spider},
+        )  # fmt: skip
+        self._buffered = {request: id for request, id in self._buffered.items() if not id}
+        self._running = dict.fromkeys(self._running, 0)
+
+    def _keep_in_memory(self, request: Request, filtered: bool, error: ValueError) -> bool:
+        assert self.stats is not None
+        if filtered and self._shared_filter and self.df.request_seen(request):
+            self.df.log(request, self.spider)
+            return False
+        if self.logunser:
+            logger.warning(
+                "Unable to serialize request: %s - reason: %s. It stays in this worker's memory, and is lost if that dies. "
+                "No more of them are logged, they are counted", request, error, extra={"spider": self.spider},
+            )  # fmt: skip
+            self.logunser = False
+        self.mqs.push(request)
+        self._buffered[request] = 0
+        self.stats.inc_value("scheduler/unserializable")
+        self.stats.inc_value("scheduler/enqueued/memory")
+        self.stats.inc_value("scheduler/enqueued")
+        return True
+
+    def _done(self, request: Request) -> None:
+        id = self._running.pop(request, 0)
+        assert self._worker is not None
+        if id:
+            self._acknowledging.done(id)
+        if not self._running and not self._buffered:
+            self._worker.wake(hurry=True)  # that may have been the last
+
+    async def _room(self) -> bool:
+        assert self._worker is not None
+        if not self._failed:
+            await self._worker.room()
+        return not self._failed
