@@ -24,7 +24,7 @@ def __getattr__(name: str) -> Any:
     try:
         return getattr(import_module(f"{__name__}.{_ROOMS[name]}"), name)
     except ModuleNotFoundError as error:
-        if error.name != "redis":
+        if (error.name or "").partition(".")[0] != "redis":
             raise
         raise StateSettingsError(
             f"scrapy_state.redis.{name} needs redis-py, which is not installed: pip install 'scrapy-state[redis]'"

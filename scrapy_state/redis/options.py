@@ -62,7 +62,7 @@ class RedisSettings:
         if not isinstance(url, str) or urlsplit(url).scheme not in _SCHEMES:
             shown = redacted(url) if isinstance(url, str) else url
             raise StateSettingsError(
-                f"STATE_REDIS_URL is {shown!r}; it must be a URL like redis://user:secret@host:6379/0 (or rediss://, unix://)"
+                f"STATE_REDIS_URL is {shown!r}; it must be a URL like redis://host:6379/0 (or rediss://, unix://)"
             )
         lease_seconds = _number(settings, "STATE_REDIS_LEASE_TIMEOUT", 60.0, 1)
         concurrency = settings.getint("CONCURRENT_REQUESTS") or 100

@@ -1,0 +1,564 @@
+"""The frontier in Redis: what exchanges, requests as bytes, and crawls promise, against a real redis-server."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import scrapy
+from chaos_redis import SPIDER, Site, run
+from crawls import Crawl, crawl, start
+from hypothesis import given
+from hypothesis import strategies as st
+from redis_server import RedisServer, free_port, redis_server
+from scrapy.http import JsonRequest
+
+from scrapy_state.exceptions import StateSettingsError
+from scrapy_state.redis.codec import Codec
+from scrapy_state.redis.connection import Connection
+from scrapy_state.redis.frontier import Frontier, FrontierGone, NewRequest, Reply
+from scrapy_state.redis.options import key_prefix, redacted
+from scrapy_state.redis.report import clear_frontier, read_frontier
+
+PREFIX = "scrapy_state:{frontier}:"
+
+
+@pytest.fixture(scope="session")
+def redis_process() -> Iterator[RedisServer]:
+    """One for each pytest-xdist worker."""
+    with redis_server() as server:
+        yield server
+
+
+@pytest.fixture
+def server(redis_process: RedisServer) -> RedisServer:
+    """A redis-server with nothing in it."""
+    redis_process.client().flushall()
+    return redis_process
+
+
+@pytest.fixture(scope="session")
+def site() -> Iterator[Site]:
+    """A site of 60 pages."""
+    found = Site(60)
+    yield found
+    found.close()
+
+
+def frontier_crawl(folder: Path, server: RedisServer, site: Site, source: str = SPIDER, **settings: Any) -> Crawl:
+    site.asked.clear()
+    chosen = {"SCHEDULER": "scrapy_state.redis.Scheduler", "STATE_REDIS_URL": server.url, "FEEDS": {}, "LOG_LEVEL": "INFO"}
+    return crawl(folder, source, "-a", f"site={site.url}", settings=chosen | settings)
+
+
+# The exchange
+
+
+def in_frontiers(server: RedisServer, scenario: Callable[[Callable[..., Frontier]], Coroutine[Any, Any, None]]) -> None:
+    """Run *scenario*, giving it a maker of frontiers by the worker's name."""
+
+    async def main() -> None:
+        connection = Connection.acquire(server.url)
+        try:
+            await scenario(lambda worker, **more: Frontier(connection, PREFIX, worker, **{"lease_seconds": 60.0, **more}))
+        finally:
+            await connection.release()
+
+    asyncio.run(main())
+
+
+def request(text: str, priority: int = 0, slot: str = "", is_start: bool = False, filtered: bool = True) -> NewRequest:
+    return NewRequest(text.encode(), hashlib.sha1(text.encode()).digest() if filtered else b"", priority, is_start, slot)
+
+
+def texts(reply: Reply) -> list[str]:
+    return [data.decode() for _, data in reply.leased]
+
+
+def test_duplicates_are_dropped_in_the_step_that_stores(server: RedisServer) -> None:
+    """Of two requests with one fingerprint the first is stored, also within one exchange; without one both are."""
+
+    async def scenario(frontier: Callable[..., Frontier]) -> None:
+        one = frontier("one")
+        await one.exchange("open")
+        reply = await one.exchange(new=[request("a"), request("a"), request("b"), request("c", filtered=False)])
+        assert reply.duplicates == [False, True, False, False]
+        reply = await one.exchange(new=[request("b"), request("c", filtered=False)], wanted=9)
+        assert reply.duplicates == [True, False]
+        assert sorted(texts(reply)) == ["a", "b", "c", "c"]
+        assert reply.pending == 0
+
+    in_frontiers(server, scenario)
+
+
+def test_order_is_scrapys(server: RedisServer) -> None:
+    """Highest priority first, then the newest; start requests last within a priority, oldest first; FIFO where chosen."""
+
+    async def scenario(frontier: Callable[..., Frontier]) -> None:
+        one = frontier("one")
+        await one.exchange("open")
+        new = [request("a"), request("b"), request("high", 10), request("low", -10), request("s", is_start=True)]
+        new += [request("s2", is_start=True), request("high2", 10)]
+        assert texts(await one.exchange(new=new, wanted=9)) == ["high2", "high", "b", "a", "s", "s2", "low"]
+        other = frontier("two", first_out=True, start_first_out=False)
+        await other.exchange("open")
+        new = [request(each.data.decode() + "!", each.priority, "", each.is_start) for each in new]
+        assert texts(await other.exchange(new=new, wanted=9)) == ["high!", "high2!", "a!", "b!", "s2!", "s!", "low!"]
+
+    in_frontiers(server, scenario)
+
+
+def test_download_slots_take_turns(server: RedisServer) -> None:
+    """A lease of several takes from every download slot in turn, however many requests one of them has."""
+
+    async def scenario(frontier: Callable[..., Frontier]) -> None:
+        one = frontier("one")
+        await one.exchange("open")
+        new = [request(f"big{n}", slot="big") for n in range(50)] + [request(f"{slot}0", slot=slot) for slot in "abc"]
+        first = texts(await one.exchange(new=new, wanted=8))
+        assert {"a0", "b0", "c0"} <= set(first)
+        assert len(first) == 8
+        rest = texts(await one.exchange(wanted=100))
+        assert len(set(first) | set(rest)) == 53
+
+    in_frontiers(server, scenario)
+
+
+def test_leases_of_a_dead_worker_come_back(server: RedisServer) -> None:
+    """What a worker leased and did not acknowledge is leased again once its heartbeat stops, and not before."""
+
+    async def scenario(frontier: Callable[..., Frontier]) -> None:
+        dead, other = frontier("dead", lease_seconds=0.2), frontier("other")
+        await dead.exchange("open")
+        await other.exchange("open")
+        leased = (await dead.exchange(new=[request("a"), request("b"), request("c")], wanted=3)).leased
+        assert (await dead.exchange(acknowledged=[leased[0][0]])).refused == 0
+        reply = await other.exchange(wanted=9)
+        assert reply.leased == []
+        assert reply.others_busy == 2
+        await asyncio.sleep(0.25)
+        reply = await other.exchange(wanted=9)
+        assert reply.come_back == 2
+        assert sorted(texts(reply)) == sorted(data.decode() for _, data in leased[1:])
+        late = await dead.exchange(acknowledged=[id for id, _ in leased[1:]])
+        assert late.lost
+        assert late.refused == 2
+
+    in_frontiers(server, scenario)
+
+
+def test_a_lost_reply_loses_nothing(server: RedisServer) -> None:
+    """An exchange whose reply was lost may be sent again: no request is stored twice, and leases nobody knows of go back."""
+
+    async def scenario(frontier: Callable[..., Frontier]) -> None:
+        one = frontier("one")
+        await one.exchange("open")
+        known = (await one.exchange(new=[request("a")], wanted=1)).leased
+        arguments: dict[str, Any] = {"new": [request("b", filtered=False), request("c")], "wanted": 1}
+        lost = await one.exchange(**arguments)
+        assert len(lost.leased) == 1
+        one.batch -= 1  # as if it had not come
+        again = await one.exchange("again", **arguments, known=[id for id, _ in known])
+        assert again.duplicates == [False, False]
+        rest = await one.exchange(wanted=9)
+        assert sorted(texts(again) + texts(rest)) == ["b", "c"]
+        assert len(server.client().hgetall(f"{PREFIX}leases:one")) == 3
+
+    in_frontiers(server, scenario)
+
+
+def test_goodbye_gives_back(server: RedisServer) -> None:
+    """A worker that closes gives back what it has not acknowledged, and is forgotten."""
+
+    async def scenario(frontier: Callable[..., Frontier]) -> None:
+        one, two = frontier("one"), frontier("two")
+        await one.exchange("open")
+        leased = (await one.exchange(new=[request("a"), request("b")], wanted=2)).leased
+        await one.exchange("close", acknowledged=[leased[0][0]])
+        reply = await two.exchange("open", wanted=9)
+        assert texts(reply) == [leased[1][1].decode()]
+        assert reply.others == 0
+
+    in_frontiers(server, scenario)
+
+
+def test_cleared_frontier_is_seen(server: RedisServer) -> None:
+    """A worker at work on a frontier that was cleared, or that Redis has lost, is told so."""
+
+    async def scenario(frontier: Callable[..., Frontier]) -> None:
+        one = frontier("one")
+        await one.exchange("open")
+        await one.exchange(new=[request("a")])
+        assert await asyncio.to_thread(clear_frontier, server.url, PREFIX) > 0
+        with pytest.raises(FrontierGone, match="is gone"):
+            await one.exchange()
+
+    in_frontiers(server, scenario)
+    assert server.client().keys() == []
+
+
+def test_report(server: RedisServer) -> None:
+    """read_frontier() counts what is pending by priority, leased by worker, and seen; pushed URLs are pending too."""
+
+    async def scenario(frontier: Callable[..., Frontier]) -> None:
+        one = frontier("one")
+        await one.exchange("open")
+        new = [request("a", 5), request("b", 5, "x"), request("c"), request("d", is_start=True)]
+        await one.exchange(new=new, wanted=1)
+
+    in_frontiers(server, scenario)
+    server.client().rpush(f"{PREFIX}urls", "https://example.com/")
+    found = read_frontier(server.url, PREFIX)
+    assert (found.pending, found.pending_by_priority, found.leased, found.seen) == (4, {5: 1, 0: 2}, {"one": 1}, 4)
+    assert 0 < found.seconds_left["one"] <= 60
+
+
+@pytest.mark.parametrize("count", [3000, 20000])
+def test_memory_of_a_seen_fingerprint(server: RedisServer, count: int) -> None:
+    """A seen fingerprint takes 70 bytes of Redis's memory at most, and no other is taken for it."""
+
+    async def scenario(frontier: Callable[..., Frontier]) -> None:
+        one = frontier("one")
+        await one.exchange("open")
+        before = server.client().info("memory")["used_memory"]
+        fingerprints = [hashlib.sha1(str(number).encode()).digest() for number in range(count)]
+        for begin in range(0, count, 1000):
+            new = [NewRequest(b"", each, 0, False, "") for each in fingerprints[begin : begin + 1000]]
+            reply = await one.exchange(new=new)
+            assert not any(reply.duplicates)
+        assert all((await one.exchange(new=[NewRequest(b"", each, 0, False, "") for each in fingerprints[::97]])).duplicates)
+        leased = (await one.exchange(wanted=count)).leased
+        await one.exchange(acknowledged=[id for id, _ in leased])
+        each = (server.client().info("memory")["used_memory"] - before) / count
+        usage = sum(server.client().memory_usage(key) for key in server.client().keys(f"{PREFIX}seen:*")) / count
+        print(f"{count} fingerprints: {each:.1f} bytes each by used_memory, {usage:.1f} by MEMORY USAGE")
+        assert each <= 70
+        assert usage <= 70
+
+    in_frontiers(server, scenario)
+
+
+# Requests as bytes
+
+
+class Thing(scrapy.Item):
+    name = scrapy.Field()
+    parts = scrapy.Field()
+
+
+class CodecSpider(scrapy.Spider):
+    name = "codec"
+
+    def parse_other(self, response: Any) -> None:
+        """A callback."""
+
+
+PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary(),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.lists(inner, max_size=3).map(tuple)
+        | st.dictionaries(st.text() | st.integers() | st.just("__scrapy_state__"), inner, max_size=3)
+        | st.sets(st.integers() | st.text(), max_size=3)
+        | st.builds(lambda value: Thing(name=value, parts=[value]), inner)
+    ),
+    max_leaves=8,
+)
+
+
+@given(meta=st.dictionaries(st.text(), PLAIN, max_size=3), body=st.binary(max_size=2000), header=st.binary(max_size=20))
+def test_requests_come_back_as_they_were(meta: dict[str, Any], body: bytes, header: bytes) -> None:
+    """A request that can be stored comes back equal in all its attributes, and the types in its meta are the same."""
+    spider = CodecSpider()
+    codec = Codec(spider)
+    sent = scrapy.Request(
+        "https://example.com/?q=%C3%A4#x", spider.parse_other, "PUT", {"X": [header, b"2"], "Accept-Language": "de"}, body,
+        {"session": "1"}, meta, priority=-3, dont_filter=True, errback=spider.parse_other, flags=["f"], cb_kwargs=meta,
+    )  # fmt: skip
+    back = codec.decode(codec.encode(sent))
+    assert back.to_dict(spider=spider) == sent.to_dict(spider=spider)
+    assert repr(back.meta) == repr(sent.meta) or any(isinstance(each, (set, tuple, list, dict)) for each in meta.values())
+    assert b"pickle" not in codec.encode(sent)
+
+
+def test_request_classes_come_back() -> None:
+    """A subclass of Request comes back as what it was; text that compresses is compressed."""
+    codec = Codec(CodecSpider())
+    sent = JsonRequest("https://example.com/", data={"text": "a" * 5000})
+    data = codec.encode(sent)
+    assert len(data) < 1000
+    back = codec.decode(data)
+    assert type(back) is JsonRequest
+    assert back.to_dict() == sent.to_dict()
+    assert codec.decode(b"https://example.com/a").url == "https://example.com/a"
+    assert codec.decode(b'{"url": "https://example.com/", "callback": "parse_other"}').callback is not None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"callback": print}, "not an instance method"),
+        ({"callback": lambda response: None}, "not an instance method"),
+        ({"meta": {"x": object()}}, "JSON has no form for builtins.object"),
+    ],
+)
+def test_what_has_no_form_in_json_is_refused(arguments: dict[str, Any], says: str) -> None:
+    """What JSON can't hold is refused, never changed in silence."""
+    with pytest.raises(ValueError, match=says):
+        Codec(CodecSpider()).encode(scrapy.Request("https://example.com/", **arguments))
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b'{"url": "https://example.com/", "_class": "subprocess.Popen"}', "not a Request class"),
+        (b'{"url": "https://example.com/", "_class": "no.such"}', "no class"),
+        (b'{"url": "https://example.com/", "callback": "no_such"}', "no_such"),
+        (b'{"url": "a", "meta": {"__scrapy_state__": "item", "class": "subprocess.Popen", "v": {}}}', "not an Item class"),
+        (b'{"url": 5}', "without a url"),
+        (b"pcos\nsystem\n(S'true'\ntR.", "STATE_REDIS_PICKLE is False"),
+        (b"z123", "decompressed"),
+    ],
+)
+def test_bytes_from_others_run_nothing(data: bytes, says: str) -> None:
+    """Bytes that no worker stored are an error; no class but a Request's or an Item's is called, nothing is unpickled."""
+    with pytest.raises(ValueError, match=says):
+        Codec(CodecSpider()).decode(data)
+
+
+def test_pickle_by_setting() -> None:
+    """With STATE_REDIS_PICKLE what JSON can't hold is pickled."""
+    codec = Codec(CodecSpider(), use_pickle=True)
+    back = codec.decode(codec.encode(scrapy.Request("https://example.com/", meta={"path": Path("x")})))
+    assert back.meta == {"path": Path("x")}
+
+
+# Settings
+
+
+def test_passwords_are_not_shown() -> None:
+    """No password of a URL stands in a message."""
+    for url in ("redis://user:se@cret@host:1/0", "rediss://:secret@host", "unix:///x.sock?password=secret&db=1"):
+        assert "secret" not in redacted(url)
+        assert "cret" not in redacted(url)
+    assert redacted("redis://host:6379/0") == "redis://host:6379/0"
+
+
+def test_keys_have_a_hash_tag() -> None:
+    """All keys of a job lie in one cluster slot; the template has the spider's attributes."""
+    spider = CodecSpider(job="nightly")
+    assert key_prefix("%(name)s-%(job)s", spider) == "scrapy_state:{codec-nightly}:"
+    for wrong in ("%(nothing)s", "", "a{b}"):
+        with pytest.raises(StateSettingsError, match="STATE_REDIS_KEY"):
+            key_prefix(wrong, spider)
+
+
+# Crawls
+
+
+def test_crawl_ends_by_itself_and_leaves_nothing(tmp_path: Path, server: RedisServer, site: Site) -> None:
+    """A crawl takes every page once, ends when nothing is pending, and acknowledges all; started again it does nothing."""
+    feeds = {"items/%(run_id)s-%(batch_id)05d.jsonl": {"format": "jsonlines"}}
+    crawled = frontier_crawl(tmp_path, server, site, FEEDS=feeds, STATE_REDIS_FILTER_START=True)
+    assert crawled.code == 0
+    assert sorted(site.asked.elements()) == list(range(60))
+    assert not crawled.lines("ERROR")
+    assert crawled.lines("'scheduler/dequeued/redis': 60")
+    assert crawled.lines("'scheduler/enqueued/redis': 60")
+    assert crawled.lines("'dupefilter/filtered'")
+    found = read_frontier(server.url, PREFIX)
+    assert (found.pending, found.leased, found.seen) == (0, {}, 60)
+    again = frontier_crawl(tmp_path, server, site, FEEDS=feeds, STATE_REDIS_FILTER_START=True)
+    assert again.code == 0
+    assert not site.asked
+    items = [line for path in (tmp_path / "items").glob("*") for line in path.read_text().splitlines()]
+    assert len(items) == 120
+
+
+def test_sigterm_gives_back_and_the_next_run_completes(tmp_path: Path, server: RedisServer, site: Site) -> None:
+    """A crawl that is stopped gives its leases back at once; the next run crawls just the rest."""
+    site.asked.clear()
+    settings = {"SCHEDULER": "scrapy_state.redis.Scheduler", "STATE_REDIS_URL": server.url, "FEEDS": {}, "DOWNLOAD_DELAY": 0.05}
+    process = start(tmp_path, SPIDER, "-a", f"site={site.url}", settings=settings)
+    deadline = time.monotonic() + 30
+    while sum(site.asked.values()) < 20:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    _, log = process.communicate(timeout=30)
+    assert read_frontier(server.url, PREFIX).leased == {}
+    assert read_frontier(server.url, PREFIX).pending > 0
+    asked = +site.asked
+    assert frontier_crawl(tmp_path, server, site, STATE_REDIS_FILTER_START=True).code == 0
+    assert sorted((asked + site.asked).elements()) == list(range(60)), log
+
+
+@pytest.mark.parametrize(("workers", "seed"), [(1, 1), (2, 2)])
+def test_kill_loses_nothing(tmp_path: Path, workers: int, seed: int) -> None:
+    """SIGKILL of a worker: no page is never crawled, no item is missing, and the crawl ends. (make chaos-redis: more of it)"""
+    with redis_server(appendonly="yes") as server:
+        outcome = run(
+            tmp_path, server, workers=workers, kills=1, seed=seed, pages=250, stops=workers == 2, restart_redis=workers == 1,
+            delay=0.02,
+        )  # fmt: skip
+    print(f"seed {seed}: {outcome}")
+    assert not outcome.wrong
+    assert outcome.kills == 1
+    assert set(outcome.codes) == {0}
+
+
+SHAPES = """
+import scrapy
+
+class FrontierSpider(scrapy.Spider):
+    name = "frontier"
+
+    async def start(self):
+        yield scrapy.Request(f"{self.site}/50", lambda response: {"page": "lambda"})
+        yield scrapy.Request(f"{self.site}/51", self.good, errback=self.bad, cb_kwargs={"key": (1, 2)}, meta={"n": {3: b"x"}})
+        yield scrapy.Request("http://127.0.0.1:1/0", self.good, errback=self.bad, meta={"max_retry_times": 1})
+        yield scrapy.Request(f"{self.site}/52", self.broken)
+
+    def good(self, response, key):
+        yield {"page": "good", "key": repr(key), "meta": repr(response.meta["n"])}
+
+    def bad(self, failure):
+        yield {"page": "bad"}
+
+    def broken(self, response):
+        raise ValueError("as it happens")
+
+class Print:
+    def process_item(self, item):
+        print("ITEM", dict(item))
+        return item
+"""
+
+
+def test_callbacks_errbacks_and_what_stays_in_memory(tmp_path: Path, server: RedisServer, site: Site) -> None:
+    """Callbacks, errbacks and arguments are kept; an unserializable request is crawled from memory, counted, logged once;
+    a callback that raises does not keep the crawl from its end."""
+    source = SHAPES.replace('print("ITEM", dict(item))', '__import__("logging").info("ITEM %s", dict(item))')
+    crawled = frontier_crawl(tmp_path, server, site, source, ITEM_PIPELINES={"spider.Print": 1})
+    assert crawled.code == 0
+    items = sorted(line.partition("ITEM ")[2] for line in crawled.lines("ITEM "))
+    assert items == ["{'page': 'bad'}", "{'page': 'good', 'key': '(1, 2)', 'meta': \"{3: b'x'}\"}", "{'page': 'lambda'}"]
+    assert crawled.lines("'scheduler/unserializable': 1")
+    assert len(crawled.lines("Unable to serialize")) == 1
+    assert read_frontier(server.url, PREFIX).leased == {}
+
+
+def test_own_dupefilter_is_honoured(tmp_path: Path, server: RedisServer, site: Site) -> None:
+    """A DUPEFILTER_CLASS of the project's own decides, in the place of Redis."""
+    source = SPIDER + (
+        "\nfrom scrapy.dupefilters import BaseDupeFilter\nclass Few(BaseDupeFilter):\n    seen = set()\n"
+        "    def request_seen(self, request):\n        page = int(request.url.rpartition('/')[2])\n"
+        "        known = page in self.seen or page > 5\n        self.seen.add(page)\n        return known\n"
+        "    def log(self, request, spider):\n        pass\n"
+    )
+    assert frontier_crawl(tmp_path, server, site, source, DUPEFILTER_CLASS="spider.Few").code == 0
+    assert sorted(site.asked.elements()) == [0, 1, 2, 3, 4, 5]
+    assert read_frontier(server.url, PREFIX).seen == 0
+
+
+def test_pushed_urls_and_keep_open(tmp_path: Path, server: RedisServer, site: Site) -> None:
+    """STATE_REDIS_KEEP_OPEN: the crawl waits for URLs that are pushed to a list, and crawls them."""
+    source = SPIDER.replace('yield scrapy.Request(f"{self.site}/0")', "return\n        yield")
+    settings = {
+        **{"SCHEDULER": "scrapy_state.redis.Scheduler", "STATE_REDIS_URL": server.url, "FEEDS": {}},
+        "STATE_REDIS_KEEP_OPEN": True,
+    }
+    site.asked.clear()
+    process = start(tmp_path, source, "-a", f"site={site.url}", settings=settings)
+    try:
+        deadline = time.monotonic() + 30
+        for begin in (58, 59):
+            while not server.client().exists(f"{PREFIX}meta") or (begin == 59 and not site.asked[58]):
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            pushed = f"{site.url}/{begin}"
+            server.client().rpush(f"{PREFIX}urls", pushed if begin == 58 else json.dumps({"url": pushed, "priority": 3}))
+        while not site.asked[59]:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        _, log = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert process.returncode == 0, log
+    assert read_frontier(server.url, PREFIX).leased == {}
+
+
+# What refuses to start
+
+
+def refusal(crawled: Crawl) -> str:
+    assert crawled.code == 1
+    assert "Traceback" not in crawled.log
+    assert not crawled.lines("Crawled (")
+    [line] = crawled.lines("ERROR")
+    return line
+
+
+@pytest.mark.parametrize(
+    ("options", "url", "says"),
+    [
+        ({"requirepass": "a"}, "redis://:wrong-secret@127.0.0.1:{port}/0", "wrong user or password"),
+        ({}, "redis://127.0.0.1:{port}/999", "no such database"),
+        ({"requirepass": "the-secret"}, "redis://127.0.0.1:{port}/0", "wrong user or password"),
+        ({"replicaof": "127.0.0.1 1"}, "redis://127.0.0.1:{port}/0", "read-only replica"),
+        ({"maxmemory": "100mb", "maxmemory-policy": "allkeys-lru"}, "redis://127.0.0.1:{port}/0", "set it to noeviction"),
+        (None, "redis://127.0.0.1:{port}/0", "can be reached"),
+        (None, "http://user:secret@127.0.0.1/", "must be a URL like redis://"),
+        (None, "", "must be a URL like redis://"),
+    ],
+)
+def test_refuses_in_one_line(
+    tmp_path: Path, server: RedisServer, site: Site, options: dict[str, str] | None, url: str, says: str
+) -> None:
+    """A Redis that can't keep a frontier: one line with the setting's name and no password, exit code 1, no request."""
+    own = redis_server(**options) if options else None
+    if own is None:
+        port = server.port if options is not None else free_port()
+        line = refusal(frontier_crawl(tmp_path, server, site, STATE_REDIS_URL=url.format(port=port)))
+    else:
+        with own as other:
+            line = refusal(frontier_crawl(tmp_path, server, site, STATE_REDIS_URL=url.format(port=other.port)))
+    assert says in line
+    assert "STATE_REDIS_URL" in line
+    assert "secret" not in line
+
+
+def test_refuses_a_host_that_never_answers(tmp_path: Path, server: RedisServer, site: Site) -> None:
+    """A host that accepts and never answers: the same, within 15 seconds."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        began = time.monotonic()
+        line = refusal(
+            frontier_crawl(tmp_path, server, site, STATE_REDIS_URL=f"redis://127.0.0.1:{listening.getsockname()[1]}")
+        )
+    assert "STATE_REDIS_URL" in line
+    assert time.monotonic() - began < 15 + 5  # the process itself takes its time to start
+
+
+def test_nothing_of_it_without_redis_py() -> None:
+    """Without redis-py all else can be imported, and the scheduler says what to install."""
+    code = (
+        "import sys; sys.modules['redis'] = None\n"
+        "import scrapy_state.feedexport, scrapy_state.barrier, scrapy_state.redis\n"
+        "try: scrapy_state.redis.Scheduler\n"
+        "except scrapy_state.StateError as error: print(error)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert "pip install 'scrapy-state[redis]'" in result.stdout, result.stderr
