@@ -118,7 +118,7 @@ class Outcome:
 
     @property
     def wrong(self) -> bool:
-        return bool(self.never_crawled or self.missing_items or self.left)
+        return bool(self.never_crawled or self.missing_items or self.left or any(self.codes))
 
 
 def run(

@@ -261,6 +261,7 @@ class Scheduler(ScrapyScheduler):
 
     def _received_numbers(self, reply: Reply) -> None:
         assert self.stats is not None
+        self.stats.inc_value("state/redis/exchanges")
         for name in ("refused", "come_back", "lost"):
             if getattr(reply, name):
                 self.stats.inc_value(f"state/redis/{name}", int(getattr(reply, name)))
