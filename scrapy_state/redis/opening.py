@@ -7,12 +7,13 @@ import logging
 import os
 import secrets
 import socket
+import time
 from typing import Any
 
 from scrapy import Request
 from scrapy.crawler import Crawler
 
-from ..exceptions import StateConflict, StateSettingsError, StoreError
+from ..exceptions import StateConflict, StateSettingsError, StoreError, StoreUnreachable
 from ..feeds import StateFeed
 from ..gaps import fail_when_closed
 from ..keys import placeholders
@@ -20,23 +21,23 @@ from ..settings import StateSettings
 from .codec import Codec
 from .connection import Connection
 from .frontier import Frontier, NewRequest, Reply
+from .leases import Order
 from .options import RedisSettings
 from .report import clear
 
 logger = logging.getLogger("scrapy_state.state")
+#: At start a person may be waiting: a Redis that does not answer is told of soon.
+_START_RETRY_SECONDS = 4
 
 
 class Opening:
-    """Opens the frontier for one worker, or refuses; knows the rules for several.
+    """Opens the frontier for one worker, or refuses; knows the rules for several."""
 
-    :param first_out: whether requests leave first in, first out; *start_first_out*: the same for start requests
-    """
-
-    def __init__(self, crawler: Crawler, settings: RedisSettings, codec: Codec, first_out: bool, start_first_out: bool) -> None:
+    def __init__(self, crawler: Crawler, settings: RedisSettings, codec: Codec, order: Order) -> None:
         self._crawler = crawler
         self._settings = settings
         self._codec = codec
-        self._order = (first_out, start_first_out)
+        self._order = (order.first_out, order.start_first_out)
         self._connection: Connection | None = None
         self._others = 0
         self._units = False
@@ -50,7 +51,7 @@ class Opening:
         """
         settings = self._settings
         connection = self._connection = Connection.acquire(settings.url)
-        await connection.check()
+        await self._check(connection)
         if StateSettings.from_settings(self._crawler.settings).selfcheck:
             await self._round_trip(connection)
         before = await self._deadlines() if self._shared_state_feed else {}
@@ -68,6 +69,16 @@ class Opening:
             reply.others, self.worker, extra={"spider": self._crawler.spider},
         )  # fmt: skip
         return frontier, reply
+
+    async def _check(self, connection: Connection) -> None:
+        began = time.monotonic()
+        while True:
+            try:
+                return await connection.check()
+            except StoreUnreachable:
+                if time.monotonic() - began > _START_RETRY_SECONDS:
+                    raise
+                await asyncio.sleep(0.5)
 
     async def close(self) -> None:
         """Let go of the connection."""

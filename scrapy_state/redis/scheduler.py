@@ -7,7 +7,6 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from queuelib.queue import FifoMemoryQueue
 from scrapy import Request, Spider, signals
 from scrapy.core.scheduler import Scheduler as ScrapyScheduler
 from scrapy.crawler import Crawler
@@ -25,11 +24,15 @@ from ..tickets import get_barrier
 from .acknowledging import Acknowledging
 from .codec import Codec
 from .frontier import NewRequest, Reply
+from .leases import Leases, Order
 from .opening import Opening
 from .options import RedisSettings
 from .worker import Worker
 
 if TYPE_CHECKING:
+    from queuelib.queue import BaseQueue
+    from scrapy.pqueues import ScrapyPriorityQueue
+    from scrapy.statscollectors import StatsCollector
     from typing_extensions import Self
 
 logger = logging.getLogger("scrapy_state.state")
@@ -45,6 +48,11 @@ class Scheduler(ScrapyScheduler):
 
     #: asks CheckpointFeedExporter for durable item files without a state feed
     needs_durable_items = True
+
+    crawler: Crawler
+    stats: StatsCollector
+    mqclass: type[BaseQueue]
+    pqclass: type[ScrapyPriorityQueue]
 
     @classmethod
     def from_crawler(cls, crawler: Crawler) -> Self:
@@ -71,13 +79,12 @@ class Scheduler(ScrapyScheduler):
         super().open(spider)
         self._worker: Worker | None = None
         self._opening: Opening | None = None
-        assert self.crawler is not None
         engine = self.crawler.engine
         assert engine is not None
         if engine._slot is None or not engine._slot.close_if_idle:  # scrapy shell, scrapy fetch, scrapy view
             return None
-        self._buffered: dict[Request, int] = {}  # leases that the engine has not taken yet; 0: a request of our own memory
-        self._running: dict[Request, int] = {}
+        self._leases = Leases()
+        self._order = Order(self.mqclass, self._smqclass)
         self._finished = self._starving = self._failed = False
         self._barrier = get_barrier(self.crawler)
         if isinstance(engine.scraper.itemproc, BarrierItemProcessor):
@@ -87,23 +94,22 @@ class Scheduler(ScrapyScheduler):
 
     async def _open(self) -> None:
         crawler = self.crawler
-        assert crawler is not None
-        assert self.mqclass is not None
         if not is_asyncio_available():
-            raise StateSettingsError(
-                "TWISTED_REACTOR: scrapy_state.redis needs asyncio; leave Scrapy's default reactor in place"
-            )
+            raise StateSettingsError("TWISTED_REACTOR: the frontier needs asyncio; leave Scrapy's default reactor in place")
         self.settings = settings = RedisSettings.from_settings(crawler.settings, self.spider)
         self._codec = Codec(self.spider, settings.use_pickle)
         self._shared_filter = type(self.df) is RFPDupeFilter
-        assert self.pqclass is not None
         self._by_slot = issubclass(self.pqclass, DownloaderAwarePriorityQueue)
-        self._first_out = issubclass(self.mqclass, FifoMemoryQueue)
-        start_first_out = issubclass(self._smqclass or self.mqclass, FifoMemoryQueue)
-        self._opening = Opening(crawler, settings, self._codec, self._first_out, start_first_out)
+        self._opening = Opening(crawler, settings, self._codec, self._order)
         frontier, reply = await self._opening.open()
         self._worker = Worker(frontier, settings, self)
         listener = None if settings.early else self._barrier.listener
+        if listener is None and not settings.early and crawler.settings.getdict("FEEDS"):
+            logger.warning(
+                "FEEDS: no feed takes part in checkpoints (or scrapy_state's add-on is not in ADDONS), so requests are "
+                "acknowledged before the feeds hold their items: these are lost when the process is killed",
+                extra={"spider": self.spider},
+            )  # fmt: skip
         self._acknowledging = Acknowledging(self._worker, listener, settings.interval_seconds)
         self._received_numbers(reply)
         assert crawler.engine is not None
@@ -137,7 +143,7 @@ class Scheduler(ScrapyScheduler):
         """Whether a request is pending or running anywhere, or may come from outside."""
         if self._opening is None:
             return super().has_pending_requests()
-        return not self._finished or bool(self._buffered)
+        return not self._finished or bool(self._leases.waiting)
 
     def enqueue_request(self, request: Request) -> bool:
         """Send *request* to Redis, with others. False if a dupefilter of the project's own drops it.
@@ -147,9 +153,7 @@ class Scheduler(ScrapyScheduler):
         worker = self._worker
         if worker is None:
             return super().enqueue_request(request)
-        assert self.stats is not None
         self._finished = False
-        is_start = bool(request.meta.get("is_start_request")) and self._smqclass is not None
         filtered = not request.dont_filter or (self.settings.filter_start and request.meta.get("is_start_request"))
         if filtered and not self._shared_filter and self.df.request_seen(request):
             self.df.log(request, self.spider)
@@ -159,12 +163,10 @@ class Scheduler(ScrapyScheduler):
         except ValueError as error:
             return self._keep_in_memory(request, bool(filtered), error)
         fingerprint = b""
-        assert self.crawler is not None
         if filtered and self._shared_filter:
-            assert self.crawler.request_fingerprinter is not None
             fingerprint = self.crawler.request_fingerprinter.fingerprint(request)
         slot = self.crawler.engine.downloader.get_slot_key(request) if self._by_slot else ""
-        worker.put(NewRequest(data, fingerprint, request.priority, is_start, slot, request))
+        worker.put(NewRequest(data, fingerprint, request.priority, self._order.is_start(request), slot, request))
         if self._opening is not None and "state" in request.meta:
             self._opening.units_seen()
         return True
@@ -173,12 +175,10 @@ class Scheduler(ScrapyScheduler):
         """Return a leased request, None if there is none just now."""
         if self._worker is None:
             return super().next_request()
-        assert self.stats is not None
         while (request := self.mqs.pop()) is not None:
-            id = self._buffered.pop(request, None)
+            id = self._leases.begin(request)
             if id is None:
-                continue  # its lease was lost meanwhile
-            self._running[request] = id
+                continue
             self.stats.inc_value("scheduler/dequeued/redis" if id else "scheduler/dequeued/memory")
             self.stats.inc_value("scheduler/dequeued")
             if self.low:
@@ -191,14 +191,14 @@ class Scheduler(ScrapyScheduler):
 
     def __len__(self) -> int:
         """How many requests are here, not how many are in Redis."""
-        return len(self._buffered) if self._worker is not None else super().__len__()
+        return len(self._leases.waiting) if self._worker is not None else super().__len__()
 
     # The worker's host
 
     @property
     def wanted(self) -> int:
         """How many more leases there is room for."""
-        return 0 if self._failed else max(0, self.settings.prefetch - len(self._buffered))
+        return 0 if self._failed else max(0, self.settings.prefetch - len(self._leases.waiting))
 
     @property
     def low(self) -> bool:
@@ -213,19 +213,16 @@ class Scheduler(ScrapyScheduler):
     @property
     def hidden(self) -> int:
         """How many requests are at work here that Redis does not know of; ``start()`` counts as one."""
-        own = sum(not id for requests in (self._buffered, self._running) for id in requests.values())
-        return own + (self.crawler.engine._start is not None)  # type: ignore[union-attr]
+        return self._leases.own + (self.crawler.engine._start is not None)
 
     @property
     def held(self) -> Sequence[int]:
         """The leases that are not done."""
-        return [id for requests in (self._buffered, self._running) for id in requests.values() if id]
+        return self._leases.ids
 
     def received(self, reply: Reply, sent: Sequence[NewRequest]) -> None:
         """Take what an exchange brought."""
         self._received_numbers(reply)
-        assert self.stats is not None
-        assert self.crawler is not None
         for new, is_duplicate in zip(sent, reply.duplicates, strict=True):
             if is_duplicate:
                 self.df.log(new.origin, self.spider)
@@ -235,11 +232,10 @@ class Scheduler(ScrapyScheduler):
                 self.stats.inc_value("scheduler/enqueued")
         if reply.lost:
             self._lost()
-        for id, data in reply.leased if self._first_out else reversed(reply.leased):
-            self._leased(id, data)
+        self._leased(reply.leased)
         is_over = not (reply.pending or reply.leased or reply.others_busy or self.settings.keep_open)
         worker = self._worker
-        self._finished = is_over and not (self._buffered or self._running or self.hidden or worker.outbox)  # type: ignore[union-attr]
+        self._finished = is_over and not (self._leases or self.hidden or worker is None or worker.outbox)
         if reply.leased or self._finished:
             self._starving = False
             self.crawler.engine._slot.nextcall.schedule()  # type: ignore[union-attr]
@@ -253,14 +249,12 @@ class Scheduler(ScrapyScheduler):
             "the crawl ends, because its frontier does: %s. What this worker had leased comes back after "
             "STATE_REDIS_LEASE_TIMEOUT (%g s)", error, self.settings.lease_seconds, extra={"spider": self.spider},
         )  # fmt: skip
-        assert self.crawler is not None
         fail_when_closed(self.crawler)
         engine = self.crawler.engine
         if engine is not None and engine.spider is not None and engine._slot is not None and engine._slot.closing is None:
             self._closing = asyncio.create_task(engine.close_spider_async(reason="state_frontier_failed"))
 
     def _received_numbers(self, reply: Reply) -> None:
-        assert self.stats is not None
         self.stats.inc_value("state/redis/exchanges")
         for name in ("refused", "come_back", "lost"):
             if getattr(reply, name):
@@ -275,29 +269,30 @@ class Scheduler(ScrapyScheduler):
         if self._opening is not None:
             self._opening.company(reply.others)
 
-    def _leased(self, id: int, data: bytes) -> None:
-        assert self.stats is not None
+    def _leased(self, leased: list[tuple[int, bytes]]) -> None:
         assert self._worker is not None
-        try:
-            request = self._codec.decode(data)
-        except ValueError as error:
-            self.stats.inc_value("state/redis/unreadable")
-            logger.error("a request in the frontier can't be read, it stays there: %s", error, extra={"spider": self.spider})
-            self._worker.unreadable.append(id)  # never acknowledged: it is pending again when this worker ends
-            return
-        self._buffered[request] = id
-        self.mqs.push(request)
+        requests = []
+        for id, data in leased:
+            try:
+                request = self._codec.decode(data)
+            except ValueError as error:
+                self.stats.inc_value("state/redis/unreadable")
+                logger.error("a request can't be read, it stays in the frontier: %s", error, extra={"spider": self.spider})
+                self._worker.unreadable.append(id)  # never acknowledged: it is pending again when this worker ends
+            else:
+                self._leases.waiting[request] = id
+                requests.append(request)
+        for request in self._order.to_push(requests):
+            self.mqs.push(request)
 
     def _lost(self) -> None:
         logger.warning(
             "this worker was away for more than STATE_REDIS_LEASE_TIMEOUT (%g s), and its requests were given to others; "
             "some are crawled twice", self.settings.lease_seconds, extra={"spider": self.spider},
         )  # fmt: skip
-        self._buffered = {request: id for request, id in self._buffered.items() if not id}
-        self._running = dict.fromkeys(self._running, 0)
+        self._leases.lose()
 
     def _keep_in_memory(self, request: Request, filtered: bool, error: ValueError) -> bool:
-        assert self.stats is not None
         if filtered and self._shared_filter and self.df.request_seen(request):
             self.df.log(request, self.spider)
             return False
@@ -308,18 +303,18 @@ class Scheduler(ScrapyScheduler):
             )  # fmt: skip
             self.logunser = False
         self.mqs.push(request)
-        self._buffered[request] = 0
+        self._leases.waiting[request] = 0
         self.stats.inc_value("scheduler/unserializable")
         self.stats.inc_value("scheduler/enqueued/memory")
         self.stats.inc_value("scheduler/enqueued")
         return True
 
     def _done(self, request: Request) -> None:
-        id = self._running.pop(request, 0)
+        id = self._leases.end(request)
         assert self._worker is not None
         if id:
             self._acknowledging.done(id)
-        if not self._running and not self._buffered:
+        if not self._leases:
             self._worker.wake(hurry=True)  # that may have been the last
 
     async def _room(self) -> bool:
