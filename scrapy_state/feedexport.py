@@ -84,7 +84,10 @@ class CheckpointFeedExporter(FeedExporter):
         assert self.state_feed is not None
         if not is_asyncio_available():
             raise StateSettingsError("TWISTED_REACTOR: the state feed needs asyncio; leave Scrapy's default reactor in place")
-        store, template = open_template(crawler, self.state_feed.uri, self.state_feed.options.get("uri_params"), open_writer)
+        # Several workers of one frontier each have a state feed of their own.
+        run_id = self.run_id if needs_durable_items(crawler.settings) else None
+        params = self.state_feed.options.get("uri_params")
+        store, template = open_template(crawler, self.state_feed.uri, params, open_writer, run_id)
         if not template.writable:
             raise self.state_feed.not_writable()
         assert crawler.spider is not None

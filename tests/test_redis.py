@@ -372,7 +372,7 @@ def test_crawl_ends_by_itself_and_leaves_nothing(tmp_path: Path, server: RedisSe
     crawled = frontier_crawl(tmp_path, server, site, FEEDS=feeds, STATE_REDIS_FILTER_START=True)
     assert crawled.code == 0
     assert sorted(site.asked.elements()) == list(range(60))
-    assert not crawled.lines("ERROR")
+    assert not crawled.lines("] ERROR")
     assert crawled.lines("'scheduler/dequeued/redis': 60")
     assert crawled.lines("'scheduler/enqueued/redis': 60")
     assert crawled.lines("'dupefilter/filtered'")
@@ -506,7 +506,7 @@ def refusal(crawled: Crawl) -> str:
     assert crawled.code == 1
     assert "Traceback" not in crawled.log
     assert not crawled.lines("Crawled (")
-    [line] = crawled.lines("ERROR")
+    [line] = crawled.lines("] ERROR")
     return line
 
 
@@ -562,3 +562,70 @@ def test_nothing_of_it_without_redis_py() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert "pip install 'scrapy-state[redis]'" in result.stdout, result.stderr
+
+
+# Several workers
+
+
+STATES = "states/%(batch_id)010d.json"
+OWN_STATES = "states/%(run_id)s/%(batch_id)010d.json"
+
+
+def with_states(uri: str) -> dict[str, Any]:
+    options = {"format": "json", "item_classes": ["scrapy_state.StateItem"]}
+    return {"items/%(run_id)s-%(batch_id)05d.jsonl": {"format": "jsonlines"}, uri: options}
+
+
+def beating_worker(server: RedisServer) -> subprocess.Popen[str]:
+    """Start a process that is a worker of the frontier and does nothing but say so."""
+    code = (
+        "import asyncio\n"
+        "from scrapy_state.redis.connection import Connection\n"
+        "from scrapy_state.redis.frontier import Frontier\n"
+        "async def main():\n"
+        f"    frontier = Frontier(Connection.acquire({server.url!r}), {PREFIX!r}, 'other', 5.0)\n"
+        "    await frontier.exchange('open')\n"
+        "    print('open', flush=True)\n"
+        "    while True:\n"
+        "        await asyncio.sleep(0.1)\n"
+        "        await frontier.exchange()\n"
+        "asyncio.run(main())\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "open\n"
+    return process
+
+
+def test_state_feed_of_several_workers(tmp_path: Path, server: RedisServer, site: Site) -> None:
+    """A state feed that another worker writes too refuses the start; one of each run's own does not, nor does one alone."""
+    settings: dict[str, Any] = {"STATE_REDIS_LEASE_TIMEOUT": 2}
+    other = beating_worker(server)
+    try:
+        line = refusal(frontier_crawl(tmp_path, server, site, FEEDS=with_states(STATES), **settings))
+        assert "another worker is at work" in line
+        assert "%(run_id)s" in line
+        assert not list(tmp_path.glob("states/*"))
+        assert frontier_crawl(tmp_path, server, site, FEEDS=with_states(OWN_STATES), **settings).code == 0
+    finally:
+        other.kill()
+        other.communicate()
+    # Killed, its heart does not beat any more: this is no other worker.
+    assert frontier_crawl(tmp_path, server, site, FEEDS=with_states(STATES), **settings).code == 0
+    assert len(list(tmp_path.glob("states/*.json"))) >= 2
+    assert len(list(tmp_path.glob("states/*/*.json"))) >= 2
+
+
+def test_units_of_several_workers(tmp_path: Path, server: RedisServer, site: Site) -> None:
+    """Requests with units of state end a crawl that is not alone, with a line that says so."""
+    source = SPIDER.replace(
+        'yield scrapy.Request(f"{self.site}/0")', 'yield scrapy.Request(f"{self.site}/0", meta={"state": 1})'
+    )
+    other = beating_worker(server)
+    try:
+        crawled = frontier_crawl(tmp_path, server, site, source, STATE_REDIS_LEASE_TIMEOUT=2, STATE_REDIS_KEEP_OPEN=True)
+    finally:
+        other.kill()
+        other.communicate()
+    assert crawled.code == 1
+    assert ["count within one worker" in line for line in crawled.lines("] ERROR")] == [True], crawled.log

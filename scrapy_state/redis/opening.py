@@ -167,5 +167,6 @@ class Opening:
             logger.error("the crawl ends: %s", error, extra={"spider": self._crawler.spider})
             fail_when_closed(self._crawler)
             engine: Any = self._crawler.engine
-            await engine.close_spider_async(reason="state_conflict")
-        self._task = None
+            self._closing = asyncio.create_task(engine.close_spider_async(reason="state_conflict"))
+        else:
+            self._task = None  # a worker that was killed: there may be another one later

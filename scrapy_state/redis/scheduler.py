@@ -27,6 +27,7 @@ from .frontier import NewRequest, Reply
 from .leases import Leases, Order
 from .opening import Opening
 from .options import RedisSettings
+from .told import tell_failed, tell_feeds, tell_lost, tell_reply, tell_unserializable
 from .worker import Worker
 
 if TYPE_CHECKING:
@@ -105,11 +106,7 @@ class Scheduler(ScrapyScheduler):
         self._worker = Worker(frontier, settings, self)
         listener = None if settings.early else self._barrier.listener
         if listener is None and not settings.early and crawler.settings.getdict("FEEDS"):
-            logger.warning(
-                "FEEDS: no feed takes part in checkpoints (or scrapy_state's add-on is not in ADDONS), so requests are "
-                "acknowledged before the feeds hold their items: these are lost when the process is killed",
-                extra={"spider": self.spider},
-            )  # fmt: skip
+            tell_feeds(self.spider)
         self._acknowledging = Acknowledging(self._worker, listener, settings.interval_seconds)
         self._received_numbers(reply)
         assert crawler.engine is not None
@@ -231,7 +228,8 @@ class Scheduler(ScrapyScheduler):
                 self.stats.inc_value("scheduler/enqueued/redis")
                 self.stats.inc_value("scheduler/enqueued")
         if reply.lost:
-            self._lost()
+            tell_lost(self.settings.lease_seconds, self.spider)
+            self._leases.lose()
         self._leased(reply.leased)
         is_over = not (reply.pending or reply.leased or reply.others_busy or self.settings.keep_open)
         worker = self._worker
@@ -245,27 +243,14 @@ class Scheduler(ScrapyScheduler):
         if self._failed:
             return
         self._failed = True
-        logger.error(
-            "the crawl ends, because its frontier does: %s. What this worker had leased comes back after "
-            "STATE_REDIS_LEASE_TIMEOUT (%g s)", error, self.settings.lease_seconds, extra={"spider": self.spider},
-        )  # fmt: skip
+        tell_failed(error, self.settings.lease_seconds, self.spider)
         fail_when_closed(self.crawler)
         engine = self.crawler.engine
         if engine is not None and engine.spider is not None and engine._slot is not None and engine._slot.closing is None:
             self._closing = asyncio.create_task(engine.close_spider_async(reason="state_frontier_failed"))
 
     def _received_numbers(self, reply: Reply) -> None:
-        self.stats.inc_value("state/redis/exchanges")
-        for name in ("refused", "come_back", "lost"):
-            if getattr(reply, name):
-                self.stats.inc_value(f"state/redis/{name}", int(getattr(reply, name)))
-        if reply.come_back:
-            logger.info("%s leases of a worker that is gone came back", reply.come_back, extra={"spider": self.spider})
-        if reply.refused:
-            logger.warning(
-                "%s acknowledgements came too late: these requests were given to another worker", reply.refused,
-                extra={"spider": self.spider},
-            )  # fmt: skip
+        tell_reply(reply, self.stats, self.spider)
         if self._opening is not None:
             self._opening.company(reply.others)
 
@@ -285,22 +270,12 @@ class Scheduler(ScrapyScheduler):
         for request in self._order.to_push(requests):
             self.mqs.push(request)
 
-    def _lost(self) -> None:
-        logger.warning(
-            "this worker was away for more than STATE_REDIS_LEASE_TIMEOUT (%g s), and its requests were given to others; "
-            "some are crawled twice", self.settings.lease_seconds, extra={"spider": self.spider},
-        )  # fmt: skip
-        self._leases.lose()
-
     def _keep_in_memory(self, request: Request, filtered: bool, error: ValueError) -> bool:
         if filtered and self._shared_filter and self.df.request_seen(request):
             self.df.log(request, self.spider)
             return False
         if self.logunser:
-            logger.warning(
-                "Unable to serialize request: %s - reason: %s. It stays in this worker's memory, and is lost if that dies. "
-                "No more of them are logged, they are counted", request, error, extra={"spider": self.spider},
-            )  # fmt: skip
+            tell_unserializable(request, error, self.spider)
             self.logunser = False
         self.mqs.push(request)
         self._leases.waiting[request] = 0

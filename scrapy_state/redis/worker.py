@@ -139,10 +139,12 @@ class Worker:
                     await self._exchange()
         except StoreError as error:
             self._failed = error
+            self._room.set()
             self._host.failed(error)
         except Exception as error:
             logger.warning("Error in the exchange with Redis", exc_info=True)
             self._failed = StoreError(f"STATE_REDIS_URL: {type(error).__name__}: {error}")
+            self._room.set()
             self._host.failed(self._failed)
 
     async def _until_due(self) -> None:
