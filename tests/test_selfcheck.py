@@ -1,0 +1,116 @@
+"""The check of the request queues: what it finds, and what it leaves alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from crawls import Crawl, crawl
+
+SPIDER = """
+import pickle, sqlite3, time
+import scrapy
+from scrapy.squeues import FifoMemoryQueue, PickleLifoDiskQueue
+from scrapy.utils.request import request_from_dict
+
+class QueueSpider(scrapy.Spider):
+    name = "queue"
+
+    async def start(self):
+        for page in range(int(self.pages)):
+            yield scrapy.Request(f"data:,{page}", priority=page)
+
+    def parse(self, response):
+        self.logger.info("page %s", response.text)
+        if response.text == getattr(self, "last", None):
+            raise scrapy.exceptions.CloseSpider("enough")
+
+class SqliteQueue:
+    def __init__(self, crawler, path):
+        self.crawler, self.db = crawler, sqlite3.connect(path + ".sqlite")
+        self.db.execute("create table if not exists queue (id integer primary key, request blob)")
+
+    @classmethod
+    def from_crawler(cls, crawler, path):
+        return cls(crawler, path)
+
+    def push(self, request):
+        self.db.execute("insert into queue (request) values (?)", (pickle.dumps(request.to_dict(spider=self.crawler.spider)),))
+
+    def pop(self):
+        row = self.db.execute("select id, request from queue order by id desc limit 1").fetchone()
+        if row is not None:
+            self.db.execute("delete from queue where id = ?", row[:1])
+            return request_from_dict(pickle.loads(row[1]), spider=self.crawler.spider)
+
+    def close(self):
+        self.db.commit()
+        self.db.close()
+
+    def __len__(self):
+        return self.db.execute("select count(*) from queue").fetchone()[0]
+
+class Forgets(FifoMemoryQueue):
+    def pop(self):
+        super().pop()
+        return super().pop()
+
+class NotKept(PickleLifoDiskQueue):
+    def close(self):
+        while super().pop():
+            pass
+        super().close()
+
+class Uncommitted(SqliteQueue):
+    def close(self):
+        self.db.close()
+
+class Raises(FifoMemoryQueue):
+    def push(self, request):
+        raise RuntimeError("the disk is on fire")
+"""
+SETTINGS: dict[str, Any] = {"FEEDS": {}, "LOG_LEVEL": "INFO"}
+
+
+def pages(crawled: Crawl) -> list[int]:
+    return sorted(int(line.rpartition(" ")[2]) for line in crawled.lines("INFO: page "))
+
+
+@pytest.mark.parametrize("queue", [None, "scrapy.squeues.MarshalFifoDiskQueue", "spider.SqliteQueue"])
+def test_good_queues_and_continued_crawls(tmp_path: Path, queue: str | None) -> None:
+    """A good queue passes, in a new and in a continued crawl; the requests that are in it stay there, and nothing else."""
+    settings = SETTINGS | {"JOBDIR": "job", "CONCURRENT_REQUESTS": 1}
+    if queue:
+        settings |= {"SCHEDULER_DISK_QUEUE": queue, "SCHEDULER_START_DISK_QUEUE": queue}
+    first = crawl(tmp_path, SPIDER, "-a", "pages=6", "-a", "last=5", settings=settings)
+    assert first.code == 0, first.log
+    second = crawl(tmp_path, SPIDER, "-a", "pages=0", settings=settings)
+    assert second.code == 0, second.log
+    assert sorted(pages(first) + pages(second)) == list(range(len(pages(first) + pages(second))))
+    assert not list(tmp_path.rglob("*selfcheck*"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"SCHEDULER_MEMORY_QUEUE": "spider.Forgets"}, "SCHEDULER_MEMORY_QUEUE is 'spider.Forgets'"),
+        ({"SCHEDULER_START_MEMORY_QUEUE": "spider.Raises"}, "RuntimeError: the disk is on fire"),
+        ({"SCHEDULER_DISK_QUEUE": "spider.NotKept", "JOBDIR": "job"}, "closing and opening it in between"),
+        ({"SCHEDULER_START_DISK_QUEUE": "spider.Uncommitted", "JOBDIR": "job"}, "gave back 1, or others"),
+    ],
+)
+def test_bad_queues_refuse_to_start(tmp_path: Path, settings: dict[str, Any], says: str) -> None:
+    """A queue that loses requests, or raises, refuses the start with one line that names the setting; exit code 1."""
+    crawled = crawl(tmp_path, SPIDER, "-a", "pages=1", settings=SETTINGS | settings)
+    assert crawled.code == 1
+    [line] = crawled.lines("] ERROR")
+    assert says in line
+    assert "would lose requests" in line
+    assert not pages(crawled)
+
+
+def test_it_can_be_left_out(tmp_path: Path) -> None:
+    """STATE_SELFCHECK = False leaves it out."""
+    settings = SETTINGS | {"SCHEDULER_START_MEMORY_QUEUE": "spider.Forgets", "STATE_SELFCHECK": False}
+    assert crawl(tmp_path, SPIDER, "-a", "pages=1", settings=settings).code == 0
