@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from scrapy import Request
 from scrapy.core.scheduler import Scheduler
@@ -59,8 +59,8 @@ class SelfCheck:
         """
         slot = self.crawler.engine._slot if self.crawler.engine is not None else None
         scheduler = slot.scheduler if slot is not None else None
-        if not isinstance(scheduler, Scheduler):
-            return  # a scheduler that need not have queues
+        if not _has_queues(scheduler):
+            return
         names = ["SCHEDULER_MEMORY_QUEUE", "SCHEDULER_START_MEMORY_QUEUE"]
         folder = None
         if scheduler.dqdir is not None:
@@ -134,6 +134,11 @@ class SelfCheck:
         if sorted(got) != sorted(expected) or not empty:
             after = ", closing and opening it in between" if continued else ""
             raise _wrong(name, path, f"of {len(sent)} made-up requests it gave back {len(got)}, or others{after}")
+
+
+def _has_queues(scheduler: Any) -> TypeGuard[Scheduler]:
+    """Whether it is Scrapy's scheduler; isinstance() says so of everything that has a scheduler's methods."""
+    return Scheduler in type(scheduler).__mro__
 
 
 def _wrong(name: str, path: Any, what: str) -> StateSettingsError:

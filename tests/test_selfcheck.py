@@ -110,6 +110,30 @@ def test_bad_queues_refuse_to_start(tmp_path: Path, settings: dict[str, Any], sa
     assert not pages(crawled)
 
 
+OWN_SCHEDULER = """
+class Scheduler:
+    def __init__(self):
+        self.requests = []
+
+    def enqueue_request(self, request):
+        self.requests.append(request)
+        return True
+
+    def next_request(self):
+        return self.requests.pop() if self.requests else None
+
+    def has_pending_requests(self):
+        return bool(self.requests)
+"""
+
+
+def test_a_scheduler_without_queues_is_left_alone(tmp_path: Path) -> None:
+    """A scheduler that is not Scrapy's works as ever: it need not have queues to check."""
+    crawled = crawl(tmp_path, SPIDER + OWN_SCHEDULER, "-a", "pages=3", settings=SETTINGS | {"SCHEDULER": "spider.Scheduler"})
+    assert crawled.code == 0, crawled.log
+    assert pages(crawled) == [0, 1, 2]
+
+
 def test_it_can_be_left_out(tmp_path: Path) -> None:
     """STATE_SELFCHECK = False leaves it out."""
     settings = SETTINGS | {"SCHEDULER_START_MEMORY_QUEUE": "spider.Forgets", "STATE_SELFCHECK": False}
