@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Coroutine, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis_server import RedisServer, free_port, redis_server
 from scrapy.http import JsonRequest
+from scrapy.settings import Settings
 
-from scrapy_state.exceptions import StateSettingsError
+from scrapy_state.exceptions import StateError, StateSettingsError
 from scrapy_state.redis.codec import Codec
 from scrapy_state.redis.connection import Connection
 from scrapy_state.redis.frontier import Frontier, FrontierGone, NewRequest, Reply
-from scrapy_state.redis.options import key_prefix, redacted
+from scrapy_state.redis.options import RedisSettings, key_prefix, redacted
 from scrapy_state.redis.report import clear_frontier, read_frontier
 
 PREFIX = "scrapy_state:{frontier}:"
@@ -240,7 +242,10 @@ def test_memory_of_a_seen_fingerprint(server: RedisServer, count: int) -> None:
         leased = (await one.exchange(wanted=count)).leased
         await one.exchange(acknowledged=[id for id, _ in leased])
         each = (server.client().info("memory")["used_memory"] - before) / count
-        usage = sum(server.client().memory_usage(key) for key in server.client().keys(f"{PREFIX}seen:*")) / count
+        pipeline = server.client().pipeline()
+        for key in server.client().keys(f"{PREFIX}seen:*"):
+            pipeline.memory_usage(key)
+        usage = sum(pipeline.execute()) / count
         print(f"{count} fingerprints: {each:.1f} bytes each by used_memory, {usage:.1f} by MEMORY USAGE")
         assert each <= 70
         assert usage <= 70
@@ -514,29 +519,62 @@ def refusal(crawled: Crawl) -> str:
     ("options", "url", "says"),
     [
         ({"requirepass": "a"}, "redis://:wrong-secret@127.0.0.1:{port}/0", "wrong user or password"),
-        ({}, "redis://127.0.0.1:{port}/999", "no such database"),
         ({"requirepass": "the-secret"}, "redis://127.0.0.1:{port}/0", "wrong user or password"),
+        ({}, "redis://user:wrong-secret@127.0.0.1:{port}/0", "wrong user or password"),
+        ({}, "redis://127.0.0.1:{port}/999", "no such database"),
         ({"replicaof": "127.0.0.1 1"}, "redis://127.0.0.1:{port}/0", "read-only replica"),
         ({"maxmemory": "100mb", "maxmemory-policy": "allkeys-lru"}, "redis://127.0.0.1:{port}/0", "set it to noeviction"),
-        (None, "redis://127.0.0.1:{port}/0", "can be reached"),
-        (None, "http://user:secret@127.0.0.1/", "must be a URL like redis://"),
-        (None, "", "must be a URL like redis://"),
+        (None, "redis://:the-secret@127.0.0.1:{port}/0", "can be reached"),
+        (None, "redis://127.0.0.1:{port}/zero?socket_timeout=the-secret", "redis-py can't use"),
     ],
 )
-def test_refuses_in_one_line(
-    tmp_path: Path, server: RedisServer, site: Site, options: dict[str, str] | None, url: str, says: str
-) -> None:
-    """A Redis that can't keep a frontier: one line with the setting's name and no password, exit code 1, no request."""
-    own = redis_server(**options) if options else None
-    if own is None:
-        port = server.port if options is not None else free_port()
-        line = refusal(frontier_crawl(tmp_path, server, site, STATE_REDIS_URL=url.format(port=port)))
-    else:
-        with own as other:
-            line = refusal(frontier_crawl(tmp_path, server, site, STATE_REDIS_URL=url.format(port=other.port)))
-    assert says in line
-    assert "STATE_REDIS_URL" in line
-    assert "secret" not in line
+def test_what_is_wrong_with_a_redis(server: RedisServer, options: dict[str, str] | None, url: str, says: str) -> None:
+    """A Redis that can't keep a frontier: an error that names the setting and what to do, and shows no password."""
+
+    async def check(port: int) -> None:
+        connection = Connection.acquire(url.format(port=port))
+        try:
+            await connection.check()
+        finally:
+            await connection.release()
+
+    with redis_server(**options) if options else nullcontext(server) as other, pytest.raises(StateError, match=says) as caught:
+        asyncio.run(check(free_port() if options is None else other.port))
+    assert "STATE_REDIS_URL" in str(caught.value)
+    assert "-secret@" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_redis_that_keeps_nothing_is_a_warning(server: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
+    """No persistence is a warning; with a log of all writes there is none."""
+
+    async def check(url: str) -> None:
+        connection = Connection.acquire(url)
+        await connection.check()
+        await connection.release()
+
+    asyncio.run(check(server.url))
+    assert "keeps nothing on disk" in caplog.text
+    caplog.clear()
+    with redis_server(appendonly="yes") as other:
+        asyncio.run(check(other.url))
+    assert not caplog.text
+
+
+@pytest.mark.parametrize("url", ["http://user:the-secret@127.0.0.1/", "", None])
+def test_wrong_urls(url: str | None) -> None:
+    """A STATE_REDIS_URL that is none, or is missing, is an error with the setting's name and no password."""
+    with pytest.raises(StateSettingsError, match=r"STATE_REDIS_URL is .* must be a URL like redis://") as caught:
+        RedisSettings.from_settings(Settings({"STATE_REDIS_URL": url}), CodecSpider())
+    assert "the-secret" not in str(caught.value)
+
+
+def test_refuses_in_one_line(tmp_path: Path, server: RedisServer, site: Site) -> None:
+    """A crawl whose Redis can't keep a frontier: one line, no trace, exit code 1, no request."""
+    line = refusal(frontier_crawl(tmp_path, server, site, STATE_REDIS_URL=f"redis://u:the-secret@127.0.0.1:{server.port}/0"))
+    assert "wrong user or password" in line
+    assert "the-secret" not in line
+    assert not site.asked
 
 
 def test_refuses_a_host_that_never_answers(tmp_path: Path, server: RedisServer, site: Site) -> None:

@@ -7,6 +7,12 @@ from typing import Any
 
 import pytest
 from crawls import Crawl, crawl
+from scrapy import Spider
+from scrapy.utils.request import RequestFingerprinter
+from scrapy.utils.test import get_crawler
+
+from scrapy_state.exceptions import StateSettingsError
+from scrapy_state.selfcheck import SelfCheck
 
 SPIDER = """
 import pickle, sqlite3, time
@@ -77,12 +83,13 @@ def pages(crawled: Crawl) -> list[int]:
     return sorted(int(line.rpartition(" ")[2]) for line in crawled.lines("INFO: page "))
 
 
-@pytest.mark.parametrize("queue", [None, "scrapy.squeues.MarshalFifoDiskQueue", "spider.SqliteQueue"])
-def test_good_queues_and_continued_crawls(tmp_path: Path, queue: str | None) -> None:
+def test_continued_crawl(tmp_path: Path) -> None:
     """A good queue passes, in a new and in a continued crawl; the requests that are in it stay there, and nothing else."""
-    settings = SETTINGS | {"JOBDIR": "job", "CONCURRENT_REQUESTS": 1}
-    if queue:
-        settings |= {"SCHEDULER_DISK_QUEUE": queue, "SCHEDULER_START_DISK_QUEUE": queue}
+    queue = "spider.SqliteQueue"
+    settings = {
+        **SETTINGS,
+        **{"JOBDIR": "job", "CONCURRENT_REQUESTS": 1, "SCHEDULER_DISK_QUEUE": queue, "SCHEDULER_START_DISK_QUEUE": queue},
+    }
     first = crawl(tmp_path, SPIDER, "-a", "pages=6", "-a", "last=5", settings=settings)
     assert first.code == 0, first.log
     second = crawl(tmp_path, SPIDER, "-a", "pages=0", settings=settings)
@@ -91,23 +98,59 @@ def test_good_queues_and_continued_crawls(tmp_path: Path, queue: str | None) -> 
     assert not list(tmp_path.rglob("*selfcheck*"))
 
 
-@pytest.mark.parametrize(
-    ("settings", "says"),
-    [
-        ({"SCHEDULER_MEMORY_QUEUE": "spider.Forgets"}, "SCHEDULER_MEMORY_QUEUE is 'spider.Forgets'"),
-        ({"SCHEDULER_START_MEMORY_QUEUE": "spider.Raises"}, "RuntimeError: the disk is on fire"),
-        ({"SCHEDULER_DISK_QUEUE": "spider.NotKept", "JOBDIR": "job"}, "closing and opening it in between"),
-        ({"SCHEDULER_START_DISK_QUEUE": "spider.Uncommitted", "JOBDIR": "job"}, "gave back 1, or others"),
-    ],
-)
-def test_bad_queues_refuse_to_start(tmp_path: Path, settings: dict[str, Any], says: str) -> None:
-    """A queue that loses requests, or raises, refuses the start with one line that names the setting; exit code 1."""
-    crawled = crawl(tmp_path, SPIDER, "-a", "pages=1", settings=SETTINGS | settings)
+def test_bad_queue_refuses_to_start(tmp_path: Path) -> None:
+    """A crawl with a queue that loses requests does not start: one line that names the setting, exit code 1."""
+    settings = SETTINGS | {"SCHEDULER_DISK_QUEUE": "spider.NotKept", "JOBDIR": "job"}
+    crawled = crawl(tmp_path, SPIDER, "-a", "pages=1", settings=settings)
     assert crawled.code == 1
     [line] = crawled.lines("] ERROR")
-    assert says in line
-    assert "would lose requests" in line
+    assert "SCHEDULER_DISK_QUEUE is 'spider.NotKept', which would lose requests" in line
     assert not pages(crawled)
+
+
+@pytest.fixture(scope="module")
+def queues() -> dict[str, Any]:
+    """The classes of the spider's module."""
+    found: dict[str, Any] = {"__name__": "spider"}
+    exec(SPIDER, found)
+    return found
+
+
+def check(queue: Any, folder: Path | None) -> None:
+    crawler = get_crawler(Spider, {"TELNETCONSOLE_ENABLED": False})
+    crawler.spider = crawler._create_spider("queue")
+    crawler.request_fingerprinter = RequestFingerprinter()
+    SelfCheck(crawler)._check("SCHEDULER_SOME_QUEUE", queue, folder)
+
+
+@pytest.mark.parametrize("name", ["FifoMemoryQueue", "LifoMemoryQueue"])
+def test_good_memory_queues(name: str) -> None:
+    """Scrapy's own memory queues pass."""
+    check(f"scrapy.squeues.{name}", None)
+
+
+@pytest.mark.parametrize("name", ["PickleFifoDiskQueue", "PickleLifoDiskQueue", "MarshalFifoDiskQueue", "MarshalLifoDiskQueue"])
+def test_good_disk_queues(name: str, tmp_path: Path) -> None:
+    """Scrapy's own disk queues pass, and nothing is left of the check."""
+    check(f"scrapy.squeues.{name}", tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "on_disk", "says"),
+    [
+        ("Forgets", False, "gave back"),
+        ("Raises", False, "RuntimeError: the disk is on fire"),
+        ("NotKept", True, "closing and opening it in between"),
+        ("Uncommitted", True, "gave back 1, or others"),
+    ],
+)
+def test_bad_queues(queues: dict[str, Any], tmp_path: Path, name: str, on_disk: bool, says: str) -> None:
+    """A queue that loses requests, or raises, is an error that names the setting and says what came of the check."""
+    with pytest.raises(StateSettingsError, match=r"SCHEDULER_SOME_QUEUE is .*, which would lose requests") as caught:
+        check(queues[name], tmp_path if on_disk else None)
+    assert says in str(caught.value)
+    assert not list(tmp_path.iterdir())
 
 
 OWN_SCHEDULER = """
