@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -25,12 +26,13 @@ from redis_server import RedisServer, free_port, redis_server
 from scrapy.http import JsonRequest
 from scrapy.settings import Settings
 
-from scrapy_state.exceptions import StateError, StateSettingsError
+from scrapy_state.exceptions import StateError, StateSettingsError, StoreRefused, StoreUnreachable
 from scrapy_state.redis.codec import Codec
 from scrapy_state.redis.connection import Connection
 from scrapy_state.redis.frontier import Frontier, FrontierGone, NewRequest, Reply
 from scrapy_state.redis.options import RedisSettings, key_prefix, redacted
 from scrapy_state.redis.report import clear_frontier, read_frontier
+from scrapy_state.redis.worker import ROOM, Worker
 
 PREFIX = "scrapy_state:{frontier}:"
 
@@ -207,6 +209,147 @@ def test_cleared_frontier_is_seen(server: RedisServer) -> None:
 
     in_frontiers(server, scenario)
     assert server.client().keys() == []
+
+
+def test_full_redis_changes_nothing_and_means_later(server: RedisServer) -> None:
+    """A Redis that is full refuses a whole exchange, and that means to try again; one that forbids it means no."""
+
+    async def scenario(frontier: Callable[..., Frontier]) -> None:
+        one = frontier("one")
+        await one.exchange("open")
+        [(id, _)] = (await one.exchange(new=[request("a")], wanted=1)).leased
+        server.client().config_set("maxmemory", "1")
+        try:
+            with pytest.raises(StoreUnreachable, match="maxmemory"):
+                await one.exchange(new=[request("b")], acknowledged=[id])
+        finally:
+            server.client().config_set("maxmemory", "0")
+        again = await one.exchange("again", new=[request("b")], acknowledged=[id], wanted=2)
+        assert (again.refused, again.duplicates, texts(again)) == (0, [False], ["b"])
+        server.client().acl_setuser("default", enabled=True, commands=["-evalsha"])
+        try:
+            with pytest.raises(StoreRefused, match="the user may not"):
+                await one.exchange()
+        finally:
+            server.client().acl_setuser("default", enabled=True, commands=["+evalsha"])
+
+    in_frontiers(server, scenario)
+
+
+class Lagging:
+    """A frontier that does not answer for a while, and then takes what it is sent."""
+
+    def __init__(self, failures: int) -> None:
+        self.failures = failures
+        self.sent: list[tuple[str, list[bytes], list[int]]] = []
+        self.third = asyncio.Event()
+
+    async def exchange(self, mode: str = "go on", **arguments: Any) -> Reply:
+        await asyncio.sleep(0)
+        self.sent.append((mode, [each.data for each in arguments["new"]], list(arguments["acknowledged"])))
+        if len(self.sent) == 3:
+            self.third.set()
+        if self.failures:
+            self.failures -= 1
+            raise StoreUnreachable("STATE_REDIS_URL: gone for a while")
+        return Reply(False, 0, 0, 0, 0, [False] * len(arguments["new"]), 0, [])
+
+
+class IdleHost:
+    wanted, low, starving, hidden, held = 0, False, False, 0, ()
+
+    def __init__(self) -> None:
+        self.errors: list[Exception] = []
+
+    def received(self, reply: Reply, sent: Any) -> None:
+        """Nothing."""
+
+    def failed(self, error: Exception) -> None:
+        self.errors.append(error)
+
+
+def worker_of(frontier: Any, host: Any, **settings: Any) -> Worker:
+    chosen = RedisSettings.from_settings(Settings({"STATE_REDIS_URL": "redis://h", **settings}), CodecSpider())
+    return Worker(frontier, chosen, host)
+
+
+def test_children_go_before_their_parents_acknowledgement() -> None:
+    """However many requests wait to be sent, none is acknowledged before those that were there when it was done."""
+
+    async def main() -> None:
+        frontier = Lagging(failures=0)
+        worker = worker_of(frontier, IdleHost())
+        for number in range(700):
+            worker.put(request(str(number)))
+        worker.acknowledge([1])
+        worker.put(request("later"))
+        await worker.close()
+        sent: list[bytes] = []
+        for _, new, acknowledged in frontier.sent:
+            sent += new
+            assert not acknowledged or len(sent) >= 700
+        assert sum(len(acknowledged) for _, _, acknowledged in frontier.sent) == 1
+        assert len(sent) == 701
+        assert frontier.sent[-1][0] == "close"
+
+    asyncio.run(main())
+
+
+def test_outage_sends_the_same_again_and_holds_start_back() -> None:
+    """While Redis is away the same is sent again, nothing is left out, and whoever yields more than there is room for waits."""
+
+    async def main() -> None:
+        frontier, host = Lagging(failures=3), IdleHost()
+        worker = worker_of(frontier, host)
+        worker.start()
+        for number in range(ROOM):
+            worker.put(request(str(number)))
+        waiting = asyncio.ensure_future(worker.room())
+        await frontier.third.wait()
+        assert not waiting.done()
+        await asyncio.wait_for(waiting, 10)
+        await worker.close()
+        first = frontier.sent[0]
+        assert [mode for mode, _, _ in frontier.sent[:4]] == ["go on", "again", "again", "again"]
+        assert all(new == first[1] for _, new, _ in frontier.sent[:4])
+        assert sorted(data for _, new, _ in frontier.sent[3:] for data in new) == sorted(str(n).encode() for n in range(ROOM))
+        assert host.errors == []
+        assert worker.outages == 1
+
+    asyncio.run(main())
+
+
+def test_outage_that_is_too_long_fails_once() -> None:
+    """Redis away for longer than STATE_RETRY_TIMEOUT: the host is told once, and nobody waits for room any more."""
+
+    async def main() -> None:
+        frontier, host = Lagging(failures=1000), IdleHost()
+        worker = worker_of(frontier, host, STATE_RETRY_TIMEOUT=0.3, STATE_CLOSE_TIMEOUT=0.1)
+        worker.start()
+        for number in range(ROOM):
+            worker.put(request(str(number)))
+        await asyncio.wait_for(worker.room(), 10)
+        assert len(host.errors) == 1
+        with pytest.raises(StoreUnreachable):
+            await worker.close()
+
+    asyncio.run(main())
+
+
+def test_connections_are_shared_by_url() -> None:
+    """Spiders with one URL share a connection, with different ones they don't; the last to let go closes it."""
+
+    async def main() -> None:
+        one, same, other = (Connection.acquire(f"redis://127.0.0.1:1/{number}") for number in (0, 0, 1))
+        assert one is same
+        assert one is not other
+        await one.release()
+        assert Connection.acquire("redis://127.0.0.1:1/0") is one
+        for each in (one, one, other):
+            await each.release()
+        assert Connection.acquire("redis://127.0.0.1:1/0") is not one
+
+    asyncio.run(main())
 
 
 def test_report(server: RedisServer) -> None:
@@ -461,6 +604,51 @@ def test_callbacks_errbacks_and_what_stays_in_memory(tmp_path: Path, server: Red
     assert crawled.lines("'scheduler/unserializable': 1")
     assert len(crawled.lines("Unable to serialize")) == 1
     assert read_frontier(server.url, PREFIX).leased == {}
+
+
+FAILING = """
+class Fail:
+    def process_item(self, item):
+        if item["page"] == 7:
+            raise ValueError("this one fails")
+        return item
+"""
+
+
+def test_failed_item_keeps_its_request(tmp_path: Path, server: RedisServer, site: Site) -> None:
+    """A failed item ends the crawl; what is not durable stays in the frontier, and the next run crawls it."""
+    feeds = {"items/%(run_id)s-%(batch_id)05d.jsonl": {"format": "jsonlines"}}
+    failed = frontier_crawl(tmp_path, server, site, SPIDER + FAILING, FEEDS=feeds, ITEM_PIPELINES={"spider.Fail": 1})
+    assert failed.code == 1
+    assert failed.lines("items were not stored, because: an item raised ValueError in a pipeline")
+    assert read_frontier(server.url, PREFIX).pending > 0
+    assert read_frontier(server.url, PREFIX).leased == {}
+    again = frontier_crawl(tmp_path, server, site, FEEDS=feeds)
+    assert again.code == 0
+    assert site.asked[7]
+    items = {
+        tuple(json.loads(line).values())[:2] for path in tmp_path.glob("items/*") for line in path.read_text().splitlines()
+    }
+    assert items == {(page, number) for page in range(60) for number in range(2)}
+
+
+def test_other_commands_leave_redis_alone(tmp_path: Path) -> None:
+    """``scrapy fetch`` and ``scrapy shell`` work without the frontier's Redis."""
+    page = tmp_path / "page.txt"
+    page.write_text("a page")
+    (tmp_path / "shell_settings.py").write_text(
+        'ADDONS = {"scrapy_state.Addon": 500}\nSCHEDULER = "scrapy_state.redis.Scheduler"\n'
+        'STATE_REDIS_URL = "redis://127.0.0.1:1/0"\n'
+    )
+    path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "SCRAPY_SETTINGS_MODULE": "shell_settings", "PYTHONPATH": path, "PYTHONWARNINGS": ""}
+    for command in (["fetch"], ["shell", "-c", "print(response.text)"]):
+        result = subprocess.run(
+            [sys.executable, "-m", "scrapy", *command, page.as_uri()],
+            cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert "a page" in result.stdout, result.stderr
+        assert result.returncode == 0
 
 
 def test_own_dupefilter_is_honoured(tmp_path: Path, server: RedisServer, site: Site) -> None:

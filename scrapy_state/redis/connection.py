@@ -13,8 +13,10 @@ from redis.backoff import NoBackoff
 from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
+    BusyLoadingError,
     ConnectionError,
     NoPermissionError,
+    OutOfMemoryError,
     ReadOnlyError,
     RedisError,
     ResponseError,
@@ -32,6 +34,8 @@ _CONNECT_SECONDS = 5.0
 #: No exchange takes that long, unless Redis is not there any more.
 _ANSWER_SECONDS = 10.0
 _START_SECONDS = 12.0
+#: What Redis says when it may do it later: full, loading, busy, can't write to its disk, no replicas, cluster in trouble.
+_LATER = ("OOM", "LOADING", "BUSY", "MISCONF", "NOREPLICAS", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN")
 EXCHANGE = resources.files(__package__).joinpath("exchange.lua").read_text()
 
 
@@ -136,6 +140,8 @@ def _translated(error: RedisError, url: str) -> StoreError:
         return StoreRefused(f"{where}: there is no such database ({says})")
     if isinstance(error, ReadOnlyError) or "READONLY" in says:
         return StoreUnreachable(f"{where}: it is read-only now ({says})")
-    if isinstance(error, (ConnectionError, TimeoutError)) or says.startswith(("OOM", "LOADING", "BUSY", "MISCONF", "TRYAGAIN")):
+    if isinstance(error, (OutOfMemoryError, BusyLoadingError)) or says.startswith(_LATER):
+        return StoreUnreachable(f"{where}: {says}")
+    if isinstance(error, (ConnectionError, TimeoutError)):
         return StoreUnreachable(f"{where}: {says or type(error).__name__}; see whether Redis runs there and can be reached")
     return StoreRefused(f"{where}: {says or type(error).__name__}")
