@@ -317,3 +317,29 @@ def test_units_of_several_workers(tmp_path: Path, server: RedisServer, site: Sit
         other.communicate()
     assert crawled.code == 1
     assert ["count within one worker" in line for line in crawled.lines("] ERROR")] == [True], crawled.log
+
+
+def test_command(tmp_path: Path, server: RedisServer, site: Site) -> None:
+    """``scrapy state frontier`` counts what is there; ``--clear`` removes it, and asks before."""
+    assert frontier_crawl(tmp_path, server, site, CLOSESPIDER_PAGECOUNT=10).code == 0
+    path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "SCRAPY_SETTINGS_MODULE": "project_settings", "PYTHONPATH": path, "PYTHONWARNINGS": ""}
+
+    def frontier(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "scrapy", "state", "frontier", "spider.py", *arguments]
+        return subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False,
+            stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    shown = json.loads(frontier("--json").stdout)
+    assert shown["pending"] == read_frontier(server.url, PREFIX).pending > 0
+    assert shown["seen"] > shown["pending"]
+    shown_text = frontier()
+    assert f"{PREFIX} {shown['pending']} requests pending, 0 leased, {shown['seen']} seen" in shown_text.stdout
+    refused = frontier("--clear")
+    assert refused.returncode == 2
+    assert "give --yes" in refused.stderr
+    assert frontier("--clear", "--yes").returncode == 0
+    assert server.client().keys() == []
+    assert frontier().returncode == 1
