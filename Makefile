@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: test test-matrix lint demo demo-s3 scrapy-suite chaos bench bench-requests bench-spool clean
+.PHONY: test test-matrix lint demo demo-s3 scrapy-suite chaos chaos-redis bench bench-requests bench-spool bench-frontier clean
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
@@ -43,6 +43,14 @@ bench-spool: $(STAMP)
 # Kills random crawls at random moments for a while: make chaos ARGS='--minutes 30 --seed 7'
 chaos: $(STAMP)
 	$(BIN)/python tests/chaos.py $(or $(ARGS),--minutes 10)
+
+# Kills workers of crawls whose frontier is in Redis; needs redis-server
+chaos-redis: $(STAMP)
+	$(BIN)/python tests/chaos_redis.py $(or $(ARGS),--kills 20)
+
+# Pages per second with the frontier in Redis beside Scrapy's own schedulers, and scrapy-redis where that is installed
+bench-frontier: $(STAMP)
+	$(BIN)/python benchmarks/frontier.py $(ARGS)
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)

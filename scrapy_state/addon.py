@@ -22,6 +22,7 @@ _MIDDLEWARE = "scrapy_state.barrier.StateMiddleware"
 _NEAREST = -100_000
 _PROCESSOR = "scrapy_state.barrier.BarrierItemProcessor"
 _RESOLVER = "scrapy_state.extension.StateResolver"
+_SELFCHECK = "scrapy_state.selfcheck.SelfCheck"
 _EXPORTER = "scrapy_state.feedexport.CheckpointFeedExporter"
 
 
@@ -41,6 +42,7 @@ class Addon:
         settings.setdefault_in_component_priority_dict("SPIDER_MIDDLEWARES", load_object(_MIDDLEWARE), _NEAREST)
         _set_exporter(settings)
         _set_resolver(settings)
+        settings.setdefault_in_component_priority_dict("EXTENSIONS", load_object(_SELFCHECK), 10)
         if settings["ITEM_PROCESSOR"] != _PROCESSOR and _is_enabled(settings):
             # At the project's own priority: the add-ons' is below it.
             priority = settings.getpriority("ITEM_PROCESSOR") or 0

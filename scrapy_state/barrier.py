@@ -168,11 +168,13 @@ class BarrierItemProcessor:
             if middleware is not None:
                 watch_errbacks(self.crawler.engine.scraper, middleware.process_spider_output_async, middleware.download_failed)
             self._closing = mind_closing(self.crawler.engine, self._spider_closing)
-            if self._barrier.listener is not None:
-                try:
+            try:
+                for opener in self._barrier.openers:
+                    await opener()
+                if self._barrier.listener is not None:
                     await self._barrier.listener.opening()
-                except StateError as error:
-                    self._refuse(error)
+            except StateError as error:
+                self._refuse(error)
         self._opened = True
         await self._call("open_spider")
 

@@ -147,15 +147,27 @@ class Commits:
     def _cut(self, reason: str | None = None) -> Coroutine[Any, Any, None]:
         """Begin a new side now; return the coroutine that commits the old one."""
         state, self._remembered = self._remembered, None
-        if state is None:
-            assert self.writer.last is not None
-            state = self.writer.last.state
         side = self._cut_side = self.barrier.cut()
         self._last_cut = time.monotonic()
         self.crawler.stats.set_value("state/items_waiting", side.out)
         return self._commit(side, state, reason)
 
-    async def _commit(self, side: Side, state: dict[str, Any], reason: str | None) -> None:
+    async def make_durable(self, closing: bool = False) -> bool:
+        """Cut now, without a state item; return whether all that is settled by now is durable. Waits for that."""
+        if closing:
+            self._uploads.spool.close()
+            self._uploads.retry.closing()
+            if self.barrier.side.out or (self._cut_side is not None and self._cut_side.out):
+                return False  # these will never be settled; close() says so
+        while self._commit_task is not None:
+            await asyncio.wait([self._commit_task])
+        if self.failure is not None or self.closed:
+            return False
+        task = self._commit_task = asyncio.create_task(self._cut())
+        await asyncio.wait([task])
+        return self.failure is None
+
+    async def _commit(self, side: Side, state: dict[str, Any] | None, reason: str | None) -> None:
         began = time.monotonic()
         epoch = self.barrier.epoch
         try:
@@ -169,11 +181,7 @@ class Commits:
                 stored = await batch.upload
                 files.append(ItemFile(stored.uri, stored.items, stored.bytes, batch.skip(epoch) if reason is not None else ()))
             errors = sum(count for at, count in side.errors.items() if at < epoch)
-            checkpoint = self.writer.next(state, files, errors=errors, reason=reason)
-            commit = partial(asyncio.to_thread, self.writer.commit, checkpoint)
-            await self._uploads.retry.run(f"checkpoint {checkpoint.id}", commit)
-            await self._stored(began)
-            await self._treat_orphans()
+            await self._store(state, files, errors, reason, began)
         except StateConflict as error:
             self.fail("state_conflict", error)
         except StateError as error:
@@ -183,6 +191,19 @@ class Commits:
             self.fail("state_store_failed", StateError(f"{type(error).__name__}: {error}"))
         finally:
             self._commit_task = self._cut_side = None
+
+    async def _store(
+        self, state: dict[str, Any] | None, files: list[ItemFile], errors: int, reason: str | None, began: float
+    ) -> None:
+        """Store the checkpoint of a side whose files are durable. *state* None: that of the last one."""
+        if state is None:
+            assert self.writer.last is not None
+            state = self.writer.last.state
+        checkpoint = self.writer.next(state, files, errors=errors, reason=reason)
+        commit = partial(asyncio.to_thread, self.writer.commit, checkpoint)
+        await self._uploads.retry.run(f"checkpoint {checkpoint.id}", commit)
+        await self._stored(began)
+        await self._treat_orphans()
 
     async def _wait_until_settled(self, side: Side) -> None:
         self._all_settled.clear()

@@ -23,7 +23,7 @@ from scrapy.utils.misc import load_object
 from .durations import in_words
 from .exceptions import StateError, StateSettingsError, StoreUnreachable
 from .feeds import StateFeed, uri_params
-from .keys import VARYING, KeyTemplate
+from .keys import VARYING, KeyTemplate, placeholders
 from .lag import earlier
 from .plain import json_object
 from .production import check_places, item_places
@@ -147,7 +147,9 @@ class StateResolver(SpiderSettingsState):
         if not settings.enabled:
             state, origin = super().find_state()
             return state, f"{origin}; STATE_ENABLED is False: no checkpoint is read or stored"
-        if feed is not None and not (settings.readonly and (settings.explicit or settings.read_from)):
+        # A state feed of this run's own (%(run_id)s) has nothing to begin with, and is nobody else's business.
+        own = feed is not None and (settings.readonly or "run_id" not in placeholders(feed.uri))
+        if own and not (settings.readonly and (settings.explicit or settings.read_from)):
             self.resolution = in_thread(self.resolve_own)
         found = self.resolution
         if isinstance(settings.read_from, dict) and not settings.explicit:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+from collections.abc import Callable
 from datetime import datetime, timezone
 from functools import partial
 from types import SimpleNamespace
@@ -21,6 +22,7 @@ from scrapy.utils.misc import build_from_crawler, load_object
 
 from .batches import Batch
 from .commits import Commits
+from .cuts import Cuts, needs_durable_items
 from .exceptions import ItemFailed, StateError, StateSettingsError
 from .extension import is_crawl, open_template
 from .feeds import StateFeed, item_feeds_with_checkpoints
@@ -31,6 +33,7 @@ from .orphans import OrphanFeeds
 from .refusals import get_refusal, refuse
 from .settings import StateSettings
 from .stores import open_writer
+from .uploads import Uploads
 from .writer import CheckpointWriter
 
 if TYPE_CHECKING:
@@ -54,9 +57,11 @@ class CheckpointFeedExporter(FeedExporter):
         self.run_id = new_run_id()
         self.state_settings = StateSettings.from_settings(crawler.settings)
         self.state_feed = StateFeed.from_settings(crawler.settings)
-        writing = not self.state_settings.readonly and self.state_settings.enabled and is_crawl(crawler)
-        self.writing = self.state_feed is not None and writing
+        at_work = self.state_settings.enabled and is_crawl(crawler)
+        checkpoints = at_work and self.state_feed is not None and not self.state_settings.readonly
+        self.writing = checkpoints or (at_work and needs_durable_items(crawler.settings))
         self._item_feeds = item_feeds_with_checkpoints(crawler.settings) if self.writing else set()
+        self.writing = checkpoints or bool(self._item_feeds)
         try:
             super().__init__(crawler)
         except NotConfigured as error:
@@ -71,10 +76,22 @@ class CheckpointFeedExporter(FeedExporter):
                            "or where FEEDS was typed")  # fmt: skip
         if not self.writing:
             return
+        self._options = {uri: self.feeds.pop(uri) for uri in list(self.feeds) if uri in self._item_feeds}
+        for uri, options in self._options.items():  # now, not when the first item comes
+            params = self._get_uri_params(crawler.spider, options["uri_params"])  # type: ignore[arg-type]
+            KeyTemplate.parse(uri, params, varying=frozenset())
+        items = partial(ItemFeeds, self._options, self._new_batch)
+        self._commits = self._with_checkpoints(items) if checkpoints else Cuts(crawler, self.state_settings, items)
+
+    def _with_checkpoints(self, items: Callable[[Uploads], ItemFeeds]) -> Commits:
+        crawler = self.crawler
         assert self.state_feed is not None
         if not is_asyncio_available():
             raise StateSettingsError("TWISTED_REACTOR: the state feed needs asyncio; leave Scrapy's default reactor in place")
-        store, template = open_template(crawler, self.state_feed.uri, self.state_feed.options.get("uri_params"), open_writer)
+        # Several workers of one frontier each have a state feed of their own.
+        run_id = self.run_id if needs_durable_items(crawler.settings) else None
+        params = self.state_feed.options.get("uri_params")
+        store, template = open_template(crawler, self.state_feed.uri, params, open_writer, run_id)
         if not template.writable:
             raise self.state_feed.not_writable()
         assert crawler.spider is not None
@@ -82,11 +99,7 @@ class CheckpointFeedExporter(FeedExporter):
         writer = CheckpointWriter(
             store, template, format=self.state_feed.format, spider=crawler.spider.name, run=self.run_id, job=job
         )
-        self._options = {uri: self.feeds.pop(uri) for uri in list(self.feeds) if uri in self._item_feeds}
-        for uri, options in self._options.items():  # now, not when the first item comes
-            KeyTemplate.parse(uri, self._get_uri_params(crawler.spider, options["uri_params"]), varying=frozenset())
-        items = partial(ItemFeeds, self._options, self._new_batch)
-        self._commits = Commits(crawler, self.state_settings, writer, items, self._orphan_feeds)
+        return Commits(crawler, self.state_settings, writer, items, self._orphan_feeds)
 
     @classmethod
     def from_crawler(cls, crawler: Crawler) -> Self:

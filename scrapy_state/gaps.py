@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -82,6 +82,36 @@ def hold(engine: ExecutionEngine) -> Callable[[], None]:
     pause()
     engine.pause, engine.unpause = partial(want, True), partial(want, False)  # type: ignore[method-assign]
     return let_go
+
+
+def watch_done(engine: ExecutionEngine, done: Callable[[Request], None]) -> None:
+    """Call *done* for each request that the engine has done with: downloaded, its callback and all its items through.
+
+    ExecutionEngine._remove_request (scrapy/core/engine.py) comes after that; there is no signal. Also for requests that did
+    not come from the scheduler. One method of this one object is wrapped.
+    """
+    slot = engine._slot
+    assert slot is not None
+    remove = slot.remove_request
+
+    def remove_request(request: Request) -> None:
+        done(request)
+        remove(request)
+
+    slot.remove_request = remove_request  # type: ignore[method-assign]
+
+
+def hold_start(engine: ExecutionEngine, room: Callable[[], Awaitable[bool]]) -> None:
+    """Have ``start()`` wait for *room* before it is read on; False ends it. Scrapy reads on whatever the scheduler does."""
+
+    async def held(start: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        async for each in start:
+            yield each
+            if not await room():
+                return
+
+    if engine._start is not None:
+        engine._start = held(engine._start)
 
 
 def is_closing(engine: ExecutionEngine) -> bool:

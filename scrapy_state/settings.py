@@ -23,6 +23,8 @@ KNOWN = (
     *("STATE_INTERVAL", "STATE_ON_ITEM_ERROR", "STATE_ORPHANS"),
     *("STATE_SPOOL_SIZE", "STATE_RETRY_TIMEOUT", "STATE_CLOSE_TIMEOUT", "STATE_FALLBACK_ITEM_PROCESSOR"),
     "STATE_STORES",
+    *("STATE_SELFCHECK", "STATE_REDIS_URL", "STATE_REDIS_KEY", "STATE_REDIS_LEASE_TIMEOUT", "STATE_REDIS_PREFETCH"),
+    *("STATE_REDIS_KEEP_OPEN", "STATE_REDIS_ACKNOWLEDGE", "STATE_REDIS_FILTER_START", "STATE_REDIS_PICKLE"),
 )
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(B|[kMGT]i?B|)", re.IGNORECASE)
 _UNITS = {"": 1, "b": 1} | {f"{letter}b": 1000**n for n, letter in enumerate("kmgt", 1)}
@@ -56,6 +58,7 @@ class StateSettings:
     :param spool_bytes: STATE_SPOOL_SIZE, how much may lie on this disk in open batches and batches that wait for upload
     :param retry_seconds: STATE_RETRY_TIMEOUT, how long an upload is tried again
     :param close_seconds: STATE_CLOSE_TIMEOUT, the same once the crawl is closing
+    :param selfcheck: STATE_SELFCHECK, whether the request queues are tried out before the first request
     :param fallback_item_processor: STATE_FALLBACK_ITEM_PROCESSOR, the one the project would have without scrapy_state
     """
 
@@ -73,6 +76,7 @@ class StateSettings:
     spool_bytes: int
     retry_seconds: float
     close_seconds: float
+    selfcheck: bool
     fallback_item_processor: Any
 
     @classmethod
@@ -100,6 +104,7 @@ class StateSettings:
             spool_bytes=size_in_bytes("STATE_SPOOL_SIZE", settings.get("STATE_SPOOL_SIZE", "512MiB")),
             retry_seconds=_seconds(settings, "STATE_RETRY_TIMEOUT", 900),
             close_seconds=_seconds(settings, "STATE_CLOSE_TIMEOUT", 25),
+            selfcheck=_bool(settings, "STATE_SELFCHECK", True),
             fallback_item_processor=settings.get("STATE_FALLBACK_ITEM_PROCESSOR"),
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, deque
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -58,6 +59,9 @@ class Listener(Protocol):
     async def room(self) -> None:
         """Wait while the crawl is held back."""
 
+    async def make_durable(self, closing: bool = False) -> bool:
+        """Cut now, without a state item; return whether all that is settled by now is durable."""
+
     def closing(self) -> None:
         """The spider is being closed; requests may still be in flight and items in the pipelines."""
 
@@ -70,6 +74,8 @@ class Barrier:
     """The tickets that are out in one crawl, and the newest states. Only touched from the event loop's thread."""
 
     listener: Listener | None = None
+    #: called before the spider's first request; a raise refuses to start
+    openers: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
     #: what an item yielded now gets; all items between two state items share one
     ticket: Ticket = field(default_factory=lambda: Ticket(Side(), 0))
     #: the newest state the spider yielded, and the newest stored checkpoint

@@ -74,3 +74,29 @@ def swift_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swift]:
         pytest.skip(f"no Swift here: {error}")
     yield found
     started.__exit__(None, None, None)
+
+
+@pytest.fixture(scope="session")
+def redis_process() -> Iterator[Any]:
+    """A redis-server; one for each pytest-xdist worker."""
+    from redis_server import redis_server
+
+    with redis_server() as server:
+        yield server
+
+
+@pytest.fixture
+def server(redis_process: Any) -> Any:
+    """A redis-server with nothing in it."""
+    redis_process.client().flushall()
+    return redis_process
+
+
+@pytest.fixture(scope="session")
+def site() -> Iterator[Any]:
+    """A site of 60 pages (chaos_redis.Site)."""
+    from chaos_redis import Site
+
+    found = Site(60)
+    yield found
+    found.close()

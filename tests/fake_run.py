@@ -73,6 +73,7 @@ class Config:
             "STATE_SPOOL_SIZE": self.spool,
             "STATE_CLOSE_TIMEOUT": CLOSE_SECONDS,
             "STATE_RETRY_TIMEOUT": RETRY_SECONDS,
+            "STATE_SELFCHECK": False,  # there are no queues
         }
 
 

@@ -12,6 +12,7 @@ from scrapy.utils.test import get_crawler
 from scrapy_state import Addon, CheckpointFeedExporter, StateResolver, get_extension, get_settings_priority_name
 from scrapy_state.barrier import StateMiddleware
 from scrapy_state.exceptions import StateSettingsError
+from scrapy_state.selfcheck import SelfCheck
 
 
 class OwnResolver(StateResolver):
@@ -24,7 +25,7 @@ def test_what_it_changes() -> None:
     Addon().update_settings(after)
     changed = {name for name in after if after[name] != before[name] or name not in before}
     assert changed == {"EXTENSIONS", "SPIDER_MIDDLEWARES", "ITEM_PROCESSOR", "STATE_FALLBACK_ITEM_PROCESSOR"}
-    assert dict(after["EXTENSIONS"]) == {FeedExporter: None, CheckpointFeedExporter: 0, StateResolver: 10}
+    assert dict(after["EXTENSIONS"]) == {FeedExporter: None, CheckpointFeedExporter: 0, StateResolver: 10, SelfCheck: 10}
     assert dict(after["SPIDER_MIDDLEWARES"]) == {StateMiddleware: -100_000}
     assert after["ITEM_PROCESSOR"] == "scrapy_state.barrier.BarrierItemProcessor"
     assert after["STATE_FALLBACK_ITEM_PROCESSOR"] == before["ITEM_PROCESSOR"]

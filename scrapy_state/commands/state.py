@@ -228,6 +228,12 @@ def _prune(parser: argparse.ArgumentParser) -> None:
     which.add_argument("--older-than", type=_length, metavar="TIME", help="prune those older than that: 30d, 12h")
 
 
+def _frontier(parser: argparse.ArgumentParser) -> None:
+    _target(parser)
+    parser.add_argument("--clear", action="store_true", help="remove it; asks first")
+    _yes(parser)
+
+
 def _length(text: str) -> float:
     from ..durations import in_seconds
 
@@ -267,6 +273,7 @@ VERBS = {
     "verify": Verb("check every checkpoint of the lineage, and every file it names", ".data:verify_lineage", _verify),
     "orphans": Verb("item files that no checkpoint names", ".data:orphans", _orphans),
     "report": Verb("one page to look at: how the crawl is, and its history", ".reporting:report", _report),
+    "frontier": Verb("what is in the frontier in Redis: pending, leased, seen", ".frontier:frontier", _frontier),
     "prune": Verb("fewer state files: pack the older ones", ".change:prune", _prune),
     "copy": Verb("store the newest state of one place in another", ".change:copy", _copy),
 }

@@ -123,7 +123,16 @@ def find_target(name: str, settings: Settings, arguments: dict[str, str]) -> Tar
     return _of_spider(_spider_called(name, settings), settings, arguments)
 
 
-def _of_spider(cls: type[Spider], settings: Settings, arguments: dict[str, str]) -> Target:
+def find_crawler(name: str, settings: Settings, arguments: dict[str, str]) -> Crawler:
+    """Return a crawler with the spider that *name* means, a spider's name or the file of one; it is not run.
+
+    :raises StateSettingsError: if it means nothing
+    """
+    in_file = name.endswith(".py") and Path(name).is_file()
+    return _crawler_of(_spider_in_file(name) if in_file else _spider_called(name, settings), settings, arguments)
+
+
+def _crawler_of(cls: type[Spider], settings: Settings, arguments: dict[str, str]) -> Crawler:
     crawler = Crawler(cls, settings)
     try:
         # As Crawler.crawl() begins, without what needs a reactor
@@ -134,6 +143,11 @@ def _of_spider(cls: type[Spider], settings: Settings, arguments: dict[str, str])
             f"the spider {cls.name} can't be made: {type(error).__name__}: {error}; give its arguments as for "
             "scrapy crawl, -a NAME=VALUE"
         ) from error
+    return crawler
+
+
+def _of_spider(cls: type[Spider], settings: Settings, arguments: dict[str, str]) -> Target:
+    crawler = _crawler_of(cls, settings, arguments)
     feed, source = StateFeed.from_settings(crawler.settings), StateSettings.from_settings(crawler.settings).read_from
     if feed is not None:
         return _made(crawler, feed.uri, feed.options.get("uri_params"), feed.format, cls.name)

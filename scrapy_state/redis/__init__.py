@@ -1,0 +1,31 @@
+"""The frontier outside the process: pending requests and seen fingerprints in Redis, shared by several workers.
+
+``SCHEDULER = "scrapy_state.redis.Scheduler"`` and ``STATE_REDIS_URL``. Needs redis-py: ``pip install 'scrapy-state[redis]'``.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .report import Frontier, clear_frontier, read_frontier
+    from .scheduler import Scheduler
+
+__all__ = ["Frontier", "Scheduler", "clear_frontier", "read_frontier"]
+
+_ROOMS = {"Frontier": "report", "Scheduler": "scheduler", "clear_frontier": "report", "read_frontier": "report"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ROOMS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    from ..exceptions import StateSettingsError
+
+    try:
+        return getattr(import_module(f"{__name__}.{_ROOMS[name]}"), name)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "redis":
+            raise
+        raise StateSettingsError(
+            f"scrapy_state.redis.{name} needs redis-py, which is not installed: pip install 'scrapy-state[redis]'"
+        ) from error

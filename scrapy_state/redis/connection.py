@@ -1,0 +1,147 @@
+"""Clients of Redis, shared by URL, and what is looked at before the first request."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable
+from importlib import resources
+from typing import Any, TypeVar
+
+import redis.asyncio
+from redis.backoff import NoBackoff
+from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    BusyLoadingError,
+    ConnectionError,
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TimeoutError,
+)  # fmt: skip
+from redis.retry import Retry
+
+from ..exceptions import StateSettingsError, StoreError, StoreRefused, StoreUnreachable
+from .options import redacted
+
+logger = logging.getLogger("scrapy_state.state")
+T = TypeVar("T")
+
+_CONNECT_SECONDS = 5.0
+#: No exchange takes that long, unless Redis is not there any more.
+_ANSWER_SECONDS = 10.0
+_START_SECONDS = 12.0
+#: What Redis says when it may do it later: full, loading, busy, can't write to its disk, no replicas, cluster in trouble.
+_LATER = ("OOM", "LOADING", "BUSY", "MISCONF", "NOREPLICAS", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN")
+EXCHANGE = resources.files(__package__).joinpath("exchange.lua").read_text()
+
+
+class Connection:
+    """A client that several spiders of one process may share.
+
+    :param url: as redis-py takes it
+    """
+
+    _open: dict[tuple[str, int], Connection] = {}  # noqa: RUF012 - shared on purpose
+
+    def __init__(self, url: str) -> None:
+        try:
+            self.client: Any = redis.asyncio.Redis.from_url(
+                url, socket_connect_timeout=_CONNECT_SECONDS, socket_timeout=_ANSWER_SECONDS, retry=Retry(NoBackoff(), 0),
+            )  # fmt: skip
+        except (ValueError, TypeError) as error:
+            raise StateSettingsError(f"STATE_REDIS_URL is {redacted(url)!r}, which redis-py can't use: {error}") from error
+        self.url = url
+        self._users = 0
+        self._script: Any = self.client.register_script(EXCHANGE)
+
+    @classmethod
+    def acquire(cls, url: str) -> Connection:
+        """Return the one for *url*; :meth:`release` it after use. To be called in the event loop; sends nothing yet."""
+        key = (url, id(asyncio.get_running_loop()))
+        found = cls._open.get(key)
+        if found is None:
+            found = cls._open[key] = cls(url)
+        found._users += 1
+        return found
+
+    async def release(self) -> None:
+        """Close it, if this was its last user."""
+        self._users -= 1
+        if not self._users:
+            type(self)._open = {key: each for key, each in self._open.items() if each is not self}
+            await self.client.aclose()
+
+    async def exchange(self, key: str, arguments: list[Any]) -> list[Any]:
+        """Run exchange.lua with *arguments*, return its reply.
+
+        :raises StoreUnreachable: no answer, or one that means "later"
+        :raises StoreRefused: Redis said no
+        """
+        try:
+            return list(await self._script(keys=[key], args=arguments))
+        except RedisError as error:
+            raise _translated(error, self.url) from error
+        except OSError as error:
+            raise StoreUnreachable(f"STATE_REDIS_URL {redacted(self.url)}: {error}") from error
+
+    async def check(self) -> None:
+        """See whether this Redis can keep a frontier.
+
+        :raises StoreUnreachable: if it does not answer, within 12 seconds
+        :raises StoreRefused: if it can't, or says no
+        """
+        where = f"STATE_REDIS_URL {redacted(self.url)}"
+        try:
+            await self._in_time(self.client.ping())
+            found: dict[str, Any] = await self._in_time(self.client.info())
+        except ResponseError as error:
+            if "NOPERM" in str(error) or isinstance(error, NoPermissionError):
+                return  # a managed Redis may forbid INFO; the exchange that follows tells
+            raise _translated(error, self.url) from error
+        except RedisError as error:
+            raise _translated(error, self.url) from error
+        except (OSError, asyncio.TimeoutError) as error:
+            raise StoreUnreachable(
+                f"{where}: no answer ({error or type(error).__name__}); see whether Redis runs there and can be reached"
+            ) from error
+        if found.get("role") == "slave":
+            raise StoreRefused(f"{where}: it is a read-only replica; give the URL of the primary")
+        if found.get("maxmemory") and str(found.get("maxmemory_policy", "")).startswith("allkeys"):
+            raise StoreRefused(
+                f"{where}: its maxmemory-policy is {found['maxmemory_policy']}, so that it would throw requests away when it "
+                "is full; set it to noeviction"
+            )
+        if not found.get("aof_enabled") and not await self._saves():
+            logger.warning(
+                "%s: it keeps nothing on disk (no appendonly, no save): the frontier is gone when it is restarted", where
+            )
+
+    async def _saves(self) -> bool:
+        try:
+            return bool((await self._in_time(self.client.config_get("save"))).get("save"))
+        except (RedisError, OSError, asyncio.TimeoutError):
+            return True  # CONFIG is forbidden on many a managed Redis: nobody knows
+
+    async def _in_time(self, call: Awaitable[T]) -> T:
+        return await asyncio.wait_for(call, _START_SECONDS / 2)
+
+
+def _translated(error: RedisError, url: str) -> StoreError:
+    where, says = f"STATE_REDIS_URL {redacted(url)}", str(error).partition("\n")[0]
+    if isinstance(error, (AuthenticationError, AuthorizationError)) or "WRONGPASS" in says or "NOAUTH" in says:
+        return StoreRefused(f"{where}: wrong user or password ({says})")
+    if isinstance(error, NoPermissionError) or "NOPERM" in says:
+        return StoreRefused(f"{where}: the user may not do what a frontier needs ({says})")
+    if "DB index" in says or "invalid DB" in says:
+        return StoreRefused(f"{where}: there is no such database ({says})")
+    if isinstance(error, ReadOnlyError) or "READONLY" in says:
+        return StoreUnreachable(f"{where}: it is read-only now ({says})")
+    if isinstance(error, (OutOfMemoryError, BusyLoadingError)) or says.startswith(_LATER):
+        return StoreUnreachable(f"{where}: {says}")
+    if isinstance(error, (ConnectionError, TimeoutError)):
+        return StoreUnreachable(f"{where}: {says or type(error).__name__}; see whether Redis runs there and can be reached")
+    return StoreRefused(f"{where}: {says or type(error).__name__}")

@@ -1,0 +1,212 @@
+-- One exchange of a worker with its job, as one atomic step: new requests come in, duplicates are dropped; then requests
+-- that are done are acknowledged; then the leases of dead workers come back; then requests are leased.
+--
+-- KEYS[1]  the job's prefix and "meta"; every other key begins with the same prefix, and lies in the same cluster slot
+-- ARGV     1 prefix   2 worker   3 lease in ms   4 number of this batch   5 how many requests are wanted
+--          6 order of requests, 7 of start requests ("first" or "last" in, first out)
+--          8 requests at work that Redis does not know of   9 requests done that are not acknowledged yet
+--          10 "open", "go on", "again" (after a lost reply) or "close"
+--          11 how many acknowledgements, 12 how many new requests, 13 how many leases the worker knows of ("again")
+--          and then these: ids; pairs of fingerprint ("": no duplicate check) and element; ids
+-- returns  {"gone"} if the job's data is not there, or
+--          {"", lost, refused, pending, other workers, what they are at, duplicates ("0"/"1" each), come back, id, element, …}
+--
+-- An element is "<priority>[s] <download slot>\n<request>"; "s" marks a start request.
+
+local prefix, worker, lease_ms, batch, want = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local from_front = {[''] = ARGV[6] == 'first', s = ARGV[7] == 'first'}
+local hidden, done, mode = tonumber(ARGV[8]), tonumber(ARGV[9]), ARGV[10]
+local acknowledged, new, known = tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[13])
+local meta, workers, busy, ring = prefix .. 'meta', prefix .. 'workers', prefix .. 'busy', prefix .. 'ring'
+local mine = prefix .. 'leases:' .. worker
+local call = redis.call
+
+local time = call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+if mode ~= 'open' and call('EXISTS', meta) == 0 then
+    return {'gone'}
+end
+local lost = mode ~= 'open' and not call('ZSCORE', workers, worker)
+-- The first write is one that a full Redis refuses: then nothing of this has happened.
+call('HSETNX', meta, 'version', 1)
+call('ZADD', workers, now + lease_ms, worker)
+
+local read = call('HMGET', meta, 'pending', 'seen', 'generation', 'ids', 'turn')
+local pending, seen, generation = tonumber(read[1]) or 0, tonumber(read[2]) or 0, tonumber(read[3]) or 0
+local ids, turn = tonumber(read[4]) or 0, tonumber(read[5]) or 0
+
+-- Fingerprints lie in many small hashes, which Redis packs tightly. Generation g has 16^(g+1) of them, of 64 on average
+-- when the next one begins; so there are few where there are few fingerprints, and none has to be moved.
+local function is_seen(fingerprint)
+    local a, b, c = string.byte(fingerprint, 1, 3)
+    local number = (a or 0) * 65536 + (b or 0) * 256 + (c or 0)
+    for g = 0, generation - 1 do
+        if call('HEXISTS', prefix .. 'seen:' .. g .. ':' .. math.floor(number / 2 ^ (20 - 4 * g)), fingerprint) == 1 then
+            return true
+        end
+    end
+    local bucket = prefix .. 'seen:' .. generation .. ':' .. math.floor(number / 2 ^ (20 - 4 * generation))
+    if call('HSETNX', bucket, fingerprint, '') == 0 then
+        return true
+    end
+    seen = seen + 1
+    if seen >= 64 * 16 ^ (generation + 1) and generation < 5 then
+        generation = generation + 1
+    end
+    return false
+end
+
+local function put(element, again)
+    local priority, start, slot = string.match(element, '^(%-?%d+)(s?) ([^\n]*)\n')
+    local member = priority .. start
+    local push = (again and from_front[start]) and 'LPUSH' or 'RPUSH'
+    if call(push, prefix .. 'queue:' .. member .. ':' .. slot, element) == 1 then
+        call('ZADD', prefix .. 'priorities:' .. slot, (start == 's' and 0.5 or 0) - priority, member)
+        if not call('ZSCORE', ring, slot) then
+            turn = turn + 1
+            call('ZADD', ring, turn, slot)
+        end
+    end
+    pending = pending + 1
+end
+
+local function put_back(leases)
+    local back = call('HVALS', leases)
+    for _, element in ipairs(back) do
+        put(element, true)
+    end
+    call('DEL', leases)
+    return #back
+end
+
+local leased = {}
+local function lease(element)
+    ids = ids + 1
+    call('HSET', mine, ids, element)
+    leased[#leased + 1] = ids
+    leased[#leased + 1] = element
+end
+
+-- Lease up to count requests of a download slot, best priority first.
+local function take(slot, count)
+    local priorities = prefix .. 'priorities:' .. slot
+    while count > 0 do
+        local member = call('ZRANGE', priorities, 0, 0)[1]
+        if not member then
+            break
+        end
+        local queue = prefix .. 'queue:' .. member .. ':' .. slot
+        local front = from_front[string.match(member, 's?$')]
+        local elements = front and call('LRANGE', queue, 0, count - 1) or call('LRANGE', queue, -count, -1)
+        if front then
+            call('LTRIM', queue, #elements, -1)
+        else
+            call('LTRIM', queue, 0, -#elements - 1)
+        end
+        for n = 1, #elements do
+            lease(elements[front and n or #elements + 1 - n])
+        end
+        count = count - #elements
+        pending = pending - #elements
+        if call('EXISTS', queue) == 0 then
+            call('ZREM', priorities, member)
+        end
+    end
+    if call('EXISTS', priorities) == 1 then
+        turn = turn + 1
+        call('ZADD', ring, turn, slot)
+    else
+        call('ZREM', ring, slot)
+    end
+end
+
+local at = 14
+local acknowledge_at, new_at, known_at = at, at + acknowledged, at + acknowledged + 2 * new
+
+local duplicates = {}
+local is_new = (tonumber(call('HGET', prefix .. 'batches', worker)) or -1) < batch
+for n = 0, new - 1 do
+    local fingerprint = ARGV[new_at + 2 * n]
+    if is_new and (fingerprint == '' or not is_seen(fingerprint)) then
+        put(ARGV[new_at + 2 * n + 1], false)
+        duplicates[n + 1] = '0'
+    else
+        -- Of a batch that was here already nobody can tell any more; its worker does not ask twice.
+        duplicates[n + 1] = is_new and '1' or '0'
+    end
+end
+call('HSET', prefix .. 'batches', worker, batch)
+
+local refused = acknowledged
+for n = 0, acknowledged - 1 do
+    refused = refused - call('HDEL', mine, ARGV[acknowledge_at + n])
+end
+
+local come_back = 0
+if mode == 'again' then
+    -- Leases of a reply that never came.
+    local is_known = {}
+    for n = 0, known - 1 do
+        is_known[ARGV[known_at + n]] = true
+    end
+    local held = call('HGETALL', mine)
+    for n = 1, #held, 2 do
+        if not is_known[held[n]] then
+            put(held[n + 1], true)
+            call('HDEL', mine, held[n])
+        end
+    end
+end
+local dead = call('ZRANGEBYSCORE', workers, '-inf', '(' .. now, 'LIMIT', 0, 1)[1]
+if dead then
+    come_back = put_back(prefix .. 'leases:' .. dead)
+    call('ZREM', workers, dead)
+    call('HDEL', busy, dead)
+    call('HDEL', prefix .. 'batches', dead)
+end
+
+local wanted = want
+while wanted > 0 do
+    local slot = call('ZRANGE', ring, 0, 0)[1]
+    if not slot then
+        break
+    end
+    local before = #leased
+    take(slot, math.ceil(wanted / call('ZCARD', ring)))
+    wanted = wanted - (#leased - before) / 2
+end
+-- What was pushed from outside: a URL, or a request as JSON.
+while wanted > 0 do
+    local text = call('LPOP', prefix .. 'urls')
+    if not text then
+        break
+    end
+    lease('0 \n' .. text)
+    wanted = wanted - 1
+end
+
+local others, others_busy = 0, 0
+if mode == 'close' then
+    come_back = come_back + put_back(mine)
+    call('ZREM', workers, worker)
+    call('HDEL', busy, worker)
+    call('HDEL', prefix .. 'batches', worker)
+else
+    local own = call('HLEN', mine) - (lost and 0 or done)
+    call('HSET', busy, worker, math.max(own, 0) + hidden)
+end
+local all = call('HGETALL', busy)
+for n = 1, #all, 2 do
+    if all[n] ~= worker then
+        others = others + 1
+        others_busy = others_busy + tonumber(all[n + 1])
+    end
+end
+call('HSET', meta, 'pending', pending, 'seen', seen, 'generation', generation, 'ids', ids, 'turn', turn)
+
+local reply = {'', lost and 1 or 0, refused, pending + call('LLEN', prefix .. 'urls'), others, others_busy,
+    table.concat(duplicates), come_back}
+for n = 1, #leased do
+    reply[#reply + 1] = leased[n]
+end
+return reply

@@ -1,0 +1,130 @@
+"""The STATE_REDIS_* settings, read once."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from scrapy import Spider
+from scrapy.settings import BaseSettings
+
+from ..exceptions import StateSettingsError
+from ..settings import StateSettings
+
+_SCHEMES = ("redis", "rediss", "unix")
+_HEARTBEAT_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class RedisSettings:
+    """The settings of a frontier in Redis.
+
+    :param url: STATE_REDIS_URL, as redis-py takes it
+    :param prefix: what all keys of the job begin with: STATE_REDIS_KEY, filled in, as a hash tag
+    :param lease_seconds: STATE_REDIS_LEASE_TIMEOUT: without a heartbeat for that long, a worker's leases come back
+    :param prefetch: STATE_REDIS_PREFETCH: how many requests a worker leases ahead
+    :param keep_open: STATE_REDIS_KEEP_OPEN: don't end when nothing is pending or running
+    :param early: STATE_REDIS_ACKNOWLEDGE is "done": acknowledge when the pipelines are done, before items are durable
+    :param filter_start: STATE_REDIS_FILTER_START: leave out start requests seen before, also with ``dont_filter``
+    :param use_pickle: STATE_REDIS_PICKLE: pickle requests that JSON can't hold
+    :param retry_seconds: STATE_RETRY_TIMEOUT: how long Redis may be away
+    :param close_seconds: STATE_CLOSE_TIMEOUT: the same, once the crawl is closing
+    :param interval_seconds: STATE_INTERVAL: between two cuts at least
+    """
+
+    url: str
+    prefix: str
+    lease_seconds: float
+    prefetch: int
+    keep_open: bool
+    early: bool
+    filter_start: bool
+    use_pickle: bool
+    retry_seconds: float
+    close_seconds: float
+    interval_seconds: float
+
+    @property
+    def heartbeat_seconds(self) -> float:
+        """How often a worker says that it is alive."""
+        return min(_HEARTBEAT_SECONDS, self.lease_seconds / 4)
+
+    @classmethod
+    def from_settings(cls, settings: BaseSettings, spider: Spider) -> RedisSettings:
+        """Read them for *spider*.
+
+        :raises StateSettingsError: for a value of the wrong kind, and for a missing STATE_REDIS_URL
+        """
+        common = StateSettings.from_settings(settings)
+        url = settings.get("STATE_REDIS_URL")
+        if not isinstance(url, str) or urlsplit(url).scheme not in _SCHEMES:
+            shown = redacted(url) if isinstance(url, str) else url
+            raise StateSettingsError(
+                f"STATE_REDIS_URL is {shown!r}; it must be a URL like redis://host:6379/0 (or rediss://, unix://)"
+            )
+        lease_seconds = _number(settings, "STATE_REDIS_LEASE_TIMEOUT", 60.0, 1)
+        concurrency = settings.getint("CONCURRENT_REQUESTS") or 100
+        return cls(
+            url=url,
+            prefix=key_prefix(settings.get("STATE_REDIS_KEY", "%(name)s"), spider),
+            lease_seconds=lease_seconds,
+            prefetch=int(_number(settings, "STATE_REDIS_PREFETCH", concurrency, 1)),
+            keep_open=_bool(settings, "STATE_REDIS_KEEP_OPEN"),
+            early=_acknowledges_early(settings),
+            filter_start=_bool(settings, "STATE_REDIS_FILTER_START"),
+            use_pickle=_bool(settings, "STATE_REDIS_PICKLE"),
+            retry_seconds=common.retry_seconds,
+            close_seconds=common.close_seconds,
+            interval_seconds=common.interval_seconds,
+        )
+
+
+def key_prefix(template: Any, spider: Spider) -> str:
+    """Return what a job's keys begin with: STATE_REDIS_KEY filled with the spider's attributes, as a hash tag.
+
+    :raises StateSettingsError: if it can't be filled, is empty, or has braces
+    """
+    try:
+        key = str(template) % {name: getattr(spider, name) for name in dir(spider)}
+    except (KeyError, TypeError, ValueError) as error:
+        raise StateSettingsError(
+            f"STATE_REDIS_KEY is {template!r}, which can't be filled in with the spider's attributes: {error}; "
+            "give the spider the argument (-a job=…) or use only %(name)s"
+        ) from error
+    if not key or "{" in key or "}" in key:
+        raise StateSettingsError(
+            f"STATE_REDIS_KEY is {key!r}; it must not be empty and must have no braces, which are put around it"
+        )
+    return f"scrapy_state:{{{key}}}:"
+
+
+def redacted(url: str) -> str:
+    """Return *url* as it may stand in a log: without a password."""
+    url = re.sub(r"(://[^:/@?#]*):.*@", r"\1:***@", url)
+    return re.sub(r"([?&]password=)[^&#]*", r"\1***", url)
+
+
+def _acknowledges_early(settings: BaseSettings) -> bool:
+    value = settings.get("STATE_REDIS_ACKNOWLEDGE", "durable")
+    if value not in ("durable", "done"):
+        raise StateSettingsError(f'STATE_REDIS_ACKNOWLEDGE is {value!r}; it must be "durable" or "done"')
+    return bool(value == "done")
+
+
+def _bool(settings: BaseSettings, name: str) -> bool:
+    try:
+        return settings.getbool(name, False)
+    except (TypeError, ValueError) as error:
+        raise StateSettingsError(f"{name} is {settings.get(name)!r}; it must be True or False") from error
+
+
+def _number(settings: BaseSettings, name: str, default: float, least: float) -> float:
+    try:
+        value = float(settings.get(name, default))
+    except (TypeError, ValueError):
+        value = -1.0
+    if not least <= value < float("inf"):
+        raise StateSettingsError(f"{name} is {settings.get(name)!r}; it must be a number, {least} or more")
+    return value

@@ -1,0 +1,112 @@
+"""What is in a job's frontier, and removing it. For ``scrapy state frontier``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+from redis.exceptions import RedisError
+
+from ..exceptions import StateSettingsError, StoreUnreachable
+from .options import redacted
+
+_BATCH = 500
+
+
+@dataclass(frozen=True)
+class Frontier:
+    """A job's frontier, as it was a moment ago.
+
+    :param pending: how many requests wait, pushed URLs among them
+    :param pending_by_priority: the same by priority, highest first, without pushed URLs
+    :param leased: how many requests each worker has, done ones among them
+    :param seconds_left: by worker: how long until its leases come back, unless its heart beats; negative: it is dead
+    :param seen: how many fingerprints have been seen
+    """
+
+    pending: int
+    pending_by_priority: dict[int, int]
+    leased: dict[str, int]
+    seconds_left: dict[str, float]
+    seen: int
+
+
+def read_frontier(url: str, prefix: str) -> Frontier:
+    """Return what is in the frontier whose keys begin with *prefix*. Blocks.
+
+    :param url: STATE_REDIS_URL
+    :param prefix: as ``scrapy_state.redis.options.key_prefix(STATE_REDIS_KEY, spider)`` returns it
+    :raises StoreUnreachable: if Redis does not answer, or refuses
+    """
+    with _client(url) as client:
+        meta = client.hgetall(f"{prefix}meta")
+        by_priority: dict[int, int] = {}
+        for slot in client.zrange(f"{prefix}ring", 0, -1):
+            for member in client.zrange(prefix.encode() + b"priorities:" + slot, 0, -1):
+                length = client.llen(prefix.encode() + b"queue:" + member + b":" + slot)
+                priority = int(member.rstrip(b"s"))
+                by_priority[priority] = by_priority.get(priority, 0) + length
+        seconds, micros = client.time()
+        workers = client.zrange(f"{prefix}workers", 0, -1, withscores=True)
+        return Frontier(
+            pending=int(meta.get(b"pending", 0)) + client.llen(f"{prefix}urls"),
+            pending_by_priority=dict(sorted(by_priority.items(), reverse=True)),
+            leased={name.decode(): client.hlen(prefix.encode() + b"leases:" + name) for name, _ in workers},
+            seconds_left={name.decode(): deadline / 1000 - seconds - micros / 1e6 for name, deadline in workers},
+            seen=int(meta.get(b"seen", 0)),
+        )
+
+
+def clear_frontier(url: str, prefix: str) -> int:
+    """Remove the frontier whose keys begin with *prefix*: pending requests, leases, seen fingerprints. Blocks.
+
+    Workers that are at it end with an error.
+
+    :param url: STATE_REDIS_URL
+    :param prefix: as for :func:`read_frontier`
+    :return: how many keys were removed
+    :raises StoreUnreachable: if Redis does not answer, or refuses
+    """
+    removed = 0
+    with _client(url) as client:
+        client.delete(f"{prefix}meta")  # first, so that no worker goes on with a part
+        batch = []
+        for key in client.scan_iter(match=_pattern(prefix), count=_BATCH):
+            batch.append(key)
+            if len(batch) == _BATCH:
+                removed += client.delete(*batch)
+                batch = []
+        if batch:
+            removed += client.delete(*batch)
+    return removed
+
+
+async def clear(client: Any, prefix: str) -> None:
+    """Remove the few keys of a self-check."""
+    names = ("meta", "workers", "busy", "ring", "batches", "seen:0:*", "priorities:selfcheck", "queue:0:selfcheck", "leases:*")
+    for name in names:
+        keys = [f"{prefix}{name}"] if "*" not in name else await client.keys(_pattern(prefix + name[:-1]))
+        if keys:
+            await client.delete(*keys)
+
+
+def _pattern(prefix: str) -> str:
+    return re.sub(r"([\[\]*?\\^])", r"\\\1", prefix) + "*"
+
+
+@contextmanager
+def _client(url: str) -> Iterator[Any]:
+    try:
+        client = redis.Redis.from_url(url, socket_connect_timeout=5, socket_timeout=10)
+    except (ValueError, TypeError) as error:
+        raise StateSettingsError(f"STATE_REDIS_URL is {redacted(url)!r}, which redis-py can't use: {error}") from error
+    try:
+        yield client
+    except (RedisError, OSError) as error:
+        raise StoreUnreachable(f"STATE_REDIS_URL {redacted(url)}: {error}") from error
+    finally:
+        client.close()

@@ -1,0 +1,299 @@
+"""``SCHEDULER = "scrapy_state.redis.Scheduler"``: Scrapy's scheduler, with its requests in Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from scrapy import Request, Spider, signals
+from scrapy.core.scheduler import Scheduler as ScrapyScheduler
+from scrapy.crawler import Crawler
+from scrapy.dupefilters import RFPDupeFilter
+from scrapy.pqueues import DownloaderAwarePriorityQueue
+from scrapy.utils.asyncio import is_asyncio_available
+from scrapy.utils.defer import deferred_from_coro
+from scrapy.utils.misc import build_from_crawler, load_object
+from twisted.internet.defer import Deferred
+
+from ..barrier import BarrierItemProcessor
+from ..exceptions import StateSettingsError, StoreError
+from ..gaps import fail_when_closed, hold_start, watch_done
+from ..tickets import get_barrier
+from .acknowledging import Acknowledging
+from .codec import Codec
+from .frontier import NewRequest, Reply
+from .leases import Leases, Order
+from .opening import Opening
+from .options import RedisSettings
+from .told import tell_failed, tell_feeds, tell_lost, tell_reply, tell_unserializable
+from .worker import Worker
+
+if TYPE_CHECKING:
+    from queuelib.queue import BaseQueue
+    from scrapy.pqueues import ScrapyPriorityQueue
+    from scrapy.statscollectors import StatsCollector
+    from typing_extensions import Self
+
+logger = logging.getLogger("scrapy_state.state")
+
+
+class Scheduler(ScrapyScheduler):
+    """Pending requests and seen fingerprints in Redis, shared by all workers of a job.
+
+    A request that the engine takes is leased. Its lease is given up when its callback and all its items are done and the
+    items durable; those of a worker that dies come back after STATE_REDIS_LEASE_TIMEOUT. Nothing here waits for Redis.
+    docs/redis.md says the rest. Under ``scrapy shell`` and the like it is Scrapy's scheduler, in memory.
+    """
+
+    #: asks CheckpointFeedExporter for durable item files without a state feed
+    needs_durable_items = True
+
+    crawler: Crawler
+    stats: StatsCollector
+    mqclass: type[BaseQueue]
+    pqclass: type[ScrapyPriorityQueue]
+
+    @classmethod
+    def from_crawler(cls, crawler: Crawler) -> Self:
+        """Make it. Connects to nothing yet."""
+        settings = crawler.settings
+        filter_class = load_object(settings["DUPEFILTER_CLASS"])
+        if filter_class is RFPDupeFilter:  # without JOBDIR's file: here it keeps what Redis can't, and logs
+            debug = settings.getbool("DUPEFILTER_DEBUG")
+            dupefilter: Any = RFPDupeFilter(None, debug, fingerprinter=crawler.request_fingerprinter)
+        else:
+            dupefilter = build_from_crawler(filter_class, crawler)
+        return cls(
+            dupefilter,
+            jobdir=None,
+            mqclass=load_object(settings["SCHEDULER_MEMORY_QUEUE"]),
+            logunser=True,
+            stats=crawler.stats,
+            pqclass=load_object(settings["SCHEDULER_PRIORITY_QUEUE"]),
+            crawler=crawler,
+        )
+
+    def open(self, spider: Spider) -> Deferred[None] | None:
+        """Make ready. The frontier is opened before the spider's first request, where the crawl can still be refused."""
+        super().open(spider)
+        self._worker: Worker | None = None
+        self._opening: Opening | None = None
+        engine = self.crawler.engine
+        assert engine is not None
+        if engine._slot is None or not engine._slot.close_if_idle:  # scrapy shell, scrapy fetch, scrapy view
+            return None
+        self._leases = Leases()
+        self._order = Order(self.mqclass, self._smqclass)
+        self._finished = self._starving = self._failed = False
+        self._barrier = get_barrier(self.crawler)
+        if isinstance(engine.scraper.itemproc, BarrierItemProcessor):
+            self._barrier.openers.append(self._open)
+            return None
+        return deferred_from_coro(self._open())
+
+    async def _open(self) -> None:
+        crawler = self.crawler
+        if not is_asyncio_available():
+            raise StateSettingsError("TWISTED_REACTOR: the frontier needs asyncio; leave Scrapy's default reactor in place")
+        self.settings = settings = RedisSettings.from_settings(crawler.settings, self.spider)
+        self._codec = Codec(self.spider, settings.use_pickle)
+        self._shared_filter = type(self.df) is RFPDupeFilter
+        self._by_slot = issubclass(self.pqclass, DownloaderAwarePriorityQueue)
+        self._opening = Opening(crawler, settings, self._codec, self._order)
+        frontier, reply = await self._opening.open()
+        self._worker = Worker(frontier, settings, self)
+        listener = None if settings.early else self._barrier.listener
+        if listener is None and not settings.early and crawler.settings.getdict("FEEDS"):
+            tell_feeds(self.spider)
+        self._acknowledging = Acknowledging(self._worker, listener, settings.interval_seconds)
+        self._received_numbers(reply)
+        assert crawler.engine is not None
+        watch_done(crawler.engine, self._done)
+        hold_start(crawler.engine, self._room)
+        self._worker.start()
+
+    def close(self, reason: str) -> Deferred[None] | None:
+        """Have the items made durable, acknowledge, give back what is leased."""
+        if self._opening is None:
+            return super().close(reason)
+        return deferred_from_coro(self._close(reason))
+
+    async def _close(self, reason: str) -> None:
+        worker, opening = self._worker, self._opening
+        assert opening is not None
+        try:
+            if worker is not None:
+                await self._acknowledging.close()
+                try:
+                    await worker.close()
+                except StoreError as error:
+                    self.failed(error)
+        finally:
+            await opening.close()
+            super().close(reason)
+
+    # The engine's calls
+
+    def has_pending_requests(self) -> bool:
+        """Whether a request is pending or running anywhere, or may come from outside."""
+        if self._opening is None:
+            return super().has_pending_requests()
+        return not self._finished or bool(self._leases.waiting)
+
+    def enqueue_request(self, request: Request) -> bool:
+        """Send *request* to Redis, with others. False if a dupefilter of the project's own drops it.
+
+        Whether the built-in one drops it only Redis knows; then the ``request_dropped`` signal comes later.
+        """
+        worker = self._worker
+        if worker is None:
+            return super().enqueue_request(request)
+        self._finished = False
+        filtered = not request.dont_filter or (self.settings.filter_start and request.meta.get("is_start_request"))
+        if filtered and not self._shared_filter and self.df.request_seen(request):
+            self.df.log(request, self.spider)
+            return False
+        try:
+            data = self._codec.encode(request)
+        except ValueError as error:
+            return self._keep_in_memory(request, bool(filtered), error)
+        fingerprint = b""
+        if filtered and self._shared_filter:
+            fingerprint = self.crawler.request_fingerprinter.fingerprint(request)
+        slot = self.crawler.engine.downloader.get_slot_key(request) if self._by_slot else ""
+        worker.put(NewRequest(data, fingerprint, request.priority, self._order.is_start(request), slot, request))
+        if self._opening is not None and "state" in request.meta:
+            self._opening.units_seen()
+        return True
+
+    def next_request(self) -> Request | None:
+        """Return a leased request, None if there is none just now."""
+        if self._worker is None:
+            return super().next_request()
+        while (request := self.mqs.pop()) is not None:
+            id = self._leases.begin(request)
+            if id is None:
+                continue
+            self.stats.inc_value("scheduler/dequeued/redis" if id else "scheduler/dequeued/memory")
+            self.stats.inc_value("scheduler/dequeued")
+            if self.low:
+                self._worker.wake()
+            return request
+        if not self._starving:
+            self._starving = True
+            self._worker.wake(hurry=True)
+        return None
+
+    def __len__(self) -> int:
+        """How many requests are here, not how many are in Redis."""
+        return len(self._leases.waiting) if self._worker is not None else super().__len__()
+
+    # The worker's host
+
+    @property
+    def wanted(self) -> int:
+        """How many more leases there is room for."""
+        return 0 if self._failed else max(0, self.settings.prefetch - len(self._leases.waiting))
+
+    @property
+    def low(self) -> bool:
+        """Whether half of what was leased ahead is used up."""
+        return self.wanted * 2 >= self.settings.prefetch
+
+    @property
+    def starving(self) -> bool:
+        """Whether the engine has asked for a request in vain."""
+        return self._starving
+
+    @property
+    def hidden(self) -> int:
+        """How many requests are at work here that Redis does not know of; ``start()`` counts as one."""
+        return self._leases.own + (self.crawler.engine._start is not None)
+
+    @property
+    def held(self) -> Sequence[int]:
+        """The leases that are not done."""
+        return self._leases.ids
+
+    def received(self, reply: Reply, sent: Sequence[NewRequest]) -> None:
+        """Take what an exchange brought."""
+        self._received_numbers(reply)
+        for new, is_duplicate in zip(sent, reply.duplicates, strict=True):
+            if is_duplicate:
+                self.df.log(new.origin, self.spider)
+                self.crawler.signals.send_catch_log(signals.request_dropped, request=new.origin, spider=self.spider)
+            else:
+                self.stats.inc_value("scheduler/enqueued/redis")
+                self.stats.inc_value("scheduler/enqueued")
+        if reply.lost:
+            tell_lost(self.settings.lease_seconds, self.spider)
+            self._leases.lose()
+        self._leased(reply.leased)
+        is_over = not (reply.pending or reply.leased or reply.others_busy or self.settings.keep_open)
+        worker = self._worker
+        self._finished = is_over and not (self._leases or self.hidden or worker is None or worker.outbox)
+        if reply.leased or self._finished:
+            self._starving = False
+            self.crawler.engine._slot.nextcall.schedule()  # type: ignore[union-attr]
+
+    def failed(self, error: StoreError) -> None:
+        """Redis is away for good: end the crawl. What is leased comes back by itself."""
+        if self._failed:
+            return
+        self._failed = True
+        tell_failed(error, self.settings.lease_seconds, self.spider)
+        fail_when_closed(self.crawler)
+        engine = self.crawler.engine
+        if engine is not None and engine.spider is not None and engine._slot is not None and engine._slot.closing is None:
+            self._closing = asyncio.create_task(engine.close_spider_async(reason="state_frontier_failed"))
+
+    def _received_numbers(self, reply: Reply) -> None:
+        tell_reply(reply, self.stats, self.spider)
+        if self._opening is not None:
+            self._opening.company(reply.others)
+
+    def _leased(self, leased: list[tuple[int, bytes]]) -> None:
+        assert self._worker is not None
+        requests = []
+        for id, data in leased:
+            try:
+                request = self._codec.decode(data)
+            except ValueError as error:
+                self.stats.inc_value("state/redis/unreadable")
+                logger.error("a request can't be read, it stays in the frontier: %s", error, extra={"spider": self.spider})
+                self._worker.unreadable.append(id)  # never acknowledged: it is pending again when this worker ends
+            else:
+                self._leases.waiting[request] = id
+                requests.append(request)
+        for request in self._order.to_push(requests):
+            self.mqs.push(request)
+
+    def _keep_in_memory(self, request: Request, filtered: bool, error: ValueError) -> bool:
+        if filtered and self._shared_filter and self.df.request_seen(request):
+            self.df.log(request, self.spider)
+            return False
+        if self.logunser:
+            tell_unserializable(request, error, self.spider)
+            self.logunser = False
+        self.mqs.push(request)
+        self._leases.waiting[request] = 0
+        self.stats.inc_value("scheduler/unserializable")
+        self.stats.inc_value("scheduler/enqueued/memory")
+        self.stats.inc_value("scheduler/enqueued")
+        return True
+
+    def _done(self, request: Request) -> None:
+        id = self._leases.end(request)
+        assert self._worker is not None
+        if id:
+            self._acknowledging.done(id)
+        if not self._leases:
+            self._worker.wake(hurry=True)  # that may have been the last
+
+    async def _room(self) -> bool:
+        assert self._worker is not None
+        if not self._failed:
+            await self._worker.room()
+        return not self._failed

@@ -1,0 +1,60 @@
+"""What the log and the stats say of a frontier."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from scrapy import Request, Spider
+
+from .frontier import Reply
+
+logger = logging.getLogger("scrapy_state.state")
+
+
+def tell_reply(reply: Reply, stats: Any, spider: Spider) -> None:
+    """Count an exchange, and say what in its reply is out of the ordinary."""
+    stats.inc_value("state/redis/exchanges")
+    for name in ("refused", "come_back", "lost"):
+        if getattr(reply, name):
+            stats.inc_value(f"state/redis/{name}", int(getattr(reply, name)))
+    if reply.come_back:
+        logger.info("%s leases of a worker that is gone came back", reply.come_back, extra={"spider": spider})
+    if reply.refused:
+        logger.warning(
+            "%s acknowledgements came too late: these requests were given to another worker", reply.refused,
+            extra={"spider": spider},
+        )  # fmt: skip
+
+
+def tell_lost(lease_seconds: float, spider: Spider) -> None:
+    """Say that this worker's leases were given to others."""
+    logger.warning(
+        "this worker was away for more than STATE_REDIS_LEASE_TIMEOUT (%g s), and its requests were given to others; "
+        "some are crawled twice", lease_seconds, extra={"spider": spider},
+    )  # fmt: skip
+
+
+def tell_failed(error: Exception, lease_seconds: float, spider: Spider) -> None:
+    """Say that the crawl ends because of *error*."""
+    logger.error(
+        "the crawl ends, because its frontier does: %s. What this worker had leased comes back after "
+        "STATE_REDIS_LEASE_TIMEOUT (%g s)", error, lease_seconds, extra={"spider": spider},
+    )  # fmt: skip
+
+
+def tell_unserializable(request: Request, error: ValueError, spider: Spider) -> None:
+    """Say once that a request stays in memory, as Scrapy's scheduler does."""
+    logger.warning(
+        "Unable to serialize request: %s - reason: %s. It stays in this worker's memory, and is lost if that dies. "
+        "No more of them are logged, they are counted", request, error, extra={"spider": spider},
+    )  # fmt: skip
+
+
+def tell_feeds(spider: Spider) -> None:
+    """Say that requests are acknowledged before a feed holds their items."""
+    logger.warning(
+        "FEEDS: no feed takes part in checkpoints (or scrapy_state's add-on is not in ADDONS), so requests are "
+        "acknowledged before the feeds hold their items: these are lost when the process is killed",
+        extra={"spider": spider},
+    )  # fmt: skip

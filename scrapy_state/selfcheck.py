@@ -1,0 +1,155 @@
+"""Trying the request queues out before the first request, so that one which loses requests is not found out at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+import tempfile
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeGuard
+
+from scrapy import Request
+from scrapy.core.scheduler import Scheduler
+from scrapy.crawler import Crawler
+from scrapy.exceptions import NotConfigured
+from scrapy.utils.asyncio import is_asyncio_available
+from scrapy.utils.misc import build_from_crawler, load_object
+
+from .exceptions import StateSettingsError
+from .extension import is_crawl
+from .refusals import refuse
+from .settings import StateSettings
+from .tickets import get_barrier
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+logger = logging.getLogger("scrapy_state.state")
+_LONGEST_SECONDS = 15.0
+
+
+class SelfCheck:
+    """Sends made-up requests through each queue class that Scrapy's scheduler was given, and compares what comes back.
+
+    In memory, and in JOBDIR if there is one, on a key of its own: what is in the crawl's queues is not touched. Setting
+    STATE_SELFCHECK. (A frontier in Redis has a check of its own.)
+    """
+
+    def __init__(self, crawler: Crawler) -> None:
+        self.crawler = crawler
+
+    @classmethod
+    def from_crawler(cls, crawler: Crawler) -> Self:
+        """Have the check made before the first request.
+
+        :raises NotConfigured: where there is no crawl, and with STATE_SELFCHECK or STATE_ENABLED off
+        """
+        if not is_crawl(crawler):
+            raise NotConfigured
+        try:
+            settings = StateSettings.from_settings(crawler.settings)
+        except StateSettingsError as error:
+            refuse(crawler, error)
+            raise NotConfigured from error
+        if not (settings.selfcheck and settings.enabled):
+            raise NotConfigured
+        check = cls(crawler)
+        get_barrier(crawler).openers.append(check.check)
+        return check
+
+    async def check(self) -> None:
+        """Make it. Waits 15 seconds at most.
+
+        :raises StateSettingsError: if a queue does not give back what it was given, raises, or does not answer
+        """
+        slot = self.crawler.engine._slot if self.crawler.engine is not None else None
+        scheduler = slot.scheduler if slot is not None else None
+        if not _has_queues(scheduler):
+            return
+        names = ["SCHEDULER_MEMORY_QUEUE", "SCHEDULER_START_MEMORY_QUEUE"]
+        folder = None
+        if scheduler.dqdir is not None:
+            names += ["SCHEDULER_DISK_QUEUE", "SCHEDULER_START_DISK_QUEUE"]
+            folder = Path(scheduler.dqdir).parent
+        for name in names:
+            path = self.crawler.settings[name]
+            if path:
+                await self._in_time(name, path, folder if "DISK" in name else None)
+
+    async def _in_time(self, name: str, path: Any, folder: Path | None) -> None:
+        if not is_asyncio_available():
+            self._check(name, path, folder)
+            return
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
+
+        def tell(error: Exception | None) -> None:
+            if not done.done():
+                done.set_result(None) if error is None else done.set_exception(error)
+
+        def check() -> None:
+            try:
+                self._check(name, path, folder)
+            except Exception as error:
+                loop.call_soon_threadsafe(tell, error)
+            else:
+                loop.call_soon_threadsafe(tell, None)
+
+        # A daemon, so that a queue which never answers does not keep the process.
+        threading.Thread(target=check, name="scrapy_state_selfcheck", daemon=True).start()
+        try:
+            await asyncio.wait_for(done, _LONGEST_SECONDS)
+        except asyncio.TimeoutError as error:
+            raise _wrong(name, path, f"it does not answer within {_LONGEST_SECONDS:g} s") from error
+
+    def _check(self, name: str, path: Any, folder: Path | None) -> None:
+        key = "" if folder is None else tempfile.mkdtemp(prefix="scrapy_state-selfcheck-", dir=folder)
+        try:
+            self._round_trip(name, path, f"{key}/0", continued=folder is not None)
+        except StateSettingsError:
+            raise
+        except Exception as error:  # it may be anybody's class
+            raise _wrong(name, path, f"{type(error).__name__}: {error}") from error
+        finally:
+            if key:
+                shutil.rmtree(key, ignore_errors=True)
+
+    def _round_trip(self, name: str, path: Any, key: str, continued: bool) -> None:
+        cls = load_object(path)
+        assert self.crawler.request_fingerprinter is not None
+        fingerprint = self.crawler.request_fingerprinter.fingerprint
+        sent = [
+            Request(f"https://scrapy-state.invalid/{number}?b=2&a=%20", method="POST", body=b"\x00\xff", meta={"depth": number})
+            for number in range(3)
+        ]
+        queue = build_from_crawler(cls, self.crawler, key)
+        for request in sent:
+            queue.push(request)
+        if len(queue) != len(sent):
+            raise _wrong(name, path, f"of {len(sent)} made-up requests it counts {len(queue)}")
+        found = [queue.pop()]
+        if continued:
+            queue.close()
+            queue = build_from_crawler(cls, self.crawler, key)  # as the next run does
+        found += [queue.pop() for _ in range(len(queue))]
+        empty = queue.pop() is None and len(queue) == 0
+        queue.close()
+        got = [(fingerprint(each), each.meta.get("depth"), each.url) for each in found if isinstance(each, Request)]
+        expected = [(fingerprint(each), each.meta["depth"], each.url) for each in sent]
+        if sorted(got) != sorted(expected) or not empty:
+            after = ", closing and opening it in between" if continued else ""
+            raise _wrong(name, path, f"of {len(sent)} made-up requests it gave back {len(got)}, or others{after}")
+
+
+def _has_queues(scheduler: Any) -> TypeGuard[Scheduler]:
+    """Whether it is Scrapy's scheduler; isinstance() says so of everything that has a scheduler's methods."""
+    return Scheduler in type(scheduler).__mro__
+
+
+def _wrong(name: str, path: Any, what: str) -> StateSettingsError:
+    return StateSettingsError(
+        f"{name} is {path!r}, which would lose requests: {what}. Put another queue class there; STATE_SELFCHECK = False "
+        "leaves this check out"
+    )

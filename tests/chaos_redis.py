@@ -1,0 +1,229 @@
+"""Kills workers of a crawl whose frontier is in Redis, and counts what is lost: ``python tests/chaos_redis.py --kills 20``.
+
+A site on this machine with pages that link to three further ones and back; one or two workers; SIGKILL at random
+moments (the seed is printed), sometimes SIGSTOP for longer than the lease; who was killed is started again, until all have
+ended by themselves. Then every page must have been crawled, and its items must stand in the feeds' files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from crawls import start
+from redis_server import RedisServer, redis_server
+
+ITEMS_A_PAGE = 2
+LEASE_SECONDS = 2.0
+DEADLINE_SECONDS = 300
+
+SPIDER = """
+import scrapy
+
+class FrontierSpider(scrapy.Spider):
+    name = "frontier"
+
+    async def start(self):
+        yield scrapy.Request(f"{self.site}/0")
+
+    def parse(self, response):
+        page = int(response.url.rpartition("/")[2])
+        for number in range(2):
+            yield {"page": page, "n": number, "text": "some text " * 5}
+        for link in response.text.split():
+            yield response.follow(link)
+"""
+
+
+class Site:
+    """A site of *pages* pages; counts how often each is asked for. In a thread of its own."""
+
+    def __init__(self, pages: int, delay_seconds: float = 0.0) -> None:
+        self.pages = pages
+        self.delay_seconds = delay_seconds
+        self.asked: Counter[int] = Counter()
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
+        self._thread.start()
+        assert self._ready.wait(10)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def links(self, page: int) -> list[int]:
+        further = [each for each in range(3 * page + 1, 3 * page + 4) if each < self.pages]
+        return [*further, page // 2, max(0, page - 1)]
+
+    async def _serve(self) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        server = await asyncio.start_server(self._answer, "127.0.0.1", 0)
+        self.port = server.sockets[0].getsockname()[1]
+        self._ready.set()
+        async with server:
+            await self._stop.wait()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                page = int(head.split()[1].rpartition(b"/")[2])
+                self.asked[page] += 1
+                if self.delay_seconds:
+                    await asyncio.sleep(self.delay_seconds)
+                body = "\n".join(f"/{each}" for each in self.links(page)).encode()
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+                await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            writer.close()
+
+    def close(self) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(10)
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    process.kill()
+    process.wait()
+    if process.stderr is not None:
+        process.stderr.close()
+
+
+@dataclass
+class Outcome:
+    """What came of a crawl with kills."""
+
+    kills: int = 0
+    stops: int = 0
+    never_crawled: list[int] = field(default_factory=list)
+    missing_items: int = 0
+    crawled_again: int = 0
+    stored_again: int = 0
+    leases_lost: int = 0
+    left: str = ""
+    codes: list[int] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def wrong(self) -> bool:
+        return bool(self.never_crawled or self.missing_items or self.left or any(self.codes))
+
+
+def run(
+    folder: Path, server: RedisServer, *, workers: int, kills: int, seed: int, pages: int = 2000, stops: int = 0,
+    delay: float = 0.0, restart_redis: bool = False,
+) -> Outcome:  # fmt: skip
+    """Crawl a site with *workers* workers, kill one of them *kills* times; return what came of it.
+
+    The moments are chosen by how many pages have been asked for, so that each is one at which the crawl is at work.
+    """
+    chance, outcome, began = random.Random(seed), Outcome(), time.monotonic()
+    site = Site(pages, delay)
+    settings = {
+        "SCHEDULER": "scrapy_state.redis.Scheduler",
+        "STATE_REDIS_URL": server.url,
+        "STATE_REDIS_LEASE_TIMEOUT": LEASE_SECONDS,
+        "STATE_INTERVAL": 0.5,
+        "FEEDS": {str(folder / "items" / "%(run_id)s-%(batch_id)05d.jsonl"): {"format": "jsonlines"}},
+        "LOG_LEVEL": "INFO",
+        "LOG_FILE": "log.txt",
+    }
+
+    def begin(number: int) -> subprocess.Popen[str]:
+        return start(folder / f"worker{number}", SPIDER, "-a", f"site={site.url}", settings=settings)
+
+    running = {number: begin(number) for number in range(workers)}
+    plan = ["kill"] * kills + ["stop"] * stops + ["redis"] * restart_redis
+    chance.shuffle(plan)
+    try:
+        moments = sorted(chance.randrange(1, pages * 9 // 10) for _ in plan)
+        while running:
+            assert time.monotonic() - began < DEADLINE_SECONDS + 10 * kills, f"it does not end: {outcome}"
+            time.sleep(0.02)
+            for number, process in list(running.items()):
+                if process.poll() is not None:
+                    outcome.codes.append(process.returncode)
+                    end(running.pop(number))
+            if not running or not plan or sum(site.asked.values()) < moments[0]:
+                continue
+            del moments[0]
+            number = chance.choice(list(running))
+            match plan.pop():
+                case "kill":
+                    outcome.kills += 1
+                    end(running[number])
+                    running[number] = begin(number)
+                case "stop":
+                    outcome.stops += 1
+                    running[number].send_signal(signal.SIGSTOP)
+                    time.sleep(LEASE_SECONDS * 2)
+                    running[number].send_signal(signal.SIGCONT)
+                case "redis":
+                    server.kill()
+                    time.sleep(0.5)
+                    server.start()
+    finally:
+        for process in running.values():
+            end(process)
+        site.close()
+    found = Counter(
+        (item["page"], item["n"])
+        for path in (folder / "items").glob("*.jsonl")
+        for item in map(json.loads, path.read_text().splitlines())
+    )
+    outcome.never_crawled = [page for page in range(pages) if not site.asked[page]]
+    outcome.missing_items = sum(not found[page, number] for page in range(pages) for number in range(ITEMS_A_PAGE))
+    outcome.crawled_again = sum(count - 1 for count in site.asked.values())
+    outcome.stored_again = sum(count - 1 for count in found.values())
+    logs = [path.read_text() for path in folder.glob("worker*/log.txt")]
+    outcome.leases_lost = sum(log.count("this worker was away") for log in logs)
+    left = {key.decode(): server.client().hlen(key) for key in server.client().keys("*leases*")}
+    pending = server.client().hget("scrapy_state:{frontier}:meta", "pending")
+    outcome.left = f"{left} {pending}" if left or pending != b"0" else ""
+    outcome.seconds = time.monotonic() - began
+    return outcome
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--kills-a-crawl", type=int, default=3)
+    parser.add_argument("--pages", type=int, default=2000)
+    parser.add_argument("--seed", type=int, default=int(time.time()))
+    options = parser.parse_args()
+    total = wrong = 0
+    seed = options.seed
+    while total < options.kills:
+        workers = 1 + seed % 2
+        folder = Path(tempfile.mkdtemp(prefix="chaos_redis_"))
+        with redis_server(appendonly="yes") as server:
+            outcome = run(
+                folder, server, workers=workers, kills=options.kills_a_crawl, stops=seed % 3 == 0, seed=seed,
+                pages=options.pages, restart_redis=seed % 4 == 1,
+            )  # fmt: skip
+        total += outcome.kills
+        wrong += outcome.wrong
+        print(f"seed {seed}, {workers} workers, {total} kills so far: {outcome}", flush=True)
+        if outcome.wrong:
+            print(f"the logs: {folder}/worker*/log.txt")
+        else:
+            shutil.rmtree(folder)
+        seed += 1
+    print(f"{total} kills, {wrong} crawls went wrong")
+    return bool(wrong)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

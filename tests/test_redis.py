@@ -1,0 +1,531 @@
+"""The frontier in Redis: what exchanges, requests as bytes, and crawls promise, against a real redis-server."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Coroutine
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+import scrapy
+from hypothesis import given
+from hypothesis import strategies as st
+from redis_server import RedisServer, free_port, redis_server
+from scrapy.http import JsonRequest
+from scrapy.settings import Settings
+
+from scrapy_state.exceptions import StateError, StateSettingsError, StoreRefused, StoreUnreachable
+from scrapy_state.redis.codec import Codec
+from scrapy_state.redis.connection import Connection
+from scrapy_state.redis.frontier import Frontier, FrontierGone, NewRequest, Reply
+from scrapy_state.redis.options import RedisSettings, key_prefix, redacted
+from scrapy_state.redis.report import clear_frontier, read_frontier
+from scrapy_state.redis.worker import ROOM, Worker
+
+PREFIX = "scrapy_state:{frontier}:"
+
+
+# The exchange
+
+
+def in_frontiers(server: RedisServer, scenario: Callable[[Callable[..., Frontier]], Coroutine[Any, Any, None]]) -> None:
+    """Run *scenario*, giving it a maker of frontiers by the worker's name."""
+
+    async def main() -> None:
+        connection = Connection.acquire(server.url)
+        try:
+            await scenario(lambda worker, **more: Frontier(connection, PREFIX, worker, **{"lease_seconds": 60.0, **more}))
+        finally:
+            await connection.release()
+
+    asyncio.run(main())
+
+
+def request(text: str, priority: int = 0, slot: str = "", is_start: bool = False, filtered: bool = True) -> NewRequest:
+    return NewRequest(text.encode(), hashlib.sha1(text.encode()).digest() if filtered else b"", priority, is_start, slot)
+
+
+def texts(reply: Reply) -> list[str]:
+    return [data.decode() for _, data in reply.leased]
+
+
+def test_duplicates_are_dropped_in_the_step_that_stores(server: RedisServer) -> None:
+    """Of two requests with one fingerprint the first is stored, also within one exchange; without one both are."""
+
+    async def scenario(frontier: Callable[..., Frontier]) -> None:
+        one = frontier("one")
+        await one.exchange("open")
+        reply = await one.exchange(new=[request("a"), request("a"), request("b"), request("c", filtered=False)])
+        assert reply.duplicates == [False, True, False, False]
+        reply = await one.exchange(new=[request("b"), request("c", filtered=False)], wanted=9)
+        assert reply.duplicates == [True, False]
+        assert sorted(texts(reply)) == ["a", "b", "c", "c"]
+        assert reply.pending == 0
+
+    in_frontiers(server, scenario)
+
+
+def test_order_is_scrapys(server: RedisServer) -> None:
+    """Highest priority first, then the newest; start requests last within a priority, oldest first; FIFO where chosen."""
+
+    async def scenario(frontier: Callable[..., Frontier]) -> None:
+        one = frontier("one")
+        await one.exchange("open")
+        new = [request("a"), request("b"), request("high", 10), request("low", -10), request("s", is_start=True)]
+        new += [request("s2", is_start=True), request("high2", 10)]
+        assert texts(await one.exchange(new=new, wanted=9)) == ["high2", "high", "b", "a", "s", "s2", "low"]
+        other = frontier("two", first_out=True, start_first_out=False)
+        await other.exchange("open")
+        new = [request(each.data.decode() + "!", each.priority, "", each.is_start) for each in new]
+        assert texts(await other.exchange(new=new, wanted=9)) == ["high!", "high2!", "a!", "b!", "s2!", "s!", "low!"]
+
+    in_frontiers(server, scenario)
+
+
+def test_download_slots_take_turns(server: RedisServer) -> None:
+    """A lease of several takes from every download slot in turn, however many requests one of them has."""
+
+    async def scenario(frontier: Callable[..., Frontier]) -> None:
+        one = frontier("one")
+        await one.exchange("open")
+        new = [request(f"big{n}", slot="big") for n in range(50)] + [request(f"{slot}0", slot=slot) for slot in "abc"]
+        first = texts(await one.exchange(new=new, wanted=8))
+        assert {"a0", "b0", "c0"} <= set(first)
+        assert len(first) == 8
+        rest = texts(await one.exchange(wanted=100))
+        assert len(set(first) | set(rest)) == 53
+
+    in_frontiers(server, scenario)
+
+
+def test_leases_of_a_dead_worker_come_back(server: RedisServer) -> None:
+    """What a worker leased and did not acknowledge is leased again once its heartbeat stops, and not before."""
+
+    async def scenario(frontier: Callable[..., Frontier]) -> None:
+        dead, other = frontier("dead", lease_seconds=0.2), frontier("other")
+        await dead.exchange("open")
+        await other.exchange("open")
+        leased = (await dead.exchange(new=[request("a"), request("b"), request("c")], wanted=3)).leased
+        assert (await dead.exchange(acknowledged=[leased[0][0]])).refused == 0
+        reply = await other.exchange(wanted=9)
+        assert reply.leased == []
+        assert reply.others_busy == 2
+        await asyncio.sleep(0.25)
+        reply = await other.exchange(wanted=9)
+        assert reply.come_back == 2
+        assert sorted(texts(reply)) == sorted(data.decode() for _, data in leased[1:])
+        late = await dead.exchange(acknowledged=[id for id, _ in leased[1:]])
+        assert late.lost
+        assert late.refused == 2
+
+    in_frontiers(server, scenario)
+
+
+def test_a_lost_reply_loses_nothing(server: RedisServer) -> None:
+    """An exchange whose reply was lost may be sent again: no request is stored twice, and leases nobody knows of go back."""
+
+    async def scenario(frontier: Callable[..., Frontier]) -> None:
+        one = frontier("one")
+        await one.exchange("open")
+        known = (await one.exchange(new=[request("a")], wanted=1)).leased
+        arguments: dict[str, Any] = {"new": [request("b", filtered=False), request("c")], "wanted": 1}
+        lost = await one.exchange(**arguments)
+        assert len(lost.leased) == 1
+        one.batch -= 1  # as if it had not come
+        again = await one.exchange("again", **arguments, known=[id for id, _ in known])
+        assert again.duplicates == [False, False]
+        rest = await one.exchange(wanted=9)
+        assert sorted(texts(again) + texts(rest)) == ["b", "c"]
+        assert len(server.client().hgetall(f"{PREFIX}leases:one")) == 3
+
+    in_frontiers(server, scenario)
+
+
+def test_goodbye_gives_back(server: RedisServer) -> None:
+    """A worker that closes gives back what it has not acknowledged, and is forgotten."""
+
+    async def scenario(frontier: Callable[..., Frontier]) -> None:
+        one, two = frontier("one"), frontier("two")
+        await one.exchange("open")
+        leased = (await one.exchange(new=[request("a"), request("b")], wanted=2)).leased
+        await one.exchange("close", acknowledged=[leased[0][0]])
+        reply = await two.exchange("open", wanted=9)
+        assert texts(reply) == [leased[1][1].decode()]
+        assert reply.others == 0
+
+    in_frontiers(server, scenario)
+
+
+def test_cleared_frontier_is_seen(server: RedisServer) -> None:
+    """A worker at work on a frontier that was cleared, or that Redis has lost, is told so."""
+
+    async def scenario(frontier: Callable[..., Frontier]) -> None:
+        one = frontier("one")
+        await one.exchange("open")
+        await one.exchange(new=[request("a")])
+        assert await asyncio.to_thread(clear_frontier, server.url, PREFIX) > 0
+        with pytest.raises(FrontierGone, match="is gone"):
+            await one.exchange()
+
+    in_frontiers(server, scenario)
+    assert server.client().keys() == []
+
+
+def test_full_redis_changes_nothing_and_means_later(server: RedisServer) -> None:
+    """A Redis that is full refuses a whole exchange, and that means to try again; one that forbids it means no."""
+
+    async def scenario(frontier: Callable[..., Frontier]) -> None:
+        one = frontier("one")
+        await one.exchange("open")
+        [(id, _)] = (await one.exchange(new=[request("a")], wanted=1)).leased
+        server.client().config_set("maxmemory", "1")
+        try:
+            with pytest.raises(StoreUnreachable, match="maxmemory"):
+                await one.exchange(new=[request("b")], acknowledged=[id])
+        finally:
+            server.client().config_set("maxmemory", "0")
+        again = await one.exchange("again", new=[request("b")], acknowledged=[id], wanted=2)
+        assert (again.refused, again.duplicates, texts(again)) == (0, [False], ["b"])
+        server.client().acl_setuser("default", enabled=True, commands=["-evalsha"])
+        try:
+            with pytest.raises(StoreRefused, match="the user may not"):
+                await one.exchange()
+        finally:
+            server.client().acl_setuser("default", enabled=True, commands=["+evalsha"])
+
+    in_frontiers(server, scenario)
+
+
+class Lagging:
+    """A frontier that does not answer for a while, and then takes what it is sent."""
+
+    def __init__(self, failures: int) -> None:
+        self.failures = failures
+        self.sent: list[tuple[str, list[bytes], list[int]]] = []
+        self.third = asyncio.Event()
+
+    async def exchange(self, mode: str = "go on", **arguments: Any) -> Reply:
+        await asyncio.sleep(0)
+        self.sent.append((mode, [each.data for each in arguments["new"]], list(arguments["acknowledged"])))
+        if len(self.sent) == 3:
+            self.third.set()
+        if self.failures:
+            self.failures -= 1
+            raise StoreUnreachable("STATE_REDIS_URL: gone for a while")
+        return Reply(False, 0, 0, 0, 0, [False] * len(arguments["new"]), 0, [])
+
+
+class IdleHost:
+    wanted, low, starving, hidden, held = 0, False, False, 0, ()
+
+    def __init__(self) -> None:
+        self.errors: list[Exception] = []
+
+    def received(self, reply: Reply, sent: Any) -> None:
+        """Nothing."""
+
+    def failed(self, error: Exception) -> None:
+        self.errors.append(error)
+
+
+def worker_of(frontier: Any, host: Any, **settings: Any) -> Worker:
+    chosen = RedisSettings.from_settings(Settings({"STATE_REDIS_URL": "redis://h", **settings}), CodecSpider())
+    return Worker(frontier, chosen, host)
+
+
+def test_children_go_before_their_parents_acknowledgement() -> None:
+    """However many requests wait to be sent, none is acknowledged before those that were there when it was done."""
+
+    async def main() -> None:
+        frontier = Lagging(failures=0)
+        worker = worker_of(frontier, IdleHost())
+        for number in range(700):
+            worker.put(request(str(number)))
+        worker.acknowledge([1])
+        worker.put(request("later"))
+        await worker.close()
+        sent: list[bytes] = []
+        for _, new, acknowledged in frontier.sent:
+            sent += new
+            assert not acknowledged or len(sent) >= 700
+        assert sum(len(acknowledged) for _, _, acknowledged in frontier.sent) == 1
+        assert len(sent) == 701
+        assert frontier.sent[-1][0] == "close"
+
+    asyncio.run(main())
+
+
+def test_outage_sends_the_same_again_and_holds_start_back() -> None:
+    """While Redis is away the same is sent again, nothing is left out, and whoever yields more than there is room for waits."""
+
+    async def main() -> None:
+        frontier, host = Lagging(failures=3), IdleHost()
+        worker = worker_of(frontier, host)
+        worker.start()
+        for number in range(ROOM):
+            worker.put(request(str(number)))
+        waiting = asyncio.ensure_future(worker.room())
+        await frontier.third.wait()
+        assert not waiting.done()
+        await asyncio.wait_for(waiting, 10)
+        await worker.close()
+        first = frontier.sent[0]
+        assert [mode for mode, _, _ in frontier.sent[:4]] == ["go on", "again", "again", "again"]
+        assert all(new == first[1] for _, new, _ in frontier.sent[:4])
+        assert sorted(data for _, new, _ in frontier.sent[3:] for data in new) == sorted(str(n).encode() for n in range(ROOM))
+        assert host.errors == []
+        assert worker.outages == 1
+
+    asyncio.run(main())
+
+
+def test_outage_that_is_too_long_fails_once() -> None:
+    """Redis away for longer than STATE_RETRY_TIMEOUT: the host is told once, and nobody waits for room any more."""
+
+    async def main() -> None:
+        frontier, host = Lagging(failures=1000), IdleHost()
+        worker = worker_of(frontier, host, STATE_RETRY_TIMEOUT=0.3, STATE_CLOSE_TIMEOUT=0.1)
+        worker.start()
+        for number in range(ROOM):
+            worker.put(request(str(number)))
+        await asyncio.wait_for(worker.room(), 10)
+        assert len(host.errors) == 1
+        with pytest.raises(StoreUnreachable):
+            await worker.close()
+
+    asyncio.run(main())
+
+
+def test_connections_are_shared_by_url() -> None:
+    """Spiders with one URL share a connection, with different ones they don't; the last to let go closes it."""
+
+    async def main() -> None:
+        one, same, other = (Connection.acquire(f"redis://127.0.0.1:1/{number}") for number in (0, 0, 1))
+        assert one is same
+        assert one is not other
+        await one.release()
+        assert Connection.acquire("redis://127.0.0.1:1/0") is one
+        for each in (one, one, other):
+            await each.release()
+        assert Connection.acquire("redis://127.0.0.1:1/0") is not one
+
+    asyncio.run(main())
+
+
+def test_report(server: RedisServer) -> None:
+    """read_frontier() counts what is pending by priority, leased by worker, and seen; pushed URLs are pending too."""
+
+    async def scenario(frontier: Callable[..., Frontier]) -> None:
+        one = frontier("one")
+        await one.exchange("open")
+        new = [request("a", 5), request("b", 5, "x"), request("c"), request("d", is_start=True)]
+        await one.exchange(new=new, wanted=1)
+
+    in_frontiers(server, scenario)
+    server.client().rpush(f"{PREFIX}urls", "https://example.com/")
+    found = read_frontier(server.url, PREFIX)
+    assert (found.pending, found.pending_by_priority, found.leased, found.seen) == (4, {5: 1, 0: 2}, {"one": 1}, 4)
+    assert 0 < found.seconds_left["one"] <= 60
+
+
+@pytest.mark.parametrize("count", [3000, 20000])
+def test_memory_of_a_seen_fingerprint(server: RedisServer, count: int) -> None:
+    """A seen fingerprint takes 70 bytes of Redis's memory at most, and no other is taken for it."""
+
+    async def scenario(frontier: Callable[..., Frontier]) -> None:
+        one = frontier("one")
+        await one.exchange("open")
+        before = server.client().info("memory")["used_memory"]
+        fingerprints = [hashlib.sha1(str(number).encode()).digest() for number in range(count)]
+        for begin in range(0, count, 1000):
+            new = [NewRequest(b"", each, 0, False, "") for each in fingerprints[begin : begin + 1000]]
+            reply = await one.exchange(new=new)
+            assert not any(reply.duplicates)
+        assert all((await one.exchange(new=[NewRequest(b"", each, 0, False, "") for each in fingerprints[::97]])).duplicates)
+        leased = (await one.exchange(wanted=count)).leased
+        await one.exchange(acknowledged=[id for id, _ in leased])
+        each = (server.client().info("memory")["used_memory"] - before) / count
+        pipeline = server.client().pipeline()
+        for key in server.client().keys(f"{PREFIX}seen:*"):
+            pipeline.memory_usage(key)
+        usage = sum(pipeline.execute()) / count
+        print(f"{count} fingerprints: {each:.1f} bytes each by used_memory, {usage:.1f} by MEMORY USAGE")
+        assert each <= 70
+        assert usage <= 70
+
+    in_frontiers(server, scenario)
+
+
+# Requests as bytes
+
+
+class Thing(scrapy.Item):
+    name = scrapy.Field()
+    parts = scrapy.Field()
+
+
+class CodecSpider(scrapy.Spider):
+    name = "codec"
+
+    def parse_other(self, response: Any) -> None:
+        """A callback."""
+
+
+PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary(),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.lists(inner, max_size=3).map(tuple)
+        | st.dictionaries(st.text() | st.integers() | st.just("__scrapy_state__"), inner, max_size=3)
+        | st.sets(st.integers() | st.text(), max_size=3)
+        | st.builds(lambda value: Thing(name=value, parts=[value]), inner)
+    ),
+    max_leaves=8,
+)
+
+
+@given(meta=st.dictionaries(st.text(), PLAIN, max_size=3), body=st.binary(max_size=2000), header=st.binary(max_size=20))
+def test_requests_come_back_as_they_were(meta: dict[str, Any], body: bytes, header: bytes) -> None:
+    """A request that can be stored comes back equal in all its attributes, and the types in its meta are the same."""
+    spider = CodecSpider()
+    codec = Codec(spider)
+    sent = scrapy.Request(
+        "https://example.com/?q=%C3%A4#x", spider.parse_other, "PUT", {"X": [header, b"2"], "Accept-Language": "de"}, body,
+        {"session": "1"}, meta, priority=-3, dont_filter=True, errback=spider.parse_other, flags=["f"], cb_kwargs=meta,
+    )  # fmt: skip
+    back = codec.decode(codec.encode(sent))
+    assert back.to_dict(spider=spider) == sent.to_dict(spider=spider)
+    assert repr(back.meta) == repr(sent.meta) or any(isinstance(each, (set, tuple, list, dict)) for each in meta.values())
+    assert b"pickle" not in codec.encode(sent)
+
+
+def test_request_classes_come_back() -> None:
+    """A subclass of Request comes back as what it was; text that compresses is compressed."""
+    codec = Codec(CodecSpider())
+    sent = JsonRequest("https://example.com/", data={"text": "a" * 5000})
+    data = codec.encode(sent)
+    assert len(data) < 1000
+    back = codec.decode(data)
+    assert type(back) is JsonRequest
+    assert back.to_dict() == sent.to_dict()
+    assert codec.decode(b"https://example.com/a").url == "https://example.com/a"
+    assert codec.decode(b'{"url": "https://example.com/", "callback": "parse_other"}').callback is not None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"callback": print}, "not an instance method"),
+        ({"callback": lambda response: None}, "not an instance method"),
+        ({"meta": {"x": object()}}, "JSON has no form for builtins.object"),
+    ],
+)
+def test_what_has_no_form_in_json_is_refused(arguments: dict[str, Any], says: str) -> None:
+    """What JSON can't hold is refused, never changed in silence."""
+    with pytest.raises(ValueError, match=says):
+        Codec(CodecSpider()).encode(scrapy.Request("https://example.com/", **arguments))
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b'{"url": "https://example.com/", "_class": "subprocess.Popen"}', "not a Request class"),
+        (b'{"url": "https://example.com/", "_class": "no.such"}', "no class"),
+        (b'{"url": "https://example.com/", "callback": "no_such"}', "no_such"),
+        (b'{"url": "a", "meta": {"__scrapy_state__": "item", "class": "subprocess.Popen", "v": {}}}', "not an Item class"),
+        (b'{"url": 5}', "without a url"),
+        (b"pcos\nsystem\n(S'true'\ntR.", "STATE_REDIS_PICKLE is False"),
+        (b"z123", "decompressed"),
+    ],
+)
+def test_bytes_from_others_run_nothing(data: bytes, says: str) -> None:
+    """Bytes that no worker stored are an error; no class but a Request's or an Item's is called, nothing is unpickled."""
+    with pytest.raises(ValueError, match=says):
+        Codec(CodecSpider()).decode(data)
+
+
+def test_pickle_by_setting() -> None:
+    """With STATE_REDIS_PICKLE what JSON can't hold is pickled."""
+    codec = Codec(CodecSpider(), use_pickle=True)
+    back = codec.decode(codec.encode(scrapy.Request("https://example.com/", meta={"path": Path("x")})))
+    assert back.meta == {"path": Path("x")}
+
+
+# Settings
+
+
+def test_passwords_are_not_shown() -> None:
+    """No password of a URL stands in a message."""
+    for url in ("redis://user:se@cret@host:1/0", "rediss://:secret@host", "unix:///x.sock?password=secret&db=1"):
+        assert "secret" not in redacted(url)
+        assert "cret" not in redacted(url)
+    assert redacted("redis://host:6379/0") == "redis://host:6379/0"
+
+
+def test_keys_have_a_hash_tag() -> None:
+    """All keys of a job lie in one cluster slot; the template has the spider's attributes."""
+    spider = CodecSpider(job="nightly")
+    assert key_prefix("%(name)s-%(job)s", spider) == "scrapy_state:{codec-nightly}:"
+    for wrong in ("%(nothing)s", "", "a{b}"):
+        with pytest.raises(StateSettingsError, match="STATE_REDIS_KEY"):
+            key_prefix(wrong, spider)
+
+
+# Before the first request
+
+
+@pytest.mark.parametrize(
+    ("options", "url", "says"),
+    [
+        ({"requirepass": "a"}, "redis://:wrong-secret@127.0.0.1:{port}/0", "wrong user or password"),
+        ({"requirepass": "the-secret"}, "redis://127.0.0.1:{port}/0", "wrong user or password"),
+        ({}, "redis://user:wrong-secret@127.0.0.1:{port}/0", "wrong user or password"),
+        ({}, "redis://127.0.0.1:{port}/999", "no such database"),
+        ({"replicaof": "127.0.0.1 1"}, "redis://127.0.0.1:{port}/0", "read-only replica"),
+        ({"maxmemory": "100mb", "maxmemory-policy": "allkeys-lru"}, "redis://127.0.0.1:{port}/0", "set it to noeviction"),
+        (None, "redis://:the-secret@127.0.0.1:{port}/0", "can be reached"),
+        (None, "redis://127.0.0.1:{port}/zero?socket_timeout=the-secret", "redis-py can't use"),
+    ],
+)
+def test_what_is_wrong_with_a_redis(server: RedisServer, options: dict[str, str] | None, url: str, says: str) -> None:
+    """A Redis that can't keep a frontier: an error that names the setting and what to do, and shows no password."""
+
+    async def check(port: int) -> None:
+        connection = Connection.acquire(url.format(port=port))
+        try:
+            await connection.check()
+        finally:
+            await connection.release()
+
+    with redis_server(**options) if options else nullcontext(server) as other, pytest.raises(StateError, match=says) as caught:
+        asyncio.run(check(free_port() if options is None else other.port))
+    assert "STATE_REDIS_URL" in str(caught.value)
+    assert "-secret@" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_redis_that_keeps_nothing_is_a_warning(server: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
+    """No persistence is a warning; with a log of all writes there is none."""
+
+    async def check(url: str) -> None:
+        connection = Connection.acquire(url)
+        await connection.check()
+        await connection.release()
+
+    asyncio.run(check(server.url))
+    assert "keeps nothing on disk" in caplog.text
+    caplog.clear()
+    with redis_server(appendonly="yes") as other:
+        asyncio.run(check(other.url))
+    assert not caplog.text
+
+
+@pytest.mark.parametrize("url", ["http://user:the-secret@127.0.0.1/", "", None])
+def test_wrong_urls(url: str | None) -> None:
+    """A STATE_REDIS_URL that is none, or is missing, is an error with the setting's name and no password."""
+    with pytest.raises(StateSettingsError, match=r"STATE_REDIS_URL is .* must be a URL like redis://") as caught:
+        RedisSettings.from_settings(Settings({"STATE_REDIS_URL": url}), CodecSpider())
+    assert "the-secret" not in str(caught.value)

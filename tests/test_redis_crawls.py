@@ -1,0 +1,345 @@
+"""Crawls whose frontier is in Redis, against a real redis-server."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chaos_redis import SPIDER, Site, run
+from crawls import Crawl, crawl, start
+from redis_server import RedisServer, redis_server
+
+from scrapy_state.redis.report import read_frontier
+
+PREFIX = "scrapy_state:{frontier}:"
+
+
+def frontier_crawl(folder: Path, server: RedisServer, site: Site, source: str = SPIDER, **settings: Any) -> Crawl:
+    site.asked.clear()
+    chosen = {"SCHEDULER": "scrapy_state.redis.Scheduler", "STATE_REDIS_URL": server.url, "FEEDS": {}, "LOG_LEVEL": "INFO"}
+    return crawl(folder, source, "-a", f"site={site.url}", settings=chosen | settings)
+
+
+def test_crawl_ends_by_itself_and_leaves_nothing(tmp_path: Path, server: RedisServer, site: Site) -> None:
+    """A crawl takes every page once, ends when nothing is pending, and acknowledges all; started again it does nothing."""
+    feeds = {"items/%(run_id)s-%(batch_id)05d.jsonl": {"format": "jsonlines"}}
+    crawled = frontier_crawl(tmp_path, server, site, FEEDS=feeds, STATE_REDIS_FILTER_START=True)
+    assert crawled.code == 0
+    assert sorted(site.asked.elements()) == list(range(60))
+    assert not crawled.lines("] ERROR")
+    assert crawled.lines("'scheduler/dequeued/redis': 60")
+    assert crawled.lines("'scheduler/enqueued/redis': 60")
+    assert crawled.lines("'dupefilter/filtered'")
+    found = read_frontier(server.url, PREFIX)
+    assert (found.pending, found.leased, found.seen) == (0, {}, 60)
+    again = frontier_crawl(tmp_path, server, site, FEEDS=feeds, STATE_REDIS_FILTER_START=True)
+    assert again.code == 0
+    assert not site.asked
+    items = [line for path in (tmp_path / "items").glob("*") for line in path.read_text().splitlines()]
+    assert len(items) == 120
+
+
+def test_sigterm_gives_back_and_the_next_run_completes(tmp_path: Path, server: RedisServer, site: Site) -> None:
+    """A crawl that is stopped gives its leases back at once; the next run crawls just the rest."""
+    site.asked.clear()
+    settings = {"SCHEDULER": "scrapy_state.redis.Scheduler", "STATE_REDIS_URL": server.url, "FEEDS": {}, "DOWNLOAD_DELAY": 0.05}
+    process = start(tmp_path, SPIDER, "-a", f"site={site.url}", settings=settings)
+    deadline = time.monotonic() + 30
+    while sum(site.asked.values()) < 20:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    _, log = process.communicate(timeout=30)
+    assert read_frontier(server.url, PREFIX).leased == {}
+    assert read_frontier(server.url, PREFIX).pending > 0
+    asked = +site.asked
+    assert frontier_crawl(tmp_path, server, site, STATE_REDIS_FILTER_START=True).code == 0
+    assert sorted((asked + site.asked).elements()) == list(range(60)), log
+
+
+@pytest.mark.parametrize(("workers", "seed"), [(1, 1), (2, 2)])
+def test_kill_loses_nothing(tmp_path: Path, workers: int, seed: int) -> None:
+    """SIGKILL of a worker: no page is never crawled, no item is missing, and the crawl ends. (make chaos-redis: more of it)"""
+    with redis_server(appendonly="yes") as server:
+        outcome = run(
+            tmp_path, server, workers=workers, kills=1, seed=seed, pages=250, stops=workers == 2, restart_redis=workers == 1,
+            delay=0.02,
+        )  # fmt: skip
+    print(f"seed {seed}: {outcome}")
+    assert not outcome.wrong
+    assert outcome.kills == 1
+    assert set(outcome.codes) == {0}
+
+
+SHAPES = """
+import scrapy
+
+class FrontierSpider(scrapy.Spider):
+    name = "frontier"
+
+    async def start(self):
+        yield scrapy.Request(f"{self.site}/50", lambda response: {"page": "lambda"})
+        yield scrapy.Request(f"{self.site}/51", self.good, errback=self.bad, cb_kwargs={"key": (1, 2)}, meta={"n": {3: b"x"}})
+        yield scrapy.Request("http://127.0.0.1:1/0", self.good, errback=self.bad, meta={"max_retry_times": 1})
+        yield scrapy.Request(f"{self.site}/52", self.broken)
+
+    def good(self, response, key):
+        yield {"page": "good", "key": repr(key), "meta": repr(response.meta["n"])}
+
+    def bad(self, failure):
+        yield {"page": "bad"}
+
+    def broken(self, response):
+        raise ValueError("as it happens")
+
+class Print:
+    def process_item(self, item):
+        print("ITEM", dict(item))
+        return item
+"""
+
+
+def test_callbacks_errbacks_and_what_stays_in_memory(tmp_path: Path, server: RedisServer, site: Site) -> None:
+    """Callbacks, errbacks and arguments are kept; an unserializable request is crawled from memory, counted, logged once;
+    a callback that raises does not keep the crawl from its end."""
+    source = SHAPES.replace('print("ITEM", dict(item))', '__import__("logging").info("ITEM %s", dict(item))')
+    crawled = frontier_crawl(tmp_path, server, site, source, ITEM_PIPELINES={"spider.Print": 1})
+    assert crawled.code == 0
+    items = sorted(line.partition("ITEM ")[2] for line in crawled.lines("ITEM "))
+    assert items == ["{'page': 'bad'}", "{'page': 'good', 'key': '(1, 2)', 'meta': \"{3: b'x'}\"}", "{'page': 'lambda'}"]
+    assert crawled.lines("'scheduler/unserializable': 1")
+    assert len(crawled.lines("Unable to serialize")) == 1
+    assert read_frontier(server.url, PREFIX).leased == {}
+
+
+FAILING = """
+class Fail:
+    def process_item(self, item):
+        if item["page"] == 7:
+            raise ValueError("this one fails")
+        return item
+"""
+
+
+def test_failed_item_keeps_its_request(tmp_path: Path, server: RedisServer, site: Site) -> None:
+    """A failed item ends the crawl; what is not durable stays in the frontier, and the next run crawls it."""
+    feeds = {"items/%(run_id)s-%(batch_id)05d.jsonl": {"format": "jsonlines"}}
+    failed = frontier_crawl(tmp_path, server, site, SPIDER + FAILING, FEEDS=feeds, ITEM_PIPELINES={"spider.Fail": 1})
+    assert failed.code == 1
+    assert failed.lines("items were not stored, because: an item raised ValueError in a pipeline")
+    assert read_frontier(server.url, PREFIX).pending > 0
+    assert read_frontier(server.url, PREFIX).leased == {}
+    again = frontier_crawl(tmp_path, server, site, FEEDS=feeds)
+    assert again.code == 0
+    assert site.asked[7]
+    items = {
+        tuple(json.loads(line).values())[:2] for path in tmp_path.glob("items/*") for line in path.read_text().splitlines()
+    }
+    assert items == {(page, number) for page in range(60) for number in range(2)}
+
+
+def test_other_commands_leave_redis_alone(tmp_path: Path) -> None:
+    """``scrapy fetch`` and ``scrapy shell`` work without the frontier's Redis."""
+    page = tmp_path / "page.txt"
+    page.write_text("a page")
+    (tmp_path / "shell_settings.py").write_text(
+        'ADDONS = {"scrapy_state.Addon": 500}\nSCHEDULER = "scrapy_state.redis.Scheduler"\n'
+        'STATE_REDIS_URL = "redis://127.0.0.1:1/0"\n'
+    )
+    path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "SCRAPY_SETTINGS_MODULE": "shell_settings", "PYTHONPATH": path, "PYTHONWARNINGS": ""}
+    for command in (["fetch"], ["shell", "-c", "print(response.text)"]):
+        result = subprocess.run(
+            [sys.executable, "-m", "scrapy", *command, page.as_uri()],
+            cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert "a page" in result.stdout, result.stderr
+        assert result.returncode == 0
+
+
+def test_own_dupefilter_is_honoured(tmp_path: Path, server: RedisServer, site: Site) -> None:
+    """A DUPEFILTER_CLASS of the project's own decides, in the place of Redis."""
+    source = SPIDER + (
+        "\nfrom scrapy.dupefilters import BaseDupeFilter\nclass Few(BaseDupeFilter):\n    seen = set()\n"
+        "    def request_seen(self, request):\n        page = int(request.url.rpartition('/')[2])\n"
+        "        known = page in self.seen or page > 5\n        self.seen.add(page)\n        return known\n"
+        "    def log(self, request, spider):\n        pass\n"
+    )
+    assert frontier_crawl(tmp_path, server, site, source, DUPEFILTER_CLASS="spider.Few").code == 0
+    assert sorted(site.asked.elements()) == [0, 1, 2, 3, 4, 5]
+    assert read_frontier(server.url, PREFIX).seen == 0
+
+
+def test_pushed_urls_and_keep_open(tmp_path: Path, server: RedisServer, site: Site) -> None:
+    """STATE_REDIS_KEEP_OPEN: the crawl waits for URLs that are pushed to a list, and crawls them."""
+    source = SPIDER.replace('yield scrapy.Request(f"{self.site}/0")', "return\n        yield")
+    settings = {
+        **{"SCHEDULER": "scrapy_state.redis.Scheduler", "STATE_REDIS_URL": server.url, "FEEDS": {}},
+        "STATE_REDIS_KEEP_OPEN": True,
+    }
+    site.asked.clear()
+    process = start(tmp_path, source, "-a", f"site={site.url}", settings=settings)
+    try:
+        deadline = time.monotonic() + 30
+        for begin in (58, 59):
+            while not server.client().exists(f"{PREFIX}meta") or (begin == 59 and not site.asked[58]):
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            pushed = f"{site.url}/{begin}"
+            server.client().rpush(f"{PREFIX}urls", pushed if begin == 58 else json.dumps({"url": pushed, "priority": 3}))
+        while not site.asked[59]:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        _, log = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert process.returncode == 0, log
+    assert read_frontier(server.url, PREFIX).leased == {}
+
+
+# What refuses to start
+
+
+def refusal(crawled: Crawl) -> str:
+    assert crawled.code == 1
+    assert "Traceback" not in crawled.log
+    assert not crawled.lines("Crawled (")
+    [line] = crawled.lines("] ERROR")
+    return line
+
+
+def test_refuses_in_one_line(tmp_path: Path, server: RedisServer, site: Site) -> None:
+    """A crawl whose Redis can't keep a frontier: one line, no trace, exit code 1, no request."""
+    line = refusal(frontier_crawl(tmp_path, server, site, STATE_REDIS_URL=f"redis://u:the-secret@127.0.0.1:{server.port}/0"))
+    assert "wrong user or password" in line
+    assert "the-secret" not in line
+    assert not site.asked
+
+
+def test_refuses_a_host_that_never_answers(tmp_path: Path, server: RedisServer, site: Site) -> None:
+    """A host that accepts and never answers: the same, within 15 seconds."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        url = f"redis://127.0.0.1:{listening.getsockname()[1]}"
+        crawled = frontier_crawl(tmp_path, server, site, STATE_REDIS_URL=url)
+    line = refusal(crawled)
+    assert "STATE_REDIS_URL" in line
+    [opened] = crawled.lines("Spider opened")
+    began, refused = (datetime.fromisoformat(each[:19]) for each in (opened, line))
+    assert (refused - began).total_seconds() <= 15
+
+
+def test_nothing_of_it_without_redis_py() -> None:
+    """Without redis-py all else can be imported, and the scheduler says what to install."""
+    code = (
+        "import sys; sys.modules['redis'] = None\n"
+        "import scrapy_state.feedexport, scrapy_state.barrier, scrapy_state.redis\n"
+        "try: scrapy_state.redis.Scheduler\n"
+        "except scrapy_state.StateError as error: print(error)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert "pip install 'scrapy-state[redis]'" in result.stdout, result.stderr
+
+
+# Several workers
+
+
+STATES = "states/%(batch_id)010d.json"
+OWN_STATES = "states/%(run_id)s/%(batch_id)010d.json"
+
+
+def with_states(uri: str) -> dict[str, Any]:
+    options = {"format": "json", "item_classes": ["scrapy_state.StateItem"]}
+    return {"items/%(run_id)s-%(batch_id)05d.jsonl": {"format": "jsonlines"}, uri: options}
+
+
+def beating_worker(server: RedisServer) -> subprocess.Popen[str]:
+    """Start a process that is a worker of the frontier and does nothing but say so."""
+    code = (
+        "import asyncio\n"
+        "from scrapy_state.redis.connection import Connection\n"
+        "from scrapy_state.redis.frontier import Frontier\n"
+        "async def main():\n"
+        f"    frontier = Frontier(Connection.acquire({server.url!r}), {PREFIX!r}, 'other', 5.0)\n"
+        "    await frontier.exchange('open')\n"
+        "    print('open', flush=True)\n"
+        "    while True:\n"
+        "        await asyncio.sleep(0.1)\n"
+        "        await frontier.exchange()\n"
+        "asyncio.run(main())\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "open\n"
+    return process
+
+
+def test_state_feed_of_several_workers(tmp_path: Path, server: RedisServer, site: Site) -> None:
+    """A state feed that another worker writes too refuses the start; one of each run's own does not, nor does one alone."""
+    settings: dict[str, Any] = {"STATE_REDIS_LEASE_TIMEOUT": 2}
+    other = beating_worker(server)
+    try:
+        line = refusal(frontier_crawl(tmp_path, server, site, FEEDS=with_states(STATES), **settings))
+        assert "another worker is at work" in line
+        assert "%(run_id)s" in line
+        assert not list(tmp_path.glob("states/*"))
+        assert frontier_crawl(tmp_path, server, site, FEEDS=with_states(OWN_STATES), **settings).code == 0
+    finally:
+        other.kill()
+        other.communicate()
+    # Killed, its heart does not beat any more: this is no other worker.
+    assert frontier_crawl(tmp_path, server, site, FEEDS=with_states(STATES), **settings).code == 0
+    assert len(list(tmp_path.glob("states/*.json"))) >= 2
+    assert len(list(tmp_path.glob("states/*/*.json"))) >= 2
+
+
+def test_units_of_several_workers(tmp_path: Path, server: RedisServer, site: Site) -> None:
+    """Requests with units of state end a crawl that is not alone, with a line that says so."""
+    source = SPIDER.replace(
+        'yield scrapy.Request(f"{self.site}/0")', 'yield scrapy.Request(f"{self.site}/0", meta={"state": 1})'
+    )
+    other = beating_worker(server)
+    try:
+        crawled = frontier_crawl(tmp_path, server, site, source, STATE_REDIS_LEASE_TIMEOUT=2, STATE_REDIS_KEEP_OPEN=True)
+    finally:
+        other.kill()
+        other.communicate()
+    assert crawled.code == 1
+    assert ["count within one worker" in line for line in crawled.lines("] ERROR")] == [True], crawled.log
+
+
+def test_command(tmp_path: Path, server: RedisServer, site: Site) -> None:
+    """``scrapy state frontier`` counts what is there; ``--clear`` removes it, and asks before."""
+    assert frontier_crawl(tmp_path, server, site, CLOSESPIDER_PAGECOUNT=10).code == 0
+    path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "SCRAPY_SETTINGS_MODULE": "project_settings", "PYTHONPATH": path, "PYTHONWARNINGS": ""}
+
+    def frontier(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "scrapy", "state", "frontier", "spider.py", *arguments]
+        return subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False,
+            stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    shown = json.loads(frontier("--json").stdout)
+    assert shown["pending"] == read_frontier(server.url, PREFIX).pending > 0
+    assert shown["seen"] > shown["pending"]
+    shown_text = frontier()
+    assert f"{PREFIX} {shown['pending']} requests pending, 0 leased, {shown['seen']} seen" in shown_text.stdout
+    refused = frontier("--clear")
+    assert refused.returncode == 2
+    assert "give --yes" in refused.stderr
+    assert frontier("--clear", "--yes").returncode == 0
+    assert server.client().keys() == []
+    assert frontier().returncode == 1
