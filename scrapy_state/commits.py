@@ -81,7 +81,7 @@ class Commits:
         began = time.monotonic()
         arguments = (self.writer.store, self.writer.template, resolver.resolution, self._orphan_feeds)
         self._orphans = await asyncio.to_thread(find_orphans, *arguments)
-        opening = partial(self.writer.open, resolver.state, resolver.resolution, resolver.resolve_own)
+        opening = partial(self.writer.open, resolver.state, resolver.resolution, resolver.resolve_own, resolver.start)
         checkpoint = await asyncio.to_thread(patiently, opening)
         if not self.writer.store.atomic:
             logger.info(
@@ -137,6 +137,10 @@ class Commits:
             ticket.side.errors[ticket.epoch] += 1
             self.barrier.settle(ticket)
             return
+        if ticket.side.unit and self.barrier.tracker is not None:
+            self.barrier.tracker.item_failed(ticket, error)
+            self.barrier.settle(ticket)
+            return
         # If it follows the newest state item, that one can still be stored: only what comes after can't.
         follows = ticket.epoch == self.barrier.epoch
         if follows:
@@ -153,9 +157,10 @@ class Commits:
         side = self._cut_side = self.barrier.cut()
         self._last_cut = time.monotonic()
         self.crawler.stats.set_value("state/items_waiting", side.out)
-        return self._commit(side, state, reason)
+        units = self.barrier.tracker.report() if self.barrier.tracking and self.barrier.tracker is not None else None
+        return self._commit(side, state, units, reason)
 
-    async def _commit(self, side: Side, state: dict[str, Any], reason: str | None) -> None:
+    async def _commit(self, side: Side, state: dict[str, Any], units: dict[str, Any] | None, reason: str | None) -> None:
         began = time.monotonic()
         epoch = self.barrier.epoch
         try:
@@ -169,7 +174,7 @@ class Commits:
                 stored = await batch.upload
                 files.append(ItemFile(stored.uri, stored.items, stored.bytes, batch.skip(epoch) if reason is not None else ()))
             errors = sum(count for at, count in side.errors.items() if at < epoch)
-            checkpoint = self.writer.next(state, files, errors=errors, reason=reason)
+            checkpoint = self.writer.next(state, files, errors=errors, reason=reason, units=units)
             commit = partial(asyncio.to_thread, self.writer.commit, checkpoint)
             await self._uploads.retry.run(f"checkpoint {checkpoint.id}", commit)
             await self._stored(began)
@@ -268,6 +273,9 @@ class Commits:
         if self.barrier.side.out:
             self._unsettled(self.barrier.side.out)
         self.closed = True
+        if self.failure is None and reason == "finished" and self.barrier.tracker is not None and self.barrier.tracker.holding:
+            self._failure_reason = reason = "state_units_failed"  # what they are, the tracker logs
+            fail_when_closed(self.crawler)
         if not self._blocked:
             await self._cut(reason)
         self.items.discard()

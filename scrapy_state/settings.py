@@ -20,9 +20,9 @@ from .plain import json_object
 
 KNOWN = (
     *("STATE", "STATE_ENABLED", "STATE_FROM", "STATE_AT", "STATE_LAG", "STATE_READONLY"),
-    *("STATE_INTERVAL", "STATE_ON_ITEM_ERROR", "STATE_ORPHANS"),
+    *("STATE_INTERVAL", "STATE_ON_ITEM_ERROR", "STATE_ON_UNIT_ERROR", "STATE_ORPHANS"),
     *("STATE_SPOOL_SIZE", "STATE_RETRY_TIMEOUT", "STATE_CLOSE_TIMEOUT", "STATE_FALLBACK_ITEM_PROCESSOR"),
-    "STATE_STORES",
+    *("STATE_FALLBACK_DOWNLOADER", "STATE_STORES"),
 )
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(B|[kMGT]i?B|)", re.IGNORECASE)
 _UNITS = {"": 1, "b": 1} | {f"{letter}b": 1000**n for n, letter in enumerate("kmgt", 1)}
@@ -52,11 +52,13 @@ class StateSettings:
     :param readonly: STATE_READONLY
     :param interval_seconds: STATE_INTERVAL, between cuts at least; 0: at every state item that finds no commit under way
     :param on_item_error: STATE_ON_ITEM_ERROR, "stop" or "skip"
+    :param on_unit_error: STATE_ON_UNIT_ERROR, "hold" (a failed unit holds the state), "skip" (it is passed) or "stop"
     :param orphans: STATE_ORPHANS, "keep" or "delete": what to do with the item files of a killed run that nothing names
     :param spool_bytes: STATE_SPOOL_SIZE, how much may lie on this disk in open batches and batches that wait for upload
     :param retry_seconds: STATE_RETRY_TIMEOUT, how long an upload is tried again
     :param close_seconds: STATE_CLOSE_TIMEOUT, the same once the crawl is closing
     :param fallback_item_processor: STATE_FALLBACK_ITEM_PROCESSOR, the one the project would have without scrapy_state
+    :param fallback_downloader: STATE_FALLBACK_DOWNLOADER, likewise
     """
 
     state: dict[str, Any]
@@ -69,11 +71,13 @@ class StateSettings:
     readonly: bool
     interval_seconds: float
     on_item_error: str
+    on_unit_error: str
     orphans: str
     spool_bytes: int
     retry_seconds: float
     close_seconds: float
     fallback_item_processor: Any
+    fallback_downloader: Any
 
     @classmethod
     def from_settings(cls, settings: BaseSettings) -> StateSettings:
@@ -96,11 +100,13 @@ class StateSettings:
             readonly=_bool(settings, "STATE_READONLY", False),
             interval_seconds=_seconds(settings, "STATE_INTERVAL", 60),
             on_item_error=_one_of(settings, "STATE_ON_ITEM_ERROR", "stop", "skip"),
+            on_unit_error=_one_of(settings, "STATE_ON_UNIT_ERROR", "hold", "skip", "stop"),
             orphans=_one_of(settings, "STATE_ORPHANS", "keep", "delete"),
             spool_bytes=size_in_bytes("STATE_SPOOL_SIZE", settings.get("STATE_SPOOL_SIZE", "512MiB")),
             retry_seconds=_seconds(settings, "STATE_RETRY_TIMEOUT", 900),
             close_seconds=_seconds(settings, "STATE_CLOSE_TIMEOUT", 25),
             fallback_item_processor=settings.get("STATE_FALLBACK_ITEM_PROCESSOR"),
+            fallback_downloader=settings.get("STATE_FALLBACK_DOWNLOADER"),
         )
 
 
@@ -228,10 +234,10 @@ def _read_from(settings: BaseSettings) -> str | dict[str, Any] | None:
     return {**source, place: str(source[place])}
 
 
-def _one_of(settings: BaseSettings, name: str, default: str, other: str) -> str:
+def _one_of(settings: BaseSettings, name: str, default: str, *others: str) -> str:
     value = settings.get(name, default)
-    if value not in (default, other):
-        raise _wrong(name, value, f'"{default}" or "{other}"')
+    if value not in (default, *others):
+        raise _wrong(name, value, " or ".join(f'"{each}"' for each in (default, *others)))
     return str(value)
 
 
