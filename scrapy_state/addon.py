@@ -21,7 +21,7 @@ _MIDDLEWARE = "scrapy_state.barrier.StateMiddleware"
 #: Below what others have for "nearest the engine": sh_scrapy.diskquota.DiskQuotaSpiderMiddleware (Scrapy Cloud) -10001
 _NEAREST = -100_000
 _PROCESSOR = "scrapy_state.barrier.BarrierItemProcessor"
-_DOWNLOADER = "scrapy_state.tracking.TrackingDownloader"
+_DOWNLOADER = "scrapy_state.downloader.TrackingDownloader"
 _RESOLVER = "scrapy_state.extension.StateResolver"
 _EXPORTER = "scrapy_state.feedexport.CheckpointFeedExporter"
 

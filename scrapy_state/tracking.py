@@ -15,21 +15,18 @@ import json
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
-from functools import wraps
 from pathlib import Path
 from typing import Any
 
 from scrapy import Request, Spider, signals
-from scrapy.core.downloader import Downloader
 from scrapy.crawler import Crawler
 from scrapy.exceptions import CloseSpider, IgnoreRequest
 from scrapy.http import Response
 from scrapy.spidermiddlewares.httperror import HttpError
 from scrapy.utils.job import job_dir
-from scrapy.utils.misc import load_object
 
 from .exceptions import UnitFailed
-from .extension import SpiderSettingsState, get_extension, is_crawl
+from .extension import SpiderSettingsState, get_extension
 from .gaps import watch_requests
 from .keys import without_credentials
 from .plain import json_object
@@ -43,26 +40,6 @@ UNIT = "_state_unit"
 #: So many units are in flight at most that start() has begun: each is a request that waits.
 MAX_IN_FLIGHT = 1000
 _FAILURES_LOGGED = 100
-
-
-class TrackingDownloader:
-    """The project's own downloader (setting STATE_FALLBACK_DOWNLOADER), which tells when a request takes another's place."""
-
-    def __new__(cls, crawler: Crawler) -> Any:
-        """Make the project's own; nothing of it is changed but that :meth:`fetch` is watched."""
-        fallback = load_object(StateSettings.from_settings(crawler.settings).fallback_downloader or Downloader)
-        downloader = fallback(crawler)
-        if is_crawl(crawler):
-            tracker = get_barrier(crawler).tracker = RequestTracker(crawler)
-            fetch = downloader.fetch
-
-            @wraps(fetch)
-            def watched(request: Request, *args: Any, **kwargs: Any) -> Any:
-                result = fetch(request, *args, **kwargs)
-                return result.addCallback(tracker.fetched, request) if request in tracker.live else result
-
-            downloader.fetch = watched
-        return downloader
 
 
 class RequestTracker:
@@ -143,7 +120,7 @@ class RequestTracker:
             self._room.clear()
             await self._room.wait()
 
-    # The way of a request: gaps.watch_requests and TrackingDownloader call these
+    # The way of a request: gaps.watch_requests and the downloader call these
 
     def crawl(self, request: Request, crawl: Callable[[Request], None]) -> None:
         """Count *request* in as the engine takes it, unless it is filtered."""
