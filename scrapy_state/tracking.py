@@ -56,8 +56,8 @@ class RequestTracker:
         self._units = Units({})
         #: the requests of units between the scheduler and the end of their callbacks
         self.live: dict[Request, str] = {}
-        #: those that have taken another's place, between downloader and scheduler
-        self._in_place: dict[Request, str] = {}
+        #: those on their way to the engine, that begin a unit or have taken another's place
+        self._coming: dict[Request, str] = {}
         #: callback's request (None: start()) -> the unit it began last, of which it may yield more
         self._begun: dict[Request | None, str] = {}
         self._tickets: dict[str, Ticket] = {}
@@ -124,7 +124,7 @@ class RequestTracker:
 
     def crawl(self, request: Request, crawl: Callable[[Request], None]) -> None:
         """Count *request* in as the engine takes it, unless it is filtered."""
-        instead = self._in_place.pop(request, None)
+        coming = self._coming.pop(request, None)
         state = request.meta.get("state")
         try:
             # Yielded requests have begun by now; this one comes from an extension or a middleware.
@@ -146,8 +146,9 @@ class RequestTracker:
                 self._enqueued = None
         finally:
             self.all_yielded(request)
-            if instead is not None:
-                self._remove(instead)
+            for each in (coming, self._coming.pop(request, None)):
+                if each is not None:
+                    self._remove(each)
 
     def enqueued(self, request: Request, accepted: bool) -> None:
         """The scheduler has taken *request*, or filtered it as a duplicate."""
@@ -171,7 +172,7 @@ class RequestTracker:
         if isinstance(result, Request):
             unit = self.live.pop(request)
             result.meta[UNIT] = request.meta[UNIT]
-            self._in_place[result] = unit
+            self._coming[result] = unit
         elif result.request is not None and result.request is not request:
             result.request.meta[UNIT] = request.meta[UNIT]  # a middleware fetched it elsewhere
         return result
@@ -242,6 +243,8 @@ class RequestTracker:
         unit = self._units.begin(name)
         self.all_yielded(by)
         self._begun[by] = unit
+        self._units.add(unit)  # until the engine takes it: Scrapy queues what callbacks yield
+        self._coming[request] = unit
         request.meta[UNIT] = [self._run, unit]
         if unit != name:
             self._tell("the state %s came again when its unit was done: give it to requests that are yielded together", name)

@@ -1,0 +1,273 @@
+"""State that follows completed work: real crawls of 16 requests at once, broken and killed, everything stored checked."""
+
+import json
+import random
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from crawls import DEADLINE_SECONDS, FEEDS, Crawl, checkpoints, crawl, named_items, start
+from oracle import Feed, Report, check, jsonlines_keys, local_files
+from units_site import BREAKS, Site, digest
+
+SPIDER = (Path(__file__).parent / "units_spider.py").read_text()
+SETTINGS: dict[str, Any] = {
+    "ROBOTSTXT_OBEY": True,
+    "CONCURRENT_REQUESTS": 16,
+    "CONCURRENT_REQUESTS_PER_DOMAIN": 16,
+    "DOWNLOAD_DELAY": 0,
+    "RETRY_TIMES": 2,
+    "STATE_INTERVAL": 0,
+    "ITEM_PIPELINES": {"spider.Pipeline": 1},
+    "DOWNLOADER_MIDDLEWARES": {"spider.Ignore": 10},
+    "LOG_LEVEL": "INFO",
+}
+
+
+def done(checkpoint: dict[str, Any], units: int, skipped: set[int]) -> list[int]:
+    """The units whose items must be stored, by a checkpoint: state u + 1 is that of unit u."""
+    ahead = set(checkpoint.get("ahead", ()))
+    below = range(checkpoint["state"].get("u", 0))
+    return [u for u in range(units) if u not in skipped and (u in below or digest({"u": u + 1}) in ahead)]
+
+
+def report(folder: Path, site: Site) -> Report:
+    """Check every checkpoint: all items of the units that it says are done, once, and no other items."""
+    skipped: set[int] = set()
+
+    def expected(checkpoint: dict[str, Any]) -> dict[str, list[str]]:
+        skipped.update(state["u"] - 1 for state in checkpoint.get("skipped_units", ()))
+        return {"items": [key for u in done(checkpoint, site.count, skipped) for key in site.expected(u)]}
+
+    data = folder / "data" / "units"
+    feeds = {"items": Feed(f"{data}/items/", jsonlines_keys)}
+    return check(local_files(data), f"{data}/state/", feeds, expected, of_checkpoint=True)
+
+
+def run(folder: Path, site: Site, *arguments: str, **settings: Any) -> Crawl:
+    return crawl(folder, SPIDER, *arguments_of(site), *arguments, settings={**SETTINGS, **settings})
+
+
+def run_until(folder: Path, site: Site, answers: int, *signals: signal.Signals, **settings: Any) -> Crawl:
+    """Run until the site has given so many more answers, then send *signals*; the crawl's end is awaited."""
+    reached = threading.Event()
+    at = site.calls.total() + answers
+    site.served = lambda count: reached.set() if count >= at else None
+    process = start(folder, SPIDER, *arguments_of(site), settings={**SETTINGS, **settings})
+    log: list[str] = []
+    assert process.stderr is not None
+    reader = threading.Thread(target=lambda: log.append(process.stderr.read()))  # type: ignore[union-attr]
+    reader.start()
+    try:
+        while not reached.wait(0.05) and process.poll() is None:
+            pass
+        for each in signals:
+            if process.poll() is None:
+                process.send_signal(each)
+        process.wait(DEADLINE_SECONDS)
+    finally:
+        process.kill()
+        process.wait()
+        reader.join()
+        process.stderr.close()
+    return Crawl(process.returncode, log[0], folder)
+
+
+def arguments_of(site: Site) -> list[str]:
+    return ["-a", f"site={site.url}", "-a", f"units={site.count}"]
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_killed_and_resumed(seed: int, tmp_path: Path) -> None:
+    """Redirects, retries, duplicates, robots.txt, drops, inline downloads, broken units; killed and stopped at seeded
+    moments, resumed: every checkpoint has every item of the units it says are done, once, and none of the others."""
+    rng = random.Random(seed)
+    count = 60
+    broken = dict(zip(rng.sample(range(count), len(BREAKS)), BREAKS, strict=True))
+    settings = {"STATE_INTERVAL": rng.choice((0, 0.1)), "CONCURRENT_ITEMS": rng.choice((100, 4))}
+    with Site(seed, count, broken) as site:
+        for _ in range(4):
+            ends = rng.choice(((signal.SIGKILL,), (signal.SIGKILL,), (signal.SIGTERM,), (signal.SIGTERM, signal.SIGTERM)))
+            ended = run_until(tmp_path, site, rng.randint(20, 90), *ends, **settings)
+            found = report(tmp_path, site)
+            print(f"seed {seed}, {settings}, broken {broken}: {ends}, exit code {ended.code}, state {found.state}")
+            assert found.wrong == [], ended.log
+        calls = site.calls.copy()
+        failed = run(tmp_path, site, **settings)
+        assert report(tmp_path, site).wrong == []
+        assert failed.code == 1
+        newest = checkpoints(tmp_path, "units")[-1]
+        assert newest["reason"] == "state_units_failed"
+        assert {each["state"]["u"] - 1 for each in newest["missing"]} <= set(broken)
+        assert len(done(newest, count, set())) == count - len(broken)
+        calls = site.calls.copy()
+        site.broken = {}
+        last = run(tmp_path, site, **settings)
+        found = report(tmp_path, site)
+    assert found.wrong == []
+    assert (last.code, found.state) == (0, {"u": count})
+    assert "ahead" not in found.checkpoints[-1]
+    asked = {int(path.rpartition("/")[2]) for path in (site.calls - calls) if path != "/robots.txt"}
+    assert asked == set(broken), "the last run asks for the broken units alone"
+
+
+def test_what_failed_is_told(tmp_path: Path) -> None:
+    """A failed unit holds the state, not the crawl: log, stats and checkpoint name each with its reason; exit code 1."""
+    broken = dict(zip((3, 5, 9, 12, 15), BREAKS, strict=True))
+    with Site(4, 20, broken) as site:
+        ended = run(tmp_path, site)
+        assert report(tmp_path, site).wrong == []
+        [line] = ended.lines("units failed; the state stays before them")
+        assert line.endswith('5 units failed; the state stays before them, at {"u":3}; a next run does only what is missing:')
+        for u, why in {
+            3: f"HTTP 500 {site.url}/unit/3",
+            5: "HTTP 500",
+            9: f"RuntimeError {site.url}/unit/9",
+            15: "an item raised ValueError in a pipeline",
+        }.items():
+            assert ended.lines(f'  {{"u":{u + 1}}}: {why}')
+        assert ended.lines("'state/units_failed': 5,")
+        assert ended.lines("'state/units': 20,")
+        newest = checkpoints(tmp_path, "units")[-1]
+        assert newest["missing_units"] == 5
+        assert newest["missing"][0] == {"state": {"u": 4}, "reason": "HTTP 500"}
+        assert (ended.code, newest["state"]) == (1, {"u": 3})
+
+
+def test_skip_passes_failed_units(tmp_path: Path) -> None:
+    """STATE_ON_UNIT_ERROR = "skip": the state passes failed units, the checkpoints list each once; exit code 0."""
+    with Site(5, 20, {3: "status", 4: "item", 19: "child raise"}) as site:
+        ended = run(tmp_path, site, STATE_ON_UNIT_ERROR="skip")
+        assert report(tmp_path, site).wrong == []
+    stored = checkpoints(tmp_path, "units")
+    assert (ended.code, stored[-1]["state"], stored[-1]["reason"]) == (0, {"u": 20}, "finished")
+    assert [state for each in stored for state in each.get("skipped_units", ())] == [{"u": 4}, {"u": 5}, {"u": 20}]
+    assert ended.lines("3 units failed; they are passed over, and the checkpoints list them as skipped_units:")
+
+
+def test_stop_ends_the_crawl(tmp_path: Path) -> None:
+    """STATE_ON_UNIT_ERROR = "stop": the first unit that fails closes the crawl, with a finish reason of its own."""
+    with Site(6, 60, {10: "raise"}) as site:
+        ended = run(tmp_path, site, STATE_ON_UNIT_ERROR="stop")
+        assert report(tmp_path, site).wrong == []
+        assert site.calls["/unit/59"] == 0
+    assert ended.code == 1
+    assert ended.lines("spider closed (state_unit_failed)")
+    assert ended.lines('because: unit {"u":11} failed: RuntimeError')
+
+
+def test_branch_and_readonly_know_units(tmp_path: Path) -> None:
+    """A read-only run, and a branch from an older checkpoint, skip just the units which that checkpoint says are done."""
+    with Site(7, 30, {2: "status"}) as site:
+        run(tmp_path, site)
+        stored = checkpoints(tmp_path, "units")
+        older = next(each for each in stored if len(each.get("ahead", ())) > 5)
+        before = local_files(tmp_path / "data" / "units" / "state")
+        site.broken = {}
+        for name, settings, source in (
+            ("read-only", {"STATE_READONLY": True}, stored[-1]),
+            ("branch", {"STATE_AT": older["id"]}, older),
+            ("explicit", {}, {"state": {"u": 20}}),
+        ):
+            calls = site.calls.copy()
+            arguments = ["-s", 'STATE={"u": 20}'] if name == "explicit" else []
+            ended = run(tmp_path, site, *arguments, **settings)
+            assert ended.code == 0
+            asked = {int(path.rpartition("/")[2]) for path in (site.calls - calls) if path != "/robots.txt"}
+            assert asked == set(range(30)) - set(done(source, 30, set())), name
+            if name == "read-only":
+                assert local_files(tmp_path / "data" / "units" / "state") == before
+            if name == "branch":
+                branch = checkpoints(tmp_path, "units")
+                opening = branch[len(stored)]
+                assert (opening["parent"], opening["overlap"], opening["ahead"]) == (older["id"], False, older["ahead"])
+                names = named_items(tmp_path, "units")
+                assert sorted(each["key"] for each in names) == sorted(key for u in range(30) for key in site.expected(u))
+
+
+def test_sigterm_stores_what_is_done(tmp_path: Path) -> None:
+    """SIGTERM: the closing checkpoint has the units that were finished by then, and says what is missing below them."""
+    with Site(8, 60) as site:
+        ended = run_until(tmp_path, site, 60, signal.SIGTERM, STATE_INTERVAL=60)
+        assert report(tmp_path, site).wrong == []
+    newest = checkpoints(tmp_path, "units")[-1]
+    assert (ended.code, newest["reason"]) == (0, "shutdown")
+    assert newest["items"] > 0
+    assert all(each["reason"] is None for each in newest.get("missing", ()))
+
+
+LOCAL = """
+import asyncio
+import scrapy
+from scrapy import signals
+from scrapy.exceptions import CloseSpider, DontCloseSpider
+from scrapy_state import StateItem
+
+class LocalSpider(scrapy.Spider):
+    name = "units"
+
+    def unit(self, u, callback=None, state=None, **more):
+        meta = {"state": {"u": u + 1} if state is None else state}
+        return scrapy.Request(f"data:,{u}", callback or self.parse, meta=meta, dont_filter=True, **more)
+
+    def parse(self, response):
+        yield {"key": response.url.partition(",")[2]}
+"""
+
+
+def local(folder: Path, source: str, *arguments: str, **settings: Any) -> Crawl:
+    """Run a spider that asks no site; *source* is the rest of LocalSpider."""
+    return crawl(folder, LOCAL + source, *arguments, settings={"STATE_INTERVAL": 0, "LOG_LEVEL": "INFO", **settings})
+
+
+def keys(folder: Path) -> list[str]:
+    return [each["key"] for each in named_items(folder, "units")]
+
+
+def test_same_state_is_one_unit(tmp_path: Path) -> None:
+    """Requests that are yielded together with the same state are one unit: none of its items without all of them."""
+    source = """
+    async def start(self):
+        for u in range(self.state.get("u", 0), 6):
+            for part in range(3):
+                await asyncio.sleep(0.05 if u == 2 else 0)
+                if u == 4 and part == 1 and self.breaks:
+                    raise RuntimeError("in the midst of unit 4")
+                request = self.unit(f"{u}.{part}", state={"u": u + 1})
+                yield request
+"""
+    broken = local(tmp_path, source, "-a", "breaks=1")
+    assert sorted(keys(tmp_path)) == [f"{u}.{part}" for u in range(4) for part in range(3)]
+    assert checkpoints(tmp_path, "units")[-1]["state"] == {"u": 4}
+    assert broken.lines("spider closed (start_error)")
+    local(tmp_path, source, "-a", "breaks=")
+    assert sorted(keys(tmp_path)) == [f"{u}.{part}" for u in range(6) for part in range(3)]
+
+
+def test_children_of_their_own(tmp_path: Path) -> None:
+    """A child with a state starts a unit; its parent doesn't wait for it, nor does it for its parent's other children."""
+    source = """
+    async def start(self):
+        yield self.unit(self.state.get("u", 0), self.parse_unit)
+
+    async def parse_unit(self, response):
+        u = int(response.url.partition(",")[2])
+        assert "state" not in response.meta
+        yield {"key": str(u)}
+        yield scrapy.Request(f"data:,{u}.child", self.parse, meta=response.meta, dont_filter=True)
+        if u < 8:
+            yield self.unit(u + 1, self.parse_unit)
+        if u == 5 and self.breaks:
+            raise RuntimeError("broken")
+"""
+    local(tmp_path, source, "-a", "breaks=1")
+    newest = checkpoints(tmp_path, "units")[-1]
+    assert newest["state"] == {"u": 5}
+    assert sorted(keys(tmp_path)) == sorted(f"{u}{more}" for u in (0, 1, 2, 3, 4, 7, 8) for more in ("", ".child"))
+    assert newest["missing_units"] == 2  # 5, which raised; 6, of which it might have yielded more
+    local(tmp_path, source, "-a", "breaks=")
+    assert sorted(keys(tmp_path)) == sorted(f"{u}{more}" for u in range(9) for more in ("", ".child"))
