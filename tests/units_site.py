@@ -14,7 +14,20 @@ from typing import Any
 
 LATENCY_SECONDS = 0.02
 #: what there may be about a unit, beside its first page's items
-KINDS = ("plain", "pages", "chain", "redirect", "flaky", "duplicates", "robots", "ignored", "offsite", "inline", "missing", "drop")
+KINDS = (
+    "plain",
+    "pages",
+    "chain",
+    "redirect",
+    "flaky",
+    "duplicates",
+    "robots",
+    "ignored",
+    "offsite",
+    "inline",
+    "missing",
+    "drop",
+)
 #: what makes it fail, while the site is broken
 BREAKS = ("status", "child status", "raise", "child raise", "item")
 

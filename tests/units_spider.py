@@ -29,8 +29,7 @@ class Ignore:
 
 class UnitsSpider(scrapy.Spider):
     name = "units"
-    allowed_domains = ["127.0.0.1"]
-    max_units = 1000
+    allowed_domains = ("127.0.0.1",)
 
     async def start(self):
         self.logger.info("begins at %s", self.state)
