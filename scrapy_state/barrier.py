@@ -64,8 +64,8 @@ class StateMiddleware(BaseSpiderMiddleware):
             if self._barrier.held and self._barrier.listener is not None:
                 # Engine.pause() does not stop start(), and its items don't wait for one another.
                 await self._barrier.listener.room()
-            if self._barrier.tracking and self._barrier.tracker is not None and self._barrier.tracker.crowded:
-                await self._barrier.tracker.room()
+            if self._barrier.tracking is not None and self._barrier.tracking.crowded:
+                await self._barrier.tracking.room()
             if self._barrier.ended:
                 return
 
@@ -83,8 +83,8 @@ class StateMiddleware(BaseSpiderMiddleware):
                     yield each
             elif (item := self._processed_item(each, request)) is not None:
                 yield item
-        if self._barrier.tracking and self._barrier.tracker is not None:
-            self._barrier.tracker.all_yielded(request)
+        if self._barrier.tracking is not None:
+            self._barrier.tracking.all_yielded(request)
 
     def get_processed_item(self, item: Any, response: Response | None) -> Any:
         """Give one item its ticket, or take a state item out: return None."""
@@ -98,7 +98,7 @@ class StateMiddleware(BaseSpiderMiddleware):
 
     def _is_to_be_sent(self, request: Request, by: Request | None) -> bool:
         tracker = self._barrier.tracker
-        if tracker is not None and (self._barrier.tracking or "state" in request.meta):
+        if tracker is not None and (self._barrier.tracking is not None or "state" in request.meta):
             return tracker.request_yielded(request, by)
         self._order.request_yielded(request, by)
         return True
@@ -108,13 +108,15 @@ class StateMiddleware(BaseSpiderMiddleware):
             self._state_item(item, request)
             return None
         if item is not None and self._barrier.listener is not None:
-            tracker = self._barrier.tracker
-            self._barrier.issue(item, tracker.ticket(request) if self._barrier.tracking and tracker is not None else None)
+            if self._barrier.tracking is None:
+                self._barrier.issue(item)
+            else:
+                self._barrier.issue(item, self._barrier.tracking.ticket(request))
         return item
 
     def _state_item(self, item: StateItem, request: Request | None) -> None:
         spider = self.crawler.spider
-        if self._barrier.tracking:
+        if self._barrier.tracking is not None:
             if not self._told:
                 self._told = True
                 logger.warning(
@@ -205,8 +207,8 @@ class BarrierItemProcessor:
         raise CloseSpider("state_refused") from error
 
     def _spider_closing(self) -> None:
-        if self._barrier.tracker is not None:
-            self._barrier.tracker.closing()
+        if self._barrier.tracking is not None:
+            self._barrier.tracking.closing()
         if self._barrier.listener is not None:
             self._barrier.listener.closing()
 

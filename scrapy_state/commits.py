@@ -137,8 +137,8 @@ class Commits:
             ticket.side.errors[ticket.epoch] += 1
             self.barrier.settle(ticket)
             return
-        if ticket.side.unit and self.barrier.tracker is not None:
-            self.barrier.tracker.item_failed(ticket, error)
+        if ticket.side.unit and self.barrier.tracking is not None:
+            self.barrier.tracking.item_failed(ticket, error)
             self.barrier.settle(ticket)
             return
         # If it follows the newest state item, that one can still be stored: only what comes after can't.
@@ -157,8 +157,8 @@ class Commits:
         side = self._cut_side = self.barrier.cut()
         self._last_cut = time.monotonic()
         self.crawler.stats.set_value("state/items_waiting", side.out)
-        units = self.barrier.tracker.report() if self.barrier.tracking and self.barrier.tracker is not None else None
-        return self._commit(side, state, units, reason)
+        tracking = self.barrier.tracking
+        return self._commit(side, state, None if tracking is None else tracking.report(), reason)
 
     async def _commit(self, side: Side, state: dict[str, Any], units: dict[str, Any] | None, reason: str | None) -> None:
         began = time.monotonic()
@@ -273,7 +273,8 @@ class Commits:
         if self.barrier.side.out:
             self._unsettled(self.barrier.side.out)
         self.closed = True
-        if self.failure is None and reason == "finished" and self.barrier.tracker is not None and self.barrier.tracker.holding:
+        tracking = self.barrier.tracking
+        if self.failure is None and reason == "finished" and tracking is not None and tracking.holding:
             self._failure_reason = reason = "state_units_failed"  # what they are, the tracker logs
             fail_when_closed(self.crawler)
         if not self._blocked:

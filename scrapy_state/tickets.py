@@ -127,8 +127,8 @@ class Barrier:
     listener: Listener | None = None
     tracker: Tracker | None = None
     unit_items: UnitItems | None = None
-    #: whether a request has started a unit
-    tracking: bool = False
+    #: the tracker, once a request has started a unit; None for a spider that gives requests no state
+    tracking: Tracker | None = None
     #: what an item yielded now gets; all items between two state items share one
     ticket: Ticket = field(default_factory=lambda: Ticket(Side(), 0))
     #: the newest state the spider yielded, and the newest stored checkpoint

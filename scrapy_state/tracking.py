@@ -231,7 +231,7 @@ class RequestTracker:
 
     def _begin(self, request: Request, state: dict[str, Any], by: Request | None) -> bool:
         name = name_of(json_object(state, 'meta["state"]'))
-        if not self._barrier.tracking:
+        if self._barrier.tracking is None:
             self._activate()
         del request.meta["state"]
         if self._units.finished_before(name):
@@ -255,7 +255,7 @@ class RequestTracker:
         assert resolver is not None  # is_crawl(), and the add-on or setup.md put it there
         ahead = resolver.start.ahead if resolver.start is not None else ()
         self._units = Units(resolver.state, ahead, self.settings.on_unit_error == "skip")
-        self._barrier.tracking = True
+        self._barrier.tracking = self
         watch_requests(self.crawler.engine, self)
         self.crawler.signals.connect(self._spider_closed, signals.spider_closed)
 

@@ -78,18 +78,18 @@ def arguments_of(site: Site) -> list[str]:
     return ["-a", f"site={site.url}", "-a", f"units={site.count}"]
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, 2])
 def test_killed_and_resumed(seed: int, tmp_path: Path) -> None:
     """Redirects, retries, duplicates, robots.txt, drops, inline downloads, broken units; killed and stopped at seeded
     moments, resumed: every checkpoint has every item of the units it says are done, once, and none of the others."""
     rng = random.Random(seed)
-    count = 60
+    count = 40
     broken = dict(zip(rng.sample(range(count), len(BREAKS)), BREAKS, strict=True))
     settings = {"STATE_INTERVAL": rng.choice((0, 0.1)), "CONCURRENT_ITEMS": rng.choice((100, 4))}
     with Site(seed, count, broken) as site:
-        for _ in range(4):
+        for _ in range(3):
             ends = rng.choice(((signal.SIGKILL,), (signal.SIGKILL,), (signal.SIGTERM,), (signal.SIGTERM, signal.SIGTERM)))
-            ended = run_until(tmp_path, site, rng.randint(20, 90), *ends, **settings)
+            ended = run_until(tmp_path, site, rng.randint(20, 60), *ends, **settings)
             found = report(tmp_path, site)
             print(f"seed {seed}, {settings}, broken {broken}: {ends}, exit code {ended.code}, state {found.state}")
             assert found.wrong == [], ended.log
@@ -466,37 +466,42 @@ def test_item_errors_that_are_skipped_are_counted(tmp_path: Path) -> None:
 
 
 def test_start_is_read_as_units_are_done(tmp_path: Path) -> None:
-    """However many requests with a state start() has, no more than 1,000 units are in flight: memory does not grow."""
+    """However many requests with a state start() has, no more units are in flight than there is a limit for (1,000; here
+    100): the queue, and memory, do not grow."""
     source = """
+    from scrapy_state import tracking
+    tracking.MAX_IN_FLIGHT = 100
+
     custom_settings = {"DOWNLOADER_MIDDLEWARES": {"spider.Slow": 1}}
 
     async def start(self):
         self.most = 0
-        for u in range(1200):
+        for u in range(300):
             yield self.unit(u)
             self.most = max(self.most, len(self.crawler.engine.scheduler))
 
     def closed(self, reason):
         self.logger.info("most requests waiting: %s", self.most)
 
-class Slow:  # until start() is held: a loop that yields nothing more
+class Slow:  # until start() is held, so that no more requests come
     def __init__(self, crawler):
         self.crawler = crawler
-        self.before = -1
+        self.is_held = False
 
     @classmethod
     def from_crawler(cls, crawler):
         return cls(crawler)
 
     async def process_request(self, request):
-        while (waiting := len(self.crawler.engine.scheduler)) > self.before:
-            self.before = waiting
+        while not self.is_held:
+            waiting = len(self.crawler.engine.scheduler)
             await asyncio.sleep(0.5)
+            self.is_held = 0 < waiting == len(self.crawler.engine.scheduler)
 """
     ended = local(tmp_path, source, STATE_INTERVAL=60)
     [line] = ended.lines("most requests waiting")
-    assert 100 < int(line.rpartition(" ")[2]) <= 1000
-    assert checkpoints(tmp_path, "units")[-1]["items"] == 1200
+    assert 50 < int(line.rpartition(" ")[2]) <= 100
+    assert checkpoints(tmp_path, "units")[-1]["items"] == 300
 
 
 def test_jobdir(tmp_path: Path) -> None:
