@@ -226,7 +226,7 @@ class BarrierItemProcessor:
         if self._barrier.listener is None:
             return await self._process_item(item)
         ticket = self._barrier.enter(item)
-        if self._barrier.held and ticket.side is self._barrier.side:
+        if self._barrier.held and (ticket.side is self._barrier.side or ticket.side.unit):
             await self._barrier.listener.room()
         before = within.set(ticket)
         try:

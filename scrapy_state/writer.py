@@ -64,7 +64,7 @@ class CheckpointWriter:
             if newest is not None and newest.run == self.run:  # a try before took, and its reply was lost
                 self.last = newest
                 return newest
-            if parent is not began_with and (parent is None or _place(parent) != _place(began_with or Checkpoint(state))):
+            if parent is not began_with and (parent is None or _place(parent) != _place(began_with or Checkpoint(state, **units))):
                 break
             opening = self._sealed(
                 Checkpoint(

@@ -421,6 +421,8 @@ def test_close_spider_in_a_callback(tmp_path: Path) -> None:
 
 
 LARGE = """
+    from scrapy_state import held
+    held.MAX_IN_MEMORY = 500
     custom_settings = {"ITEM_PIPELINES": {"spider.Break": 1}}
 
     async def start(self):
@@ -429,27 +431,27 @@ LARGE = """
 
     async def large(self, response):
         u = int(response.url.partition(",")[2])
-        for n in range(1500):
+        for n in range(400):
             yield {"key": f"{u}.{n}", "text": "x" * 100}
-            if n % 300 == 0:
+            if n % 100 == 0:
                 await asyncio.sleep(0.02)
 
 class Break:
     def process_item(self, item):
-        if item["key"] in ("1.900", "3.1499"):
+        if item["key"] in ("1.250", "3.399"):
             raise ValueError
         return item
 """
 
 
-@pytest.mark.parametrize("batch", [0, 1000])
+@pytest.mark.parametrize("batch", [0, 300])
 def test_large_units_go_to_files(batch: int, tmp_path: Path) -> None:
     """Items of units that are too many for memory are exported to files of their own: named if done, gone if failed."""
     feeds = {uri: {**options, "batch_item_count": batch} if "items" in uri else options for uri, options in FEEDS.items()}
     local(tmp_path, LARGE, FEEDS=feeds)
-    assert sorted(keys(tmp_path)) == sorted(f"{u}.{n}" for u in (0, 2, 4) for n in range(1500))
+    assert sorted(keys(tmp_path)) == sorted(f"{u}.{n}" for u in (0, 2, 4) for n in range(400))
     stored = checkpoints(tmp_path, "units")
-    assert (stored[-1]["state"], stored[-1]["items"], stored[-1]["missing_units"]) == ({"u": 1}, 4500, 2)
+    assert (stored[-1]["state"], stored[-1]["items"], stored[-1]["missing_units"]) == ({"u": 1}, 1200, 2)
     files = {path.name for path in (tmp_path / "data" / "units" / "items").iterdir()}
     named = {file["uri"].rpartition("/")[2] for each in stored for file in each["files"]}
     assert len(named) >= 2
@@ -462,7 +464,7 @@ def test_item_errors_that_are_skipped_are_counted(tmp_path: Path) -> None:
     """STATE_ON_ITEM_ERROR = "skip": an item that fails does not fail its unit, and is counted in the checkpoint."""
     local(tmp_path, LARGE, STATE_ON_ITEM_ERROR="skip")
     newest = checkpoints(tmp_path, "units")[-1]
-    assert (newest["state"], newest["items"], newest["errors"]) == ({"u": 5}, 7498, 2)
+    assert (newest["state"], newest["items"], newest["errors"]) == ({"u": 5}, 1998, 2)
 
 
 def test_start_is_read_as_units_are_done(tmp_path: Path) -> None:
