@@ -81,7 +81,7 @@ class Commits:
         began = time.monotonic()
         arguments = (self.writer.store, self.writer.template, resolver.resolution, self._orphan_feeds)
         self._orphans = await asyncio.to_thread(find_orphans, *arguments)
-        opening = partial(self.writer.open, resolver.state, resolver.resolution, resolver.resolve_own, resolver.start)
+        opening = partial(self.writer.open, resolver.state, resolver.resolution, resolver.resolve_own, start=resolver.start)
         checkpoint = await asyncio.to_thread(patiently, opening)
         if not self.writer.store.atomic:
             logger.info(

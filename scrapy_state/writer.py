@@ -52,19 +52,20 @@ class CheckpointWriter:
         :param resolution: what was found under the prefix; its checkpoint becomes the parent
         :param resolve_again: resolves again, for when another run took the id since
         :param reason: why it is stored; *extra*: what else is to stand in it
-        :param start: the checkpoint, of here or elsewhere, that tells of units finished beyond *state*
+        :param start: the checkpoint, of here or elsewhere, that *state* is of, with the units finished beyond it
         :raises StateConflict: if another run got on in the meantime, so that *state* is no longer where to start
         :raises StoreError: if it can't be stored
         """
         began_with = resolution.checkpoint
         units = _units_of(start)
+        began_at = _place(began_with or Checkpoint(state, **units))
         for attempt in range(_OPENING_ATTEMPTS):
             parent = resolution.checkpoint
             newest = resolution.newest or parent
             if newest is not None and newest.run == self.run:  # a try before took, and its reply was lost
                 self.last = newest
                 return newest
-            if parent is not began_with and (parent is None or _place(parent) != _place(began_with or Checkpoint(state, **units))):
+            if parent is not began_with and (parent is None or _place(parent) != began_at):
                 break
             opening = self._sealed(
                 Checkpoint(
