@@ -61,6 +61,8 @@ class RequestTracker:
         #: callback's request (None: start()) -> the unit it began last, of which it may yield more
         self._begun: dict[Request | None, str] = {}
         self._tickets: dict[str, Ticket] = {}
+        #: of units that are over, but not to be stored yet: they have begun others, and are not next
+        self._over: dict[str, Ticket] = {}
         self._enqueued: Request | None = None
         self._failures: list[tuple[str, Failure]] = []
         self._failed = 0
@@ -234,11 +236,13 @@ class RequestTracker:
         if self._barrier.tracking is None:
             self._activate()
         del request.meta["state"]
+        parent = self._unit_of(by)
+        if parent is not None and parent != name:
+            self._units.has_begun_another(parent)
         if self._units.finished_before(name):
             self.all_yielded(by)
             self._stat("state/units_done_before")
-            if self._units.advance():
-                self._advanced(True)
+            self._advance(None)
             return False
         unit = self._units.begin(name)
         self.all_yielded(by)
@@ -269,25 +273,30 @@ class RequestTracker:
     def _remove(self, unit: str) -> None:
         if not self._units.remove(unit):
             return
-        ticket = self._tickets.pop(unit, None)
-        if ticket is not None and ticket.side.out:
-            self._fail(unit, None, f"{ticket.side.out} items never came out of the pipelines")
-        items = self._barrier.unit_items
-        if items is not None and self._barrier.ended:
+        ticket = self._tickets.get(unit)
+        if ticket is not None:
+            if ticket.side.out:
+                self._fail(unit, None, f"{ticket.side.out} items never came out of the pipelines")
+            del self._tickets[unit]
+            if not self._units.has_failed(unit):
+                self._over[unit] = ticket
+        if self._barrier.unit_items is not None and self._barrier.ended:
             return  # no checkpoint will tell of it
-        if items is not None and ticket is not None:
-            if self._units.has_failed(unit):
-                items.drop(ticket.side)
-            else:
-                items.release(ticket.side)
         self._stat("state/units")
-        self._advanced(self._units.advance(unit))
+        self._advance(unit)
 
-    def _advanced(self, moved: bool) -> None:
-        if moved:
+    def _advance(self, over: str | None) -> None:
+        """Move the state as far as it goes; the items of the units that the next checkpoint will tell of are to be stored."""
+        passed = self._units.advance(over)
+        for unit in passed if over is None or not self._units.is_ahead(over) else [*passed, over]:
+            ticket = self._over.pop(unit, None)
+            if ticket is not None and self._barrier.unit_items is not None:
+                self._barrier.unit_items.release(ticket.side)
+        if passed:
             self.crawler.spider.state = json.loads(self._units.watermark)  # type: ignore[union-attr]
-        # Also where it has not moved: there are finished units beyond it, for the next checkpoint to tell of.
-        self._barrier.state_yielded(json.loads(self._units.watermark))
+        if passed or over is not None:
+            # Also where it has not moved: there are finished units beyond it, for the next checkpoint to tell of.
+            self._barrier.state_yielded(json.loads(self._units.watermark))
         if not self.crowded:
             self._room.set()
 

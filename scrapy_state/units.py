@@ -47,6 +47,7 @@ class Units:
         self._order: deque[str] = deque()
         self._failed: dict[str, Failure] = {}
         self._ahead: dict[str, str] = {}
+        self._parents: set[str] = set()
         self._before = frozenset(ahead)
         self._before_unseen = dict.fromkeys(ahead)
 
@@ -91,6 +92,10 @@ class Units:
         """*unit* failed, though more of it may still be out; return whether that is news."""
         return self._failed.setdefault(unit, failure) is failure
 
+    def has_begun_another(self, unit: str) -> None:
+        """A callback of *unit* began another unit. So it will not be ahead: if it were left out, who would begin that one?"""
+        self._parents.add(unit)
+
     def is_in_flight(self, unit: str) -> bool:
         """Whether something of *unit* is out."""
         return self._out.get(unit, 0) > 0
@@ -104,20 +109,26 @@ class Units:
         """How many failed units hold the watermark."""
         return 0 if self._pass_failed else len(self._failed)
 
-    def advance(self, over: str | None = None) -> bool:
-        """Move the watermark as far as it goes, now that the unit *over* is over; return whether it moved."""
-        order, before = self._order, self.watermark
-        moved = False
+    def advance(self, over: str | None = None) -> list[str]:
+        """Move the watermark as far as it goes, now that the unit *over* is over; return the units it has passed."""
+        order = self._order
+        passed = []
         while order and not self._out[order[0]] and (self._pass_failed or order[0] not in self._failed):
             unit = order.popleft()
             del self._out[unit]
             self._ahead.pop(unit, None)
+            self._parents.discard(unit)
             if self._failed.pop(unit, None) is not None:
                 self.passed_failed.append(unit)
-            self.watermark, moved = unit, True
-        if over is not None and over in self._out and over not in self._failed:
+            self.watermark = unit
+            passed.append(unit)
+        if over is not None and over in self._out and over not in self._failed and over not in self._parents:
             self._ahead[over] = digest_of_unit(over)
-        return moved and before != self.watermark
+        return passed
+
+    def is_ahead(self, unit: str) -> bool:
+        """Whether *unit* is done, beyond the watermark."""
+        return unit in self._ahead
 
     def ahead(self) -> tuple[str, ...]:
         """Return the digests of the units beyond the watermark that are done, those of earlier runs too."""

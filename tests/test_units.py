@@ -58,11 +58,11 @@ class WatermarkModel(RuleBasedStateMachine):
         self.count += 1
         if self.units.finished_before(text):
             assert digest_of_unit(text) in self.stored_ahead
-            self.all.append({"unit": text, "out": 0, "failed": False, "before": True})
+            self.all.append({"unit": text, "out": 0, "failed": False, "parent": False, "before": True})
             self.units.advance()
         else:
             assert digest_of_unit(text) not in self.stored_ahead
-            self.all.append({"unit": self.units.begin(text), "out": 1, "failed": False, "before": False})
+            self.all.append({"unit": self.units.begin(text), "out": 1, "failed": False, "parent": False, "before": False})
             assert self.all[-1]["unit"] == text
 
     @precondition(lambda self: self.all)
@@ -83,7 +83,7 @@ class WatermarkModel(RuleBasedStateMachine):
             open_ones[0]["out"] += 1
         else:
             assert unit not in held
-            self.all.append({"unit": unit, "out": 1, "failed": False, "before": False})
+            self.all.append({"unit": unit, "out": 1, "failed": False, "parent": False, "before": False})
 
     @precondition(lambda self: self.in_flight())
     @rule(data=st.data())
@@ -101,8 +101,8 @@ class WatermarkModel(RuleBasedStateMachine):
         over = self.units.remove(each["unit"])
         assert over == (each["out"] == 0)
         if over:
-            moved = self.units.advance(each["unit"])
-            assert moved == (len(self.passed()) > before)
+            assert self.units.advance(each["unit"]) == [each["unit"] for each in self.passed()[before:]]
+            assert self.units.is_ahead(each["unit"]) == (each in self.done())
 
     @precondition(lambda self: self.in_flight())
     @rule(data=st.data())
@@ -111,13 +111,25 @@ class WatermarkModel(RuleBasedStateMachine):
         assert self.units.fail(each["unit"], Failure("", "why")) == (not each["failed"])
         each["failed"] = True
 
+    @precondition(lambda self: self.in_flight())
+    @rule(data=st.data())
+    def begin_child(self, data: st.DataObject) -> None:
+        each = data.draw(st.sampled_from(self.in_flight()))
+        self.units.has_begun_another(each["unit"])
+        each["parent"] = True
+
+    def done(self) -> list[dict[str, Any]]:
+        """Those beyond the watermark that are done: a parent is not, before the watermark passes it."""
+        beyond = self.all[len(self.passed()) :]
+        return [each for each in beyond if not each["out"] and not each["failed"] and not each["parent"]]
+
     @invariant()
     def agrees(self) -> None:
         passed = self.passed()
         beyond = self.all[len(passed) :]
         assert json.loads(self.units.watermark) == (json.loads(passed[-1]["unit"]) if passed else self.start)
         assert self.units.in_flight == len(self.in_flight())
-        done = [each for each in beyond if not each["out"] and not each["failed"]]
+        done = self.done()
         unseen = set(self.stored_ahead) - {digest_of_unit(each["unit"]) for each in self.all if each["before"]}
         assert sorted(self.units.ahead()) == sorted(unseen | {digest_of_unit(each["unit"]) for each in done})
         newest = max((n for n, each in enumerate(beyond) if each in done), default=-1)
@@ -167,7 +179,7 @@ def test_many_units_are_passed_in_time_that_grows_with_their_number() -> None:
         moved = 0
         for each in texts:
             units.remove(each)
-            moved += units.advance(each)
+            moved += bool(units.advance(each))
         assert units.watermark == name(99_999)
         assert moved <= len(texts)
 
