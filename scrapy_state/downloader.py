@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 from scrapy import Request
 from scrapy.core.downloader import Downloader
 from scrapy.crawler import Crawler
+from scrapy.utils.job import job_dir
 from scrapy.utils.misc import load_object
 
 from .extension import is_crawl
@@ -27,7 +29,9 @@ class TrackingDownloader:
         downloader = load_object(StateSettings.from_settings(crawler.settings).fallback_downloader or Downloader)(crawler)
         if not is_crawl(crawler):
             return downloader
-        tracker = get_barrier(crawler).tracker = RequestTracker(crawler)
+        folder = job_dir(crawler.settings)
+        seen_before = folder is not None and (Path(folder) / "requests.seen").exists()  # the filter is not open yet
+        tracker = get_barrier(crawler).tracker = RequestTracker(crawler, folder is not None, seen_before)
         fetch = downloader.fetch
 
         @wraps(fetch)  # the engine looks at its arguments

@@ -15,7 +15,6 @@ import json
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
 from scrapy import Request, Spider, signals
@@ -23,7 +22,6 @@ from scrapy.crawler import Crawler
 from scrapy.exceptions import CloseSpider, IgnoreRequest
 from scrapy.http import Response
 from scrapy.spidermiddlewares.httperror import HttpError
-from scrapy.utils.job import job_dir
 
 from .exceptions import UnitFailed
 from .extension import SpiderSettingsState, get_extension
@@ -39,16 +37,18 @@ logger = logging.getLogger("scrapy_state.state")
 UNIT = "_state_unit"
 #: So many units are in flight at most that start() has begun: each is a request that waits.
 MAX_IN_FLIGHT = 1000
-_FAILURES_LOGGED = 100
 
 
 class RequestTracker:
     """The units of one crawl. It does nothing until a request has a state.
 
     Only touched from the event loop's thread.
+
+    :param queue_on_disk: whether the scheduler may hand out requests of an earlier run
+    :param seen_before: whether the duplicates filter remembers an earlier run
     """
 
-    def __init__(self, crawler: Crawler) -> None:
+    def __init__(self, crawler: Crawler, queue_on_disk: bool = False, seen_before: bool = False) -> None:
         self.crawler = crawler
         self.settings = StateSettings.from_settings(crawler.settings)
         self._barrier = get_barrier(crawler)
@@ -64,15 +64,11 @@ class RequestTracker:
         #: of units that are over, but not to be stored yet: they have begun others, and are not next
         self._over: dict[str, Ticket] = {}
         self._enqueued: Request | None = None
-        self._failures: list[tuple[str, Failure]] = []
-        self._failed = 0
         self._told: set[str] = set()
         self._closing = False
         self._room = asyncio.Event()
-        folder = job_dir(crawler.settings)
-        self._queue_on_disk = folder is not None
-        #: whether the duplicates filter remembers an earlier run
-        self._seen_before = folder is not None and (Path(folder) / "requests.seen").exists()
+        self._queue_on_disk = queue_on_disk
+        self._seen_before = seen_before
 
     # What the spider yields: StateMiddleware calls these
 
@@ -304,10 +300,7 @@ class RequestTracker:
         failure = Failure(without_credentials(request.url) if request is not None else "", reason)
         if not self._units.fail(unit, failure):
             return
-        self._failed += 1
         self._stat("state/units_failed")
-        if len(self._failures) < _FAILURES_LOGGED:
-            self._failures.append((unit, failure))
         ticket = self._tickets.get(unit)
         if ticket is not None and self._barrier.unit_items is not None:
             self._barrier.unit_items.drop(ticket.side)
@@ -316,15 +309,13 @@ class RequestTracker:
             self._barrier.listener.fail("state_unit_failed", stop, blocks=False)
 
     def _spider_closed(self, spider: Spider) -> None:
-        if not self._failed:
+        if not self._units.failures:
             return
         then = "they are passed over, and the checkpoints list them as skipped_units"
         if self.settings.on_unit_error != "skip":
             then = f"the state stays before them, at {self._units.watermark}; a next run does only what is missing"
-        lines = [f"  {unit}: {failure.reason} {failure.url}" for unit, failure in self._failures]
-        if self._failed > len(lines):
-            lines.append(f"  and {self._failed - len(lines)} more")
-        logger.error("%s units failed; %s:\n%s", self._failed, then, "\n".join(lines), extra={"spider": spider})
+        lines = "\n".join(self._units.failures_told())
+        logger.error("%s units failed; %s:\n%s", self._units.failures, then, lines, extra={"spider": spider})
 
     def _stat(self, name: str) -> None:
         self.crawler.stats.inc_value(name)

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 from .checkpoint import Checkpoint
 
 _DIGEST_BYTES = 12
-#: How many missing units a checkpoint tells of; their number it always tells.
-MISSING_TOLD = 100
+#: How many missing units a checkpoint tells of, and how many failed ones the log; their number it always tells.
+TOLD = 100
 
 
 class Failure(NamedTuple):
@@ -39,6 +39,8 @@ class Units:
         self.watermark = name_of(state)
         #: how many units are begun and not over
         self.in_flight = 0
+        #: how many have failed, those that were passed too
+        self.failures = 0
         #: failed ones that were passed, since whoever stores them last emptied this
         self.passed_failed: list[str] = []
         self._pass_failed = pass_failed
@@ -46,6 +48,7 @@ class Units:
         self._out: dict[str, int] = {}
         self._order: deque[str] = deque()
         self._failed: dict[str, Failure] = {}
+        self._first_failures: list[tuple[str, Failure]] = []
         self._ahead: dict[str, str] = {}
         self._parents: set[str] = set()
         self._before = frozenset(ahead)
@@ -90,7 +93,17 @@ class Units:
 
     def fail(self, unit: str, failure: Failure) -> bool:
         """*unit* failed, though more of it may still be out; return whether that is news."""
-        return self._failed.setdefault(unit, failure) is failure
+        if self._failed.setdefault(unit, failure) is not failure:
+            return False
+        self.failures += 1
+        if len(self._first_failures) < TOLD:
+            self._first_failures.append((unit, failure))
+        return True
+
+    def failures_told(self) -> list[str]:
+        """Return lines about the first failures, for the log."""
+        lines = [f"  {unit}: {failure.reason} {failure.url}" for unit, failure in self._first_failures]
+        return lines if self.failures == len(lines) else [*lines, f"  and {self.failures - len(lines)} more"]
 
     def has_begun_another(self, unit: str) -> None:
         """A callback of *unit* began another unit. So it will not be ahead: if it were left out, who would begin that one?"""
@@ -144,7 +157,7 @@ class Units:
             return 0, ()
         until = len(self._order) - newest
         missing = [unit for unit in islice(self._order, until) if unit not in self._ahead]
-        told = missing[:MISSING_TOLD]
+        told = missing[:TOLD]
         reasons = [self._failed[unit].reason if unit in self._failed else None for unit in told]
         return len(missing), tuple({"state": json.loads(unit), "reason": why} for unit, why in zip(told, reasons, strict=True))
 

@@ -165,8 +165,9 @@ def test_branch_and_readonly_know_units(tmp_path: Path) -> None:
         older = next(each for each in stored if len(each.get("ahead", ())) > 5)
         before = local_files(tmp_path / "data" / "units" / "state")
         site.broken = {}
+        dev = {uri.replace("data/", "dev/") if "items" in uri else uri: options for uri, options in FEEDS.items()}
         for name, settings, source in (
-            ("read-only", {"STATE_READONLY": True}, stored[-1]),
+            ("read-only", {"STATE_READONLY": True, "FEEDS": dev}, stored[-1]),
             ("branch", {"STATE_AT": older["id"]}, older),
             ("explicit", {}, {"state": {"u": 20}}),
         ):

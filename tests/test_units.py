@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from scrapy_state.checkpoint import Checkpoint
-from scrapy_state.units import MISSING_TOLD, Failure, Units, digest_of_unit, name_of, what_is_missing
+from scrapy_state.units import TOLD, Failure, Units, digest_of_unit, name_of, what_is_missing
 
 WHY = Failure("http://a.example/", "HTTP 500")
 
@@ -187,12 +187,12 @@ def test_many_units_are_passed_in_time_that_grows_with_their_number() -> None:
 def test_what_is_missing_in_words() -> None:
     """A checkpoint's missing units are told in words, with their number if they are too many to be all there."""
     units = Units({})
-    texts = [units.begin(name(n)) for n in range(MISSING_TOLD + 5)]
+    texts = [units.begin(name(n)) for n in range(TOLD + 5)]
     units.fail(texts[1], WHY)
     units.remove(texts[-1])
     units.advance(texts[-1])
     count, missing = units.missing()
-    assert (count, len(missing)) == (MISSING_TOLD + 4, MISSING_TOLD)
+    assert (count, len(missing)) == (TOLD + 4, TOLD)
     said = what_is_missing(Checkpoint({}, ahead=units.ahead(), missing=missing, missing_units=count))
     assert said.startswith('104 missing, 1 done beyond them: {"n":0} (not done yet), {"n":1} (HTTP 500), ')
     assert said.endswith(", and 4 more")
