@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import commands
 import pytest
 from crawls import DEADLINE_SECONDS, FEEDS, Crawl, checkpoints, crawl, named_items, start
 from oracle import Feed, Report, check, jsonlines_keys, local_files
@@ -132,6 +133,8 @@ def test_what_failed_is_told(tmp_path: Path) -> None:
         newest = checkpoints(tmp_path, "units")[-1]
         assert newest["missing_units"] == 5
         assert newest["missing"][0] == {"state": {"u": 4}, "reason": "HTTP 500"}
+        shown = commands.run(tmp_path, "show", "data/units/state/")
+        assert 'units: 5 missing, 12 done beyond them: {"u":4} (HTTP 500), {"u":6} (HTTP 500), ' in shown.out
         assert (ended.code, newest["state"]) == (1, {"u": 3})
 
 
@@ -158,22 +161,22 @@ def test_stop_ends_the_crawl(tmp_path: Path) -> None:
 
 
 def test_branch_and_readonly_know_units(tmp_path: Path) -> None:
-    """A read-only run, and a branch from an older checkpoint, skip just the units which that checkpoint says are done."""
+    """A read-only run, and a branch from an older checkpoint, skip just the units which that checkpoint says are done; a run
+    that starts a bit earlier (STATE_LAG) does again what comes from there."""
     with Site(7, 30, {2: "status"}) as site:
         run(tmp_path, site)
         stored = checkpoints(tmp_path, "units")
-        older = next(each for each in stored if len(each.get("ahead", ())) > 5)
+        older = next(each for each in stored if len(each.get("ahead", ())) > 5 and each["state"])
         before = local_files(tmp_path / "data" / "units" / "state")
         site.broken = {}
         dev = {uri.replace("data/", "dev/") if "items" in uri else uri: options for uri, options in FEEDS.items()}
         for name, settings, source in (
             ("read-only", {"STATE_READONLY": True, "FEEDS": dev}, stored[-1]),
             ("branch", {"STATE_AT": older["id"]}, older),
-            ("explicit", {}, {"state": {"u": 20}}),
+            ("lag", {"STATE_AT": older["id"], "STATE_LAG": {"u": 1}}, {"state": {"u": older["state"]["u"] - 1}}),
         ):
             calls = site.calls.copy()
-            arguments = ["-s", 'STATE={"u": 20}'] if name == "explicit" else []
-            ended = run(tmp_path, site, *arguments, **settings)
+            ended = run(tmp_path, site, **settings)
             assert ended.code == 0
             asked = {int(path.rpartition("/")[2]) for path in (site.calls - calls) if path != "/robots.txt"}
             assert asked == set(range(30)) - set(done(source, 30, set())), name
