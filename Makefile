@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: test test-matrix lint demo demo-s3 scrapy-suite chaos chaos-redis bench bench-requests bench-spool bench-frontier clean
+.PHONY: test test-matrix lint demo demo-s3 scrapy-suite chaos chaos-redis bench bench-requests bench-spool bench-frontier bench-units clean
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
@@ -39,6 +39,10 @@ bench-requests: $(STAMP)
 # Disk and memory while the store is slower than the crawl, 10 GB: make bench-spool ARGS='--size 1GB'
 bench-spool: $(STAMP)
 	$(BIN)/python benchmarks/spool.py $(ARGS)
+
+# CPU with units beside the same crawl without
+bench-units: $(STAMP)
+	$(BIN)/python benchmarks/units.py $(ARGS)
 
 # Kills random crawls at random moments for a while: make chaos ARGS='--minutes 30 --seed 7'
 chaos: $(STAMP)

@@ -34,6 +34,7 @@ KILL_AT = "2013-01-01T10:00"
 TERM_AT = "2013-01-01T20:00"
 FAIL_FROM = "2013-01-02T09:30"
 FAIL_EVERY = 97  # calls
+CONCURRENT = "flights_concurrent"
 DEADLINE = 120  # seconds for one run, and for a server to start
 
 
@@ -48,10 +49,10 @@ class DemoError(Exception):
 # What is stored, read as anyone who uses it would read it
 
 
-def lineage(storage):
+def lineage(storage, spider="flights"):
     """The checkpoints, from the newest one back to the first."""
     checkpoints = {}
-    for uri in storage.files("state/"):
+    for uri in storage.files("state/", spider):
         (checkpoint,) = json.loads(storage.read(uri))
         checkpoints[checkpoint["id"]] = checkpoint
     id = max(checkpoints, default=None)
@@ -95,8 +96,8 @@ class Folder:
     def __init__(self, path):
         self.path, self.uri = path, str(path)
 
-    def files(self, prefix):
-        return [path.as_uri() for path in (self.path / "flights" / prefix).glob("**/*") if path.is_file()]
+    def files(self, prefix, spider="flights"):
+        return [path.as_uri() for path in (self.path / spider / prefix).glob("**/*") if path.is_file()]
 
     def read(self, uri):
         return Path(unquote(urlsplit(uri).path)).read_bytes()
@@ -117,8 +118,8 @@ class Bucket:
         self.client, self.name, self.uri = client, name, f"s3://{name}"
         client.create_bucket(Bucket=name)
 
-    def files(self, prefix):
-        return [f"{self.uri}/{found['Key']}" for found in self.list(f"flights/{prefix}")]
+    def files(self, prefix, spider="flights"):
+        return [f"{self.uri}/{found['Key']}" for found in self.list(f"{spider}/{prefix}")]
 
     def list(self, prefix=""):
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix)
@@ -200,10 +201,10 @@ class Demo:
         with urllib.request.urlopen(request, timeout=DEADLINE) as response:
             return json.load(response)
 
-    def crawl(self, name, plan, stop=None, at=None, project="default", **settings):
-        """Run `scrapy crawl flights` to its end, or until it gets the signal *stop* when it is at the minute *at*."""
+    def crawl(self, name, plan, stop=None, at=None, project="default", spider="flights", **settings):
+        """Run `scrapy crawl` to its end, or until it gets the signal *stop* when it is at the minute *at*."""
         print(f"{name}: {plan}", flush=True)
-        command = ["-m", "scrapy", "crawl", "flights", "-a", f"until={END}"]
+        command = ["-m", "scrapy", "crawl", spider, "-a", f"until={END}"]
         for setting, value in (self.settings | settings).items():
             command += ["-s", f"{setting}={value}"]
         environment = {
@@ -213,13 +214,13 @@ class Demo:
             "FLIGHTS_DEV_DATA": self.development.uri,
         }
         log = self.folder / f"{name.replace(' ', '-')}.log"
-        before, stored = self.site(), len(self.production.files("state/"))
+        before, stored = self.site(), len(self.production.files("state/", spider))
         deadline = time.monotonic() + DEADLINE
         over = sent = shown = False
         with Process(log, *command, **environment) as run:
             while not over:
                 over = run.popen.poll() is not None  # first, so that the last look is at all that it did
-                site, checkpoints = self.site(), len(self.production.files("state/")) - stored
+                site, checkpoints = self.site(), len(self.production.files("state/", spider)) - stored
                 minute = site["last_served"] if site["calls"] > before["calls"] else ""
                 errors = site["errors"] - before["errors"]
                 line = f"  {minute or 'starting'}, {checkpoints} checkpoints, {errors} x HTTP 500"
@@ -263,6 +264,20 @@ class Demo:
         complete = Counter(key(json.loads(line)) for line in lines) == expected_flights(start, END)
         how = f"{self.runs['run 5']} (development)" if complete else "other flights than expected (development)"
         return ("run 5", start, minutes_after(self.site()["last_served"], minutes=1), how, len(lines)), unchanged and complete
+
+    def concurrent_runs(self):
+        """Crawl the same days with 16 requests at once, through a SIGKILL; return whether all flights are stored, and once."""
+        self.crawl(
+            "run 6", "flights_concurrent, 16 requests at once; SIGKILL midway", signal.SIGKILL, KILL_AT, spider=CONCURRENT
+        )
+        self.crawl("run 7", "flights_concurrent resumes", spider=CONCURRENT)
+        named = Counter(key(item) for each in lineage(self.production, CONCURRENT) for item in items(self.production, each))
+        expected = expected_flights(START, END)
+        lost, twice = (expected - named).total(), (named - expected).total()
+        print(
+            f"  flights_concurrent: expected {expected.total()}, named {named.total()}, lost {lost}, twice {twice}", flush=True
+        )
+        return lost == twice == 0
 
     def summary(self, development_row):
         """Print the table and the count; return whether all flights are stored, and once."""
@@ -334,6 +349,7 @@ def main():
             demo.site(fail_every=FAIL_EVERY)
             demo.production_runs()
             row, well = demo.development_run()
+            well = demo.concurrent_runs() and well
             return 0 if demo.summary(row) and well else 1
     except DemoError as error:
         tail = error.log.read_text("utf-8", "replace").splitlines()[-30:] if error.log else []

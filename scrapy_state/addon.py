@@ -21,6 +21,7 @@ _MIDDLEWARE = "scrapy_state.barrier.StateMiddleware"
 #: Below what others have for "nearest the engine": sh_scrapy.diskquota.DiskQuotaSpiderMiddleware (Scrapy Cloud) -10001
 _NEAREST = -100_000
 _PROCESSOR = "scrapy_state.barrier.BarrierItemProcessor"
+_DOWNLOADER = "scrapy_state.downloader.TrackingDownloader"
 _RESOLVER = "scrapy_state.extension.StateResolver"
 _SELFCHECK = "scrapy_state.selfcheck.SelfCheck"
 _EXPORTER = "scrapy_state.feedexport.CheckpointFeedExporter"
@@ -43,11 +44,17 @@ class Addon:
         _set_exporter(settings)
         _set_resolver(settings)
         settings.setdefault_in_component_priority_dict("EXTENSIONS", load_object(_SELFCHECK), 10)
-        if settings["ITEM_PROCESSOR"] != _PROCESSOR and _is_enabled(settings):
-            # At the project's own priority: the add-ons' is below it.
-            priority = settings.getpriority("ITEM_PROCESSOR") or 0
-            settings.set("STATE_FALLBACK_ITEM_PROCESSOR", settings["ITEM_PROCESSOR"], priority=priority)
-            settings.set("ITEM_PROCESSOR", _PROCESSOR, priority=priority)
+        if _is_enabled(settings):
+            _put_around(settings, "ITEM_PROCESSOR", _PROCESSOR)
+            _put_around(settings, "DOWNLOADER", _DOWNLOADER)
+
+
+def _put_around(settings: BaseSettings, name: str, ours: str) -> None:
+    """Set *name* to *ours*, and STATE_FALLBACK_… to what it was. At its own priority: the add-ons' is below the project's."""
+    if settings[name] != ours:
+        priority = settings.getpriority(name) or 0
+        settings.set(f"STATE_FALLBACK_{name}", settings[name], priority=priority)
+        settings.set(name, ours, priority=priority)
 
 
 def _set_exporter(settings: BaseSettings) -> None:

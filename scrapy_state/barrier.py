@@ -51,6 +51,7 @@ class StateMiddleware(BaseSpiderMiddleware):
         super().__init__(crawler)
         self._barrier = get_barrier(crawler)
         self._order = OrderCheck()
+        self._told = False
         # Scrapy's root logger lets everything by, and its handler drops it: making a line that is not shown costs the same.
         self._is_debug = logging.Handler(crawler.settings["LOG_LEVEL"]).level <= logging.DEBUG
         crawler.signals.connect(self._spider_error, signals.spider_error)
@@ -63,6 +64,8 @@ class StateMiddleware(BaseSpiderMiddleware):
             if self._barrier.held and self._barrier.listener is not None:
                 # Engine.pause() does not stop start(), and its items don't wait for one another.
                 await self._barrier.listener.room()
+            if self._barrier.tracking is not None and self._barrier.tracking.crowded:
+                await self._barrier.tracking.room()
             if self._barrier.ended:
                 return
 
@@ -76,10 +79,12 @@ class StateMiddleware(BaseSpiderMiddleware):
         request: Request | None = getattr(response, "request", None)
         async for each in result:
             if isinstance(each, Request):
-                self._order.request_yielded(each, request)
-                yield each
+                if self._is_to_be_sent(each, request):
+                    yield each
             elif (item := self._processed_item(each, request)) is not None:
                 yield item
+        if self._barrier.tracking is not None:
+            self._barrier.tracking.all_yielded(request)
 
     def get_processed_item(self, item: Any, response: Response | None) -> Any:
         """Give one item its ticket, or take a state item out: return None."""
@@ -91,16 +96,34 @@ class StateMiddleware(BaseSpiderMiddleware):
             return  # left out on purpose: robots.txt, off-site, a middleware's wish
         self._barrier.log_progress(f"{request} failed ({type(failure.value).__name__})", self.crawler.spider)
 
+    def _is_to_be_sent(self, request: Request, by: Request | None) -> bool:
+        tracker = self._barrier.tracker
+        if tracker is not None and (self._barrier.tracking is not None or "state" in request.meta):
+            return tracker.request_yielded(request, by)
+        self._order.request_yielded(request, by)
+        return True
+
     def _processed_item(self, item: Any, request: Request | None) -> Any:
         if isinstance(item, StateItem):
             self._state_item(item, request)
             return None
         if item is not None and self._barrier.listener is not None:
-            self._barrier.issue(item)
+            if self._barrier.tracking is None:
+                self._barrier.issue(item)
+            else:
+                self._barrier.issue(item, self._barrier.tracking.ticket(request))
         return item
 
     def _state_item(self, item: StateItem, request: Request | None) -> None:
         spider = self.crawler.spider
+        if self._barrier.tracking is not None:
+            if not self._told:
+                self._told = True
+                logger.warning(
+                    "state items are left out: this spider gives requests a state (meta), and the state follows those. "
+                    "Use one or the other: see docs/units.md", extra={"spider": spider},
+                )  # fmt: skip
+            return
         # Copied once more: the spider may yield the same StateItem again, changed.
         found = item.state
         state = json_object(getattr(spider, "state", {}), "spider.state") if found is None else json_object(found)
@@ -186,6 +209,8 @@ class BarrierItemProcessor:
         raise CloseSpider("state_refused") from error
 
     def _spider_closing(self) -> None:
+        if self._barrier.tracking is not None:
+            self._barrier.tracking.closing()
         if self._barrier.listener is not None:
             self._barrier.listener.closing()
 
@@ -203,7 +228,7 @@ class BarrierItemProcessor:
         if self._barrier.listener is None:
             return await self._process_item(item)
         ticket = self._barrier.enter(item)
-        if self._barrier.held and ticket.side is self._barrier.side:
+        if self._barrier.held and (ticket.side is self._barrier.side or ticket.side.unit):
             await self._barrier.listener.room()
         before = within.set(ticket)
         try:

@@ -67,6 +67,10 @@ class Checkpoint:
     :param files: the item files of the side it closes
     :param reason: "opened" at the start of a run, its finish reason at the end, else None
     :param overlap: whether the run began before what its parent says, so that items may stand twice, on purpose
+    :param ahead: the units beyond *state* whose items are in the lineage (units.py): 16 characters each
+    :param missing: the first units before the newest of these that are not done: ``{"state": …, "reason": … or None}``
+    :param missing_units: how many such there are
+    :param skipped_units: the states of failed units that were passed over since the parent (STATE_ON_UNIT_ERROR = "skip")
     :param digest: SHA-256 over the rest; computed by :meth:`to_bytes`
     :param extra: keys that this version does not know; kept
     """
@@ -84,6 +88,10 @@ class Checkpoint:
     files: tuple[ItemFile, ...] = ()
     reason: str | None = None
     overlap: bool = False
+    ahead: tuple[str, ...] = ()
+    missing: tuple[dict[str, Any], ...] = ()
+    missing_units: int = 0
+    skipped_units: tuple[dict[str, Any], ...] = ()
     digest: str | None = None
     version: int = VERSION
     extra: Mapping[str, Any] = field(default_factory=dict)
@@ -92,6 +100,9 @@ class Checkpoint:
         """Return the object that stands in the file, its ``digest`` included."""
         data: dict[str, Any] = {name: getattr(self, name) for name in _ORDER}
         data["files"] = [each.to_json() for each in self.files]
+        data.update({name: list(value) for name in _UNIT_LISTS if (value := getattr(self, name))})
+        if self.missing_units:
+            data["missing_units"] = self.missing_units
         data.update(self.extra)
         data["digest"] = digest_of(data)
         return data
@@ -121,7 +132,8 @@ class Checkpoint:
         for name, kinds in _KINDS.items():
             if name in found and type(found[name]) not in kinds:
                 raise CheckpointError(f"its {name} is {type(found[name]).__name__}")
-        known = {name: found[name] for name in (*_ORDER, "digest") if name in found}
+        known = {name: found[name] for name in (*_ORDER, "missing_units", "digest") if name in found}
+        known |= {name: _of_kind(found[name], name, kind) for name, kind in _UNIT_LISTS.items() if name in found}
         try:
             known["files"] = tuple(ItemFile.from_json(each) for each in found.get("files", ()))
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
@@ -134,12 +146,21 @@ _ORDER = (
     *("version", "id", "parent", "parent_digest", "spider", "run", "job", "time"),
     *("state", "items", "errors", "files", "reason", "overlap"),
 )
+#: only there where there is something in them
+_UNIT_LISTS = {"ahead": str, "missing": dict, "skipped_units": dict}
 _KINDS: dict[str, tuple[type, ...]] = {
-    **dict.fromkeys(("version", "items", "errors"), (int,)),
+    **dict.fromkeys(("version", "items", "errors", "missing_units"), (int,)),
+    **dict.fromkeys(_UNIT_LISTS, (list,)),
     **dict.fromkeys(("id", "parent"), (int, type(None))),
     **dict.fromkeys(("parent_digest", "spider", "run", "job", "time", "reason", "digest"), (str, type(None))),
     "overlap": (bool,),
 }
+
+
+def _of_kind(values: list[Any], name: str, kind: type) -> tuple[Any, ...]:
+    if not all(isinstance(each, kind) for each in values):
+        raise CheckpointError(f"its {name} can't be read")
+    return tuple(values)
 
 
 def digest_of(data: Mapping[str, Any]) -> str:

@@ -81,7 +81,7 @@ class Commits:
         began = time.monotonic()
         arguments = (self.writer.store, self.writer.template, resolver.resolution, self._orphan_feeds)
         self._orphans = await asyncio.to_thread(find_orphans, *arguments)
-        opening = partial(self.writer.open, resolver.state, resolver.resolution, resolver.resolve_own)
+        opening = partial(self.writer.open, resolver.state, resolver.resolution, resolver.resolve_own, start=resolver.start)
         checkpoint = await asyncio.to_thread(patiently, opening)
         if not self.writer.store.atomic:
             logger.info(
@@ -137,6 +137,10 @@ class Commits:
             ticket.side.errors[ticket.epoch] += 1
             self.barrier.settle(ticket)
             return
+        if ticket.side.unit and self.barrier.tracking is not None:
+            self.barrier.tracking.item_failed(ticket, error)
+            self.barrier.settle(ticket)
+            return
         # If it follows the newest state item, that one can still be stored: only what comes after can't.
         follows = ticket.epoch == self.barrier.epoch
         if follows:
@@ -150,7 +154,8 @@ class Commits:
         side = self._cut_side = self.barrier.cut()
         self._last_cut = time.monotonic()
         self.crawler.stats.set_value("state/items_waiting", side.out)
-        return self._commit(side, state, reason)
+        tracking = self.barrier.tracking
+        return self._commit(side, state, None if tracking is None else tracking.report(), reason)
 
     async def make_durable(self, closing: bool = False) -> bool:
         """Cut now, without a state item; return whether all that is settled by now is durable. Waits for that."""
@@ -167,7 +172,7 @@ class Commits:
         await asyncio.wait([task])
         return self.failure is None
 
-    async def _commit(self, side: Side, state: dict[str, Any] | None, reason: str | None) -> None:
+    async def _commit(self, side: Side, state: dict[str, Any] | None, units: dict[str, Any] | None, reason: str | None) -> None:
         began = time.monotonic()
         epoch = self.barrier.epoch
         try:
@@ -181,7 +186,7 @@ class Commits:
                 stored = await batch.upload
                 files.append(ItemFile(stored.uri, stored.items, stored.bytes, batch.skip(epoch) if reason is not None else ()))
             errors = sum(count for at, count in side.errors.items() if at < epoch)
-            await self._store(state, files, errors, reason, began)
+            await self._store(state, units, files, errors, reason, began)
         except StateConflict as error:
             self.fail("state_conflict", error)
         except StateError as error:
@@ -193,13 +198,19 @@ class Commits:
             self._commit_task = self._cut_side = None
 
     async def _store(
-        self, state: dict[str, Any] | None, files: list[ItemFile], errors: int, reason: str | None, began: float
+        self,
+        state: dict[str, Any] | None,
+        units: dict[str, Any] | None,
+        files: list[ItemFile],
+        errors: int,
+        reason: str | None,
+        began: float,
     ) -> None:
         """Store the checkpoint of a side whose files are durable. *state* None: that of the last one."""
         if state is None:
             assert self.writer.last is not None
             state = self.writer.last.state
-        checkpoint = self.writer.next(state, files, errors=errors, reason=reason)
+        checkpoint = self.writer.next(state, files, errors=errors, reason=reason, units=units)
         commit = partial(asyncio.to_thread, self.writer.commit, checkpoint)
         await self._uploads.retry.run(f"checkpoint {checkpoint.id}", commit)
         await self._stored(began)
@@ -289,6 +300,10 @@ class Commits:
         if self.barrier.side.out:
             self._unsettled(self.barrier.side.out)
         self.closed = True
+        tracking = self.barrier.tracking
+        if self.failure is None and reason == "finished" and tracking is not None and tracking.holding:
+            self._failure_reason = reason = "state_units_failed"  # what they are, the tracker logs
+            fail_when_closed(self.crawler)
         if not self._blocked:
             await self._cut(reason)
         self.items.discard()

@@ -54,6 +54,12 @@ class Cuts(Commits):
             )  # fmt: skip
 
     async def _store(
-        self, state: dict[str, Any] | None, files: list[ItemFile], errors: int, reason: str | None, began: float
+        self,
+        state: dict[str, Any] | None,
+        units: dict[str, Any] | None,
+        files: list[ItemFile],
+        errors: int,
+        reason: str | None,
+        began: float,
     ) -> None:
         self.crawler.stats.inc_value("state/cuts")

@@ -13,6 +13,7 @@
      |    +-- StoreReadOnly      a write was asked of what may only read: a bug, caught before anything was sent
      +-- StateConflict           another run writes under the same prefix
      +-- ItemFailed              an item that raised in a pipeline, or that a feed could not export
+     +-- UnitFailed              a request or an item of a unit (docs/units.md) that failed
 
 "Not found" is a result (``None``), never an error.
 """
@@ -62,3 +63,7 @@ class StateConflict(StateError):
 
 class ItemFailed(StateError):
     """An item raised in a pipeline or could not be exported, so no checkpoint may pass it."""
+
+
+class UnitFailed(StateError):
+    """A unit failed, and STATE_ON_UNIT_ERROR is "stop"."""

@@ -20,6 +20,7 @@ from scrapy.settings import SETTINGS_PRIORITIES
 from scrapy.utils.job import job_dir
 from scrapy.utils.misc import load_object
 
+from .checkpoint import Checkpoint
 from .durations import in_words
 from .exceptions import StateError, StateSettingsError, StoreUnreachable
 from .feeds import StateFeed, uri_params
@@ -56,6 +57,8 @@ class SpiderSettingsState:
         self.state: dict[str, Any] = {}
         #: where it came from, as the log says it
         self.origin = ""
+        #: the checkpoint it starts from, if it is just where that one is: same state, same units beyond it
+        self.start: Checkpoint | None = None
 
     @classmethod
     def from_crawler(cls, crawler: Crawler) -> Self:
@@ -111,6 +114,8 @@ class SpiderSettingsState:
         state = json_object(state, "STATE")
         self.state = json_object(self.change_state(deepcopy(state)), "what change_state() returned")
         self.validate_state(deepcopy(self.state), spider)
+        if self.start is not None and self.start.state != self.state:
+            self.start = None
         settings = self.crawler.settings
         priority = max(settings.getpriority("STATE") or 0, SETTINGS_PRIORITIES["addon"])
         settings.set("STATE", deepcopy(self.state), priority=priority)
@@ -165,6 +170,7 @@ class StateResolver(SpiderSettingsState):
         if settings.explicit or found.checkpoint is None:
             state, origin = super().find_state()
             return state, origin + self._passed_over(found)
+        self.start = found.checkpoint
         state = earlier(found.checkpoint.state, settings.lag) if found.checkpoint.state else {}
         return state, f"from {_named(found)}{self._passed_over(found)}"
 

@@ -27,12 +27,14 @@ from .exceptions import ItemFailed, StateError, StateSettingsError
 from .extension import is_crawl, open_template
 from .feeds import StateFeed, item_feeds_with_checkpoints
 from .feedstorages import DURABLE, DurableFeedStorage, open_nameless
+from .held import HeldItems
 from .itemfeeds import ItemFeeds
 from .keys import KeyTemplate, begins_with_run_id, without_credentials
 from .orphans import OrphanFeeds
 from .refusals import get_refusal, refuse
 from .settings import StateSettings
 from .stores import open_writer
+from .tickets import Ticket
 from .uploads import Uploads
 from .writer import CheckpointWriter
 
@@ -82,6 +84,7 @@ class CheckpointFeedExporter(FeedExporter):
             KeyTemplate.parse(uri, params, varying=frozenset())
         items = partial(ItemFeeds, self._options, self._new_batch)
         self._commits = self._with_checkpoints(items) if checkpoints else Cuts(crawler, self.state_settings, items)
+        self._held = HeldItems(self._commits.barrier, self._commits.items, self._export)
 
     def _with_checkpoints(self, items: Callable[[Uploads], ItemFeeds]) -> Commits:
         crawler = self.crawler
@@ -125,26 +128,35 @@ class CheckpointFeedExporter(FeedExporter):
     def item_scraped(self, item: Any, spider: Spider) -> None:
         """Export *item* to the side it was yielded on, and to the feeds that are left to Scrapy."""
         if self.writing:
-            self._item_scraped(item, spider)
+            self._item_scraped(item)
         if self.slots:
             super().item_scraped(item, spider)
 
-    def _item_scraped(self, item: Any, spider: Spider) -> None:
+    def _item_scraped(self, item: Any) -> None:
         commits = self._commits
         barrier = commits.barrier
         ticket = barrier.scraped(item)
         if commits.closed:
             return
+        if ticket.side.unit:
+            self._held.hold(item, ticket)
+            barrier.settle(ticket)
+        elif self._export(item, ticket):
+            barrier.settle(ticket)
+
+    def _export(self, item: Any, ticket: Ticket) -> bool:
+        """Export *item* to the side of *ticket*; return whether that went well, else the crawl is being closed."""
+        commits = self._commits
         try:
             for template in self._options:
                 if self.filters[template].accepts(item):
-                    commits.items.export(item, template, ticket, barrier.epoch)
+                    commits.items.export(item, template, ticket, commits.barrier.epoch)
         except Exception as error:
             # With its trace, which nobody else logs; a pipeline's is in Scrapy's log.
-            logger.warning("Error exporting an item", exc_info=True, extra={"spider": spider})
+            logger.warning("Error exporting an item", exc_info=True, extra={"spider": self.crawler.spider})
             commits.fail("state_store_failed", ItemFailed(f"an item could not be exported ({type(error).__name__})"))
-        else:
-            barrier.settle(ticket)
+            return False
+        return True
 
     async def close_spider(self, spider: Spider, reason: str = "finished") -> None:
         """Store the last state item's checkpoint; then let Scrapy close the other feeds."""

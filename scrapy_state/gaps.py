@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from scrapy import Request
 from scrapy.core.engine import ExecutionEngine
@@ -41,6 +41,78 @@ def watch_errbacks(
 
     scraper.call_spider_async = call_spider_async  # type: ignore[method-assign]
     scraper.handle_spider_output_async = handle_spider_output_async  # type: ignore[method-assign]
+
+
+class RequestWatcher(Protocol):
+    """Who is told of the way of requests."""
+
+    def crawl(self, request: Request, crawl: Callable[[Request], None]) -> None:
+        """The engine is to take *request*, from whomever; *crawl* does it."""
+
+    def enqueued(self, request: Request, accepted: bool) -> None:
+        """The scheduler has taken it, or filtered it."""
+
+    def dequeued(self, request: Request) -> bool:
+        """The scheduler hands it out; return whether it is to be sent."""
+
+    async def scrape(self, request: Request, scrape: Callable[[], Awaitable[None]]) -> None:
+        """Its response, or its failure, goes to the spider; *scrape* does it, and waits for what comes of it."""
+
+    def not_taken(self, error: BaseException, request: Request) -> None:
+        """It has failed, and no errback took that."""
+
+    def spider_failed(self, error: BaseException, request: Request) -> None:
+        """Its callback or errback raised."""
+
+
+def watch_requests(engine: ExecutionEngine, watcher: RequestWatcher) -> None:
+    """Tell *watcher* of each request's way from now on.
+
+    No signal tells when a callback with all its items has come to its end (Scraper._scrape), nor of a request that a
+    handler of request_scheduled refuses (off-site) in ExecutionEngine._schedule_request: crawl() then returns without the
+    scheduler having been asked. Methods of the one engine, scheduler and scraper are wrapped.
+    """
+    assert engine._slot is not None
+    scheduler, scraper = engine._slot.scheduler, engine.scraper
+    crawl, enqueue, dequeue = engine.crawl, scheduler.enqueue_request, scheduler.next_request
+    scrape, call_spider, spider_error = scraper._scrape, scraper.call_spider_async, scraper.handle_spider_error
+
+    def watched_crawl(request: Request) -> None:
+        watcher.crawl(request, crawl)
+
+    def enqueue_request(request: Request) -> bool:
+        accepted = enqueue(request)
+        watcher.enqueued(request, accepted)
+        return accepted
+
+    def next_request() -> Request | None:
+        request = dequeue()
+        while request is not None and not watcher.dequeued(request):
+            request = dequeue()
+        return request
+
+    async def call_spider_async(result: Any, request: Request) -> Any:
+        try:
+            return await call_spider(result, request)
+        except Exception as error:
+            if isinstance(result, Failure):
+                watcher.not_taken(error, request)
+            raise
+
+    def handle_spider_error(failure: Failure, request: Request, response: Any) -> None:
+        assert failure.value is not None
+        watcher.spider_failed(failure.value, request)
+        spider_error(failure, request, response)
+
+    async def watched_scrape(result: Any, request: Request) -> None:
+        await watcher.scrape(request, partial(scrape, result, request))
+
+    engine.crawl = watched_crawl  # type: ignore[method-assign]
+    scheduler.enqueue_request = enqueue_request  # type: ignore[method-assign]
+    scheduler.next_request = next_request  # type: ignore[method-assign]
+    scraper._scrape = watched_scrape  # type: ignore[method-assign]
+    scraper.call_spider_async = call_spider_async  # type: ignore[method-assign]
+    scraper.handle_spider_error = handle_spider_error  # type: ignore[method-assign,assignment]
 
 
 def fail_when_closed(crawler: Crawler) -> None:

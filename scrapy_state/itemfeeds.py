@@ -62,6 +62,13 @@ class ItemFeeds:
         for place in [each for each in self._open if each[0] is side]:
             self._uploads.start(self._open.pop(place))
 
+    def discard_side(self, side: Side) -> None:
+        """Forget the open batches of *side*: no checkpoint will name them."""
+        for place in [each for each in self._open if each[0] is side]:
+            batch = self._open.pop(place)
+            self._uploads.spool.bytes -= batch.bytes
+            batch.discard()
+
     def split_side(self, side: Side, epoch: int) -> None:
         """At the close: put what follows the newest state item into files of their own, where a format allows it.
 

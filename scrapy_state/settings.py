@@ -20,9 +20,9 @@ from .plain import json_object
 
 KNOWN = (
     *("STATE", "STATE_ENABLED", "STATE_FROM", "STATE_AT", "STATE_LAG", "STATE_READONLY"),
-    *("STATE_INTERVAL", "STATE_ON_ITEM_ERROR", "STATE_ORPHANS"),
+    *("STATE_INTERVAL", "STATE_ON_ITEM_ERROR", "STATE_ON_UNIT_ERROR", "STATE_ORPHANS"),
     *("STATE_SPOOL_SIZE", "STATE_RETRY_TIMEOUT", "STATE_CLOSE_TIMEOUT", "STATE_FALLBACK_ITEM_PROCESSOR"),
-    "STATE_STORES",
+    *("STATE_FALLBACK_DOWNLOADER", "STATE_STORES"),
     *("STATE_SELFCHECK", "STATE_REDIS_URL", "STATE_REDIS_KEY", "STATE_REDIS_LEASE_TIMEOUT", "STATE_REDIS_PREFETCH"),
     *("STATE_REDIS_KEEP_OPEN", "STATE_REDIS_ACKNOWLEDGE", "STATE_REDIS_FILTER_START", "STATE_REDIS_PICKLE"),
 )
@@ -54,12 +54,14 @@ class StateSettings:
     :param readonly: STATE_READONLY
     :param interval_seconds: STATE_INTERVAL, between cuts at least; 0: at every state item that finds no commit under way
     :param on_item_error: STATE_ON_ITEM_ERROR, "stop" or "skip"
+    :param on_unit_error: STATE_ON_UNIT_ERROR, "hold" (a failed unit holds the state), "skip" (it is passed) or "stop"
     :param orphans: STATE_ORPHANS, "keep" or "delete": what to do with the item files of a killed run that nothing names
     :param spool_bytes: STATE_SPOOL_SIZE, how much may lie on this disk in open batches and batches that wait for upload
     :param retry_seconds: STATE_RETRY_TIMEOUT, how long an upload is tried again
     :param close_seconds: STATE_CLOSE_TIMEOUT, the same once the crawl is closing
     :param selfcheck: STATE_SELFCHECK, whether the request queues are tried out before the first request
     :param fallback_item_processor: STATE_FALLBACK_ITEM_PROCESSOR, the one the project would have without scrapy_state
+    :param fallback_downloader: STATE_FALLBACK_DOWNLOADER, likewise
     """
 
     state: dict[str, Any]
@@ -72,12 +74,14 @@ class StateSettings:
     readonly: bool
     interval_seconds: float
     on_item_error: str
+    on_unit_error: str
     orphans: str
     spool_bytes: int
     retry_seconds: float
     close_seconds: float
     selfcheck: bool
     fallback_item_processor: Any
+    fallback_downloader: Any
 
     @classmethod
     def from_settings(cls, settings: BaseSettings) -> StateSettings:
@@ -100,12 +104,14 @@ class StateSettings:
             readonly=_bool(settings, "STATE_READONLY", False),
             interval_seconds=_seconds(settings, "STATE_INTERVAL", 60),
             on_item_error=_one_of(settings, "STATE_ON_ITEM_ERROR", "stop", "skip"),
+            on_unit_error=_one_of(settings, "STATE_ON_UNIT_ERROR", "hold", "skip", "stop"),
             orphans=_one_of(settings, "STATE_ORPHANS", "keep", "delete"),
             spool_bytes=size_in_bytes("STATE_SPOOL_SIZE", settings.get("STATE_SPOOL_SIZE", "512MiB")),
             retry_seconds=_seconds(settings, "STATE_RETRY_TIMEOUT", 900),
             close_seconds=_seconds(settings, "STATE_CLOSE_TIMEOUT", 25),
             selfcheck=_bool(settings, "STATE_SELFCHECK", True),
             fallback_item_processor=settings.get("STATE_FALLBACK_ITEM_PROCESSOR"),
+            fallback_downloader=settings.get("STATE_FALLBACK_DOWNLOADER"),
         )
 
 
@@ -233,10 +239,10 @@ def _read_from(settings: BaseSettings) -> str | dict[str, Any] | None:
     return {**source, place: str(source[place])}
 
 
-def _one_of(settings: BaseSettings, name: str, default: str, other: str) -> str:
+def _one_of(settings: BaseSettings, name: str, default: str, *others: str) -> str:
     value = settings.get(name, default)
-    if value not in (default, other):
-        raise _wrong(name, value, f'"{default}" or "{other}"')
+    if value not in (default, *others):
+        raise _wrong(name, value, " or ".join(f'"{each}"' for each in (default, *others)))
     return str(value)
 
 

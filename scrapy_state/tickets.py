@@ -9,10 +9,11 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from scrapy import Spider
+from scrapy import Request, Spider
 from scrapy.crawler import Crawler
 
 from .checkpoint import Checkpoint
+from .exceptions import StateError
 from .extension import as_text
 
 logger = logging.getLogger("scrapy_state.state")
@@ -25,11 +26,15 @@ class Side:
     :param out: how many of them are not settled yet
     :param errors: how many failed in a pipeline and were passed over, by their ticket's epoch
     :param batches: the exporter's batches of them, in the order they were opened
+    :param unit: whether these are the items of one unit (tracking.py), which come to a side between barriers when it is done
+    :param failed: whether that unit has failed, so that its items go nowhere
     """
 
     out: int = 0
     errors: Counter[int] = field(default_factory=Counter)
     batches: list[Any] = field(default_factory=list)
+    unit: bool = False
+    failed: bool = False
 
 
 @dataclass(eq=False, slots=True)
@@ -42,6 +47,53 @@ class Ticket:
 
 #: the ticket of the item that is in the pipelines, for what these submit themselves
 within: ContextVar[Ticket | None] = ContextVar("scrapy_state_within", default=None)
+
+
+class Tracker(Protocol):
+    """Who knows which requests and items come of which unit (tracking.py), as the barrier sees it."""
+
+    @property
+    def holding(self) -> int:
+        """How many failed units hold the state."""
+
+    @property
+    def crowded(self) -> bool:
+        """Whether so many units are in flight that ``start()`` should wait."""
+
+    async def room(self) -> None:
+        """Wait while it should."""
+
+    def request_yielded(self, request: Request, by: Request | None) -> bool:
+        """*request* was yielded by the callback of *by*, or by ``start()`` (None); return whether it is to be sent."""
+
+    def all_yielded(self, by: Request | None) -> None:
+        """Nothing more comes of that callback, or of ``start()``."""
+
+    def ticket(self, by: Request | None) -> Ticket | None:
+        """Return the ticket of an item of that callback; None if no unit is in flight there."""
+
+    def item_failed(self, ticket: Ticket, error: BaseException) -> None:
+        """A pipeline raised for an item of a unit."""
+
+    def report(self) -> dict[str, Any]:
+        """Return what a checkpoint that is cut now says of units; call it once for each."""
+
+    def closing(self) -> None:
+        """The spider is being closed."""
+
+
+class UnitItems(Protocol):
+    """Who keeps the items of units until these are done (held.py)."""
+
+    @property
+    def crowded(self) -> bool:
+        """Whether there are so many that ``start()`` should wait."""
+
+    def release(self, side: Side) -> None:
+        """The unit is done: its items are as if yielded now."""
+
+    def drop(self, side: Side) -> None:
+        """The unit has failed: its items go nowhere."""
 
 
 class Listener(Protocol):
@@ -68,6 +120,9 @@ class Listener(Protocol):
     def item_failed(self, ticket: Ticket, error: BaseException) -> None:
         """A pipeline raised; the item is not settled."""
 
+    def fail(self, reason: str, failure: StateError, blocks: bool = True) -> None:
+        """No checkpoint past here; the crawl is closed. *blocks*: nor one for the newest state."""
+
 
 @dataclass
 class Barrier:
@@ -76,6 +131,10 @@ class Barrier:
     listener: Listener | None = None
     #: called before the spider's first request; a raise refuses to start
     openers: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
+    tracker: Tracker | None = None
+    unit_items: UnitItems | None = None
+    #: the tracker, once a request has started a unit; None for a spider that gives requests no state
+    tracking: Tracker | None = None
     #: what an item yielded now gets; all items between two state items share one
     ticket: Ticket = field(default_factory=lambda: Ticket(Side(), 0))
     #: the newest state the spider yielded, and the newest stored checkpoint
@@ -98,9 +157,12 @@ class Barrier:
         """How many state items there have been."""
         return self.ticket.epoch
 
-    def issue(self, item: Any) -> None:
-        """Give *item*, which the spider has just yielded, its ticket."""
-        self._coming.put(item, self._issued())
+    def issue(self, item: Any, ticket: Ticket | None = None) -> None:
+        """Give *item*, which the spider has just yielded, its ticket: *ticket*, or that of an item yielded now."""
+        if ticket is None:
+            ticket = self.ticket
+        ticket.side.out += 1
+        self._coming.put(item, ticket)
 
     def enter(self, item: Any) -> Ticket:
         """Return the ticket of *item*, which enters the pipelines; one that nobody yielded gets it here."""

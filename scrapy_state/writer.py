@@ -44,6 +44,7 @@ class CheckpointWriter:
         resolve_again: Callable[[], Resolution],
         reason: str = "opened",
         extra: Mapping[str, Any] | None = None,
+        start: Checkpoint | None = None,
     ) -> Checkpoint:
         """Store the opening checkpoint: proves that the prefix can be written, and claims the run's first id.
 
@@ -51,18 +52,20 @@ class CheckpointWriter:
         :param resolution: what was found under the prefix; its checkpoint becomes the parent
         :param resolve_again: resolves again, for when another run took the id since
         :param reason: why it is stored; *extra*: what else is to stand in it
+        :param start: the checkpoint, of here or elsewhere, that *state* is of, with the units finished beyond it
         :raises StateConflict: if another run got on in the meantime, so that *state* is no longer where to start
         :raises StoreError: if it can't be stored
         """
         began_with = resolution.checkpoint
+        units = _units_of(start)
+        began_at = _place(began_with or Checkpoint(state, **units))
         for attempt in range(_OPENING_ATTEMPTS):
             parent = resolution.checkpoint
             newest = resolution.newest or parent
             if newest is not None and newest.run == self.run:  # a try before took, and its reply was lost
                 self.last = newest
                 return newest
-            start = state if began_with is None else began_with.state
-            if parent is not began_with and (parent is None or parent.state != start):
+            if parent is not began_with and (parent is None or _place(parent) != began_at):
                 break
             opening = self._sealed(
                 Checkpoint(
@@ -74,7 +77,8 @@ class CheckpointWriter:
                     errors=parent.errors if parent else 0,
                     reason=reason,
                     extra=dict(extra or {}),
-                    overlap=parent is not None and parent.state != state,
+                    overlap=parent is not None and _place(parent) != (state, units["ahead"]),
+                    **units,
                 )
             )
             try:
@@ -89,11 +93,18 @@ class CheckpointWriter:
         )
 
     def next(
-        self, state: dict[str, Any], files: Sequence[ItemFile], *, errors: int = 0, reason: str | None = None
+        self,
+        state: dict[str, Any],
+        files: Sequence[ItemFile],
+        *,
+        errors: int = 0,
+        reason: str | None = None,
+        units: Mapping[str, Any] | None = None,
     ) -> Checkpoint:
         """Return the checkpoint to store next, a child of the last one. Does no input or output.
 
         :param files: the item files of the side it closes, all of them durable
+        :param units: a checkpoint's fields about units; None: as in the last one
         """
         parent = self.last
         assert parent is not None, "open() comes first"
@@ -108,6 +119,7 @@ class CheckpointWriter:
                 errors=parent.errors + errors,
                 files=tuple(files),
                 reason=reason,
+                **(_units_of(parent) if units is None else units),
             )
         )
 
@@ -164,3 +176,12 @@ class CheckpointWriter:
         except CheckpointError:
             other = None
         return f"it is of run {other.run}" if other else "it is nobody's checkpoint"
+
+
+def _units_of(checkpoint: Checkpoint | None) -> dict[str, Any]:
+    names = ("ahead", "missing", "missing_units")
+    return {name: getattr(checkpoint or Checkpoint({}), name) for name in names}
+
+
+def _place(checkpoint: Checkpoint) -> tuple[dict[str, Any], tuple[str, ...]]:
+    return checkpoint.state, checkpoint.ahead

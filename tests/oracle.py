@@ -96,7 +96,11 @@ class Report:
 
 
 def check(
-    files: Files, states: str, feeds: dict[str, Feed], expected: Callable[[dict[str, Any]], dict[str, Iterable[str]]]
+    files: Files,
+    states: str,
+    feeds: dict[str, Feed],
+    expected: Callable[[dict[str, Any]], dict[str, Iterable[str]]],
+    of_checkpoint: bool = False,
 ) -> Report:
     """Check every file, and the items that every checkpoint of the lineage names.
 
@@ -104,6 +108,7 @@ def check(
 
     :param states: what the locations of the state files begin with
     :param expected: from a state to the keys of the items before it, for each feed
+    :param of_checkpoint: whether *expected* is given the whole checkpoint instead; in the order of the lineage
     """
     report = Report()
     wrong = report.wrong
@@ -125,7 +130,7 @@ def check(
             seen.add(location)
             name = items[location]
             named[name].update(_named(file, files[location], feeds[name], where, wrong))
-        for name, keys in expected(each["state"]).items():
+        for name, keys in expected(each if of_checkpoint else each["state"]).items():
             before = Counter(keys)
             lost, twice = before - named[name], named[name] - before
             if lost or twice:

@@ -24,7 +24,8 @@ def test_what_it_changes() -> None:
     before, after = Settings(), Settings()
     Addon().update_settings(after)
     changed = {name for name in after if after[name] != before[name] or name not in before}
-    assert changed == {"EXTENSIONS", "SPIDER_MIDDLEWARES", "ITEM_PROCESSOR", "STATE_FALLBACK_ITEM_PROCESSOR"}
+    around = {"ITEM_PROCESSOR", "STATE_FALLBACK_ITEM_PROCESSOR", "DOWNLOADER", "STATE_FALLBACK_DOWNLOADER"}
+    assert changed == {"EXTENSIONS", "SPIDER_MIDDLEWARES", *around}
     assert dict(after["EXTENSIONS"]) == {FeedExporter: None, CheckpointFeedExporter: 0, StateResolver: 10, SelfCheck: 10}
     assert dict(after["SPIDER_MIDDLEWARES"]) == {StateMiddleware: -100_000}
     assert after["ITEM_PROCESSOR"] == "scrapy_state.barrier.BarrierItemProcessor"

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from typing import Any
 
 from scrapy.settings import Settings
@@ -46,7 +47,7 @@ def copy(options: Namespace, settings: Settings) -> int:
         return NO
     _check(target, found.checkpoint.state)
     extra = {"copied_from": {"uri": found.uri, "run": found.checkpoint.run, "digest": found.checkpoint.digest}}
-    return _store(target, found.checkpoint.state, options, "copied", extra)
+    return _store(target, found.checkpoint.state, options, "copied", extra, found.checkpoint)
 
 
 def prune(options: Namespace, settings: Settings) -> int:
@@ -87,7 +88,12 @@ def _check(target: Target, state: dict[str, Any]) -> None:
 
 
 def _store(
-    target: Target, state: dict[str, Any], options: Namespace, reason: str, extra: Mapping[str, Any] | None = None
+    target: Target,
+    state: dict[str, Any],
+    options: Namespace,
+    reason: str,
+    extra: Mapping[str, Any] | None = None,
+    start: Checkpoint | None = None,
 ) -> int:
     from ..feedexport import new_run_id
 
@@ -102,9 +108,8 @@ def _store(
         return NO
     name = target.spider or (resolution.checkpoint.spider if resolution.checkpoint else None)
     writer = CheckpointWriter(store, target.template, format=target.format, spider=name, run=new_run_id(), job=None)
-    stored = in_thread(
-        lambda: writer.open(state, resolution, lambda: _resolve(target, options.parent), reason=reason, extra=extra)
-    )
+    again = partial(_resolve, target, options.parent)
+    stored = in_thread(lambda: writer.open(state, resolution, again, reason=reason, extra=extra, start=start))
     assert stored.id is not None
     uri = store.uri(target.template.key(stored.id))
     if options.json:

@@ -18,6 +18,7 @@ from ..history import Found, Run, newest_first, runs, tree
 from ..resolver import Resolution
 from ..sources import last_state, state_in_log
 from ..stores import open_reader
+from ..units import what_is_missing
 from .output import out, out_json, progress, say, seconds_since, stepping, table
 from .state import NO, OK
 from .target import Target, find_target
@@ -39,6 +40,8 @@ def show(options: Namespace, settings: Settings) -> int:
         })  # fmt: skip
     elif target.spider is not None or found.checkpoint is not None:
         out(f"STATE {as_text(resolver.state)} {resolver.origin}")
+        if found.checkpoint is not None and found.checkpoint.missing_units:
+            out(f"units: {what_is_missing(found.checkpoint)}")
     return _answer(target, found)
 
 

@@ -1,0 +1,43 @@
+"""The downloader (setting DOWNLOADER): the project's own, watched, so that redirects and retries stay in their unit."""
+
+from __future__ import annotations
+
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+from scrapy import Request
+from scrapy.core.downloader import Downloader
+from scrapy.crawler import Crawler
+from scrapy.utils.job import job_dir
+from scrapy.utils.misc import load_object
+
+from .extension import is_crawl
+from .settings import StateSettings
+from .tickets import get_barrier
+from .tracking import RequestTracker
+
+
+class TrackingDownloader:
+    """Makes the project's own downloader (setting STATE_FALLBACK_DOWNLOADER), and has its ``fetch()`` watched.
+
+    Only there it can be seen that a middleware puts a request in another one's place.
+    """
+
+    def __new__(cls, crawler: Crawler) -> Any:
+        """Return the project's own: others look at its class, and set its attributes."""
+        downloader = load_object(StateSettings.from_settings(crawler.settings).fallback_downloader or Downloader)(crawler)
+        if not is_crawl(crawler):
+            return downloader
+        folder = job_dir(crawler.settings)
+        seen_before = folder is not None and (Path(folder) / "requests.seen").exists()  # the filter is not open yet
+        tracker = get_barrier(crawler).tracker = RequestTracker(crawler, folder is not None, seen_before)
+        fetch = downloader.fetch
+
+        @wraps(fetch)  # the engine looks at its arguments
+        def watched(request: Request, *args: Any, **kwargs: Any) -> Any:
+            result = fetch(request, *args, **kwargs)
+            return result.addCallback(tracker.fetched, request) if request in tracker.live else result
+
+        downloader.fetch = watched
+        return downloader

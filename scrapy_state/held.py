@@ -1,0 +1,83 @@
+"""The items of units that are not done: kept until they are, then exported together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from .itemfeeds import ItemFeeds
+from .tickets import Barrier, Side, Ticket
+
+#: How many items are kept in memory before the largest unit's go to files of its own.
+MAX_IN_MEMORY = 2000
+#: A unit with fewer than that stays in memory all the same: each file is an open one, and comes to be a stored one.
+LEAST_IN_FILES = 100
+
+
+class HeldItems:
+    """Keeps the items of units that are in flight; the exporter's. They have come through the pipelines.
+
+    In memory they are what the pipelines made. When there are too many, the largest unit goes to batches of its own,
+    exported as they will be stored; they become a checkpoint's files when the unit is done, and are gone if it fails.
+
+    :param export: exports an item by its ticket, to the batches of that ticket's side
+    """
+
+    def __init__(self, barrier: Barrier, feeds: ItemFeeds, export: Callable[[Any, Ticket], bool]) -> None:
+        self._barrier = barrier
+        self._feeds = feeds
+        self._export = export
+        self._in_memory: dict[Side, list[Any]] = {}
+        self._count = 0
+        self._in_files: set[Side] = set()
+        barrier.unit_items = self
+
+    @property
+    def crowded(self) -> bool:
+        """Whether there are more in memory than there should be."""
+        return self._count > MAX_IN_MEMORY
+
+    def hold(self, item: Any, ticket: Ticket) -> None:
+        """Keep *item* until the unit of *ticket* is done."""
+        side = ticket.side
+        if side.failed:
+            return
+        if side in self._in_files:
+            self._export(item, ticket)
+            return
+        self._in_memory.setdefault(side, []).append(item)
+        self._count += 1
+        if self._count > MAX_IN_MEMORY:
+            self._to_files()
+
+    def release(self, side: Side) -> None:
+        """Export what is kept of *side* to the side of an item that is yielded now."""
+        now = self._barrier.ticket
+        for item in self._taken(side):
+            self._export(item, now)
+        if side in self._in_files:
+            self._in_files.discard(side)
+            self._feeds.close_side(side)
+            now.side.batches += side.batches
+        if side.errors:
+            now.side.errors[now.epoch] += side.errors.total()
+
+    def drop(self, side: Side) -> None:
+        """Forget what is kept of *side*, and what still comes."""
+        side.failed = True
+        self._taken(side)
+        self._in_files.discard(side)
+        self._feeds.discard_side(side)
+
+    def _taken(self, side: Side) -> list[Any]:
+        items = self._in_memory.pop(side, [])
+        self._count -= len(items)
+        return items
+
+    def _to_files(self) -> None:
+        side = max(self._in_memory, key=lambda each: len(self._in_memory[each]))
+        if len(self._in_memory[side]) >= LEAST_IN_FILES:
+            self._in_files.add(side)
+            ticket = Ticket(side, 0)
+            for item in self._taken(side):
+                self._export(item, ticket)
