@@ -4,10 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: test test-matrix lint demo demo-s3 scrapy-suite chaos chaos-redis bench bench-requests bench-spool bench-frontier bench-units clean
+.PHONY: test test-long test-matrix lint demo demo-s3 scrapy-suite chaos chaos-redis bench bench-requests bench-spool bench-frontier bench-units clean
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
+
+# Whole crawls of the rooms around the exporter: platforms, commands, Redis, units
+test-long: $(STAMP)
+	$(BIN)/python -m pytest -m long
 
 # Scrapy 2.18 and the newest, Python 3.10 and the newest: make test-matrix ARGS='--scrapy 2.18 --python 3.10 -- -n 2'
 test-matrix:

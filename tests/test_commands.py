@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.long
+
 SPIDER = '''
 import scrapy
 from scrapy_state import StateItem

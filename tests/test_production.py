@@ -19,6 +19,8 @@ from scrapy_state.production import check_places, item_places
 from scrapy_state.resolver import resolve
 from scrapy_state.stores import open_reader
 
+pytestmark = pytest.mark.long
+
 READER = "key-that-may-only-read"
 
 

@@ -20,6 +20,8 @@ from redis_server import RedisServer, redis_server
 
 from scrapy_state.redis.report import read_frontier
 
+pytestmark = pytest.mark.long
+
 PREFIX = "scrapy_state:{frontier}:"
 
 

@@ -25,6 +25,8 @@ from scrapy_state.feedexport import _is_state_feed_lost
 from scrapy_state.feeds import StateFeed, item_feeds_with_checkpoints
 from scrapy_state.settings import StateSettings
 
+pytestmark = pytest.mark.long
+
 STATES = "s3://{bucket}/state/%(name)s/%(batch_id)010d.json"
 ITEMS = "s3://{bucket}/items/%(run_id)s-%(batch_id)05d.jsonl"
 STATE_OPTIONS = {"format": "json", "item_classes": ["scrapy_state.StateItem"]}

@@ -19,6 +19,8 @@ from scrapy.extensions.feedexport import FileFeedStorage, apply_uri_params
 
 from scrapy_state.stores.local import LocalReader
 
+pytestmark = pytest.mark.long
+
 ITEM_OPTIONS = {"format": "jsonlines"}
 SETTINGS = {
     "ADDONS": {"scrapy_state.Addon": 500},

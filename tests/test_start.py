@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from crawls import FEEDS, ITEMS, SPIDER, STATE_OPTIONS, STATES, Crawl, crawl
 
+pytestmark = pytest.mark.long
+
 SECRET = "the-s3cr3t/+"
 CRAWL = ("crawl", "numbers")
 START_SECONDS = 15

@@ -12,6 +12,8 @@ from crawls import DEADLINE_SECONDS, FEEDS, Crawl, checkpoints, crawl, named_ite
 from oracle import Feed, Report, check, jsonlines_keys, local_files
 from units_site import BREAKS, Site, digest
 
+pytestmark = pytest.mark.long
+
 SPIDER = (Path(__file__).parent / "units_spider.py").read_text()
 SETTINGS: dict[str, Any] = {
     "ROBOTSTXT_OBEY": True,
