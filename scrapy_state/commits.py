@@ -14,11 +14,12 @@ from scrapy.crawler import Crawler
 
 from .checkpoint import ItemFile
 from .exceptions import ItemFailed, StateConflict, StateError, StateSettingsError
-from .extension import StateResolver, as_text, get_extension, patiently
+from .extension import StateResolver, as_text, get_extension
 from .feedstorages import check_temporary_folder
 from .gaps import fail_when_closed
 from .itemfeeds import ItemFeeds
 from .orphans import Orphan, OrphanFeeds, find_orphans, treat_orphans
+from .patience import patiently
 from .settings import StateSettings
 from .signals import checkpoint_stored
 from .tickets import Barrier, Side, Ticket, get_barrier

@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 from .checkpoint import Checkpoint, ItemFile
 from .decode import Decoder
 from .exceptions import CheckpointError, StateSettingsError
-from .extension import patiently
 from .history import ReadsAhead, ahead
 from .keys import KeyTemplate
+from .patience import patiently
 from .resolver import ancestors
 from .stores import StoreReader, open_reader
 from .stores.stream import StoredFile

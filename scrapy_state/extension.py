@@ -6,7 +6,6 @@ import json
 import logging
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from datetime import datetime, timezone
 from functools import partial
@@ -22,10 +21,11 @@ from scrapy.utils.misc import load_object
 
 from .checkpoint import Checkpoint
 from .durations import in_words
-from .exceptions import StateError, StateSettingsError, StoreUnreachable
+from .exceptions import StateError, StateSettingsError
 from .feeds import StateFeed, uri_params
 from .keys import VARYING, KeyTemplate, placeholders
 from .lag import earlier
+from .patience import in_thread
 from .plain import json_object
 from .production import check_places, item_places
 from .refusals import get_refusal, refuse
@@ -38,9 +38,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 T = TypeVar("T")
-#: At start a person may be waiting: that a store does not answer is told within this and the time-outs of one request.
-_START_RETRY_SECONDS = 3
-_START_PAUSE_SECONDS = 1
 logger = logging.getLogger("scrapy_state.state")
 
 
@@ -277,24 +274,6 @@ def get_settings_priority_name(priority: int) -> str:
 def as_text(state: Any) -> str:
     """Return *state* as it stands in the log: JSON on one line."""
     return json.dumps(state, ensure_ascii=False)
-
-
-def patiently(function: Callable[[], T]) -> T:
-    """Return what *function* returns; if a store does not answer, try again for a few seconds. Blocks."""
-    began = time.monotonic()
-    while True:
-        try:
-            return function()
-        except StoreUnreachable:
-            if time.monotonic() + _START_PAUSE_SECONDS > began + _START_RETRY_SECONDS:
-                raise
-            time.sleep(_START_PAUSE_SECONDS)
-
-
-def in_thread(function: Callable[[], T]) -> T:
-    """Call *function* in a thread and wait: for the calls at start-up, whose clients must not be made by the event loop."""
-    with ThreadPoolExecutor(1, "scrapy_state") as pool:
-        return pool.submit(patiently, function).result()
 
 
 def _named(found: Resolution) -> str:

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple, TypeVar
 
 from .checkpoint import Checkpoint
 from .exceptions import CheckpointError
-from .extension import patiently
 from .keys import KeyTemplate
+from .patience import patiently
 from .rollup import Rollup, Rollups
 from .search import find_keys
 from .stores import StoreReader

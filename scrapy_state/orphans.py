@@ -13,9 +13,9 @@ from typing import NamedTuple, TypeAlias, TypeVar
 
 from .checkpoint import Checkpoint
 from .exceptions import CheckpointError, StateError, StoreUnreachable
-from .extension import patiently
 from .history import Found, runs
 from .keys import KeyTemplate, Placeholder
+from .patience import patiently
 from .resolver import Resolution, ancestors, read_checkpoint
 from .stores import StoreReader, StoreWriter
 

@@ -46,12 +46,12 @@ NAMES = ("-00001.jsonl", "checkpoint 3", "checkpoint 4")
 
 SPIDER = """
 import scrapy
-from scrapy_state import StateItem, extension, uploads
+from scrapy_state import StateItem, patience, uploads
 from scrapy_state.stores import s3client
 
 waits = [
     (s3client, "READ_TIMEOUT_SECONDS", read_seconds),
-    (extension, "_START_RETRY_SECONDS", start_seconds),
+    (patience, "_RETRY_SECONDS", start_seconds),
     (uploads, "_FIRST_PAUSE_SECONDS", 0.1),
 ]
 for module, name, seconds in waits:

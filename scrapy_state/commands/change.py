@@ -15,8 +15,9 @@ from scrapy.settings import Settings
 
 from ..checkpoint import Checkpoint
 from ..exceptions import StateError, StateSettingsError
-from ..extension import as_text, in_thread
+from ..extension import as_text
 from ..history import newest_first, runs
+from ..patience import in_thread
 from ..plain import json_object
 from ..prune import Pruned, prunable, roll_up
 from ..resolver import Resolution, find_checkpoint, resolve

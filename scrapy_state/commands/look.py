@@ -13,8 +13,9 @@ from scrapy.settings import Settings
 from ..checkpoint import Checkpoint
 from ..decode import decompressed
 from ..exceptions import StateSettingsError
-from ..extension import SpiderSettingsState, StateResolver, as_text, in_thread
+from ..extension import SpiderSettingsState, StateResolver, as_text
 from ..history import Found, Run, newest_first, runs, tree
+from ..patience import in_thread
 from ..resolver import Resolution
 from ..sources import last_state, state_in_log
 from ..stores import open_reader

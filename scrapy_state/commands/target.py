@@ -22,10 +22,11 @@ from scrapy.utils.spider import iter_spider_classes
 
 from ..checkpoint import FORMATS
 from ..exceptions import StateError, StateSettingsError
-from ..extension import SpiderSettingsState, StateResolver, in_thread, open_template
+from ..extension import SpiderSettingsState, StateResolver, open_template
 from ..feeds import StateFeed
 from ..items import StateItem
 from ..keys import KeyTemplate, placeholders, without_credentials
+from ..patience import in_thread
 from ..refusals import get_refusal
 from ..resolver import Resolution, resolve
 from ..settings import StateSettings

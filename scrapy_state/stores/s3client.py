@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from botocore.model import OperationModel
     from mypy_boto3_s3 import S3Client
 
-# A store that accepts a connection and is silent is told of within these two and extension._START_RETRY_SECONDS: 15 s.
+# A store that accepts a connection and is silent is told of within these two and patience._RETRY_SECONDS: 15 s.
 CONNECT_TIMEOUT_SECONDS = 3
 READ_TIMEOUT_SECONDS = 10
 _READS = ("Get", "List", "Head")
