@@ -19,6 +19,8 @@ from histories import History, zipped
 
 from scrapy_state.checkpoint import Checkpoint
 
+pytestmark = pytest.mark.long
+
 READING = (
     ("show", "--at", "-1"), ("get",), ("log",), ("watch", "-n", "1"), ("items", "--cat"), ("verify", "--deep"), ("orphans",),
     ("report", "-o", "-"),

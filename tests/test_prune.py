@@ -27,6 +27,8 @@ from scrapy_state.prune import Pruned, prunable, roll_up
 from scrapy_state.resolver import lineage, resolve
 from scrapy_state.rollup import Rollups, pack
 
+pytestmark = pytest.mark.long
+
 SEED = 7
 
 

@@ -25,6 +25,8 @@ from scrapy_state.report import Series, render
 from scrapy_state.report.series import Buckets
 from scrapy_state.report.svg import Axis
 
+pytestmark = pytest.mark.long
+
 NOW = datetime(2026, 11, 21, 12, tzinfo=timezone.utc)
 HEADINGS = ("To look at", "Over time", "Runs", "Failures", "Gaps", "Orphans", "Checkpoints")
 

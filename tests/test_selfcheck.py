@@ -14,6 +14,8 @@ from scrapy.utils.test import get_crawler
 from scrapy_state.exceptions import StateSettingsError
 from scrapy_state.selfcheck import SelfCheck
 
+pytestmark = pytest.mark.long
+
 SPIDER = """
 import pickle, sqlite3, time
 import scrapy
