@@ -12,7 +12,9 @@ from scrapy.crawler import Crawler
 from scrapy.utils.job import job_dir
 from scrapy.utils.misc import load_object
 
+from .exceptions import StateSettingsError
 from .extension import is_crawl
+from .refusals import refuse
 from .settings import StateSettings
 from .tickets import get_barrier
 from .tracking import RequestTracker
@@ -26,7 +28,12 @@ class TrackingDownloader:
 
     def __new__(cls, crawler: Crawler) -> Any:
         """Return the project's own: others look at its class, and set its attributes."""
-        downloader = load_object(StateSettings.from_settings(crawler.settings).fallback_downloader or Downloader)(crawler)
+        try:
+            settings = StateSettings.from_settings(crawler.settings)
+        except StateSettingsError as error:
+            refuse(crawler, error)
+            return Downloader(crawler)
+        downloader = load_object(settings.fallback_downloader or Downloader)(crawler)
         if not is_crawl(crawler):
             return downloader
         folder = job_dir(crawler.settings)
