@@ -476,8 +476,9 @@ class TestOrphans:
 
     def test_of_a_spider(self, project: Path, environment: dict[str, str]) -> None:
         """By a spider's name, FEEDS says where to look: also where no file was ever named."""
-        settings = (project / "project_settings.py").read_text().replace("data/%(name)s", "other/%(name)s")
-        (project / "other_settings.py").write_text(settings)
+        feeds = {uri.replace("data/", "other/"): options for uri, options in FEEDS.items()}
+        settings = {"ADDONS": {"scrapy_state.Addon": 500}, "SPIDER_MODULES": ["spider"], "FEEDS": feeds}
+        (project / "other_settings.py").write_text("\n".join(f"{name} = {value!r}" for name, value in settings.items()))
         history = History(str(project / "other" / "numbers"))
         killed = history.run(0, reason=None)
         history.run(0)
