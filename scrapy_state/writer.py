@@ -94,7 +94,7 @@ class CheckpointWriter:
 
     def next(
         self,
-        state: dict[str, Any],
+        state: dict[str, Any] | None,
         files: Sequence[ItemFile],
         *,
         errors: int = 0,
@@ -103,6 +103,7 @@ class CheckpointWriter:
     ) -> Checkpoint:
         """Return the checkpoint to store next, a child of the last one. Does no input or output.
 
+        :param state: None: that of the last one
         :param files: the item files of the side it closes, all of them durable
         :param units: a checkpoint's fields about units; None: as in the last one
         """
@@ -111,7 +112,7 @@ class CheckpointWriter:
         assert parent.id is not None
         return self._sealed(
             Checkpoint(
-                state,
+                parent.state if state is None else state,
                 id=parent.id + 1,
                 parent=parent.id,
                 parent_digest=parent.digest,
