@@ -74,13 +74,14 @@ class WatermarkModel(RuleBasedStateMachine):
         if self.units.finished_before(text):
             assert digest_of_unit(text) in self.stored_ahead
             return
-        open_ones = [each for each in self.in_flight() if each["unit"].rstrip() == text]
         held = {each["unit"] for each in self.all if each not in self.passed()}
+        in_flight = self.in_flight()
         unit = self.units.begin(text)
         note(f"begun again: {unit!r}")
         assert json.loads(unit) == json.loads(text)
-        if open_ones and unit == open_ones[0]["unit"]:
-            open_ones[0]["out"] += 1
+        joined = [each for each in in_flight if each["unit"] == unit]
+        if joined:
+            joined[0]["out"] += 1
         else:
             assert unit not in held
             self.all.append({"unit": unit, "out": 1, "failed": False, "parent": False, "before": False})
