@@ -18,10 +18,10 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from loopback import Handler, Server
 from oracle import Feed, Files, Report, S3Files, Unchanged, check, csv_gz_keys, jsonlines_keys, local_files
 
 HERE = Path(__file__).parent
@@ -30,25 +30,13 @@ DEADLINE_SECONDS = 90
 ENDS = ("kill", "opening", "closing", "sigterm", "sigterm twice")
 
 
-class Source:
+class Source(Server):
     """Pages of items, all made from a seed, over HTTP on this machine."""
 
     def __init__(self, seed: int, pages: int) -> None:
+        super().__init__(_Handler)
         self.pages = [self._page(random.Random(f"{seed} {page}"), page) for page in range(1, pages + 1)]
         self.served: Callable[[], None] = lambda: None
-        self._server = _Server(("127.0.0.1", 0), _Handler)
-        self._server.source = self
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-
-    def __enter__(self) -> "Source":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
 
     def _page(self, rng: random.Random, page: int) -> list[dict[str, Any]]:
         count = rng.randint(20, 50) if rng.random() < 0.1 else rng.randint(0, 12)
@@ -69,32 +57,10 @@ class Source:
         return {"end": end, "items": [] if end or what != "page" else self.pages[int(page) - 1]}
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    source: Source
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        if not isinstance(sys.exc_info()[1], ConnectionError):  # a crawl that was killed
-            super().handle_error(request, client_address)
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    wbufsize = -1  # the whole answer in one packet
-    server: _Server
-
+class _Handler(Handler):
     def do_GET(self) -> None:
-        body = json.dumps(self.server.source.answer(self.path)).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-        self.wfile.flush()
-        self.server.source.served()
-
-    def log_message(self, *_: Any) -> None:
-        pass
+        self.reply(200, json.dumps(self.server.answer(self.path)), {"Content-Type": "application/json"})
+        self.server.served()
 
 
 @dataclass(frozen=True)

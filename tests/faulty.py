@@ -5,17 +5,17 @@ import re
 import select
 import socket
 import struct
-import sys
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import sha256
 from http.client import HTTPConnection
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 from urllib.parse import unquote, urlsplit
+
+from loopback import Handler, Server
 
 #: kind -> the S3 error code of the answer that the proxy gives in the store's place
 ANSWERS = {"500": "InternalError", "501": "NotImplemented", "503": "SlowDown", "403": "AccessDenied"}
@@ -90,37 +90,23 @@ class Seen:
     access_key: str = ""
 
 
-@dataclass
-class Proxy:
+class Proxy(Server):
     """The proxy; a context manager. Change :attr:`faults` whenever you like.
 
     :param store: the URL of the S3 server
+    :param readers: access keys that may only read: all else is answered 403
     """
 
-    store: str
-    faults: list[Fault] = field(default_factory=list)
-    log: list[Seen] = field(default_factory=list)
-    #: access keys that may only read: all else is answered 403
-    readers: frozenset[str] = frozenset()
-
-    def __enter__(self) -> "Proxy":
-        self._lock = threading.Lock()
+    def __init__(self, store: str, faults: Iterable[Fault] = (), readers: frozenset[str] = frozenset()) -> None:
+        super().__init__(_Handler)
+        self.store, self.faults, self.readers = store, list(faults), readers
+        self.log: list[Seen] = []
         self.closing = threading.Event()
-        self._server = _Server(("127.0.0.1", 0), _Handler)
-        self._server.proxy = self
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
-        self._thread.start()
-        return self
+        self._lock = threading.Lock()
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.closing.set()
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        super().__exit__(*exception)
 
     def seen(self, request: str) -> list[Seen]:
         """The requests that fit, a regular expression as in :class:`Fault`."""
@@ -143,23 +129,9 @@ class Proxy:
             self.log.append(seen)
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 100
-    proxy: Proxy
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        if not isinstance(sys.exc_info()[1], ConnectionError):  # a client that was killed, or gave up
-            super().handle_error(request, client_address)
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    wbufsize = -1  # the whole answer in one packet
-    server: _Server
-
+class _Handler(Handler):
     def do_any(self) -> None:
-        proxy = self.server.proxy
+        proxy: Proxy = self.server
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         request = f"{self.command} {unquote(self.path)}"
         fault = proxy.fault_for(request)
@@ -186,33 +158,21 @@ class _Handler(BaseHTTPRequestHandler):
             self._cut()
             return
         assert status is not None
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name, value)
         if self.command == "HEAD" or status == 204:
             content = b""
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
         if fault == "lost reply":
-            self.wfile.write(content[: len(content) // 2])
-            self.wfile.flush()
+            self.reply(status, content[: len(content) // 2], {**headers, "Content-Length": str(len(content))})
             self._cut()
             return
-        self.wfile.write(content)
-        self.wfile.flush()
+        self.reply(status, content, headers)
 
     do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = do_any
 
     def _access_key(self) -> str:
         return self.headers.get("Authorization", "").partition("Credential=")[2].partition("/")[0]
 
-    def handle_expect_100(self) -> bool:
-        super().handle_expect_100()
-        self.wfile.flush()  # the client waits for it
-        return True
-
     def _forward(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
-        connection = HTTPConnection(urlsplit(self.server.proxy.store).netloc, timeout=30)
+        connection = HTTPConnection(urlsplit(self.server.store).netloc, timeout=30)
         try:
             headers = {name: value for name, value in self.headers.items() if name.lower() not in _HOP_HEADERS}
             connection.request(self.command, self.path, body, {**headers, "Content-Length": str(len(body))})
@@ -223,7 +183,7 @@ class _Handler(BaseHTTPRequestHandler):
             connection.close()
 
     def _wait_until_given_up(self) -> None:
-        while not self.server.proxy.closing.is_set():
+        while not self.server.closing.is_set():
             if select.select([self.connection], [], [], 0.05)[0]:
                 return
 
@@ -233,6 +193,3 @@ class _Handler(BaseHTTPRequestHandler):
         with suppress(OSError):
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.connection.close()
-
-    def log_message(self, *_: Any) -> None:
-        pass

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import http.server
 import os
 import re
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from loopback import Handler, Server
 
 pytestmark = pytest.mark.long
 
@@ -61,24 +60,15 @@ AWS_SECRET_ACCESS_KEY = "the-secret-key"
 SPIDER_WITHOUT = SPIDER.replace("self.state}", '{"page": 7}}')
 
 
-class Page(http.server.BaseHTTPRequestHandler):
+class Page(Handler):
     def do_GET(self) -> None:
-        self.send_response(200)
-        self.send_header("Content-Type", "text/plain")
-        self.end_headers()
-        self.wfile.write(b"the page")
-
-    def log_message(self, *_: object) -> None:
-        pass
+        self.reply(200, "the page", {"Content-Type": "text/plain"})
 
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[str]:
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/"
-    server.shutdown()
-    server.server_close()
+    with Server(Page) as server:
+        yield f"{server.url}/"
 
 
 @dataclass

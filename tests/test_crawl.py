@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import http.server
 import json
 import os
 import signal
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from crawls import FEEDS, ITEMS, SPIDER, STATE_OPTIONS, STATES, checkpoints, crawl, named_items, start
+from loopback import Handler, Server
 
 # A site of numbered pages: /0, /1, …; below /fail it answers 500.
 SITE_SPIDER = """
@@ -41,30 +40,21 @@ class TestSpider(scrapy.Spider):
 """
 
 
-class Pages(http.server.BaseHTTPRequestHandler):
+class Pages(Handler):
     def do_GET(self) -> None:
-        self.server.asked.append(self.path)  # type: ignore[attr-defined]
-        self.send_response(500 if self.path.startswith("/fail") else 200)
-        self.end_headers()
-        self.wfile.write(b"page")
-
-    def log_message(self, *_: object) -> None:
-        pass
+        self.server.asked.append(self.path)
+        self.reply(500 if self.path.startswith("/fail") else 200, "page")
 
 
 @pytest.fixture
-def server() -> Iterator[http.server.ThreadingHTTPServer]:
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Pages)
-    server.asked = []  # type: ignore[attr-defined]
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield server
-    server.shutdown()
-    server.server_close()
+def server() -> Iterator[Any]:
+    with Server(Pages, asked=[]) as server:
+        yield server
 
 
 @pytest.fixture
-def site(server: http.server.ThreadingHTTPServer) -> str:
-    return f"http://127.0.0.1:{server.server_port}/"
+def site(server: Any) -> str:
+    return f"{server.url}/"
 
 
 def test_resumes(tmp_path: Path) -> None:
@@ -255,7 +245,7 @@ def test_readonly_on_s3(tmp_path: Path, bucket: str, s3_settings: dict[str, str]
     assert (tmp_path / "dev.jsonl").exists()
 
 
-def test_refuses_to_start_when_unreachable(tmp_path: Path, server: http.server.ThreadingHTTPServer, site: str) -> None:
+def test_refuses_to_start_when_unreachable(tmp_path: Path, server: Any, site: str) -> None:
     """A store that does not answer is never "empty": no request is sent, the exit code says so, one error line says why."""
     feeds = {f"s3://bucket/{ITEMS}": {"format": "jsonlines"}, f"s3://bucket/{STATES}": STATE_OPTIONS}
     keys = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "the-secret", "AWS_ENDPOINT_URL": "http://127.0.0.1:9"}
@@ -265,29 +255,27 @@ def test_refuses_to_start_when_unreachable(tmp_path: Path, server: http.server.T
     # Scrapy itself logs the settings, with this one in clear text
     assert [line for line in run.lines("the-secret") if "'AWS_SECRET_ACCESS_KEY': 'the-secret'" not in line] == []
     assert "Traceback" not in run.log
-    assert not server.asked  # type: ignore[attr-defined]
+    assert not server.asked
 
 
-def test_refuses_to_start_when_forbidden(
-    tmp_path: Path, s3_settings: dict[str, str], server: http.server.ThreadingHTTPServer, site: str
-) -> None:
+def test_refuses_to_start_when_forbidden(tmp_path: Path, s3_settings: dict[str, str], server: Any, site: str) -> None:
     """A bucket that is not there (or may not be read) refuses to start, before the first request."""
     feeds = {"s3://no-such-bucket/i/%(batch_time)s.jsonl": {}, f"s3://no-such-bucket/{STATES}": STATE_OPTIONS}
     feeds["s3://no-such-bucket/i/%(batch_time)s.jsonl"] = {"format": "jsonlines"}
     run = crawl(tmp_path, SITE_SPIDER, "-a", f"site={site}", settings={**s3_settings, "FEEDS": feeds})
     assert run.code == 1
     assert run.lines("NoSuchBucket; check the bucket's name in the URI")
-    assert not server.asked  # type: ignore[attr-defined]
+    assert not server.asked
 
 
-def test_refuses_to_start_where_it_cannot_write(tmp_path: Path, server: http.server.ThreadingHTTPServer, site: str) -> None:
+def test_refuses_to_start_where_it_cannot_write(tmp_path: Path, server: Any, site: str) -> None:
     """If the opening checkpoint can't be stored there is no first request."""
     (tmp_path / "data").mkdir()
     (tmp_path / "data/numbers").write_text("a file where the folder should be")
     run = crawl(tmp_path, SITE_SPIDER, "-a", f"site={site}")
     assert run.code == 1
     assert run.lines("check the path in FEEDS")
-    assert not server.asked  # type: ignore[attr-defined]
+    assert not server.asked
 
 
 def test_torn_and_foreign_files(tmp_path: Path) -> None:

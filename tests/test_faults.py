@@ -18,11 +18,9 @@ import json
 import os
 import re
 import signal
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import takewhile
 from math import inf
 from pathlib import Path
@@ -31,6 +29,7 @@ from typing import Any
 import pytest
 from crawls import ITEMS, STATE_OPTIONS, STATES, Crawl, crawl, start
 from faulty import Fault, Proxy
+from loopback import Handler, Server
 from oracle import Feed, Report, S3Files, check, digest_of, jsonlines_keys
 
 PASSING = ("500", "503", "reset", "time-out", "lost reply")
@@ -78,18 +77,13 @@ class TestSpider(scrapy.Spider):
 """
 
 
-class Site(BaseHTTPRequestHandler):
+class Site(Handler):
     """Every path is a page, which takes *page_seconds*."""
 
     def do_GET(self) -> None:
-        self.server.asked.append(self.path)  # type: ignore[attr-defined]
-        time.sleep(self.server.page_seconds)  # type: ignore[attr-defined]
-        self.send_response(200)
-        self.end_headers()
-        self.wfile.write(b"page")
-
-    def log_message(self, *_: object) -> None:
-        pass
+        self.server.asked.append(self.path)
+        time.sleep(self.server.page_seconds)
+        self.reply(200, "page")
 
 
 @dataclass
@@ -114,7 +108,7 @@ class World:
         return crawl(self.folder, source, *self.arguments(), settings=self.all_settings())
 
     def arguments(self) -> list[str]:
-        return ["-a", f"site=http://127.0.0.1:{self.site.server_port}/", "-a", f"pages={self.pages}"]
+        return ["-a", f"site={self.site.url}/", "-a", f"pages={self.pages}"]
 
     def all_settings(self) -> dict[str, Any]:
         at = f"s3://{self.bucket}"
@@ -163,15 +157,8 @@ def world(
     first |= {"reason": "opened", "overlap": False}
     body = json.dumps([{**first, "digest": digest_of(first)}]).encode()
     s3_client.put_object(Bucket=bucket, Key="data/numbers/state/0000000001.json", Body=body)
-    site = ThreadingHTTPServer(("127.0.0.1", 0), Site)
-    site.asked, site.page_seconds = [], 0.0  # type: ignore[attr-defined]
-    thread = threading.Thread(target=site.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    with Proxy(s3_settings["AWS_ENDPOINT_URL"]) as proxy:
+    with Server(Site, asked=[], page_seconds=0.0) as site, Proxy(s3_settings["AWS_ENDPOINT_URL"]) as proxy:
         yield World(tmp_path, bucket, s3_client, s3_settings, proxy, site)
-    site.shutdown()
-    thread.join()
-    site.server_close()
 
 
 def all_met(faults: list[Fault]) -> bool:

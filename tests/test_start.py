@@ -6,12 +6,12 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 from crawls import FEEDS, ITEMS, SPIDER, STATE_OPTIONS, STATES, Crawl, crawl
+from loopback import Handler, Server
 
 pytestmark = pytest.mark.long
 
@@ -38,13 +38,11 @@ REMEDIES = {
 }
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
+class Answering(Handler):
     def do_any(self) -> None:
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
         bucket = self.path.lstrip("/").partition("/")[0].partition("?")[0]
-        server: Any = self.server
+        server = self.server
         server.seen.append(f"{self.command} {self.path}")
         if bucket == "unsteady" and len(server.seen) <= 1:
             self._answer(503, "SlowDown")
@@ -59,28 +57,15 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = do_any
 
     def _answer(self, status: int, code: str) -> None:
-        body = f"<Error><Code>{code}</Code><Message>no</Message></Error>".encode() if self.command != "HEAD" else b""
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        pass
+        self.reply(status, f"<Error><Code>{code}</Code><Message>no</Message></Error>" if self.command != "HEAD" else "")
 
 
 @pytest.fixture
 def server() -> Iterator[Any]:
     """What answers as S3 does when something is wrong."""
-    server: Any = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-    server.seen, server.silent_since, server.closing = [], None, threading.Event()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    yield server
-    server.closing.set()
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with Server(Answering, seen=[], silent_since=None, closing=threading.Event()) as server:
+        yield server
+        server.closing.set()
 
 
 @dataclass
@@ -130,7 +115,7 @@ def refusal(run: Crawl) -> str:
 )
 def test_wrong(tmp_path: Path, server: Any, feed: str, bucket: str) -> None:
     """A wrong key, secret, bucket or region, or an expired token, of either feed: the line names the setting to look at."""
-    line = Start(tmp_path, feed, bucket, f"http://127.0.0.1:{server.server_port}").refusal()
+    line = Start(tmp_path, feed, bucket, server.url).refusal()
     action = "ListBucket" if feed == "state" else "PutObject"
     assert f": {action}: the store answered {' '.join(map(str, ANSWERS[bucket]))}; {REMEDIES[bucket]}" in line
     assert not list(tmp_path.glob("data/numbers/*/*"))  # the probe comes before the opening checkpoint
@@ -138,13 +123,13 @@ def test_wrong(tmp_path: Path, server: Any, feed: str, bucket: str) -> None:
 
 def test_redirect_without_a_region(tmp_path: Path, server: Any) -> None:
     """A redirect that names no region, which botocore follows until Python has enough of it, is told of in one line, too."""
-    line = Start(tmp_path, "state", "moved", f"http://127.0.0.1:{server.server_port}").refusal()
+    line = Start(tmp_path, "state", "moved", server.url).refusal()
     assert "ListBucket: the store redirects to another region; check AWS_REGION_NAME" in line
 
 
 def test_forbidden_items(tmp_path: Path, server: Any) -> None:
     """Item files that may not be stored, with a key in the URI: the line says which right, and that the key is there."""
-    endpoint = f"http://127.0.0.1:{server.server_port}"
+    endpoint = server.url
     line = Start(tmp_path, "item", "forbidden", endpoint, user="me:the-s3cr3t%2F%2B@").refusal()
     assert "check the credentials (the access key and the secret in the URI) and that they may PutObject there" in line
     assert "the-s3cr3t" not in line
@@ -155,10 +140,10 @@ def test_forbidden_items(tmp_path: Path, server: Any) -> None:
 )
 def test_wrong_endpoint(tmp_path: Path, server: Any, feed: str, at: str) -> None:
     """An endpoint that refuses the connection, is not known, speaks no TLS, or is no URL."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as closed:
-        port = closed.server_port
+    with Server(Answering) as closed:
+        refused = closed.url
     endpoint = {
-        "refused": f"http://127.0.0.1:{port}",
+        "refused": refused,
         "unknown": "http://no-such-host.invalid:9000",
         "secure": f"https://127.0.0.1:{server.server_port}",
         "no URL": "localhost:9000",
@@ -178,7 +163,7 @@ def test_wrong_endpoint(tmp_path: Path, server: Any, feed: str, at: str) -> None
 @pytest.mark.parametrize(("feed", "bucket"), [("state", "unsteady"), ("item", "silent")])
 def test_silent(tmp_path: Path, server: Any, feed: str, bucket: str) -> None:
     """A store that accepts the connection and is silent, at once or later, is told of within 15 s of the first request."""
-    start = Start(tmp_path, feed, bucket, f"http://127.0.0.1:{server.server_port}")
+    start = Start(tmp_path, feed, bucket, server.url)
     line = start.refusal()
     if server.silent_since is None:  # on a machine so busy that the client alone took the time there is for a second try
         assert "503 SlowDown; it may pass, try again later" in line

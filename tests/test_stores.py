@@ -1,7 +1,6 @@
 """The stores: one contract for all of them, then what is each one's own."""
 
 import errno
-import http.server
 import io
 import json
 import os
@@ -22,6 +21,7 @@ import pytest
 import sqlite_store
 from botocore.exceptions import BotoCoreError, ClientError, EndpointConnectionError
 from crawls import STATE_OPTIONS, crawl
+from loopback import Handler, Server
 from scrapy.settings import BaseSettings
 from sqlite_store import SQLiteReader, SQLiteStore, SQLiteWriter
 from swift_server import Swift
@@ -418,39 +418,24 @@ class TestForbiddenFolder:
         assert list(store.keys(key)) == []
 
 
-class Answering(http.server.BaseHTTPRequestHandler):
+class Answering(Handler):
     """Answers each request with the next of the server's *answers*, the last of them again and again."""
-
-    protocol_version = "HTTP/1.1"  # for "Expect: 100-continue", which botocore waits for
 
     def do_PUT(self) -> None:
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        self.server.seen.append(f"{self.command} {self.headers.get('If-None-Match', '')}".strip())  # type: ignore[attr-defined]
-        answers = self.server.answers  # type: ignore[attr-defined]
+        self.server.seen.append(f"{self.command} {self.headers.get('If-None-Match', '')}".strip())
+        answers = self.server.answers
         status, code = answers.pop(0) if len(answers) > 1 else answers[0]
-        body = (code if code.startswith("<") else f"<Error><Code>{code}</Code></Error>" if code else "").encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
+        self.reply(status, code if code.startswith("<") else f"<Error><Code>{code}</Code></Error>" if code else "")
 
     do_GET = do_HEAD = do_POST = do_DELETE = do_PUT
-
-    def log_message(self, *_: Any) -> None:
-        pass
 
 
 @pytest.fixture(scope="module")
 def answering_server() -> Iterator[Any]:
     """One for all tests: a client for each would take most of their time."""
-    server: Any = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answering)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with Server(Answering) as server:
+        yield server
 
 
 @pytest.fixture
@@ -527,7 +512,7 @@ class TestS3:
     def test_errors(self, answering: Any, status: int, code: str, error: type[StoreError], says: str) -> None:
         """What may pass by itself is StoreUnreachable, what doesn't StoreRefused with a remedy, none is "nothing there"."""
         answering.answers = [(status, code)]
-        store = s3_at(f"http://127.0.0.1:{answering.server_port}")
+        store = s3_at(answering.url)
         messages = every_call_raises(store, "a/b", error)
         assert re.search(says, messages[-1])
         assert all(each.startswith("s3://bucket/a/b: ") for each in messages)
@@ -536,26 +521,26 @@ class TestS3:
     def test_conflict_is_tried_again(self, answering: Any) -> None:
         """409 says that another request is at work on the key: the write is tried again."""
         answering.answers = [(409, "ConditionalRequestConflict")] * 2 + [(200, "")]
-        s3_at(f"http://127.0.0.1:{answering.server_port}").create("a", io.BytesIO(b"x"))
+        s3_at(answering.url).create("a", io.BytesIO(b"x"))
         assert answering.seen == ["PUT *"] * 3
 
     def test_conflict_for_good(self, answering: Any) -> None:
         """409 for ever is not tried for ever: StoreUnreachable, for whoever has more time."""
         answering.answers = [(409, "ConditionalRequestConflict")]
         with pytest.raises(StoreUnreachable, match="409"):
-            s3_at(f"http://127.0.0.1:{answering.server_port}").create("a", io.BytesIO(b"x"))
+            s3_at(answering.url).create("a", io.BytesIO(b"x"))
 
     def test_no_conditional_writes(self, answering: Any) -> None:
         """A server that answers 501 to a conditional write is looked at first, then written to without."""
         answering.answers = [(501, "NotImplemented"), (200, "")]
-        s3_at(f"http://127.0.0.1:{answering.server_port}").create("a", io.BytesIO(b"x"))
+        s3_at(answering.url).create("a", io.BytesIO(b"x"))
         assert answering.seen == ["PUT *", "GET", "PUT"]
 
     def test_probe_without_multipart(self, answering: Any, caplog: pytest.LogCaptureFixture) -> None:
         """A server that knows no multipart uploads is taken to be writable; a line says that it was not tried."""
         answering.answers = [(501, "NotImplemented")]
         caplog.set_level("INFO", "scrapy_state.state")
-        s3_at(f"http://127.0.0.1:{answering.server_port}").probe("a/b")
+        s3_at(answering.url).probe("a/b")
         assert answering.seen == ["POST"]
         assert [record.levelname for record in caplog.records] == ["INFO"]
         assert "s3://bucket/a/b: not tried" in caplog.text
@@ -566,12 +551,12 @@ class TestS3:
         answering.answers = [] if action == "PutObject" else [(200, BEGUN)]
         answering.answers += [(403, "AccessDenied")]
         with pytest.raises(StoreRefused, match=f"a/b: {action}: the store answered 403 .* may {action} there"):
-            s3_at(f"http://127.0.0.1:{answering.server_port}").probe("a/b")
+            s3_at(answering.url).probe("a/b")
 
     def test_probe_again(self, answering: Any) -> None:
         """A probe whose abort failed is called again: it aborts the upload it began, and begins no other."""
         answering.answers = [(200, BEGUN), (500, "InternalError"), (404, "NoSuchUpload")]
-        store = s3_at(f"http://127.0.0.1:{answering.server_port}")
+        store = s3_at(answering.url)
         with pytest.raises(StoreUnreachable):
             store.probe("a/b")
         store.probe("a/b")
@@ -580,7 +565,7 @@ class TestS3:
     def test_reads_only(self, answering: Any) -> None:
         """The read side's client refuses each of S3's operations that is not a GET or HEAD, before anything is sent."""
         answering.answers = [(403, "AccessDenied")]
-        options = S3Options(f"http://127.0.0.1:{answering.server_port}", "us-east-1", "the-access-key", SECRET)
+        options = S3Options(answering.url, "us-east-1", "the-access-key", SECRET)
         client: Any = get_client(options, writes=False)
         operations = client.meta.service_model.operation_names
         refused = set()

@@ -4,13 +4,13 @@ import base64
 import hashlib
 import json
 import random
-import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from loopback import Handler, Server
 
 LATENCY_SECONDS = 0.02
 #: what there may be about a unit, beside its first page's items
@@ -32,13 +32,14 @@ KINDS = (
 BREAKS = ("status", "child status", "raise", "child raise", "item")
 
 
-class Site:
+class Site(Server):
     """Serve units 0 to *count* - 1; *broken*: unit -> one of BREAKS.
 
     :param served: called after each answer with the count of answers
     """
 
     def __init__(self, seed: int, count: int, broken: dict[int, str] | None = None) -> None:
+        super().__init__(_Handler)
         self.count = count
         self.broken = broken or {}
         self.kinds = {u: random.Random(f"{seed} {u}").sample(KINDS, 3) for u in range(count)}
@@ -46,19 +47,6 @@ class Site:
         self.calls: Counter[str] = Counter()
         self._failed_once: set[str] = set()
         self._lock = threading.Lock()
-        self._server = _Server(("127.0.0.1", 0), _Handler)
-        self._server.site = self
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-
-    def __enter__(self) -> "Site":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
 
     def expected(self, u: int) -> list[str]:
         """The keys of a unit's items, when all is well."""
@@ -137,34 +125,10 @@ def digest(state: dict[str, Any]) -> str:
     return base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()[:12]).decode()
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 50
-    site: Site
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        if not isinstance(sys.exc_info()[1], ConnectionError):  # a crawl that was killed
-            super().handle_error(request, client_address)
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    wbufsize = -1
-    server: _Server
-
+class _Handler(Handler):
     def do_GET(self) -> None:
-        site = self.server.site
+        site: Site = self.server
         time.sleep(random.uniform(0, LATENCY_SECONDS))
         status, headers, content = site.answer(self.path)
-        body = (content if isinstance(content, str) else json.dumps(content)).encode()
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-        self.wfile.flush()
+        self.reply(status, content if isinstance(content, str) else json.dumps(content), headers)
         site.served(site.calls.total())
-
-    def log_message(self, *_: Any) -> None:
-        pass
