@@ -16,7 +16,6 @@ the same each time, whatever else the machine does.
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import resource
 import statistics
@@ -26,39 +25,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from servers import project, server
+
 CHAINS = 8
 ITEMS_A_PAGE = 20
 SCRAPYS = "Scrapy's exporter"
-SITE = """
-import asyncio, json, sys
-PAGE = json.dumps([{"n": n, "name": f"item {n}", "text": "some text " * 10} for n in range(int(sys.argv[1]))]).encode()
-HEAD = f"HTTP/1.1 200 OK\\r\\nContent-Type: application/json\\r\\nContent-Length: {len(PAGE)}\\r\\n\\r\\n".encode()
-
-async def serve(reader, writer):
-    try:
-        while await reader.readuntil(b"\\r\\n\\r\\n"):
-            writer.write(HEAD + PAGE)
-            await writer.drain()
-    except (asyncio.IncompleteReadError, ConnectionError):
-        writer.close()
-
-async def main():
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    print(server.sockets[0].getsockname()[1], flush=True)
-    await server.serve_forever()
-
-asyncio.run(main())
-"""
-S3 = """
-import logging
-from moto.server import ThreadedMotoServer
-logging.disable()
-server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-server.start()
-print(server.get_host_and_port()[1], flush=True)
-import threading
-threading.Event().wait()
-"""
 SPIDER = """
 import scrapy
 from scrapy_state import StateItem
@@ -79,13 +50,6 @@ class BenchSpider(scrapy.Spider):
         if page < int(self.pages):
             yield scrapy.Request(response.url.rpartition("/")[0] + f"/{page + 1}")
 """
-
-
-def server(source: str) -> tuple[subprocess.Popen[str], int]:
-    command = [sys.executable, "-c", source, str(ITEMS_A_PAGE)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    assert process.stdout is not None
-    return process, int(process.stdout.readline())
 
 
 class Bench:
@@ -118,14 +82,11 @@ class Bench:
             key = f"s3://bench/state-{self._crawls}/%(batch_id)010d.json"
             settings["FEEDS"][key] = {"format": "json", "item_classes": ["scrapy_state.StateItem"]}
             settings |= {"ADDONS": {"scrapy_state.Addon": 500}, "STATE_INTERVAL": interval}
-        (self._folder / "bench_settings.py").write_text("\n".join(f"{name} = {value!r}" for name, value in settings.items()))
-        own = f"states = {interval is not None}\n    name = "
-        (self._folder / "bench.py").write_text(SPIDER.replace("name = ", own).replace("CHAINS", str(CHAINS)))
-        environment = {**os.environ, "SCRAPY_SETTINGS_MODULE": "bench_settings", "PYTHONHASHSEED": "0"}
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(self._folder), os.environ.get("PYTHONPATH")]))
-        command = [*tool, sys.executable, "-m", "scrapy", "runspider", "bench.py"]
-        command += ["-a", f"pages={pages}", "-a", f"site={self._site}"]
-        return subprocess.run(command, cwd=self._folder, env=environment, check=True, capture_output=True, text=True).stderr
+        spider = SPIDER.replace("name = ", f"states = {interval is not None}\n    name = ").replace("CHAINS", str(CHAINS))
+        given = project(self._folder, spider, settings, pages=pages, site=self._site)
+        given["args"] = [*tool, *given["args"]]
+        given["env"]["PYTHONHASHSEED"] = "0"
+        return subprocess.run(**given, check=True, capture_output=True, text=True).stderr
 
     def cpu_seconds(self, interval: float | None, pages: int) -> float:
         """Run one crawl; return its CPU."""
@@ -169,7 +130,7 @@ def compare_seconds(bench: Bench, pairs: int, pages: int) -> None:
         start_up = statistics.median(whole[kind]) - statistics.median(crawling[kind])
         print(
             f"{kind:18} {statistics.median(whole[kind]):6.2f} s, {start_up:.2f} of it start-up;"
-            f" ratio {_ratios(whole[kind], whole[SCRAPYS])}, less start-up {_ratios(crawling[kind], crawling[SCRAPYS])};"
+            f" ratio {ratios(whole[kind], whole[SCRAPYS])}, less start-up {ratios(crawling[kind], crawling[SCRAPYS])};"
             f" {statistics.median(counts[kind]):.0f} checkpoints"
         )
 
@@ -185,9 +146,10 @@ def compare_instructions(bench: Bench, pages: int) -> None:
         print(f"{kind:20} start-up {start_up / 1e6:,.0f} million; {found[kind]:,.0f} an item; ratio {ratio:.3f}", flush=True)
 
 
-def _ratios(some: list[float], base: list[float]) -> str:
-    ratios = [one / other for one, other in zip(some, base, strict=True)]
-    low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios * 3
+def ratios(some: list[float], base: list[float]) -> str:
+    """The median of the ratios, and the quarters."""
+    found = [one / other for one, other in zip(some, base, strict=True)]
+    low, middle, high = statistics.quantiles(found, n=4, method="inclusive") if len(found) > 1 else found * 3
     return f"{middle:.3f} ({low:.3f} to {high:.3f})"
 
 
@@ -197,22 +159,12 @@ def main() -> int:
     parser.add_argument("--pages", type=int, help="of each of 8 chains (400; with --instructions 10)")
     parser.add_argument("--instructions", action="store_true", help="count instructions (needs valgrind)")
     chosen = parser.parse_args()
-    servers = []
-    try:
-        site_process, site_port = server(SITE)
-        servers.append(site_process)
-        s3_process, s3_port = server(S3)
-        servers.append(s3_process)
-        with tempfile.TemporaryDirectory() as folder:
-            bench = Bench(Path(folder), site_port, s3_port)
-            if chosen.instructions:
-                compare_instructions(bench, chosen.pages or 10)
-            else:
-                compare_seconds(bench, chosen.pairs, chosen.pages or 400)
-    finally:
-        for process in servers:
-            process.kill()
-            process.wait()
+    with server("items", ITEMS_A_PAGE) as site_port, server("s3") as s3_port, tempfile.TemporaryDirectory() as folder:
+        bench = Bench(Path(folder), site_port, s3_port)
+        if chosen.instructions:
+            compare_instructions(bench, chosen.pages or 10)
+        else:
+            compare_seconds(bench, chosen.pairs, chosen.pages or 400)
     return 0
 
 

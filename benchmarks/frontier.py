@@ -19,55 +19,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from servers import project, server
+
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from redis_server import redis_server
 
-SITE = """
-import asyncio, sys
-
-PAGES = int(sys.argv[1])
-
-async def serve(reader, writer):
-    try:
-        while head := await reader.readuntil(b"\\r\\n\\r\\n"):
-            page = int(head.split()[1].rpartition(b"/")[2])
-            links = [each for each in range(3 * page + 1, 3 * page + 4) if each < PAGES] + [page // 2, max(0, page - 1)]
-            body = "\\n".join(f"/{each}" for each in links).encode() + b"\\n" + b"text " * 1000
-            head = "HTTP/1.1 200 OK\\r\\nContent-Type: text/plain\\r\\nContent-Length: "
-            writer.write(f"{head}{len(body)}\\r\\n\\r\\n".encode() + body)
-            await writer.drain()
-    except (asyncio.IncompleteReadError, ConnectionError):
-        writer.close()
-
-async def main():
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    print(server.sockets[0].getsockname()[1], flush=True)
-    await server.serve_forever()
-
-asyncio.run(main())
-"""
-PROXY = """
-import asyncio, sys
-
-TARGET, SECONDS = int(sys.argv[1]), float(sys.argv[2]) / 2
-
-async def pump(reader, writer):
-    loop = asyncio.get_running_loop()
-    while data := await reader.read(1 << 16):
-        loop.call_later(SECONDS, writer.write, data)
-    loop.call_later(SECONDS, writer.close)
-
-async def serve(reader, writer):
-    there = await asyncio.open_connection("127.0.0.1", TARGET)
-    await asyncio.gather(pump(reader, there[1]), pump(there[0], writer), return_exceptions=True)
-
-async def main():
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    print(server.sockets[0].getsockname()[1], flush=True)
-    await server.serve_forever()
-
-asyncio.run(main())
-"""
 SPIDER = """
 import scrapy
 
@@ -91,12 +47,6 @@ SETTINGS = {
 }
 
 
-def server(source: str, *arguments: str) -> tuple[subprocess.Popen[str], int]:
-    process = subprocess.Popen([sys.executable, "-c", source, *arguments], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    return process, int(process.stdout.readline())
-
-
 def schedulers(near: int, far: int) -> dict[str, dict[str, Any]]:
     """The settings of each that is compared, by its name; the ports of Redis near and far away."""
     found: dict[str, dict[str, Any]] = {"memory": {}, "JOBDIR": {"JOBDIR": "job"}}
@@ -115,15 +65,8 @@ def schedulers(near: int, far: int) -> dict[str, dict[str, Any]]:
 def crawl(settings: dict[str, Any], site: str, pages: int) -> tuple[float, float]:
     """Run one crawl; return its pages per second, and the seconds of CPU of its process."""
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "spider.py").write_text(SPIDER)
-        chosen = "\n".join(f"{name} = {value!r}" for name, value in (SETTINGS | settings).items())
-        (Path(folder) / "bench_settings.py").write_text(chosen)
-        path = os.pathsep.join(filter(None, [folder, os.environ.get("PYTHONPATH")]))
-        process = subprocess.Popen(
-            [sys.executable, "-m", "scrapy", "runspider", "spider.py", "-a", f"site={site}"],
-            cwd=folder, env={**os.environ, "SCRAPY_SETTINGS_MODULE": "bench_settings", "PYTHONPATH": path},
-            stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
+        given = project(Path(folder), SPIDER, SETTINGS | settings, site=site)
+        process = subprocess.Popen(**given, stderr=subprocess.PIPE, text=True)
         assert process.stderr is not None
         log = process.stderr.read()
         _, status, usage = os.wait4(process.pid, 0)
@@ -144,20 +87,17 @@ def main() -> None:
     parser.add_argument("--pages", type=int, default=2000)
     parser.add_argument("--delay", type=float, default=0.0025, help="seconds of a round trip to the Redis that is away")
     options = parser.parse_args()
-    site, site_port = server(SITE, str(options.pages))
     found: dict[str, list[tuple[float, float]]] = {}
-    with redis_server(appendonly="yes") as redis:
-        proxy, far = server(PROXY, str(redis.port), str(options.delay))
-        try:
-            for number in range(options.rounds):
-                for name, settings in schedulers(redis.port, far).items():
-                    redis.client().flushall()
-                    found.setdefault(name, []).append(crawl(settings, f"http://127.0.0.1:{site_port}", options.pages))
-                    print(f"round {number + 1}, {name}: {found[name][-1][0]:.0f} pages/s", file=sys.stderr, flush=True)
-        finally:
-            for process in (site, proxy):
-                process.kill()
-                process.wait()
+    with (
+        server("links", options.pages) as site,
+        redis_server(appendonly="yes") as redis,
+        server("proxy", redis.port, options.delay) as far,
+    ):
+        for number in range(options.rounds):
+            for name, settings in schedulers(redis.port, far).items():
+                redis.client().flushall()
+                found.setdefault(name, []).append(crawl(settings, f"http://127.0.0.1:{site}", options.pages))
+                print(f"round {number + 1}, {name}: {found[name][-1][0]:.0f} pages/s", file=sys.stderr, flush=True)
     memory = found["memory"]
     print(f"{options.pages} pages, {options.rounds} rounds, medians; ratios to memory in the same round")
     for name, results in found.items():

@@ -1,22 +1,23 @@
-"""Two servers for benchmarks, each in a process of its own: a site, and a store that is slow and keeps nothing large.
+"""A store for benchmarks, in a process of its own, that is slow and keeps nothing large.
 
-``python sink.py store BYTES_A_SECOND``: enough of S3 for scrapy_state (PUT with ``If-None-Match``, parts, GET, LIST).
+``python sink.py BYTES_A_SECOND``: enough of S3 for scrapy_state (PUT with ``If-None-Match``, parts, GET, LIST).
 Files above 1 MiB are counted and dropped, smaller ones kept. All uploads together are taken no faster than that.
-``python sink.py site ITEMS BYTES``: every page is a JSON list of so many items of about so many bytes.
-
-Both print their port, and end with their standard input.
+It prints its port, and ends with its standard input.
 """
 
 from __future__ import annotations
 
-import json
-import re
 import sys
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
+
+from servers import ends_with_stdin
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+from loopback import Handler, Server
 
 KEPT_BYTES = 1 << 20
 
@@ -40,8 +41,7 @@ class Store:
             time.sleep(wait)
 
 
-class StoreHandler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class StoreHandler(Handler):
     store: Store
 
     def do_PUT(self) -> None:
@@ -51,7 +51,7 @@ class StoreHandler(BaseHTTPRequestHandler):
             self.store.parts[query["uploadId"][0]] += size
         elif not self._create(key, size, body):
             return
-        self._answer(200, headers={"ETag": '"etag"'})
+        self.reply(200, headers={"ETag": '"etag"'})
 
     def do_POST(self) -> None:
         key, query = self._target()
@@ -59,25 +59,25 @@ class StoreHandler(BaseHTTPRequestHandler):
         if "uploads" in query:
             upload = f"upload-{time.monotonic_ns()}"
             self.store.parts[upload] = 0
-            self._answer(200, f"<InitiateMultipartUploadResult><UploadId>{upload}</UploadId></InitiateMultipartUploadResult>")
+            self.reply(200, f"<InitiateMultipartUploadResult><UploadId>{upload}</UploadId></InitiateMultipartUploadResult>")
         elif self._create(key, self.store.parts[query["uploadId"][0]], None):
-            self._answer(200, "<CompleteMultipartUploadResult><ETag>etag</ETag></CompleteMultipartUploadResult>")
+            self.reply(200, "<CompleteMultipartUploadResult><ETag>etag</ETag></CompleteMultipartUploadResult>")
 
     def do_GET(self) -> None:
         key, query = self._target()
         if "list-type" in query:
             found = sorted(each for each in self.store.keys if each.startswith(query.get("prefix", [""])[0]))
             contents = "".join(f"<Contents><Key>{escape(each)}</Key></Contents>" for each in found)
-            self._answer(200, f"<ListBucketResult><IsTruncated>false</IsTruncated>{contents}</ListBucketResult>")
+            self.reply(200, f"<ListBucketResult><IsTruncated>false</IsTruncated>{contents}</ListBucketResult>")
             return
         _, content = self.store.keys.get(key, (0, None))
         if content is None:
-            self._answer(404, "<Error><Code>NoSuchKey</Code></Error>")
+            self.reply(404, "<Error><Code>NoSuchKey</Code></Error>")
         else:
-            self._answer(200, content)
+            self.reply(200, content)
 
     def do_DELETE(self) -> None:
-        self._answer(204)
+        self.reply(204)
 
     def _target(self) -> tuple[str, dict[str, list[str]]]:
         parts = urlsplit(self.path)
@@ -100,62 +100,17 @@ class StoreHandler(BaseHTTPRequestHandler):
 
     def _create(self, key: str, size: int, body: bytes | None) -> bool:
         if key in self.store.keys and self.headers.get("If-None-Match") == "*":
-            self._answer(412, "<Error><Code>PreconditionFailed</Code></Error>")
+            self.reply(412, "<Error><Code>PreconditionFailed</Code></Error>")
             return False
         self.store.keys[key] = size, body
         return True
 
-    def _answer(self, status: int, body: str | bytes = b"", headers: dict[str, str] | None = None) -> None:
-        content = body.encode() if isinstance(body, str) else body
-        self.send_response(status)
-        for name, value in (headers or {}).items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-class SiteHandler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    items: int
-    text: str
-
-    def do_GET(self) -> None:
-        page = int(re.search(r"\d+", self.path)[0])  # type: ignore[index]
-        # The items differ, so that no two share their memory.
-        body = json.dumps([{"key": page * self.items + n, "text": self.text} for n in range(self.items)]).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-class Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 100
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        if not isinstance(sys.exc_info()[1], ConnectionError):
-            super().handle_error(request, client_address)  # type: ignore[arg-type]
-
 
 def main() -> None:
-    if sys.argv[1] == "store":
-        StoreHandler.store = Store(float(sys.argv[2]))
-    else:
-        SiteHandler.items = int(sys.argv[2])
-        SiteHandler.text = "some text " * (int(sys.argv[3]) // 10)
-    server = Server(("127.0.0.1", 0), StoreHandler if sys.argv[1] == "store" else SiteHandler)
-    print(server.server_port, flush=True)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    sys.stdin.read()
+    StoreHandler.store = Store(float(sys.argv[1]))
+    server = Server(StoreHandler)
+    ends_with_stdin(server.server_port)
+    server.serve_forever()
 
 
 if __name__ == "__main__":

@@ -27,12 +27,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.request import urlopen
 
+from servers import project, server
+
 from scrapy_state.settings import size_in_bytes
 
 MIB = 1 << 20
 ITEMS_A_PAGE = 10
 MEMORY_LIMIT_MIB = 40
 LOOK_SECONDS = 0.01
+STORE = str(Path(__file__).with_name("sink.py"))
 SPIDER = """
 import scrapy
 
@@ -64,24 +67,11 @@ class Taken:
     log: str
 
 
-def server(stack: ExitStack, *arguments: object) -> str:
-    """Start one of sink.py's; return its URL."""
-    command = [sys.executable, str(Path(__file__).with_name("sink.py")), *map(str, arguments)]
-    process = stack.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
-    assert process.stdout is not None
-    return f"http://127.0.0.1:{int(process.stdout.readline())}"
-
-
 def crawl(folder: Path, settings: dict[str, object], arguments: dict[str, object]) -> Taken:
     """Run the spider and watch its process."""
-    (folder / "spool_settings.py").write_text("\n".join(f"{name} = {value!r}" for name, value in settings.items()))
-    (folder / "spool_spider.py").write_text(SPIDER.replace("name = ", f"states = {'ADDONS' in settings}\n    name = "))
-    environment = {**os.environ, "SCRAPY_SETTINGS_MODULE": "spool_settings"}
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
-    given = [part for name, value in arguments.items() for part in ("-a", f"{name}={value}")]
-    command = [sys.executable, "-m", "scrapy", "runspider", "spool_spider.py", *given]
+    given = project(folder, SPIDER.replace("name = ", f"states = {'ADDONS' in settings}\n    name = "), settings, **arguments)
     began, memory, disk = time.monotonic(), 0, 0
-    with open(folder / "log", "w+") as log, subprocess.Popen(command, cwd=folder, env=environment, stderr=log) as process:
+    with open(folder / "log", "w+") as log, subprocess.Popen(**given, stderr=log) as process:
         while process.poll() is None:
             memory = max(memory, peak_memory(process.pid))
             disk = max(disk, nameless_bytes(process.pid))
@@ -146,8 +136,10 @@ def main() -> int:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         (folder / "open").mkdir()
-        arguments = {"site": server(stack, "site", ITEMS_A_PAGE, item_bytes), "pages": pages}
-        store = server(stack, "store", size_in_bytes("--rate", chosen.rate))
+        site_port = stack.enter_context(server("large", ITEMS_A_PAGE, item_bytes))
+        store_port = stack.enter_context(server(size_in_bytes("--rate", chosen.rate), program=STORE))
+        store = f"http://127.0.0.1:{store_port}"
+        arguments = {"site": f"http://127.0.0.1:{site_port}", "pages": pages}
         common = {"LOG_LEVEL": "INFO", "TELNETCONSOLE_ENABLED": False, "CONCURRENT_REQUESTS_PER_DOMAIN": 8, "DOWNLOAD_DELAY": 0}
         options = {"format": "jsonlines", **({"batch_file_size": batch_bytes} if chosen.batch != "0" else {})}
         feeds = {

@@ -8,7 +8,6 @@ half of them lie. A unit is 4 requests and 12 items. Both crawls have the add-on
 from __future__ import annotations
 
 import argparse
-import os
 import resource
 import statistics
 import subprocess
@@ -17,7 +16,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from cpu import SITE
+from cpu import ratios
+from servers import project, server
 
 ITEMS_A_PAGE = 3
 SPIDER = """
@@ -54,14 +54,10 @@ def cpu_seconds(site: str, track: str, interval: float, units: int) -> float:
         settings: dict[str, Any] = {"ADDONS": {"scrapy_state.Addon": 500}, "FEEDS": FEEDS, "STATE_INTERVAL": interval}
         settings |= {"LOG_LEVEL": "WARNING", "TELNETCONSOLE_ENABLED": False, "DOWNLOAD_DELAY": 0}
         settings |= {"CONCURRENT_REQUESTS": 16, "CONCURRENT_REQUESTS_PER_DOMAIN": 16}
-        (folder / "bench_settings.py").write_text("\n".join(f"{name} = {value!r}" for name, value in settings.items()))
-        (folder / "bench.py").write_text(SPIDER)
-        environment = {**os.environ, "SCRAPY_SETTINGS_MODULE": "bench_settings", "PYTHONHASHSEED": "0"}
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
-        command = [sys.executable, "-m", "scrapy", "runspider", "bench.py"]
-        command += ["-a", f"units={units}", "-a", f"site={site}", "-a", f"track={track}"]
+        given = project(folder, SPIDER, settings, units=units, site=site, track=track)
+        given["env"]["PYTHONHASHSEED"] = "0"
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
+        subprocess.run(**given, check=True, capture_output=True)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         lines = sum(len(path.read_bytes().splitlines()) for path in (folder / "data" / "items").glob("*")) if units else 0
         assert lines == units * 4 * ITEMS_A_PAGE, lines
@@ -74,10 +70,8 @@ def main() -> int:
     parser.add_argument("--units", type=int, default=1000)
     chosen = parser.parse_args()
     found: dict[str, list[float]] = {kind: [] for kind in KINDS}
-    server = subprocess.Popen([sys.executable, "-c", SITE, str(ITEMS_A_PAGE)], stdout=subprocess.PIPE, text=True)
-    try:
-        assert server.stdout is not None
-        site = f"http://127.0.0.1:{int(server.stdout.readline())}"
+    with server("items", ITEMS_A_PAGE) as port:
+        site = f"http://127.0.0.1:{port}"
         for number in range(chosen.pairs + 1):
             turn = number % len(KINDS)
             for kind in [*KINDS, *KINDS][turn : turn + len(KINDS)]:
@@ -85,14 +79,9 @@ def main() -> int:
                 if number:  # the first round warms up
                     found[kind].append(seconds)
             print(f"round {number} of {chosen.pairs}", file=sys.stderr)
-    finally:
-        server.kill()
-        server.wait()
     print(f"{chosen.units} units of 4 requests and 12 items, {chosen.pairs} rounds; CPU less start-up; ratios (quarters)")
     for kind, seconds in found.items():
-        ratios = [one / other for one, other in zip(seconds, found["without"], strict=True)]
-        low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios * 3
-        print(f"{kind:18} {statistics.median(seconds):6.2f} s; ratio {middle:.3f} ({low:.3f} to {high:.3f})")
+        print(f"{kind:18} {statistics.median(seconds):6.2f} s; ratio {ratios(seconds, found['without'])}")
     return 0
 
 

@@ -1,0 +1,135 @@
+"""What benchmarks share: servers on this machine, each in a process of its own, and the project of a crawl.
+
+``python servers.py KIND …`` prints its port, and ends with its standard input:
+
+- ``items COUNT``: a site whose every page is the same JSON list of so many small items.
+- ``large COUNT BYTES``: one whose pages /0, /1, … are JSON lists of so many items of about so many bytes.
+- ``links PAGES``: one of so many pages, each with links to three further ones and back.
+- ``s3``: an S3 server (moto).
+- ``proxy PORT SECONDS``: what puts the server at a port on this machine so far away, there and back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any]
+
+
+@contextmanager
+def server(*arguments: object, program: str = __file__) -> Iterator[int]:
+    """Start a server of this module, or of another *program*; its port. It ends with the context."""
+    command = [sys.executable, program, *map(str, arguments)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        yield int(process.stdout.readline())
+
+
+def ends_with_stdin(port: int) -> None:
+    """Tell the port, and end this process when whoever started it lets go of it, or is no more."""
+    print(port, flush=True)
+    threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
+
+
+def project(folder: Path, spider: str, settings: dict[str, Any], **arguments: object) -> dict[str, Any]:
+    """Write *spider* and *settings* into *folder*; return what subprocess.Popen takes to crawl with them."""
+    (folder / "bench.py").write_text(spider)
+    (folder / "bench_settings.py").write_text("\n".join(f"{name} = {value!r}" for name, value in settings.items()))
+    path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
+    given = [part for name, value in arguments.items() for part in ("-a", f"{name}={value}")]
+    return {
+        "args": [sys.executable, "-m", "scrapy", "runspider", "bench.py", *given],
+        "cwd": folder,
+        "env": {**os.environ, "SCRAPY_SETTINGS_MODULE": "bench_settings", "PYTHONPATH": path},
+    }
+
+
+def site(content_type: str, body: Callable[[int], bytes]) -> Serve:
+    """Serve pages; the number of a page is at the end of its path."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                content = body(int(head.split()[1].rpartition(b"/")[2]))
+                head = f"HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\nContent-Length: {len(content)}\r\n\r\n".encode()
+                writer.write(head + content)
+                await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            writer.close()
+
+    return serve
+
+
+def items(count: str) -> Serve:
+    page = json.dumps([{"n": n, "name": f"item {n}", "text": "some text " * 10} for n in range(int(count))]).encode()
+    return site("application/json", lambda number: page)
+
+
+def large(count: str, size: str) -> Serve:
+    text = "some text " * (int(size) // 10)
+
+    def body(page: int) -> bytes:
+        # The items differ, so that no two share their memory.
+        return json.dumps([{"key": page * int(count) + n, "text": text} for n in range(int(count))]).encode()
+
+    return site("application/json", body)
+
+
+def links(pages: str) -> Serve:
+    def body(page: int) -> bytes:
+        found = [each for each in range(3 * page + 1, 3 * page + 4) if each < int(pages)] + [page // 2, max(0, page - 1)]
+        return "\n".join(f"/{each}" for each in found).encode() + b"\n" + b"text " * 1000
+
+    return site("text/plain", body)
+
+
+def proxy(port: str, seconds: str) -> Serve:
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        loop = asyncio.get_running_loop()
+        while data := await reader.read(1 << 16):
+            loop.call_later(float(seconds) / 2, writer.write, data)
+        loop.call_later(float(seconds) / 2, writer.close)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there = await asyncio.open_connection("127.0.0.1", int(port))
+        await asyncio.gather(pump(reader, there[1]), pump(there[0], writer), return_exceptions=True)
+
+    return serve
+
+
+async def run(serve: Serve) -> None:
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    ends_with_stdin(server.sockets[0].getsockname()[1])
+    await server.serve_forever()
+
+
+def run_s3() -> None:
+    import logging
+
+    from moto.server import ThreadedMotoServer
+
+    logging.disable()
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    ends_with_stdin(server.get_host_and_port()[1])
+    threading.Event().wait()
+
+
+def main(kind: str, *arguments: str) -> None:
+    if kind == "s3":
+        run_s3()
+    else:
+        asyncio.run(run({"items": items, "large": large, "links": links, "proxy": proxy}[kind](*arguments)))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
