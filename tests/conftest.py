@@ -3,11 +3,13 @@
 import os
 from collections.abc import Iterator
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import boto3
 import hypothesis
 import pytest
+from histories import History
 from moto.server import ThreadedMotoServer
 from swift_server import CannotStart, Swift, swift
 
@@ -60,6 +62,20 @@ def bucket(s3_client: Any) -> str:
     name = f"bucket-{next(_numbers)}"
     s3_client.create_bucket(Bucket=name)
     return name
+
+
+@pytest.fixture
+def history(tmp_path: Path) -> History:
+    """The place of a spider's data, on the disk."""
+    return History(str(tmp_path / "data"))
+
+
+@pytest.fixture(params=["local", "s3"])
+def place(request: pytest.FixtureRequest, history: History) -> History:
+    """One on each kind of store."""
+    if request.param == "local":
+        return history
+    return History(f"s3://{request.getfixturevalue('bucket')}/data", request.getfixturevalue("s3_settings"))
 
 
 @pytest.fixture(scope="session")

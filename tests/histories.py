@@ -8,7 +8,10 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import count
+from pathlib import Path
 from typing import Any
+
+from commands import Ran, run
 
 from scrapy_state.checkpoint import Checkpoint, ItemFile
 from scrapy_state.keys import KeyTemplate
@@ -61,15 +64,23 @@ class History:
         writer.open({"page": 0} if found.checkpoint is None else found.checkpoint.state, found, lambda: found)
         writer.commit(writer.next({"page": 99}, files, reason="finished"))
 
-    def put(self, checkpoint: Checkpoint) -> None:
-        """Store *checkpoint* as it is."""
-        assert checkpoint.id is not None
-        self.store.create(self.template.key(checkpoint.id), io.BytesIO(checkpoint.to_bytes()))
+    def put(self, *checkpoints: Checkpoint) -> None:
+        """Store *checkpoints* as they are."""
+        for each in checkpoints:
+            assert each.id is not None
+            self.put_bytes(each.id, each.to_bytes())
+
+    def put_bytes(self, id: int, content: bytes) -> None:
+        """Store a state file."""
+        self.store.create(self.template.key(id), io.BytesIO(content))
 
     def replace(self, id: int, content: bytes) -> None:
         """Put *content* in the place of a state file."""
         self.store.delete(self.template.key(id))
-        self.store.create(self.template.key(id), io.BytesIO(content))
+        self.put_bytes(id, content)
+
+    def state_uri(self, id: int) -> str:
+        return self.store.uri(self.template.key(id))
 
     def item_keys(self) -> list[str]:
         return sorted(self.store.keys(self.items_key))
@@ -82,6 +93,12 @@ class History:
         data = self.store.read(self.template.key(id))
         assert data is not None
         self.replace(id, replace(Checkpoint.from_bytes(data), time=time).to_bytes())
+
+
+def state(history: History, verb: str, *arguments: str) -> Ran:
+    """Run a verb of ``scrapy state`` on the URI of *history*."""
+    given = [f"-s{name}={value}" for name, value in history.settings.items()]
+    return run(Path("/"), verb, *given, history.uri, *arguments)
 
 
 def zipped(content: bytes) -> bytes:

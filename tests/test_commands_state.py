@@ -15,7 +15,7 @@ import pytest
 from commands import DEADLINE_SECONDS, Ran, read_terminal, run, start
 from crawls import FEEDS, SPIDER, STATE_OPTIONS, STATES, crawl
 from faulty import Fault, Proxy
-from histories import History, zipped
+from histories import History, state, zipped
 
 from scrapy_state.checkpoint import Checkpoint
 
@@ -25,26 +25,6 @@ READING = (
     ("show", "--at", "-1"), ("get",), ("log",), ("watch", "-n", "1"), ("items", "--cat"), ("verify", "--deep"), ("orphans",),
     ("report", "-o", "-"),
 )  # fmt: skip
-
-
-@pytest.fixture
-def history(tmp_path: Path) -> History:
-    return History(str(tmp_path / "data"))
-
-
-@pytest.fixture(params=["local", "s3"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> History:
-    """A history on each kind of store."""
-    if request.param == "local":
-        return History(str(tmp_path / "data"))
-    settings = request.getfixturevalue("s3_settings")
-    return History(f"s3://{request.getfixturevalue('bucket')}/data", settings)
-
-
-def state(history: History, verb: str, *arguments: str) -> Ran:
-    """Run a verb on the URI of *history*."""
-    given = [f"-s{name}={value}" for name, value in history.settings.items()]
-    return run(Path("/"), verb, *given, history.uri, *arguments)
 
 
 def refused(ran: Ran, code: int, *texts: str) -> None:

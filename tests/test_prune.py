@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import IO, Any
 
 import pytest
-from commands import DEADLINE_SECONDS, Ran, run
+from commands import DEADLINE_SECONDS, run
 from crawls import SPIDER
 from crawls import start as start_crawl
-from histories import History
+from histories import History, state
 
 from scrapy_state import prune
 from scrapy_state.checkpoint import Checkpoint
@@ -30,23 +30,6 @@ from scrapy_state.rollup import Rollups, pack
 pytestmark = pytest.mark.long
 
 SEED = 7
-
-
-@pytest.fixture
-def history(tmp_path: Path) -> History:
-    return History(str(tmp_path / "data"))
-
-
-@pytest.fixture(params=["local", "s3"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> History:
-    if request.param == "local":
-        return History(str(tmp_path / "data"))
-    settings = request.getfixturevalue("s3_settings")
-    return History(f"s3://{request.getfixturevalue('bucket')}/data", settings)
-
-
-def state(history: History, verb: str, *arguments: str) -> Ran:
-    return run(Path("/"), verb, history.uri, *arguments, *(f"-s{name}={value}" for name, value in history.settings.items()))
 
 
 def fill(history: History) -> None:

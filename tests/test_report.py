@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import Ran, run
-from histories import History
+from commands import run
+from histories import History, state
 from pages import CHROMIUM, Page, browser_says
 
 from scrapy_state.checkpoint import Checkpoint, ItemFile
@@ -36,12 +36,12 @@ def past(
 ) -> list[Checkpoint]:
     """A run's checkpoints, oldest first, one for each state, *seconds* apart, the last one made at *until* for *reason*."""
     found: list[Checkpoint] = []
-    for number, state in enumerate(states, 1):
+    for number, each in enumerate(states, 1):
         time = until - timedelta(seconds=seconds * (len(states) - number))
         last = number == len(states)
         found.append(
             Checkpoint(
-                state, number, number - 1 or None, run=run, spider="numbers", items=10 * (number - 1),
+                each, number, number - 1 or None, run=run, spider="numbers", items=10 * (number - 1),
                 time=time.isoformat().replace("+00:00", "Z"),
                 files=() if number == 1 else (ItemFile(f"file:///{run}-{number}", 10),),
                 reason="opened" if number == 1 else reason if last else None,
@@ -63,16 +63,6 @@ def source_of(checkpoints: list[Checkpoint], now: datetime = NOW, **more: Any) -
     return render(Report("file:///state/", None, now.timestamp(), newest, series, listed, **{"orphans": [], **more}))
 
 
-def report(history: History, *arguments: str) -> Ran:
-    given = [f"-s{name}={value}" for name, value in history.settings.items()]
-    return run(Path("/"), "report", *given, history.uri, *arguments)
-
-
-@pytest.fixture
-def history(tmp_path: Path) -> History:
-    return History(str(tmp_path / "data"))
-
-
 def test_tells_all_that_is_asked_for(history: History, tmp_path: Path) -> None:
     """The command writes one page with the state, the plots, each run and how it ended, failures and orphans."""
     history.run(3, reason="finished")
@@ -81,7 +71,7 @@ def test_tells_all_that_is_asked_for(history: History, tmp_path: Path) -> None:
     history.run(2, reason="state_store_failed", at=3)
     history.run(1, reason="shutdown")
     history.run(1, reason=None)
-    ran = report(history, "-o", str(tmp_path / "out.html"))
+    ran = state(history, "report", "-o", str(tmp_path / "out.html"))
     assert (ran.code, ran.out, ran.err) == (0, f"{tmp_path / 'out.html'}\n", "")
     page = Page((tmp_path / "out.html").read_text())
     for heading in HEADINGS:
@@ -104,18 +94,18 @@ def test_tells_all_that_is_asked_for(history: History, tmp_path: Path) -> None:
 def test_json_and_stdout(history: History, tmp_path: Path) -> None:
     """--json counts what the page shows; -o - prints the page."""
     history.run(2)
-    ran = report(history, "--json", "-o", str(tmp_path / "x.html"))
+    ran = state(history, "report", "--json", "-o", str(tmp_path / "x.html"))
     assert ran.json == {
         "page": str(tmp_path / "x.html"), "checkpoints": 3, "runs": 1, "newest_run": "finished", "damaged": 0,
         "failed_runs": 0, "orphans": 0,
     }  # fmt: skip
-    assert "Finished" in Page(report(history, "-o", "-", "--no-orphans").out).text
+    assert "Finished" in Page(state(history, "report", "-o", "-", "--no-orphans").out).text
 
 
 def test_a_place_that_can_not_be_written_is_one_line(history: History) -> None:
     """Where the page can't be written there is one line that says what to do, and exit code 2."""
     history.run(1)
-    ran = report(history, "-o", "/nowhere/state.html")
+    ran = state(history, "report", "-o", "/nowhere/state.html")
     assert ran.code == 2
     assert len(ran.err.splitlines()) == 1
     assert "name another file" in ran.err
@@ -123,7 +113,7 @@ def test_a_place_that_can_not_be_written_is_one_line(history: History) -> None:
 
 def test_no_checkpoint_yet(history: History, tmp_path: Path) -> None:
     """Before the first checkpoint there is a page that says so, and exit code 1."""
-    ran = report(history, "-o", str(tmp_path / "out.html"))
+    ran = state(history, "report", "-o", str(tmp_path / "out.html"))
     assert ran.code == 1
     assert "no checkpoint at" in ran.err
     assert "No checkpoint yet" in Page((tmp_path / "out.html").read_text()).text
@@ -135,7 +125,7 @@ def test_pruned_and_damaged(history: History) -> None:
         history.run(4)
     assert run(Path("/"), "prune", history.uri, "--keep", "3").code == 0
     history.replace(14, b"[torn")
-    page = Page(report(history, "-o", "-").out)
+    page = Page(state(history, "report", "-o", "-").out)
     assert "14 checkpoints" in page.text
     assert "it is not whole JSON" in page.text
     assert "Not known: there is no telling" in page.text

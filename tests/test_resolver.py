@@ -8,13 +8,14 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
+from histories import History
 
 from scrapy_state import Checkpoint
 from scrapy_state.checkpoint import digest_of
 from scrapy_state.exceptions import CheckpointError, CheckpointTooNew, StateSettingsError, StoreRefused, StoreUnreachable
 from scrapy_state.keys import KeyTemplate
 from scrapy_state.resolver import Resolution, lineage, read_checkpoint, resolve
-from scrapy_state.stores import StoreReader, StoreWriter, open_writer
+from scrapy_state.stores import StoreReader
 
 TEMPLATE = KeyTemplate.parse("state/%(batch_id)010d.json", {})
 
@@ -95,80 +96,50 @@ BAD = [
 ]
 
 
-@dataclass
-class Place:
-    store: StoreWriter
-    template: KeyTemplate
-
-    def put(self, id: int, content: bytes) -> None:
-        self.store.create(self.template.key(id), io.BytesIO(content))
-
-    def uri(self, id: int) -> str:
-        return self.store.uri(self.template.key(id))
-
-
-@pytest.fixture(params=["local", "s3"])
-def place(request: pytest.FixtureRequest) -> Place:
-    if request.param == "s3":
-        uri = f"s3://{request.getfixturevalue('bucket')}/state/%(batch_id)010d.json"
-        settings = request.getfixturevalue("s3_settings")
-    else:
-        uri, settings = f"{request.getfixturevalue('tmp_path')}/state/%(batch_id)010d.json", {}
-    template = KeyTemplate.parse(uri, {})
-    store, prefix = open_writer(template.prefix, settings)
-    return Place(store, template.under(prefix))
-
-
 class TestEveryStore:
-    def test_nothing_there(self, place: Place) -> None:
+    def test_nothing_there(self, place: History) -> None:
         """Nothing under the prefix is no checkpoint, and no error."""
         assert resolve(place.store, place.template) == Resolution()
 
-    def test_newest(self, place: Place) -> None:
+    def test_newest(self, place: History) -> None:
         """The newest checkpoint is found, whole, with its id, its digest and where it lies."""
         checkpoints = chain(12)
-        for each in checkpoints:
-            assert each.id is not None
-            place.put(each.id, each.to_bytes())
+        place.put(*checkpoints)
         assert resolve(place.store, place.template, "flights") == Resolution(
-            checkpoints[-1], place.uri(12), 12, (), checkpoints[-1]
+            checkpoints[-1], place.state_uri(12), 12, (), checkpoints[-1]
         )
 
-    def test_past_the_padding(self, place: Place) -> None:
+    def test_past_the_padding(self, place: History) -> None:
         """An id that has outgrown its padding is the newest, though its key is not the last as text."""
         for id in (9_999_999_998, 9_999_999_999, 10_000_000_000):
-            place.put(id, Checkpoint({"t": id}, id=id).to_bytes())
+            place.put(Checkpoint({"t": id}, id=id))
         assert resolve(place.store, place.template).newest_id == 10_000_000_000
 
-    def test_all_kinds_of_bad_files(self, place: Place) -> None:
+    def test_all_kinds_of_bad_files(self, place: History) -> None:
         """Every bad file that is newer is passed over, each with why, newest first; the highest id counts them all."""
         checkpoints = chain(2)
-        for each in checkpoints:
-            assert each.id is not None
-            place.put(each.id, each.to_bytes())
-        place.put(5, b"")
-        place.put(7, checkpoints[1].to_bytes()[:50])
-        place.put(30, b'[{"flight": 1}]')
+        place.put(*checkpoints)
+        place.put_bytes(5, b"")
+        place.put_bytes(7, checkpoints[1].to_bytes()[:50])
+        place.put_bytes(30, b'[{"flight": 1}]')
         place.store.create(place.template.prefix + "README", io.BytesIO(b"not one of these"))
         found = resolve(place.store, place.template)
         assert found.checkpoint == checkpoints[1]
-        assert found.uri == place.uri(2)
+        assert found.uri == place.state_uri(2)
         assert found.newest_id == 30
-        assert [uri for uri, _ in found.passed_over] == [place.uri(30), place.uri(7), place.uri(5)]
+        assert [uri for uri, _ in found.passed_over] == [place.state_uri(30), place.state_uri(7), place.state_uri(5)]
         assert [why for _, why in found.passed_over] == ["it has no state", "it is not whole JSON", "it is empty"]
 
-    def test_scrapys_own(self, place: Place) -> None:
+    def test_scrapys_own(self, place: History) -> None:
         """Files that plain Scrapy wrote are resumed from; their id is the one in the key."""
-        place.put(3, b'[{"state": {"t": 1}},{"state": {"t": 2}}]')
+        place.put_bytes(3, b'[{"state": {"t": 1}},{"state": {"t": 2}}]')
         assert resolve(place.store, place.template, "flights").checkpoint == Checkpoint({"t": 2}, id=3)
 
-    def test_lineage(self, place: Place) -> None:
+    def test_lineage(self, place: History) -> None:
         """The lineage is the checkpoint and its parents, newest first, without other branches."""
         checkpoints = chain(3)
         branch = replace(checkpoints[1], id=9, digest=None)
-        for each in [*checkpoints, branch]:
-            assert each.id is not None
-            place.put(each.id, each.to_bytes())
+        place.put(*checkpoints, branch)
         assert lineage(place.store, place.template, checkpoints[-1]) == checkpoints[::-1]
         found = read_checkpoint(place.store, place.template, place.template.key(9))
         assert found is not None

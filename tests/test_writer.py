@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from typing import IO, Any
 
 import pytest
+from histories import History
 
 from scrapy_state import Checkpoint
 from scrapy_state.checkpoint import ItemFile
 from scrapy_state.exceptions import KeyTaken, StateConflict, StoreRefused, StoreUnreachable
 from scrapy_state.keys import KeyTemplate
 from scrapy_state.resolver import Resolution, lineage, resolve
-from scrapy_state.stores import StoreWriter, open_writer
+from scrapy_state.stores import StoreWriter
 from scrapy_state.writer import CheckpointWriter
 
 TEMPLATE = KeyTemplate.parse("state/%(batch_id)010d.json", {})
@@ -88,21 +89,9 @@ def commit(made: CheckpointWriter, state: dict[str, Any], *files: ItemFile, **op
     return checkpoint
 
 
-@pytest.fixture(params=["local", "s3"])
-def place(request: pytest.FixtureRequest) -> tuple[StoreWriter, KeyTemplate]:
-    if request.param == "s3":
-        uri = f"s3://{request.getfixturevalue('bucket')}/state/%(batch_id)010d.json"
-        settings = request.getfixturevalue("s3_settings")
-    else:
-        uri, settings = f"{request.getfixturevalue('tmp_path')}/state/%(batch_id)010d.json", {}
-    template = KeyTemplate.parse(uri, {})
-    store, prefix = open_writer(template.prefix, settings)
-    return store, template.under(prefix)
-
-
-def test_two_runs(place: tuple[StoreWriter, KeyTemplate]) -> None:
+def test_two_runs(place: History) -> None:
     """On every store: a run numbers its checkpoints, another goes on from the last, and the lineage counts all items once."""
-    store, template = place
+    store, template = place.store, place.template
     for run, first in (("one", 1), ("two", 4)):
         found = resolve(store, template, "flights")
         made = writer(store, run, template)
@@ -118,9 +107,9 @@ def test_two_runs(place: tuple[StoreWriter, KeyTemplate]) -> None:
     assert found.checkpoint.items == 32 == sum(file.counted for each in checkpoints for file in each.files)
 
 
-def test_second_run_on_every_store(place: tuple[StoreWriter, KeyTemplate]) -> None:
+def test_second_run_on_every_store(place: History) -> None:
     """On every store: of two runs that write at once the later one to commit is told, with the other's name."""
-    store, template = place
+    store, template = place.store, place.template
     one, two = writer(store, "one", template), writer(store, "two", template)
     one.open({}, resolve(store, template), never)
     two.open({}, resolve(store, template), never)
