@@ -85,6 +85,17 @@ def start(
     return subprocess.Popen(line, cwd=folder, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
 
 
+def run_until(process: subprocess.Popen[str], seen: str) -> str:
+    """Read the log until *seen* is in it; return what was read."""
+    assert process.stderr is not None
+    log = ""
+    for line in process.stderr:
+        log += line
+        if seen in line:
+            return log
+    raise AssertionError(f"{seen!r} never came:\n{log}")
+
+
 def checkpoints(folder: Path, spider: str = "numbers") -> list[dict[str, Any]]:
     """Return the stored checkpoints, oldest first."""
     return [json.loads(path.read_text())[0] for path in sorted((folder / "data" / spider / "state").glob("*.json"))]

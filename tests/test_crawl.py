@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from crawls import FEEDS, ITEMS, SPIDER, STATE_OPTIONS, STATES, checkpoints, crawl, named_items, start
+from crawls import FEEDS, ITEMS, SPIDER, STATE_OPTIONS, STATES, checkpoints, crawl, named_items, run_until, start
 from loopback import Handler, Server
 
 # A site of numbered pages: /0, /1, …; below /fail it answers 500.
@@ -389,11 +388,8 @@ def test_sigterm(tmp_path: Path, site: str) -> None:
     """SIGTERM ends the crawl in order: its last state item is stored, the reason is "shutdown"."""
     endless = SITE_SPIDER.replace("page < 5", "True")
     process = start(tmp_path, endless, "-a", f"site={site}", settings={"STATE_INTERVAL": 1000})
-    assert process.stderr is not None
-    for line in process.stderr:
-        if 'state item {"page": 20}' in line:
-            process.send_signal(signal.SIGTERM)
-            break
+    run_until(process, 'state item {"page": 20}')
+    process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
     assert process.returncode == 0
     last = checkpoints(tmp_path)[-1]
@@ -564,17 +560,12 @@ def test_second_writer(tmp_path: Path, site: str) -> None:
     endless = SITE_SPIDER.replace("page < 5", "True")
     settings = {"STATE_INTERVAL": 0.2, "DOWNLOAD_DELAY": 0.05}
     first = start(tmp_path, endless, "-a", f"site={site}", settings=settings)
-    assert first.stderr is not None
-    log = ""
-    for line in first.stderr:
-        log += line
-        if "checkpoint 3 stored" in line:
-            break
-    os.kill(first.pid, signal.SIGSTOP)
+    log = run_until(first, "checkpoint 3 stored")
+    first.send_signal(signal.SIGSTOP)
     second = crawl(tmp_path, SITE_SPIDER, "-a", f"site={site}", settings=settings)
     assert second.code == 0
     before = {path.name: path.read_bytes() for path in (tmp_path / "data/numbers/state").iterdir()}
-    os.kill(first.pid, signal.SIGCONT)
+    first.send_signal(signal.SIGCONT)
     log += first.communicate(timeout=60)[1]
     assert first.returncode == 1
     assert "'finish_reason': 'state_conflict'" in log

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from crawls import FEEDS, ITEMS, SPIDER, STATE_OPTIONS, STATES, Crawl, checkpoints, crawl, named_items, start
+from crawls import FEEDS, ITEMS, SPIDER, STATE_OPTIONS, STATES, Crawl, checkpoints, crawl, named_items, run_until, start
 
 # Yields a page of two items and a state item about every 10 ms, for ever; `stop` says what happens at page 30.
 ENDLESS = """
@@ -45,17 +45,6 @@ class Slow:
         await asyncio.sleep(30)
         return item
 """
-
-
-def run_until(process: subprocess.Popen[str], seen: str) -> str:
-    """Read the log until *seen* is in it; return what was read."""
-    assert process.stderr is not None
-    log = ""
-    for line in process.stderr:
-        log += line
-        if seen in line:
-            return log
-    raise AssertionError(f"{seen!r} never came:\n{log}")
 
 
 def check_lineage(folder: Path) -> int:

@@ -21,13 +21,12 @@ import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import takewhile
 from math import inf
 from pathlib import Path
 from typing import Any
 
 import pytest
-from crawls import ITEMS, STATE_OPTIONS, STATES, Crawl, crawl, start
+from crawls import ITEMS, STATE_OPTIONS, STATES, Crawl, crawl, run_until, start
 from faulty import Fault, Proxy
 from loopback import Handler, Server
 from oracle import Feed, Report, S3Files, check, digest_of, jsonlines_keys
@@ -361,8 +360,7 @@ def test_second_writer_without_conditional_writes(world: World, id: int) -> None
     key, other = f"data/numbers/state/{id:010d}.json", b'[{"state": {"page": 7}}]'
     with start(world.folder, source, *world.arguments(), settings=world.all_settings()) as process:
         try:
-            assert process.stderr is not None
-            log = "".join(takewhile(lambda line: "checkpoint 3 stored" not in line, process.stderr))
+            log = run_until(process, "checkpoint 3 stored")
             world.client.put_object(Bucket=world.bucket, Key=key, Body=other)
             log += process.communicate(timeout=40)[1]
         finally:
@@ -440,8 +438,7 @@ def test_sigterm_while_down(world: World, kind: str) -> None:
     source = SPIDER.replace("read_seconds", "4").replace("start_seconds", "5")
     process = start(world.folder, source, *world.arguments(), settings=world.all_settings())
     try:
-        assert process.stderr is not None
-        log = "".join(takewhile(lambda line: "checkpoint 3 stored" not in line, process.stderr))
+        log = run_until(process, "checkpoint 3 stored")
         while not down.met:
             time.sleep(0.05)
         began = time.monotonic()

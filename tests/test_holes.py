@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from crawls import ITEMS, SPIDER, STATE_OPTIONS, STATES, checkpoints, crawl, named_items, start
+from crawls import ITEMS, SPIDER, STATE_OPTIONS, STATES, checkpoints, crawl, named_items, run_until, start
 
 SLOW_SPIDER = """
 import asyncio, scrapy
@@ -118,11 +118,8 @@ def test_state_item_changed_after_yield(tmp_path: Path) -> None:
 """
     )
     p = start(tmp_path, source, settings={**SLOW, "STATE_INTERVAL": 0})
-    assert p.stderr is not None
-    for line in p.stderr:
-        if "checkpoint 2 stored" in line:
-            p.kill()
-            break
+    run_until(p, "checkpoint 2 stored")
+    p.kill()
     p.communicate()
 
     assert sorted(set(pages(tmp_path))) == ends(tmp_path)
@@ -159,14 +156,10 @@ def test_empty_reason(tmp_path: Path) -> None:
     source = (
         SLOW_SPIDER
         + """
-    @classmethod
-    def from_crawler(cls, crawler, *a, **k):
-        self = super().from_crawler(crawler, *a, **k)
-        crawler.signals.connect(self.idle, scrapy.signals.spider_idle)
-        return self
     def idle(self):
         raise scrapy.exceptions.CloseSpider("")
     async def start(self):
+        self.crawler.signals.connect(self.idle, scrapy.signals.spider_idle)
         page = self.state.get("page", 0)
         yield {"page": page}
         yield StateItem({"page": page + 1})

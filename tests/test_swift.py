@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 from chaos import Scenario, run
-from crawls import STATE_OPTIONS, crawl, start
+from crawls import STATE_OPTIONS, crawl, run_until, start
 from oracle import Feed, Report, S3Files, check, jsonlines_keys
 from swift_server import Endpoint, Swift
 
@@ -176,14 +176,7 @@ def test_second_writer(tmp_path: Path, bucket_at: Callable[[str], Bucket]) -> No
     """A second run on the same prefix: the first one finds it at its next commit and stops; nothing is overwritten."""
     bucket = bucket_at("http")
     first = start(tmp_path / "first", SPIDER, *ENDLESS, settings=bucket.settings)
-    assert first.stderr is not None
-    log = ""
-    for line in first.stderr:
-        log += line
-        if "checkpoint 3 stored" in line:
-            break
-    else:
-        pytest.fail(log)
+    log = run_until(first, "checkpoint 3 stored")
     first.send_signal(signal.SIGSTOP)
     second = crawl(tmp_path / "second", SPIDER, settings=bucket.settings)
     assert second.code == 0, second.log
