@@ -31,19 +31,26 @@ class Codec:
         self._spider = spider
         self._use_pickle = use_pickle
         self._names: dict[Any, str] = {}
+        #: the classes of requests that come back from bytes
+        self._proved: set[type] = {Request}
 
     def encode(self, request: Request) -> bytes:
         """Return *request* as bytes.
 
-        :raises ValueError: if it can't be: a callback that is no method of the spider, an object JSON has no form for
+        :raises ValueError: if it can't be: a callback that is no method of the spider, an object JSON has no form for, a class
+            that can't be imported
         """
         values = self._as_dict(request)
         try:
             text = json.dumps(_plain(values), separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")
-        except ValueError:
+        except (ValueError, RecursionError) as error:
             if not self._use_pickle:
-                raise
+                raise ValueError(str(error)) from error
             return b"p" + _pickled(values)
+        if type(request) not in self._proved:
+            if type(self.decode(text)) is not type(request):
+                raise ValueError(f"{type(request)} can't be imported by its name")
+            self._proved.add(type(request))
         if len(text) < _COMPRESS_BYTES:
             return text
         packed = b"z" + zlib.compress(text, 1)
@@ -54,15 +61,20 @@ class Codec:
 
         :raises ValueError: if it is none of these, or names a method that the spider does not have
         """
+        try:
+            return self._decoded(data)
+        except ValueError:
+            raise
+        except Exception as error:  # anybody may push what is read here, and a Request's class may raise what it likes
+            raise ValueError(f"{type(error).__name__}: {error}") from error
+
+    def _decoded(self, data: bytes) -> Request:
         if data[:1] == b"p":
             if not self._use_pickle:
                 raise ValueError("it is pickled, and STATE_REDIS_PICKLE is False")
             return request_from_dict(pickle.loads(data[1:]), spider=self._spider)
         if data[:1] == b"z":
-            try:
-                data = zlib.decompress(data[1:])
-            except zlib.error as error:
-                raise ValueError(f"it can't be decompressed: {error}") from error
+            data = zlib.decompress(data[1:])
         text = data.decode("utf-8", "surrogatepass").strip()
         if not text.startswith("{"):
             return Request(text)
@@ -71,10 +83,7 @@ class Codec:
             raise ValueError("it is a JSON object without a url")
         if "_class" in values and not issubclass(_class(values["_class"]), Request):
             raise ValueError(f"{values['_class']!r} is not a Request class")
-        try:
-            return request_from_dict(values, spider=self._spider)
-        except (TypeError, AttributeError) as error:
-            raise ValueError(str(error)) from error
+        return request_from_dict(values, spider=self._spider)
 
     def _as_dict(self, request: Request) -> dict[str, Any]:
         if type(request).to_dict is not Request.to_dict:
@@ -99,7 +108,10 @@ class Codec:
             raise ValueError(f"Function {function} is not an instance method in: {self._spider}")
         key = function.__func__
         if key not in self._names:
-            self._names[key] = Request.to_dict(request, spider=self._spider)[which]
+            name = function.__name__
+            if getattr(self._spider, name, None) != function:  # a private one's name is another within its class
+                name = Request.to_dict(request, spider=self._spider)[which]
+            self._names[key] = name
         return self._names[key]
 
 
@@ -118,6 +130,17 @@ def _class(path: Any) -> type:
     if not isinstance(found, type):
         raise ValueError(f"{path!r} is not a class")
     return found
+
+
+def _class_path(cls: type) -> str:
+    """Return where *cls* can be imported from.
+
+    :raises ValueError: if it can't be: a class within another one, or within a function
+    """
+    path = f"{cls.__module__}.{cls.__qualname__}"
+    if _class(path) is not cls:
+        raise ValueError(f"{path} is another class")
+    return path
 
 
 def _plain(value: Any) -> Any:
@@ -147,7 +170,7 @@ def _plain(value: Any) -> Any:
             return {key.decode(): [each.decode() for each in values] for key, values in headers.items()}
         return _plain(headers)
     if isinstance(value, Item):
-        return {_MARK: "item", "class": f"{kind.__module__}.{kind.__qualname__}", "v": _plain(dict(value))}
+        return {_MARK: "item", "class": _class_path(kind), "v": _plain(dict(value))}
     raise ValueError(f"JSON has no form for {kind.__module__}.{kind.__qualname__}")
 
 
