@@ -173,11 +173,14 @@ def watch_done(engine: ExecutionEngine, done: Callable[[Request], None]) -> None
     slot.remove_request = remove_request  # type: ignore[method-assign]
 
 
-def hold_start(engine: ExecutionEngine, room: Callable[[], Awaitable[bool]]) -> None:
-    """Have ``start()`` wait for *room* before it is read on; False ends it. Scrapy reads on whatever the scheduler does."""
+def hold_start(engine: ExecutionEngine, coming: Callable[[Any], None], room: Callable[[], Awaitable[bool]]) -> None:
+    """Tell *coming* of what ``start()`` yields before the engine takes it, and have ``start()`` wait for *room* before it is
+    read on; False ends it. Scrapy reads on whatever the scheduler does.
+    """
 
     async def held(start: AsyncIterator[Any]) -> AsyncIterator[Any]:
         async for each in start:
+            coming(each)
             yield each
             if not await room():
                 return

@@ -15,7 +15,7 @@ import json
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from scrapy import Request, Spider, signals
 from scrapy.crawler import Crawler
@@ -23,9 +23,9 @@ from scrapy.exceptions import CloseSpider, IgnoreRequest
 from scrapy.http import Response
 from scrapy.spidermiddlewares.httperror import HttpError
 
-from .exceptions import UnitFailed
+from .exceptions import StateSettingsError, UnitFailed
 from .extension import SpiderSettingsState, get_extension
-from .gaps import watch_requests
+from .gaps import fail_when_closed, watch_requests
 from .keys import without_credentials
 from .plain import json_object
 from .settings import StateSettings
@@ -46,10 +46,12 @@ class RequestTracker:
 
     :param queue_on_disk: whether the scheduler may hand out requests of an earlier run
     :param seen_before: whether the duplicates filter remembers an earlier run
+    :param shared: whether requests lie outside the process, so that it can't be known when a unit is done
     """
 
-    def __init__(self, crawler: Crawler, queue_on_disk: bool = False, seen_before: bool = False) -> None:
+    def __init__(self, crawler: Crawler, queue_on_disk: bool = False, seen_before: bool = False, shared: bool = False) -> None:
         self.crawler = crawler
+        self._shared = shared
         self.settings = StateSettings.from_settings(crawler.settings)
         self._barrier = get_barrier(crawler)
         self._run = secrets.token_hex(4)
@@ -251,6 +253,8 @@ class RequestTracker:
         return True
 
     def _activate(self) -> None:
+        if self._shared:
+            self._refuse()
         resolver = get_extension(SpiderSettingsState, self.crawler)
         assert resolver is not None  # is_crawl(), and the add-on or setup.md put it there
         ahead = resolver.start.ahead if resolver.start is not None else ()
@@ -258,6 +262,17 @@ class RequestTracker:
         self._barrier.tracking = self
         watch_requests(self.crawler.engine, self)
         self.crawler.signals.connect(self._spider_closed, signals.spider_closed)
+
+    def _refuse(self) -> NoReturn:
+        # Only outside it is known which requests are duplicates, and which of earlier runs are pending.
+        error = StateSettingsError(
+            f'requests carry units of state (meta["state"]), and SCHEDULER {self.crawler.settings["SCHEDULER"]} keeps them '
+            "outside the process, where it can't be seen when a unit is done. There the frontier is the state: yield requests "
+            "without units, or use Scrapy's own scheduler"
+        )
+        logger.error("the crawl ends: %s", error, extra={"spider": self.crawler.spider})
+        fail_when_closed(self.crawler)
+        raise CloseSpider("state_refused") from error
 
     def _unit_of(self, request: Request | None) -> str | None:
         mark = None if request is None else request.meta.get(UNIT)

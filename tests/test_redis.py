@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 from collections.abc import Callable, Coroutine
 from contextlib import nullcontext
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -132,16 +133,105 @@ def test_a_lost_reply_loses_nothing(server: RedisServer) -> None:
         await one.exchange("open")
         known = (await one.exchange(new=[request("a")], wanted=1)).leased
         arguments: dict[str, Any] = {"new": [request("b", filtered=False), request("c")], "wanted": 1}
+        clock = one.clock
         lost = await one.exchange(**arguments)
         assert len(lost.leased) == 1
-        one.batch -= 1  # as if it had not come
+        one.clock = clock  # as if it had not come
         again = await one.exchange("again", **arguments, known=[id for id, _ in known])
         assert again.duplicates == [False, False]
+        assert again.leased == []
         rest = await one.exchange(wanted=9)
-        assert sorted(texts(again) + texts(rest)) == ["b", "c"]
+        assert sorted(texts(rest)) == ["b", "c"]
         assert len(server.client().hgetall(f"{PREFIX}leases:one")) == 3
 
     in_frontiers(server, scenario)
+
+
+def test_what_comes_late_leases_nothing(server: RedisServer) -> None:
+    """An exchange that was long on its way, or was sent again meanwhile, takes nothing: nobody would read the reply."""
+
+    async def scenario(frontier: Callable[..., Frontier]) -> None:
+        one = frontier("one")
+        await one.exchange("open")
+        clock = one.clock
+        await one.exchange(new=[request("a"), request("b")])
+        answered, one.clock = one.clock, clock
+        with pytest.raises(FrontierGone):
+            await one.exchange(wanted=9)
+        await one.exchange("again", wanted=9)
+        assert server.client().hlen(f"{PREFIX}leases:one") == 0
+        assert one.clock > answered
+        assert sorted(texts(await one.exchange(wanted=9))) == ["a", "b"]
+
+    in_frontiers(server, scenario)
+
+
+@pytest.mark.parametrize("others", [0, 9])
+def test_a_redis_that_has_forgotten_is_noticed(server: RedisServer, others: int) -> None:
+    """Redis comes back older than it was, and other workers may have gone on with that: nothing is acknowledged there.
+
+    Else a request would be acknowledged whose children were forgotten.
+    """
+
+    async def scenario(frontier: Callable[..., Frontier]) -> None:
+        one, two = frontier("one"), frontier("two")
+        await one.exchange("open")
+        await two.exchange("open")
+        [(parent, _)] = (await one.exchange(new=[request("parent")], wanted=1)).leased
+        parts = {key: server.client().dump(key) for key in server.client().scan_iter()}
+        await one.exchange(new=[request("child")])
+        server.client().flushall()
+        for key, part in parts.items():
+            server.client().restore(key, 0, part)
+        for _ in range(others):
+            await two.exchange()
+        with pytest.raises(FrontierGone, match="older than it was"):
+            await one.exchange(acknowledged=[parent])
+        assert server.client().hlen(f"{PREFIX}leases:one") == 1
+
+    in_frontiers(server, scenario)
+
+
+def test_goodbye_twice_is_no_loss(server: RedisServer) -> None:
+    """A goodbye whose reply was lost is said again, and nobody is told that leases were lost."""
+
+    async def scenario(frontier: Callable[..., Frontier]) -> None:
+        one = frontier("one")
+        await one.exchange("open")
+        await one.exchange("close")
+        assert not (await one.exchange("close")).lost
+        assert not server.client().exists(f"{PREFIX}workers", f"{PREFIX}busy", f"{PREFIX}clocks")
+
+    in_frontiers(server, scenario)
+
+
+def test_a_priority_may_be_any_integer(server: RedisServer) -> None:
+    """Whatever isinstance() takes for an integer is one here."""
+
+    class Level(int, Enum):
+        HIGH = 3
+
+    async def scenario(frontier: Callable[..., Frontier]) -> None:
+        one = frontier("one")
+        await one.exchange("open")
+        new = [request("a", -(10**20)), request("b", True), request("c", Level.HIGH), request("d")]
+        assert texts(await one.exchange(new=new, wanted=9)) == ["c", "b", "d", "a"]
+
+    in_frontiers(server, scenario)
+
+
+def test_the_url_can_not_change_what_replies_are(server: RedisServer) -> None:
+    """``decode_responses`` in the URL, there for others perhaps, is no matter."""
+
+    async def main() -> None:
+        connection = Connection.acquire(f"{server.url}?decode_responses=True&protocol=3")
+        one = Frontier(connection, PREFIX, "one", 60.0)
+        await one.exchange("open")
+        assert texts(await one.exchange(new=[request("a"), request("a")], wanted=9)) == ["a"]
+        assert list(await connection.deadlines(PREFIX)) == ["one"]
+        await connection.release()
+
+    asyncio.run(main())
 
 
 def test_goodbye_gives_back(server: RedisServer) -> None:
@@ -187,8 +277,9 @@ def test_full_redis_changes_nothing_and_means_later(server: RedisServer) -> None
                 await one.exchange(new=[request("b")], acknowledged=[id])
         finally:
             server.client().config_set("maxmemory", "0")
-        again = await one.exchange("again", new=[request("b")], acknowledged=[id], wanted=2)
-        assert (again.refused, again.duplicates, texts(again)) == (0, [False], ["b"])
+        again = await one.exchange("again", new=[request("b")], acknowledged=[id])
+        assert (again.refused, again.duplicates) == (0, [False])
+        assert texts(await one.exchange(wanted=2)) == ["b"]
         server.client().acl_setuser("default", enabled=True, commands=["-evalsha"])
         try:
             with pytest.raises(StoreRefused, match="the user may not"):
@@ -367,11 +458,29 @@ class Thing(scrapy.Item):
     parts = scrapy.Field()
 
 
+class Needy(scrapy.Request):
+    """A request that can't be made of its attributes alone."""
+
+    def __init__(self, number: int, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+
+
 class CodecSpider(scrapy.Spider):
     name = "codec"
 
+    class Inner(scrapy.Request):
+        """A class that can't be imported by its name."""
+
+    class InnerThing(scrapy.Item):
+        """The same."""
+
     def parse_other(self, response: Any) -> None:
         """A callback."""
+
+    def __hidden(self, response: Any) -> None:
+        """One whose name is another one outside the class."""
+
+    hidden = __hidden
 
 
 PLAIN = st.recursive(
@@ -415,6 +524,32 @@ def test_request_classes_come_back() -> None:
     assert codec.decode(b'{"url": "https://example.com/", "callback": "parse_other"}').callback is not None
 
 
+ROUND: dict[str, Any] = {}
+ROUND["round"] = ROUND
+DEEP: list[Any] = []
+for _ in range(5000):
+    DEEP = [DEEP]
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        scrapy.Request("https://example.com/", meta=ROUND),
+        scrapy.Request("https://example.com/", cb_kwargs={"deep": DEEP}),
+        CodecSpider.Inner("https://example.com/"),
+        Needy(5, "https://example.com/"),
+        scrapy.Request("https://example.com/", meta={"thing": CodecSpider.InnerThing()}),
+    ],
+    ids=["round", "deep", "inner", "needy", "inner item"],
+)
+def test_what_would_not_come_back_is_refused(sent: scrapy.Request) -> None:
+    """A request that could not be read again is not stored: it is one for the worker's memory."""
+    codec = Codec(CodecSpider())
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"."):
+            codec.encode(sent)
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -438,7 +573,11 @@ def test_what_has_no_form_in_json_is_refused(arguments: dict[str, Any], says: st
         (b'{"url": "a", "meta": {"__scrapy_state__": "item", "class": "subprocess.Popen", "v": {}}}', "not an Item class"),
         (b'{"url": 5}', "without a url"),
         (b"pcos\nsystem\n(S'true'\ntR.", "STATE_REDIS_PICKLE is False"),
-        (b"z123", "decompressed"),
+        (b"z123", "decompressing"),
+        (b'{"url": "https://example.com/", "encoding": "no-such"}', "no-such"),
+        (b'{"url": "https://example.com/", "meta": {"__scrapy_state__": "ascii"}}', "AttributeError"),
+        (b'{"url": "https://example.com/", "meta": {"x": {"__scrapy_state__": "set", "v": [[1]]}}}', "unhashable"),
+        (b'{"url": "https://example.com/", "meta": ' + b"[" * 100000 + b"]" * 100000 + b"}", "Recursion"),
     ],
 )
 def test_bytes_from_others_run_nothing(data: bytes, says: str) -> None:
@@ -459,17 +598,53 @@ def test_pickle_by_setting() -> None:
 
 def test_passwords_are_not_shown() -> None:
     """No password of a URL stands in a message."""
-    for url in ("redis://user:se@cret@host:1/0", "rediss://:secret@host", "unix:///x.sock?password=secret&db=1"):
+    for url in (
+        *("redis://user:se@cret@host:1/0", "rediss://:secret@host", "unix:///x.sock?password=secret&db=1"),
+        *("rediss://host/0?ssl_password=secret", "redis://user:secret\n@host", "redis://:se%40cret@host"),
+    ):
         assert "secret" not in redacted(url)
         assert "cret" not in redacted(url)
     assert redacted("redis://host:6379/0") == "redis://host:6379/0"
+
+
+@pytest.mark.parametrize("sign", ["#", "/", "?", "["])
+def test_a_password_that_is_not_encoded(sign: str) -> None:
+    """A URL that can't be read because of its password: an error that says how to write it, and no piece of it."""
+    url = f"redis://user:the{sign}secret@host:6379/0"
+
+    async def connect() -> None:
+        Connection.acquire(url)
+
+    for use in (lambda: asyncio.run(connect()), lambda: read_frontier(url, PREFIX)):
+        with pytest.raises(StateSettingsError, match="percent-encoded") as caught:
+            use()
+        assert "'the'" not in str(caught.value)
+        assert "secret" not in str(caught.value)
+    assert RedisSettings.from_settings(Settings({"STATE_REDIS_URL": url}), CodecSpider()).url == url
+
+
+class BusySpider(CodecSpider):
+    @property
+    def connection(self) -> Any:
+        raise RuntimeError("nobody is to ask")
+
+
+def test_the_spiders_properties_are_left_alone() -> None:
+    """Neither for the key nor for a callback's name is a property read that may raise, or do something."""
+    spider = BusySpider()
+    assert key_prefix("%(name)s", spider) == "scrapy_state:{codec}:"
+    sent = scrapy.Request("https://example.com/", spider.parse_other)
+    assert Codec(spider).decode(Codec(spider).encode(sent)).callback == spider.parse_other
+    plain = CodecSpider()
+    sent = scrapy.Request("https://example.com/", plain.hidden)
+    assert Codec(plain).decode(Codec(plain).encode(sent)).callback == plain.hidden
 
 
 def test_keys_have_a_hash_tag() -> None:
     """All keys of a job lie in one cluster slot; the template has the spider's attributes."""
     spider = CodecSpider(job="nightly")
     assert key_prefix("%(name)s-%(job)s", spider) == "scrapy_state:{codec-nightly}:"
-    for wrong in ("%(nothing)s", "", "a{b}"):
+    for wrong in ("%(nothing)s", "", "a{b}", "%s", "%(name)"):
         with pytest.raises(StateSettingsError, match="STATE_REDIS_KEY"):
             key_prefix(wrong, spider)
 

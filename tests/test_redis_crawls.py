@@ -306,19 +306,64 @@ def test_state_feed_of_several_workers(tmp_path: Path, server: RedisServer, site
     assert len(list(tmp_path.glob("states/*/*.json"))) >= 2
 
 
-def test_units_of_several_workers(tmp_path: Path, server: RedisServer, site: Site) -> None:
-    """Requests with units of state end a crawl that is not alone, with a line that says so."""
-    source = SPIDER.replace(
-        'yield scrapy.Request(f"{self.site}/0")', 'yield scrapy.Request(f"{self.site}/0", meta={"state": 1})'
-    )
-    other = beating_worker(server)
-    try:
-        crawled = frontier_crawl(tmp_path, server, site, source, STATE_REDIS_LEASE_TIMEOUT=2, STATE_REDIS_KEEP_OPEN=True)
-    finally:
-        other.kill()
-        other.communicate()
+@pytest.mark.parametrize("where", ["start", "callback"])
+def test_units_are_refused(tmp_path: Path, server: RedisServer, site: Site, where: str) -> None:
+    """Units of state can't be had here: one line, exit code 1, and none of their requests is stored. Other meta can."""
+    source = SPIDER.replace('/0")', '/0", meta={"state": "CA"})')
+    if where == "start":
+        source = source.replace('"CA"', '{"t": 1}')
+    else:
+        source = source.replace("follow(link)", 'follow(link, meta={"state": {"t": 1}})')
+    crawled = frontier_crawl(tmp_path, server, site, source)
     assert crawled.code == 1
-    assert ["count within one worker" in line for line in crawled.lines("] ERROR")] == [True], crawled.log
+    assert ["yield requests without units" in line for line in crawled.lines("] ERROR")] == [True], crawled.log
+    assert sum(site.asked.values()) == (where == "callback")
+    assert read_frontier(server.url, PREFIX).pending == 0
+
+
+AGAIN = """
+from scrapy import Request
+
+class Again:
+    tried = set()
+
+    def process_response(self, request, response):
+        if response.url in self.tried:
+            return response
+        self.tried.add(response.url)
+        return request.replace(dont_filter=True)
+"""
+
+
+def test_filtered_start_requests_are_tried_again(tmp_path: Path, server: RedisServer, site: Site) -> None:
+    """STATE_REDIS_FILTER_START leaves out what start() yields, not what a middleware puts in its place (retries, redirects)."""
+    middlewares = {"spider.Again": 100}
+    settings = {"STATE_REDIS_FILTER_START": True, "DOWNLOADER_MIDDLEWARES": middlewares, "CLOSESPIDER_PAGECOUNT": 0}
+    source = SPIDER.replace('/0")', '/59", dont_filter=True)').replace("yield response.follow(link)", "pass") + AGAIN
+    assert frontier_crawl(tmp_path, server, site, source, **settings).lines("'item_scraped_count': 2")
+    assert +site.asked == {59: 2}
+    frontier_crawl(tmp_path, server, site, source, **settings)
+    assert not +site.asked
+
+
+def test_a_user_of_redis_who_may_little(tmp_path: Path, server: RedisServer, site: Site) -> None:
+    """A user with just the commands and keys that docs/redis.md names will do; with fewer, one line says what is missing."""
+    name = "a%23b"
+    rights = ("+ping", "+info", "+select", "+client", "+evalsha", "+script|load", "+@read", "+@write", "+time")
+    url = f"redis://{name}:the%2Fsecret@127.0.0.1:{server.port}/0"
+
+    def crawl_with(*commands: str) -> Crawl:
+        server.client().execute_command("ACL", "SETUSER", "a#b", "reset", "on", ">the/secret", "~scrapy_state:*", *commands)
+        return frontier_crawl(tmp_path, server, site, STATE_REDIS_URL=url, LOG_LEVEL="DEBUG", CLOSESPIDER_PAGECOUNT=3)
+
+    allowed = crawl_with(*rights)
+    assert allowed.code == 0, allowed.log
+    for missing in ("-evalsha", "-del"):
+        refused = crawl_with(*rights, missing)
+        assert "the user may not do what a frontier needs" in refusal(refused)
+        assert missing[1:] in refusal(refused)
+        assert not set(refused.lines("secret"))
+    server.client().execute_command("ACL", "DELUSER", "a#b")
 
 
 def test_command(tmp_path: Path, server: RedisServer, site: Site) -> None:

@@ -24,8 +24,8 @@ from redis.exceptions import (
 )  # fmt: skip
 from redis.retry import Retry
 
-from ..exceptions import StateSettingsError, StoreError, StoreRefused, StoreUnreachable
-from .options import redacted
+from ..exceptions import StoreError, StoreRefused, StoreUnreachable
+from .options import redacted, unusable
 
 logger = logging.getLogger("scrapy_state.state")
 T = TypeVar("T")
@@ -53,7 +53,8 @@ class Connection:
                 url, socket_connect_timeout=_CONNECT_SECONDS, socket_timeout=_ANSWER_SECONDS, retry=Retry(NoBackoff(), 0),
             )  # fmt: skip
         except (ValueError, TypeError) as error:
-            raise StateSettingsError(f"STATE_REDIS_URL is {redacted(url)!r}, which redis-py can't use: {error}") from error
+            raise unusable(url) from error
+        self.client.connection_pool.connection_kwargs["decode_responses"] = False  # whatever the URL says
         self.url = url
         self._users = 0
         self._script: Any = self.client.register_script(EXCHANGE)
@@ -81,12 +82,22 @@ class Connection:
         :raises StoreUnreachable: no answer, or one that means "later"
         :raises StoreRefused: Redis said no
         """
-        try:
-            return list(await self._script(keys=[key], args=arguments))
-        except RedisError as error:
-            raise _translated(error, self.url) from error
-        except OSError as error:
-            raise StoreUnreachable(f"STATE_REDIS_URL {redacted(self.url)}: {error}") from error
+        return list(await self._translating(self._script(keys=[key], args=arguments)))
+
+    async def deadlines(self, prefix: str) -> dict[str, float]:
+        """Return until when each worker's leases hold, by Redis's clock in milliseconds.
+
+        :raises StoreError: as :meth:`exchange`
+        """
+        found = await self._translating(self.client.zrange(f"{prefix}workers", 0, -1, withscores=True))
+        return {name.decode(): deadline for name, deadline in found}
+
+    async def remove(self, keys: list[str]) -> None:
+        """Remove *keys*.
+
+        :raises StoreError: as :meth:`exchange`
+        """
+        await self._translating(self.client.delete(*keys))
 
     async def check(self) -> None:
         """See whether this Redis can keep a frontier.
@@ -125,6 +136,14 @@ class Connection:
             return bool((await self._in_time(self.client.config_get("save"))).get("save"))
         except (RedisError, OSError, asyncio.TimeoutError):
             return True  # CONFIG is forbidden on many a managed Redis: nobody knows
+
+    async def _translating(self, call: Awaitable[T]) -> T:
+        try:
+            return await call
+        except RedisError as error:
+            raise _translated(error, self.url) from error
+        except OSError as error:
+            raise StoreUnreachable(f"STATE_REDIS_URL {redacted(self.url)}: {error}") from error
 
     async def _in_time(self, call: Awaitable[T]) -> T:
         return await asyncio.wait_for(call, _START_SECONDS / 2)

@@ -2,34 +2,44 @@
 -- that are done are acknowledged; then the leases of dead workers come back; then requests are leased.
 --
 -- KEYS[1]  the job's prefix and "meta"; every other key begins with the same prefix, and lies in the same cluster slot
--- ARGV     1 prefix   2 worker   3 lease in ms   4 number of this batch   5 how many requests are wanted
+-- ARGV     1 prefix   2 worker   3 lease in ms   4 the clock in this worker's last reply   5 how many requests are wanted
 --          6 order of requests, 7 of start requests ("first" or "last" in, first out)
 --          8 requests at work that Redis does not know of   9 requests done that are not acknowledged yet
 --          10 "open", "go on", "again" (after a lost reply) or "close"
 --          11 how many acknowledgements, 12 how many new requests, 13 how many leases the worker knows of ("again")
 --          and then these: ids; pairs of fingerprint ("": no duplicate check) and element; ids
--- returns  {"gone"} if the job's data is not there, or
---          {"", lost, refused, pending, other workers, what they are at, duplicates ("0"/"1" each), come back, id, element, …}
+-- returns  {"gone"} if the job's data is not there, or is older than this worker has seen it, or
+--          {"", clock, lost, refused, pending, other workers, what they are at, duplicates ("0"/"1" each), come back,
+--          id, element, …}
 --
 -- An element is "<priority>[s] <download slot>\n<request>"; "s" marks a start request.
 
-local prefix, worker, lease_ms, batch, want = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local prefix, worker, lease_ms, last_clock, want = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local from_front = {[''] = ARGV[6] == 'first', s = ARGV[7] == 'first'}
 local hidden, done, mode = tonumber(ARGV[8]), tonumber(ARGV[9]), ARGV[10]
 local acknowledged, new, known = tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[13])
 local meta, workers, busy, ring = prefix .. 'meta', prefix .. 'workers', prefix .. 'busy', prefix .. 'ring'
-local mine = prefix .. 'leases:' .. worker
+local mine, clocks = prefix .. 'leases:' .. worker, prefix .. 'clocks'
 local call = redis.call
 
 local time = call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-if mode ~= 'open' and call('EXISTS', meta) == 0 then
+-- The clock counts exchanges. One that is behind, or the worker's own, is that of a Redis which has forgotten some.
+local clock, own_clock = tonumber(call('HGET', meta, 'clock')) or 0, tonumber(call('HGET', clocks, worker))
+if mode ~= 'open' and (clock < last_clock or (own_clock and own_clock < last_clock)) then
     return {'gone'}
 end
-local lost = mode ~= 'open' and not call('ZSCORE', workers, worker)
+-- Whether none of this worker's exchanges has taken place since the one whose reply it has.
+local is_next = not own_clock or own_clock <= last_clock
+if mode == 'go on' and not is_next then
+    return {'late'} -- it was long on its way, and has been sent again meanwhile: nobody reads what it would lease
+end
+local lost = (mode == 'go on' or mode == 'again') and not call('ZSCORE', workers, worker)
 -- The first write is one that a full Redis refuses: then nothing of this has happened.
 call('HSETNX', meta, 'version', 1)
 call('ZADD', workers, now + lease_ms, worker)
+clock = clock + 1
+call('HSET', clocks, worker, clock)
 
 local read = call('HMGET', meta, 'pending', 'seen', 'generation', 'ids', 'turn')
 local pending, seen, generation = tonumber(read[1]) or 0, tonumber(read[2]) or 0, tonumber(read[3]) or 0
@@ -124,18 +134,16 @@ local at = 14
 local acknowledge_at, new_at, known_at = at, at + acknowledged, at + acknowledged + 2 * new
 
 local duplicates = {}
-local is_new = (tonumber(call('HGET', prefix .. 'batches', worker)) or -1) < batch
 for n = 0, new - 1 do
     local fingerprint = ARGV[new_at + 2 * n]
-    if is_new and (fingerprint == '' or not is_seen(fingerprint)) then
+    if is_next and (fingerprint == '' or not is_seen(fingerprint)) then
         put(ARGV[new_at + 2 * n + 1], false)
         duplicates[n + 1] = '0'
     else
-        -- Of a batch that was here already nobody can tell any more; its worker does not ask twice.
-        duplicates[n + 1] = is_new and '1' or '0'
+        -- Of requests that were here already nobody can tell any more; their worker does not ask twice.
+        duplicates[n + 1] = is_next and '1' or '0'
     end
 end
-call('HSET', prefix .. 'batches', worker, batch)
 
 local refused = acknowledged
 for n = 0, acknowledged - 1 do
@@ -144,7 +152,8 @@ end
 
 local come_back = 0
 if mode == 'again' then
-    -- Leases of a reply that never came.
+    -- Leases of a reply that never came. New ones only next time: this one, too, may be late.
+    want = 0
     local is_known = {}
     for n = 0, known - 1 do
         is_known[ARGV[known_at + n]] = true
@@ -162,7 +171,7 @@ if dead then
     come_back = put_back(prefix .. 'leases:' .. dead)
     call('ZREM', workers, dead)
     call('HDEL', busy, dead)
-    call('HDEL', prefix .. 'batches', dead)
+    call('HDEL', clocks, dead)
 end
 
 local wanted = want
@@ -190,7 +199,7 @@ if mode == 'close' then
     come_back = come_back + put_back(mine)
     call('ZREM', workers, worker)
     call('HDEL', busy, worker)
-    call('HDEL', prefix .. 'batches', worker)
+    call('HDEL', clocks, worker)
 else
     local own = call('HLEN', mine) - (lost and 0 or done)
     call('HSET', busy, worker, math.max(own, 0) + hidden)
@@ -202,9 +211,9 @@ for n = 1, #all, 2 do
         others_busy = others_busy + tonumber(all[n + 1])
     end
 end
-call('HSET', meta, 'pending', pending, 'seen', seen, 'generation', generation, 'ids', ids, 'turn', turn)
+call('HSET', meta, 'clock', clock, 'pending', pending, 'seen', seen, 'generation', generation, 'ids', ids, 'turn', turn)
 
-local reply = {'', lost and 1 or 0, refused, pending + call('LLEN', prefix .. 'urls'), others, others_busy,
+local reply = {'', clock, lost and 1 or 0, refused, pending + call('LLEN', prefix .. 'urls'), others, others_busy,
     table.concat(duplicates), come_back}
 for n = 1, #leased do
     reply[#reply + 1] = leased[n]

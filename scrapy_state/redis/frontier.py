@@ -11,7 +11,7 @@ from .connection import Connection
 
 
 class FrontierGone(StoreError):
-    """The job's data is not in Redis any more: it was cleared, or Redis was restarted without what it held."""
+    """The job's data is not in Redis as it was: it was cleared, or Redis has come back without the newest of what it held."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class NewRequest:
     def element(self) -> bytes:
         """As exchange.lua wants it."""
         slot = self.slot.replace("\n", " ")
-        return f"{self.priority}{'s' if self.is_start else ''} {slot}\n".encode() + self.data
+        return f"{int(self.priority)}{'s' if self.is_start else ''} {slot}\n".encode() + self.data
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Frontier:
     lease_seconds: float
     first_out: bool = False
     start_first_out: bool = True
-    batch: int = 0
+    clock: int = 0
 
     async def exchange(
         self,
@@ -99,11 +99,11 @@ class Frontier:
         :param hidden: how many requests are at work here that Redis does not know of
         :param done: how many leases are done and not acknowledged
         :param known: with "again": the leases this worker knows of; others, whose reply was lost, go back
-        :raises FrontierGone: if the job's data is not there
+        :raises FrontierGone: if the job's data is not there, or older than this worker has seen it
         :raises StoreError: as :meth:`Connection.exchange`
         """
         arguments: list[Any] = [
-            *(self.prefix, self.worker, int(self.lease_seconds * 1000), self.batch, wanted),
+            *(self.prefix, self.worker, int(self.lease_seconds * 1000), self.clock, wanted),
             *("first" if first else "last" for first in (self.first_out, self.start_first_out)),
             *(hidden, done, mode, len(acknowledged), len(new), len(known)),
             *acknowledged,
@@ -114,11 +114,11 @@ class Frontier:
         raw = await self.connection.exchange(f"{self.prefix}meta", arguments)
         if raw[0]:
             raise FrontierGone(
-                f"STATE_REDIS_URL: the frontier {self.prefix!r} is gone: it was cleared, or Redis was restarted without it "
-                "(no appendonly)"
+                f"STATE_REDIS_URL: the frontier {self.prefix!r} is gone, or older than it was: it was cleared, or Redis was "
+                "restarted without the newest of what it held (no appendonly), or another one has taken over. Start the "
+                "crawl again: it goes on with what is there"
             )
-        self.batch += 1
-        _, lost, refused, pending, others, others_busy, duplicates, come_back, *leased = raw
+        _, self.clock, lost, refused, pending, others, others_busy, duplicates, come_back, *leased = raw
         return Reply(
             lost=bool(lost),
             refused=refused,

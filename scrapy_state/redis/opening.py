@@ -8,14 +8,12 @@ import os
 import secrets
 import socket
 import time
-from typing import Any
 
 from scrapy import Request
 from scrapy.crawler import Crawler
 
-from ..exceptions import StateConflict, StateSettingsError, StoreError, StoreUnreachable
+from ..exceptions import StateConflict, StoreError, StoreUnreachable
 from ..feeds import StateFeed
-from ..gaps import fail_when_closed
 from ..keys import placeholders
 from ..settings import StateSettings
 from .codec import Codec
@@ -23,11 +21,15 @@ from .connection import Connection
 from .frontier import Frontier, NewRequest, Reply
 from .leases import Order
 from .options import RedisSettings
-from .report import clear
 
 logger = logging.getLogger("scrapy_state.state")
 #: At start a person may be waiting: a Redis that does not answer is told of soon.
 _START_RETRY_SECONDS = 4
+#: The keys that the round trip of a made-up request makes, beside its leases.
+_SELFCHECK_PARTS = (
+    *("meta", "workers", "busy", "ring", "clocks", "priorities:selfcheck", "queue:0:selfcheck"),
+    *(f"seen:0:{number}" for number in range(16)),
+)
 
 
 class Opening:
@@ -39,9 +41,6 @@ class Opening:
         self._codec = codec
         self._order = (order.first_out, order.start_first_out)
         self._connection: Connection | None = None
-        self._others = 0
-        self._units = False
-        self._task: asyncio.Task[None] | None = None
         self.worker = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
 
     async def open(self) -> tuple[Frontier, Reply]:
@@ -82,22 +81,9 @@ class Opening:
 
     async def close(self) -> None:
         """Let go of the connection."""
-        if self._task is not None:
-            self._task.cancel()
         if self._connection is not None:
             await self._connection.release()
             self._connection = None
-
-    def units_seen(self) -> None:
-        """There are requests with ``meta["state"]``: then there must be no other worker."""
-        self._units = True
-        self.company(self._others)
-
-    def company(self, others: int) -> None:
-        """There are that many *others*."""
-        self._others = others
-        if others and self._units and self._task is None:
-            self._task = asyncio.create_task(self._end_if_not_alone())
 
     @property
     def _shared_state_feed(self) -> str:
@@ -123,7 +109,7 @@ class Opening:
             same = [fingerprint(self._codec.decode(data)) for _, data in leased] == [fingerprint(sent)]
             refused = (await frontier.exchange("close", acknowledged=[id for id, _ in leased])).refused
         finally:
-            await clear(connection.client, prefix)
+            await connection.remove([prefix + part for part in (*_SELFCHECK_PARTS, f"leases:{self.worker}")])
         if not same or refused:
             raise StoreError(
                 f"STATE_REDIS_URL: of a made-up request sent twice {len(leased)} came back, "
@@ -133,10 +119,7 @@ class Opening:
 
     async def _deadlines(self) -> dict[str, float]:
         assert self._connection is not None
-        found: list[tuple[bytes, float]] = await self._connection.client.zrange(
-            f"{self._settings.prefix}workers", 0, -1, withscores=True
-        )
-        return {name.decode(): deadline for name, deadline in found}
+        return await self._connection.deadlines(self._settings.prefix)
 
     async def _refuse_company(self, before: dict[str, float]) -> None:
         after = await self._deadlines()
@@ -149,24 +132,3 @@ class Opening:
             f"state feed {feed!r}. With several workers the frontier is the state: take the state feed out, "
             "or give each run its own with %(run_id)s in its URI"
         )
-
-    async def _end_if_not_alone(self) -> None:
-        before = await self._deadlines()
-        before.pop(self.worker, None)
-        await asyncio.sleep(2 * self._settings.heartbeat_seconds + 0.5)
-        try:
-            after = await self._deadlines()
-        except Exception:  # Redis is away: the worker says so
-            self._task = None
-            return
-        if any(after.get(name, deadline) > deadline for name, deadline in before.items()):
-            error = StateSettingsError(
-                'requests carry units of state (meta["state"]), which count within one worker, but another worker is at work '
-                f"on the frontier {self._settings.prefix}: run one worker, or yield requests without units"
-            )
-            logger.error("the crawl ends: %s", error, extra={"spider": self._crawler.spider})
-            fail_when_closed(self._crawler)
-            engine: Any = self._crawler.engine
-            self._closing = asyncio.create_task(engine.close_spider_async(reason="state_conflict"))
-        else:
-            self._task = None  # a worker that was killed: there may be another one later

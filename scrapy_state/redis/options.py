@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 from scrapy import Spider
 from scrapy.settings import BaseSettings
@@ -59,7 +58,7 @@ class RedisSettings:
         """
         common = StateSettings.from_settings(settings)
         url = settings.get("STATE_REDIS_URL")
-        if not isinstance(url, str) or urlsplit(url).scheme not in _SCHEMES:
+        if not isinstance(url, str) or url.partition("://")[0] not in _SCHEMES:
             shown = redacted(url) if isinstance(url, str) else url
             raise StateSettingsError(
                 f"STATE_REDIS_URL is {shown!r}; it must be a URL like redis://host:6379/0 (or rediss://, unix://)"
@@ -87,8 +86,8 @@ def key_prefix(template: Any, spider: Spider) -> str:
     :raises StateSettingsError: if it can't be filled, is empty, or has braces
     """
     try:
-        key = str(template) % {name: getattr(spider, name) for name in dir(spider)}
-    except (KeyError, TypeError, ValueError) as error:
+        key = str(template) % _Attributes(spider)
+    except (AttributeError, TypeError, ValueError) as error:
         raise StateSettingsError(
             f"STATE_REDIS_KEY is {template!r}, which can't be filled in with the spider's attributes: {error}; "
             "give the spider the argument (-a job=…) or use only %(name)s"
@@ -100,10 +99,29 @@ def key_prefix(template: Any, spider: Spider) -> str:
     return f"scrapy_state:{{{key}}}:"
 
 
+class _Attributes(dict[str, Any]):
+    """An object's attributes as ``%`` asks for them; others, properties perhaps, are not touched."""
+
+    def __init__(self, whose: Any) -> None:
+        super().__init__()
+        self._whose = whose
+
+    def __missing__(self, name: str) -> Any:
+        return getattr(self._whose, name)
+
+
 def redacted(url: str) -> str:
     """Return *url* as it may stand in a log: without a password."""
-    url = re.sub(r"(://[^:/@?#]*):.*@", r"\1:***@", url)
-    return re.sub(r"([?&]password=)[^&#]*", r"\1***", url)
+    url = re.sub(r"(://[^:/@?#]*):.*@", r"\1:***@", url, flags=re.DOTALL)
+    return re.sub(r"([?&](?:ssl_)?password=)[^&#]*", r"\1***", url)
+
+
+def unusable(url: str) -> StateSettingsError:
+    """Return the error for a *url* that redis-py can't read. What it says of it may be a piece of the password."""
+    return StateSettingsError(
+        f"STATE_REDIS_URL is {redacted(url)!r}, which redis-py can't use: see the port, the options, and whether special "
+        "characters of the password are percent-encoded (# is %23, / is %2F, ? is %3F, [ is %5B)"
+    )
 
 
 def _acknowledges_early(settings: BaseSettings) -> bool:

@@ -11,8 +11,8 @@ from typing import Any
 import redis
 from redis.exceptions import RedisError
 
-from ..exceptions import StateSettingsError, StoreUnreachable
-from .options import redacted
+from ..exceptions import StoreUnreachable
+from .options import redacted, unusable
 
 _BATCH = 500
 
@@ -85,15 +85,6 @@ def clear_frontier(url: str, prefix: str) -> int:
     return removed
 
 
-async def clear(client: Any, prefix: str) -> None:
-    """Remove the few keys of a self-check."""
-    names = ("meta", "workers", "busy", "ring", "batches", "seen:0:*", "priorities:selfcheck", "queue:0:selfcheck", "leases:*")
-    for name in names:
-        keys = [f"{prefix}{name}"] if "*" not in name else await client.keys(_pattern(prefix + name[:-1]))
-        if keys:
-            await client.delete(*keys)
-
-
 def _pattern(prefix: str) -> str:
     return re.sub(r"([\[\]*?\\^])", r"\\\1", prefix) + "*"
 
@@ -103,7 +94,7 @@ def _client(url: str) -> Iterator[Any]:
     try:
         client = redis.Redis.from_url(url, socket_connect_timeout=5, socket_timeout=10)
     except (ValueError, TypeError) as error:
-        raise StateSettingsError(f"STATE_REDIS_URL is {redacted(url)!r}, which redis-py can't use: {error}") from error
+        raise unusable(url) from error
     try:
         yield client
     except (RedisError, OSError) as error:

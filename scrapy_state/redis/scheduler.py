@@ -87,6 +87,7 @@ class Scheduler(ScrapyScheduler):
         self._leases = Leases()
         self._order = Order(self.mqclass, self._smqclass)
         self._finished = self._starving = self._failed = False
+        self._from_start: Any = None
         self._barrier = get_barrier(self.crawler)
         if isinstance(engine.scraper.itemproc, BarrierItemProcessor):
             self._barrier.openers.append(self._open)
@@ -108,10 +109,10 @@ class Scheduler(ScrapyScheduler):
         if listener is None and not settings.early and crawler.settings.getdict("FEEDS"):
             tell_feeds(self.spider)
         self._acknowledging = Acknowledging(self._worker, listener, settings.interval_seconds)
-        self._received_numbers(reply)
+        tell_reply(reply, self.stats, self.spider)
         assert crawler.engine is not None
         watch_done(crawler.engine, self._done)
-        hold_start(crawler.engine, self._room)
+        hold_start(crawler.engine, self._starting, self._room)
         self._worker.start()
 
     def close(self, reason: str) -> Deferred[None] | None:
@@ -151,21 +152,19 @@ class Scheduler(ScrapyScheduler):
         if worker is None:
             return super().enqueue_request(request)
         self._finished = False
-        filtered = not request.dont_filter or (self.settings.filter_start and request.meta.get("is_start_request"))
+        filtered = not request.dont_filter or (self.settings.filter_start and request is self._from_start)
         if filtered and not self._shared_filter and self.df.request_seen(request):
             self.df.log(request, self.spider)
             return False
         try:
             data = self._codec.encode(request)
         except ValueError as error:
-            return self._keep_in_memory(request, bool(filtered), error)
+            return self._keep_in_memory(request, filtered, error)
         fingerprint = b""
         if filtered and self._shared_filter:
             fingerprint = self.crawler.request_fingerprinter.fingerprint(request)
         slot = self.crawler.engine.downloader.get_slot_key(request) if self._by_slot else ""
         worker.put(NewRequest(data, fingerprint, request.priority, self._order.is_start(request), slot, request))
-        if self._opening is not None and "state" in request.meta:
-            self._opening.units_seen()
         return True
 
     def next_request(self) -> Request | None:
@@ -219,7 +218,7 @@ class Scheduler(ScrapyScheduler):
 
     def received(self, reply: Reply, sent: Sequence[NewRequest]) -> None:
         """Take what an exchange brought."""
-        self._received_numbers(reply)
+        tell_reply(reply, self.stats, self.spider)
         for new, is_duplicate in zip(sent, reply.duplicates, strict=True):
             if is_duplicate:
                 self.df.log(new.origin, self.spider)
@@ -248,11 +247,6 @@ class Scheduler(ScrapyScheduler):
         engine = self.crawler.engine
         if engine is not None and engine.spider is not None and engine._slot is not None and engine._slot.closing is None:
             self._closing = asyncio.create_task(engine.close_spider_async(reason="state_frontier_failed"))
-
-    def _received_numbers(self, reply: Reply) -> None:
-        tell_reply(reply, self.stats, self.spider)
-        if self._opening is not None:
-            self._opening.company(reply.others)
 
     def _leased(self, leased: list[tuple[int, bytes]]) -> None:
         assert self._worker is not None
@@ -291,6 +285,9 @@ class Scheduler(ScrapyScheduler):
             self._acknowledging.done(id)
         if not self._leases:
             self._worker.wake(hurry=True)  # that may have been the last
+
+    def _starting(self, each: Any) -> None:
+        self._from_start = each  # meta says it of its retries and redirects too
 
     async def _room(self) -> bool:
         assert self._worker is not None
