@@ -16,12 +16,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis_server import RedisServer, free_port, redis_server
 from scrapy.http import JsonRequest
+from scrapy.pqueues import ScrapyPriorityQueue
 from scrapy.settings import Settings
+from scrapy.squeues import FifoMemoryQueue, LifoMemoryQueue
+from scrapy.utils.misc import load_object
+from scrapy.utils.test import get_crawler
 
 from scrapy_state.exceptions import StateError, StateSettingsError, StoreRefused, StoreUnreachable
 from scrapy_state.redis.codec import Codec
 from scrapy_state.redis.connection import Connection
 from scrapy_state.redis.frontier import Frontier, FrontierGone, NewRequest, Reply
+from scrapy_state.redis.leases import Order
 from scrapy_state.redis.options import RedisSettings, key_prefix, redacted
 from scrapy_state.redis.report import clear_frontier, read_frontier
 from scrapy_state.redis.worker import ROOM, Worker
@@ -82,6 +87,31 @@ def test_order_is_scrapys(server: RedisServer) -> None:
         await other.exchange("open")
         new = [request(each.data.decode() + "!", each.priority, "", each.is_start) for each in new]
         assert texts(await other.exchange(new=new, wanted=9)) == ["high!", "high2!", "a!", "b!", "s2!", "s!", "low!"]
+
+    in_frontiers(server, scenario)
+
+
+@pytest.mark.parametrize(("queue", "order"), [(LifoMemoryQueue, "cba12"), (FifoMemoryQueue, "abc12")])
+def test_order_is_that_of_the_queue_classes(server: RedisServer, queue: type, order: str) -> None:
+    """What was leased leaves Scrapy's queues as if it had been in them all the time: by default the newest first."""
+    if queue is LifoMemoryQueue:
+        assert load_object(Settings()["SCHEDULER_MEMORY_QUEUE"]) is queue
+        assert load_object(Settings()["SCHEDULER_START_MEMORY_QUEUE"]) is FifoMemoryQueue
+
+    async def scenario(frontier: Callable[..., Frontier]) -> None:
+        chosen = Order(queue, FifoMemoryQueue)
+        one = frontier("one", first_out=chosen.first_out, start_first_out=chosen.start_first_out)
+        await one.exchange("open")
+        new = [request(f"https://example.com/{name}", is_start=name in "12") for name in "a1b2c"]
+        await one.exchange(new=new)
+        left = ""
+        for wanted in (2, 1, 2):
+            leased = texts(await one.exchange(wanted=wanted))
+            queues = ScrapyPriorityQueue(get_crawler(), queue, "", start_queue_cls=FifoMemoryQueue)
+            for each in chosen.to_push([scrapy.Request(url, meta={"is_start_request": url[-1] in "12"}) for url in leased]):
+                queues.push(each)
+            left += "".join(queues.pop().url[-1] for _ in range(wanted))  # type: ignore[union-attr]
+        assert left == order
 
     in_frontiers(server, scenario)
 
@@ -273,7 +303,7 @@ def test_full_redis_changes_nothing_and_means_later(server: RedisServer) -> None
         [(id, _)] = (await one.exchange(new=[request("a")], wanted=1)).leased
         server.client().config_set("maxmemory", "1")
         try:
-            with pytest.raises(StoreUnreachable, match="maxmemory"):
+            with pytest.raises(StoreUnreachable, match="it is full, give it more maxmemory"):
                 await one.exchange(new=[request("b")], acknowledged=[id])
         finally:
             server.client().config_set("maxmemory", "0")
@@ -661,7 +691,7 @@ def test_keys_have_a_hash_tag() -> None:
         ({}, "redis://127.0.0.1:{port}/999", "no such database"),
         ({"replicaof": "127.0.0.1 1"}, "redis://127.0.0.1:{port}/0", "read-only replica"),
         ({"maxmemory": "100mb", "maxmemory-policy": "allkeys-lru"}, "redis://127.0.0.1:{port}/0", "set it to noeviction"),
-        (None, "redis://:the-secret@127.0.0.1:{port}/0", "can be reached"),
+        (None, "redis://:the-secret@127.0.0.1:{port}/0", "can be reached, and whether it wants TLS"),
         (None, "redis://127.0.0.1:{port}/zero?socket_timeout=the-secret", "redis-py can't use"),
     ],
 )

@@ -34,8 +34,9 @@ _CONNECT_SECONDS = 5.0
 #: No exchange takes that long, unless Redis is not there any more.
 _ANSWER_SECONDS = 10.0
 _START_SECONDS = 12.0
-#: What Redis says when it may do it later: full, loading, busy, can't write to its disk, no replicas, cluster in trouble.
-_LATER = ("OOM", "LOADING", "BUSY", "MISCONF", "NOREPLICAS", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN")
+#: What Redis says when it may do it later: loading, busy, can't write to its disk, no replicas, cluster in trouble.
+_LATER = ("LOADING", "BUSY", "MISCONF", "NOREPLICAS", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN")
+_HINT = "see whether Redis runs there and can be reached, and whether it wants TLS (rediss://) or not"
 EXCHANGE = resources.files(__package__).joinpath("exchange.lua").read_text()
 
 
@@ -116,9 +117,7 @@ class Connection:
         except RedisError as error:
             raise _translated(error, self.url) from error
         except (OSError, asyncio.TimeoutError) as error:
-            raise StoreUnreachable(
-                f"{where}: no answer ({error or type(error).__name__}); see whether Redis runs there and can be reached"
-            ) from error
+            raise StoreUnreachable(f"{where}: no answer ({str(error) or type(error).__name__}); {_HINT}") from error
         if found.get("role") == "slave":
             raise StoreRefused(f"{where}: it is a read-only replica; give the URL of the primary")
         if found.get("maxmemory") and str(found.get("maxmemory_policy", "")).startswith("allkeys"):
@@ -159,8 +158,10 @@ def _translated(error: RedisError, url: str) -> StoreError:
         return StoreRefused(f"{where}: there is no such database ({says})")
     if isinstance(error, ReadOnlyError) or "READONLY" in says:
         return StoreUnreachable(f"{where}: it is read-only now ({says})")
-    if isinstance(error, (OutOfMemoryError, BusyLoadingError)) or says.startswith(_LATER):
+    if isinstance(error, OutOfMemoryError) or says.startswith("OOM"):
+        return StoreUnreachable(f"{where}: it is full, give it more maxmemory ({says})")
+    if isinstance(error, BusyLoadingError) or says.startswith(_LATER):
         return StoreUnreachable(f"{where}: {says}")
     if isinstance(error, (ConnectionError, TimeoutError)):
-        return StoreUnreachable(f"{where}: {says or type(error).__name__}; see whether Redis runs there and can be reached")
+        return StoreUnreachable(f"{where}: {says.rstrip('.') or type(error).__name__}; {_HINT}")
     return StoreRefused(f"{where}: {says or type(error).__name__}")

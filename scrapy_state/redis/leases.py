@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from queuelib.queue import FifoMemoryQueue
+from queuelib.queue import FifoMemoryQueue, LifoMemoryQueue
 from scrapy import Request
 
 
@@ -55,8 +55,8 @@ class Order:
 
     def __init__(self, queue: type, start_queue: type | None) -> None:
         self._has_start_queue = start_queue is not None
-        self.first_out = issubclass(queue, FifoMemoryQueue)
-        self.start_first_out = issubclass(start_queue or queue, FifoMemoryQueue)
+        self.first_out = _is_first_out(queue)
+        self.start_first_out = _is_first_out(start_queue or queue)
 
     def is_start(self, request: Request) -> bool:
         """Whether *request* goes to the queue for start requests."""
@@ -69,3 +69,7 @@ class Order:
 
     def _first_out(self, request: Request) -> bool:
         return self.start_first_out if self.is_start(request) else self.first_out
+
+
+def _is_first_out(queue: type) -> bool:
+    return issubclass(queue, FifoMemoryQueue) and not issubclass(queue, LifoMemoryQueue)  # the one is a subclass of the other
