@@ -23,6 +23,7 @@ from scrapy.utils.misc import load_object
 from scrapy.utils.test import get_crawler
 
 from scrapy_state.exceptions import StateError, StateSettingsError, StoreRefused, StoreUnreachable
+from scrapy_state.redis.acknowledging import Acknowledging
 from scrapy_state.redis.codec import Codec
 from scrapy_state.redis.connection import Connection
 from scrapy_state.redis.frontier import Frontier, FrontierGone, NewRequest, Reply
@@ -146,11 +147,43 @@ def test_leases_of_a_dead_worker_come_back(server: RedisServer) -> None:
         assert reply.others_busy == 2
         await asyncio.sleep(0.25)
         reply = await other.exchange(wanted=9)
-        assert reply.come_back == 2
+        assert (reply.come_back, reply.others, reply.others_busy) == (2, 0, 0)
         assert sorted(texts(reply)) == sorted(data.decode() for _, data in leased[1:])
         late = await dead.exchange(acknowledged=[id for id, _ in leased[1:]])
         assert late.lost
         assert late.refused == 2
+
+    in_frontiers(server, scenario)
+
+
+def test_what_others_are_told_of_a_worker(server: RedisServer) -> None:
+    """At work are leases that are not done, and what Redis does not know of; pushed URLs are pending until they are leased."""
+
+    async def scenario(frontier: Callable[..., Frontier]) -> None:
+        one, two = frontier("one"), frontier("two")
+        await one.exchange("open")
+        await two.exchange("open")
+        await one.exchange(new=[request("a"), request("b"), request("c")], wanted=2)
+        await one.exchange(hidden=5, done=1)
+        server.client().rpush(f"{PREFIX}urls", "d")
+        reply = await two.exchange()
+        assert (reply.others, reply.others_busy, reply.pending) == (1, 6, 2)
+        assert texts(await two.exchange(wanted=9)) == ["a", "d"]
+        assert (await two.exchange()).pending == 0
+
+    in_frontiers(server, scenario)
+
+
+@pytest.mark.parametrize("first_out", [True, False])
+def test_what_comes_back_is_next(server: RedisServer, first_out: bool) -> None:
+    """Requests that a worker gives back are leased again before others of their priority."""
+
+    async def scenario(frontier: Callable[..., Frontier]) -> None:
+        one, two = (frontier(name, first_out=first_out) for name in ("one", "two"))
+        await one.exchange("open")
+        leased = texts(await one.exchange(new=[request("a"), request("b"), request("c"), request("d")], wanted=2))
+        await one.exchange("close")
+        assert sorted(texts(await two.exchange("open", wanted=2))) == sorted(leased)
 
     in_frontiers(server, scenario)
 
@@ -326,17 +359,20 @@ class Lagging:
     def __init__(self, failures: int) -> None:
         self.failures = failures
         self.sent: list[tuple[str, list[bytes], list[int]]] = []
+        self.arguments: list[dict[str, Any]] = []
+        self.lost = False
         self.third = asyncio.Event()
 
     async def exchange(self, mode: str = "go on", **arguments: Any) -> Reply:
         await asyncio.sleep(0)
         self.sent.append((mode, [each.data for each in arguments["new"]], list(arguments["acknowledged"])))
+        self.arguments.append(arguments)
         if len(self.sent) == 3:
             self.third.set()
         if self.failures:
             self.failures -= 1
             raise StoreUnreachable("STATE_REDIS_URL: gone for a while")
-        return Reply(False, 0, 0, 0, 0, [False] * len(arguments["new"]), 0, [])
+        return Reply(self.lost, 0, 0, 0, 0, [False] * len(arguments["new"]), 0, [])
 
 
 class IdleHost:
@@ -376,6 +412,88 @@ def test_children_go_before_their_parents_acknowledgement() -> None:
         assert len(sent) == 701
         assert frontier.sent[-1][0] == "close"
 
+    asyncio.run(main())
+
+
+def test_what_waits_to_be_sent_is_at_work() -> None:
+    """Others don't end while a worker has something to send, and are not told of leases that are only done."""
+
+    async def main() -> None:
+        frontier, host = Lagging(failures=0), IdleHost()
+        worker = worker_of(frontier, host)
+        for number in range(700):
+            worker.put(request(str(number)))
+        worker.done, worker.unreadable = [1, 2], [3]
+        worker.acknowledge([4])
+        await worker.close()
+        assert [each["hidden"] for each in frontier.arguments] == [400, 100, 0, 0]
+        assert [each["done"] for each in frontier.arguments] == [4, 4, 3, 3]
+
+    asyncio.run(main())
+
+
+def test_again_names_every_lease_that_is_here() -> None:
+    """An exchange that is sent again says which leases are at work, done, unreadable or waiting to be acknowledged."""
+
+    async def main() -> None:
+        frontier, host = Lagging(failures=1), IdleHost()
+        host.held = (1,)  # type: ignore[misc]
+        worker = worker_of(frontier, host)
+        worker.done, worker.unreadable = [2], [3]
+        for number in range(301):
+            worker.put(request(str(number)))
+        worker.acknowledge([4])
+        await worker.close()
+        assert [each["known"] for each in frontier.arguments[:2]] == [(), (1, 2, 3, 4)]
+
+    asyncio.run(main())
+
+
+def test_a_worker_that_was_taken_for_dead_forgets_its_leases() -> None:
+    """What was done by leases that are lost is acknowledged no more: they are others' now, under other numbers."""
+
+    async def main() -> None:
+        frontier, host = Lagging(failures=0), IdleHost()
+        worker = worker_of(frontier, host)
+        done = worker.done
+        worker.done.append(1)
+        worker.unreadable.append(2)
+        for number in range(301):
+            worker.put(request(str(number)))
+        worker.acknowledge([3])
+        frontier.lost = True
+        await worker.close()
+        assert worker.done == worker.unreadable == []
+        assert worker.done is not done  # whoever has a cut under way sees it
+        assert not any(acknowledged for _, _, acknowledged in frontier.sent)
+
+    asyncio.run(main())
+
+
+def test_a_failed_cut_acknowledges_nothing() -> None:
+    """Leases are given up after a cut that went well, and none that was lost or done in the meantime."""
+
+    class Cut:
+        result, lost = False, False
+
+        async def make_durable(self, closing: bool = False) -> bool:
+            worker.done.append(9)
+            if self.lost:
+                worker.done = []
+            return self.result
+
+    async def main() -> None:
+        cut = Cut()
+        acknowledging = Acknowledging(worker, cut, 60.0)  # type: ignore[arg-type]
+        for cut.result, cut.lost, expected in ((False, False, []), (True, True, []), (True, False, [5])):
+            worker.done = []
+            acknowledging.done(5)
+            await acknowledging._make_durable()
+            assert [id for _, id in worker._acknowledged] == expected
+        assert worker.done == [9]
+        await acknowledging.close()
+
+    worker = worker_of(Lagging(failures=0), IdleHost())
     asyncio.run(main())
 
 
