@@ -497,6 +497,37 @@ def test_a_failed_cut_acknowledges_nothing() -> None:
     asyncio.run(main())
 
 
+def test_an_idle_worker_makes_a_cut_due(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is done becomes durable soon when a worker has nothing to do, and at STATE_INTERVAL when it has."""
+
+    class Cut:
+        cuts = 0
+
+        async def make_durable(self, closing: bool = False) -> bool:
+            self.cuts += 1
+            return True
+
+    async def main() -> None:
+        monkeypatch.setattr("scrapy_state.redis.acknowledging._IDLE_SECONDS", 1.5)
+        host, cut = IdleHost(), Cut()
+        worker = worker_of(Lagging(failures=0), host)
+        acknowledging = Acknowledging(worker, cut, 60.0)  # type: ignore[arg-type]
+        acknowledging.done(1)
+        host.starving, host.held = True, (2,)  # type: ignore[misc]
+        await asyncio.sleep(2.2)
+        assert cut.cuts == 0
+        host.held = ()  # type: ignore[misc]
+        for _ in range(50):
+            await asyncio.sleep(0.1)
+            if cut.cuts:
+                break
+        assert cut.cuts == 1
+        assert [id for _, id in worker._acknowledged] == [1]
+        await acknowledging.close()
+
+    asyncio.run(main())
+
+
 def test_outage_sends_the_same_again_and_holds_start_back() -> None:
     """While Redis is away the same is sent again, nothing is left out, and whoever yields more than there is room for waits."""
 

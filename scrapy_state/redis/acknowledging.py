@@ -9,6 +9,8 @@ from ..tickets import Listener
 from .worker import Worker
 
 _OFTEN_SECONDS = 0.1
+#: A worker that has had nothing to do for so long makes a cut due. A page now and then must not make a file each.
+_IDLE_SECONDS = 5.0
 
 
 class Acknowledging:
@@ -40,9 +42,13 @@ class Acknowledging:
             await self._make_durable(closing=True)
 
     async def _cut_when_due(self) -> None:
+        busy = time.monotonic()
         while True:
             await asyncio.sleep(min(self._interval_seconds, 1.0))
-            if self._worker.done and time.monotonic() - self._last_cut >= self._interval_seconds:
+            now = time.monotonic()
+            if not self._worker.idle:
+                busy = now
+            if self._worker.done and (now - self._last_cut >= self._interval_seconds or now - busy >= _IDLE_SECONDS):
                 await self._make_durable()
 
     async def _make_durable(self, closing: bool = False) -> None:

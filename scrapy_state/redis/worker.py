@@ -101,6 +101,11 @@ class Worker:
             self._room.clear()
         self.wake(len(self.outbox) >= _MOST_REQUESTS or self._host.starving)
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is at work here, and there is nothing to lease."""
+        return self._host.starving and not (self._host.held or self._host.hidden or self.outbox)
+
     def acknowledge(self, ids: Iterable[int]) -> None:
         """Give up the leases *ids*: their requests are done, and their items durable."""
         self._acknowledged.extend((self._put, id) for id in ids)
