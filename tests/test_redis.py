@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from collections.abc import Callable, Coroutine
 from contextlib import nullcontext
 from enum import Enum
@@ -14,7 +15,7 @@ import pytest
 import scrapy
 from hypothesis import given
 from hypothesis import strategies as st
-from redis_server import RedisServer, free_port, redis_server
+from redis_server import RedisServer, free_port, make_certificate, redis_server
 from scrapy.http import JsonRequest
 from scrapy.pqueues import ScrapyPriorityQueue
 from scrapy.settings import Settings
@@ -859,6 +860,53 @@ def test_what_is_wrong_with_a_redis(server: RedisServer, options: dict[str, str]
     assert "STATE_REDIS_URL" in str(caught.value)
     assert "-secret@" not in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_tls(tmp_path: Path) -> None:
+    """rediss:// reaches a Redis that wants TLS, if its certificate is known; else, and without TLS, the error says why."""
+    certificate, key = make_certificate(tmp_path)
+    port = free_port()
+    options = {"tls-port": str(port), "tls-cert-file": str(certificate), "tls-key-file": str(key), "tls-auth-clients": "no"}
+
+    async def check(url: str) -> None:
+        connection = Connection.acquire(url)
+        try:
+            await connection.check()
+            assert not await connection.deadlines(PREFIX)
+        finally:
+            await connection.release()
+
+    with redis_server(**options, **{"tls-ca-cert-file": str(certificate), "appendonly": "yes"}):
+        asyncio.run(check(f"rediss://localhost:{port}/0?ssl_ca_certs={certificate}"))
+        with pytest.raises(StoreUnreachable, match=r"STATE_REDIS_URL rediss://.* certificate verify failed"):
+            asyncio.run(check(f"rediss://localhost:{port}/0"))
+        with pytest.raises(StoreUnreachable, match=r"whether it wants TLS \(rediss://\) or not"):
+            asyncio.run(check(f"redis://localhost:{port}/0"))
+
+
+def test_a_job_lies_in_one_slot_of_a_cluster() -> None:
+    """On a node of a Redis Cluster all of a job's keys lie in one slot, and the script may touch them."""
+    with redis_server(**{"cluster-enabled": "yes", "cluster-port": str(free_port())}) as node:
+        client = node.client()
+        client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+        deadline = time.monotonic() + 20
+        while client.execute_command("CLUSTER INFO")["cluster_state"] != "ok":
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+        async def scenario(frontier: Callable[..., Frontier]) -> None:
+            one = frontier("one")
+            await one.exchange("open")
+            new = [request(f"{number}", number % 3, f"slot{number % 5}") for number in range(200)]
+            leased = (await one.exchange(new=new, wanted=50)).leased
+            await one.exchange("go on", acknowledged=[id for id, _ in leased[:10]])
+
+        in_frontiers(node, scenario)
+        keys = list(client.scan_iter())
+        assert len({client.execute_command("CLUSTER", "KEYSLOT", key) for key in keys}) == 1
+        assert read_frontier(node.url, PREFIX).pending == 150
+        assert clear_frontier(node.url, PREFIX) == len(keys)
+        assert not list(client.scan_iter())
 
 
 def test_a_redis_that_keeps_nothing_is_a_warning(server: RedisServer, caplog: pytest.LogCaptureFixture) -> None:

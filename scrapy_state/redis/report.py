@@ -71,9 +71,8 @@ def clear_frontier(url: str, prefix: str) -> int:
     :return: how many keys were removed
     :raises StoreUnreachable: if Redis does not answer, or refuses
     """
-    removed = 0
     with _client(url) as client:
-        client.delete(f"{prefix}meta")  # first, so that no worker goes on with a part
+        removed = int(client.delete(f"{prefix}meta"))  # first, so that no worker goes on with a part
         batch = []
         for key in client.scan_iter(match=_pattern(prefix), count=_BATCH):
             batch.append(key)
