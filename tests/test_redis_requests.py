@@ -1,0 +1,218 @@
+"""Requests as bytes, and the settings of a frontier in Redis."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+import scrapy
+from hypothesis import given
+from hypothesis import strategies as st
+from scrapy.http import JsonRequest
+from scrapy.settings import Settings
+
+from scrapy_state.exceptions import StateSettingsError
+from scrapy_state.redis.codec import Codec
+from scrapy_state.redis.connection import Connection
+from scrapy_state.redis.options import RedisSettings, key_prefix, redacted
+from scrapy_state.redis.report import read_frontier
+
+PREFIX = "scrapy_state:{frontier}:"
+
+
+class Thing(scrapy.Item):
+    name = scrapy.Field()
+    parts = scrapy.Field()
+
+
+class Needy(scrapy.Request):
+    """A request that can't be made of its attributes alone."""
+
+    def __init__(self, number: int, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+
+
+class CodecSpider(scrapy.Spider):
+    name = "codec"
+
+    class Inner(scrapy.Request):
+        """A class that can't be imported by its name."""
+
+    class InnerThing(scrapy.Item):
+        """The same."""
+
+    def parse_other(self, response: Any) -> None:
+        """A callback."""
+
+    def __hidden(self, response: Any) -> None:
+        """One whose name is another one outside the class."""
+
+    hidden = __hidden
+
+
+PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary(),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.lists(inner, max_size=3).map(tuple)
+        | st.dictionaries(st.text() | st.integers() | st.just("__scrapy_state__"), inner, max_size=3)
+        | st.sets(st.integers() | st.text(), max_size=3)
+        | st.builds(lambda value: Thing(name=value, parts=[value]), inner)
+    ),
+    max_leaves=8,
+)
+
+
+@given(meta=st.dictionaries(st.text(), PLAIN, max_size=3), body=st.binary(max_size=2000), header=st.binary(max_size=20))
+def test_requests_come_back_as_they_were(meta: dict[str, Any], body: bytes, header: bytes) -> None:
+    """A request that can be stored comes back equal in all its attributes, and the types in its meta are the same."""
+    spider = CodecSpider()
+    codec = Codec(spider)
+    sent = scrapy.Request(
+        "https://example.com/?q=%C3%A4#x", spider.parse_other, "PUT", {"X": [header, b"2"], "Accept-Language": "de"}, body,
+        {"session": "1"}, meta, priority=-3, dont_filter=True, errback=spider.parse_other, flags=["f"], cb_kwargs=meta,
+    )  # fmt: skip
+    back = codec.decode(codec.encode(sent))
+    assert back.to_dict(spider=spider) == sent.to_dict(spider=spider)
+    assert repr(back.meta) == repr(sent.meta) or any(isinstance(each, (set, tuple, list, dict)) for each in meta.values())
+    assert b"pickle" not in codec.encode(sent)
+
+
+def test_request_classes_come_back() -> None:
+    """A subclass of Request comes back as what it was; text that compresses is compressed."""
+    codec = Codec(CodecSpider())
+    sent = JsonRequest("https://example.com/", data={"text": "a" * 5000})
+    data = codec.encode(sent)
+    assert len(data) < 1000
+    back = codec.decode(data)
+    assert type(back) is JsonRequest
+    assert back.to_dict() == sent.to_dict()
+    assert codec.decode(b"https://example.com/a").url == "https://example.com/a"
+    assert codec.decode(b'{"url": "https://example.com/", "callback": "parse_other"}').callback is not None
+
+
+ROUND: dict[str, Any] = {}
+ROUND["round"] = ROUND
+DEEP: list[Any] = []
+for _ in range(5000):
+    DEEP = [DEEP]
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        scrapy.Request("https://example.com/", meta=ROUND),
+        scrapy.Request("https://example.com/", cb_kwargs={"deep": DEEP}),
+        CodecSpider.Inner("https://example.com/"),
+        Needy(5, "https://example.com/"),
+        scrapy.Request("https://example.com/", meta={"thing": CodecSpider.InnerThing()}),
+    ],
+    ids=["round", "deep", "inner", "needy", "inner item"],
+)
+def test_what_would_not_come_back_is_refused(sent: scrapy.Request) -> None:
+    """A request that could not be read again is not stored: it is one for the worker's memory."""
+    codec = Codec(CodecSpider())
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"."):
+            codec.encode(sent)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"callback": print}, "not an instance method"),
+        ({"callback": lambda response: None}, "not an instance method"),
+        ({"meta": {"x": object()}}, "JSON has no form for builtins.object"),
+    ],
+)
+def test_what_has_no_form_in_json_is_refused(arguments: dict[str, Any], says: str) -> None:
+    """What JSON can't hold is refused, never changed in silence."""
+    with pytest.raises(ValueError, match=says):
+        Codec(CodecSpider()).encode(scrapy.Request("https://example.com/", **arguments))
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b'{"url": "https://example.com/", "_class": "subprocess.Popen"}', "not a Request class"),
+        (b'{"url": "https://example.com/", "_class": "no.such"}', "no class"),
+        (b'{"url": "https://example.com/", "callback": "no_such"}', "no_such"),
+        (b'{"url": "a", "meta": {"__scrapy_state__": "item", "class": "subprocess.Popen", "v": {}}}', "not an Item class"),
+        (b'{"url": 5}', "without a url"),
+        (b"pcos\nsystem\n(S'true'\ntR.", "STATE_REDIS_PICKLE is False"),
+        (b"z123", "decompressing"),
+        (b'{"url": "https://example.com/", "encoding": "no-such"}', "no-such"),
+        (b'{"url": "https://example.com/", "meta": {"__scrapy_state__": "ascii"}}', "AttributeError"),
+        (b'{"url": "https://example.com/", "meta": {"x": {"__scrapy_state__": "set", "v": [[1]]}}}', "unhashable"),
+        (b'{"url": "https://example.com/", "meta": ' + b"[" * 100000 + b"]" * 100000 + b"}", "Recursion"),
+    ],
+)
+def test_bytes_from_others_run_nothing(data: bytes, says: str) -> None:
+    """Bytes that no worker stored are an error; no class but a Request's or an Item's is called, nothing is unpickled."""
+    with pytest.raises(ValueError, match=says):
+        Codec(CodecSpider()).decode(data)
+
+
+def test_pickle_by_setting() -> None:
+    """With STATE_REDIS_PICKLE what JSON can't hold is pickled."""
+    codec = Codec(CodecSpider(), use_pickle=True)
+    back = codec.decode(codec.encode(scrapy.Request("https://example.com/", meta={"path": Path("x")})))
+    assert back.meta == {"path": Path("x")}
+
+
+# Settings
+
+
+def test_passwords_are_not_shown() -> None:
+    """No password of a URL stands in a message."""
+    for url in (
+        *("redis://user:se@cret@host:1/0", "rediss://:secret@host", "unix:///x.sock?password=secret&db=1"),
+        *("rediss://host/0?ssl_password=secret", "redis://user:secret\n@host", "redis://:se%40cret@host"),
+    ):
+        assert "secret" not in redacted(url)
+        assert "cret" not in redacted(url)
+    assert redacted("redis://host:6379/0") == "redis://host:6379/0"
+
+
+@pytest.mark.parametrize("sign", ["#", "/", "?", "["])
+def test_a_password_that_is_not_encoded(sign: str) -> None:
+    """A URL that can't be read because of its password: an error that says how to write it, and no piece of it."""
+    url = f"redis://user:the{sign}secret@host:6379/0"
+
+    async def connect() -> None:
+        Connection.acquire(url)
+
+    for use in (lambda: asyncio.run(connect()), lambda: read_frontier(url, PREFIX)):
+        with pytest.raises(StateSettingsError, match="percent-encoded") as caught:
+            use()
+        assert "'the'" not in str(caught.value)
+        assert "secret" not in str(caught.value)
+    assert RedisSettings.from_settings(Settings({"STATE_REDIS_URL": url}), CodecSpider()).url == url
+
+
+class BusySpider(CodecSpider):
+    @property
+    def connection(self) -> Any:
+        raise RuntimeError("nobody is to ask")
+
+
+def test_the_spiders_properties_are_left_alone() -> None:
+    """Neither for the key nor for a callback's name is a property read that may raise, or do something."""
+    spider = BusySpider()
+    assert key_prefix("%(name)s", spider) == "scrapy_state:{codec}:"
+    sent = scrapy.Request("https://example.com/", spider.parse_other)
+    assert Codec(spider).decode(Codec(spider).encode(sent)).callback == spider.parse_other
+    plain = CodecSpider()
+    sent = scrapy.Request("https://example.com/", plain.hidden)
+    assert Codec(plain).decode(Codec(plain).encode(sent)).callback == plain.hidden
+
+
+def test_keys_have_a_hash_tag() -> None:
+    """All keys of a job lie in one cluster slot; the template has the spider's attributes."""
+    spider = CodecSpider(job="nightly")
+    assert key_prefix("%(name)s-%(job)s", spider) == "scrapy_state:{codec-nightly}:"
+    for wrong in ("%(nothing)s", "", "a{b}", "%s", "%(name)"):
+        with pytest.raises(StateSettingsError, match="STATE_REDIS_KEY"):
+            key_prefix(wrong, spider)

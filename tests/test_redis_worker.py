@@ -1,0 +1,333 @@
+"""One worker of a frontier in Redis: what it sends when, what it tells the engine; without a Redis."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import scrapy
+from scrapy.settings import Settings
+from scrapy.utils.test import get_crawler
+
+from scrapy_state.barrier import BarrierItemProcessor
+from scrapy_state.exceptions import StoreUnreachable
+from scrapy_state.redis.acknowledging import Acknowledging
+from scrapy_state.redis.codec import Codec
+from scrapy_state.redis.frontier import NewRequest, Reply
+from scrapy_state.redis.options import RedisSettings
+from scrapy_state.redis.scheduler import Scheduler
+from scrapy_state.redis.worker import ROOM, Worker
+
+
+class FrontierSpider(scrapy.Spider):
+    name = "frontier"
+
+
+def request(text: str) -> NewRequest:
+    return NewRequest(text.encode(), b"", 0, False, "")
+
+
+class Lagging:
+    """A frontier that does not answer for a while, and then takes what it is sent."""
+
+    def __init__(self, failures: int) -> None:
+        self.failures = failures
+        self.sent: list[tuple[str, list[bytes], list[int]]] = []
+        self.arguments: list[dict[str, Any]] = []
+        self.lost = False
+        self.third = asyncio.Event()
+
+    async def exchange(self, mode: str = "go on", **arguments: Any) -> Reply:
+        await asyncio.sleep(0)
+        self.sent.append((mode, [each.data for each in arguments["new"]], list(arguments["acknowledged"])))
+        self.arguments.append(arguments)
+        if len(self.sent) == 3:
+            self.third.set()
+        if self.failures:
+            self.failures -= 1
+            raise StoreUnreachable("STATE_REDIS_URL: gone for a while")
+        return Reply(self.lost, 0, 0, 0, 0, [False] * len(arguments["new"]), 0, [])
+
+
+class IdleHost:
+    wanted, low, starving, hidden, held = 0, False, False, 0, ()
+
+    def __init__(self) -> None:
+        self.errors: list[Exception] = []
+
+    def received(self, reply: Reply, sent: Any) -> None:
+        """Nothing."""
+
+    def failed(self, error: Exception) -> None:
+        self.errors.append(error)
+
+
+def worker_of(frontier: Any, host: Any, **settings: Any) -> Worker:
+    chosen = RedisSettings.from_settings(Settings({"STATE_REDIS_URL": "redis://h", **settings}), FrontierSpider())
+    return Worker(frontier, chosen, host)
+
+
+def test_children_go_before_their_parents_acknowledgement() -> None:
+    """However many requests wait to be sent, none is acknowledged before those that were there when it was done."""
+
+    async def main() -> None:
+        frontier = Lagging(failures=0)
+        worker = worker_of(frontier, IdleHost())
+        for number in range(700):
+            worker.put(request(str(number)))
+        worker.acknowledge([1])
+        worker.put(request("later"))
+        await worker.close()
+        sent: list[bytes] = []
+        for _, new, acknowledged in frontier.sent:
+            sent += new
+            assert not acknowledged or len(sent) >= 700
+        assert sum(len(acknowledged) for _, _, acknowledged in frontier.sent) == 1
+        assert len(sent) == 701
+        assert frontier.sent[-1][0] == "close"
+
+    asyncio.run(main())
+
+
+def test_what_waits_to_be_sent_is_at_work() -> None:
+    """Others don't end while a worker has something to send, and are not told of leases that are only done."""
+
+    async def main() -> None:
+        frontier, host = Lagging(failures=0), IdleHost()
+        worker = worker_of(frontier, host)
+        for number in range(700):
+            worker.put(request(str(number)))
+        worker.done, worker.unreadable = [1, 2], [3]
+        worker.acknowledge([4])
+        await worker.close()
+        assert [each["hidden"] for each in frontier.arguments] == [400, 100, 0, 0]
+        assert [each["done"] for each in frontier.arguments] == [4, 4, 3, 3]
+
+    asyncio.run(main())
+
+
+def test_again_names_every_lease_that_is_here() -> None:
+    """An exchange that is sent again says which leases are at work, done, unreadable or waiting to be acknowledged."""
+
+    async def main() -> None:
+        frontier, host = Lagging(failures=1), IdleHost()
+        host.held = (1,)  # type: ignore[misc]
+        worker = worker_of(frontier, host)
+        worker.done, worker.unreadable = [2], [3]
+        for number in range(301):
+            worker.put(request(str(number)))
+        worker.acknowledge([4])
+        await worker.close()
+        assert [each["known"] for each in frontier.arguments[:2]] == [(), (1, 2, 3, 4)]
+
+    asyncio.run(main())
+
+
+def test_a_worker_that_was_taken_for_dead_forgets_its_leases() -> None:
+    """What was done by leases that are lost is acknowledged no more: they are others' now, under other numbers."""
+
+    async def main() -> None:
+        frontier, host = Lagging(failures=0), IdleHost()
+        worker = worker_of(frontier, host)
+        done = worker.done
+        worker.done.append(1)
+        worker.unreadable.append(2)
+        for number in range(301):
+            worker.put(request(str(number)))
+        worker.acknowledge([3])
+        frontier.lost = True
+        await worker.close()
+        assert worker.done == worker.unreadable == []
+        assert worker.done is not done  # whoever has a cut under way sees it
+        assert not any(acknowledged for _, _, acknowledged in frontier.sent)
+
+    asyncio.run(main())
+
+
+def test_a_failed_cut_acknowledges_nothing() -> None:
+    """Leases are given up after a cut that went well, and none that was lost or done in the meantime."""
+
+    class Cut:
+        result, lost = False, False
+
+        async def make_durable(self, closing: bool = False) -> bool:
+            worker.done.append(9)
+            if self.lost:
+                worker.done = []
+            return self.result
+
+    async def main() -> None:
+        cut = Cut()
+        acknowledging = Acknowledging(worker, cut, 60.0)  # type: ignore[arg-type]
+        for cut.result, cut.lost, expected in ((False, False, []), (True, True, []), (True, False, [5])):
+            worker.done = []
+            acknowledging.done(5)
+            await acknowledging._make_durable()
+            assert [id for _, id in worker._acknowledged] == expected
+        assert worker.done == [9]
+        await acknowledging.close()
+
+    worker = worker_of(Lagging(failures=0), IdleHost())
+    asyncio.run(main())
+
+
+def test_an_idle_worker_makes_a_cut_due(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is done becomes durable soon when a worker has nothing to do, and at STATE_INTERVAL when it has."""
+
+    class Cut:
+        cuts = 0
+
+        async def make_durable(self, closing: bool = False) -> bool:
+            self.cuts += 1
+            return True
+
+    async def main() -> None:
+        monkeypatch.setattr("scrapy_state.redis.acknowledging._IDLE_SECONDS", 1.5)
+        host, cut = IdleHost(), Cut()
+        worker = worker_of(Lagging(failures=0), host)
+        acknowledging = Acknowledging(worker, cut, 60.0)  # type: ignore[arg-type]
+        acknowledging.done(1)
+        host.starving, host.held = True, (2,)  # type: ignore[misc]
+        await asyncio.sleep(2.2)
+        assert cut.cuts == 0
+        host.held = ()  # type: ignore[misc]
+        for _ in range(50):
+            await asyncio.sleep(0.1)
+            if cut.cuts:
+                break
+        assert cut.cuts == 1
+        assert [id for _, id in worker._acknowledged] == [1]
+        await acknowledging.close()
+
+    asyncio.run(main())
+
+
+def test_outage_sends_the_same_again_and_holds_start_back() -> None:
+    """While Redis is away the same is sent again, nothing is left out, and whoever yields more than there is room for waits."""
+
+    async def main() -> None:
+        frontier, host = Lagging(failures=3), IdleHost()
+        worker = worker_of(frontier, host)
+        worker.start()
+        for number in range(ROOM):
+            worker.put(request(str(number)))
+        waiting = asyncio.ensure_future(worker.room())
+        await frontier.third.wait()
+        assert not waiting.done()
+        await asyncio.wait_for(waiting, 10)
+        await worker.close()
+        first = frontier.sent[0]
+        assert [mode for mode, _, _ in frontier.sent[:4]] == ["go on", "again", "again", "again"]
+        assert all(new == first[1] for _, new, _ in frontier.sent[:4])
+        assert sorted(data for _, new, _ in frontier.sent[3:] for data in new) == sorted(str(n).encode() for n in range(ROOM))
+        assert host.errors == []
+        assert worker.outages == 1
+
+    asyncio.run(main())
+
+
+def test_outage_that_is_too_long_fails_once() -> None:
+    """Redis away for longer than STATE_RETRY_TIMEOUT: the host is told once, and nobody waits for room any more."""
+
+    async def main() -> None:
+        frontier, host = Lagging(failures=1000), IdleHost()
+        worker = worker_of(frontier, host, STATE_RETRY_TIMEOUT=0.3, STATE_CLOSE_TIMEOUT=0.1)
+        worker.start()
+        for number in range(ROOM):
+            worker.put(request(str(number)))
+        await asyncio.wait_for(worker.room(), 10)
+        assert len(host.errors) == 1
+        with pytest.raises(StoreUnreachable):
+            await worker.close()
+
+    asyncio.run(main())
+
+
+# The scheduler
+
+
+def scheduler_alone(**settings: Any) -> tuple[Scheduler, Any]:
+    """Return a scheduler that nobody drives, and its engine."""
+    crawler = get_crawler(FrontierSpider, {"SCHEDULER_PRIORITY_QUEUE": "scrapy.pqueues.ScrapyPriorityQueue", **settings})
+    crawler.spider = FrontierSpider()
+    slot = SimpleNamespace(close_if_idle=True, nextcall=SimpleNamespace(schedule=lambda: None))
+    scraper = SimpleNamespace(itemproc=BarrierItemProcessor.__new__(BarrierItemProcessor))
+    engine: Any = SimpleNamespace(_start=None, _slot=slot, scraper=scraper, spider=None)
+    crawler.engine = engine
+    scheduler = Scheduler.from_crawler(crawler)
+    scheduler.open(crawler.spider)
+    scheduler.settings = RedisSettings.from_settings(Settings({"STATE_REDIS_URL": "redis://h", **settings}), crawler.spider)
+    scheduler._codec = Codec(crawler.spider)
+    scheduler._opening = SimpleNamespace()  # type: ignore[assignment]
+    scheduler._worker = Worker(Lagging(failures=0), scheduler.settings, scheduler)  # type: ignore[arg-type]
+    return scheduler, engine
+
+
+def reply_of(**fields: Any) -> Reply:
+    nothing = {"lost": False, "refused": 0, "pending": 0, "others": 0, "others_busy": 0, "duplicates": [], "come_back": 0}
+    return Reply(**{**nothing, "leased": [], **fields})
+
+
+def test_the_crawl_ends_when_nothing_is_left_anywhere() -> None:
+    """Not while a request is pending, at work here or elsewhere, or on its way, nor while start() goes on, nor if kept open."""
+
+    async def main() -> None:
+        scheduler, engine = scheduler_alone()
+        for there_is in ({"pending": 1}, {"others_busy": 1}, {"leased": [(1, b"https://example.com/")]}):
+            scheduler.received(reply_of(**there_is), [])
+            assert scheduler.has_pending_requests(), there_is
+        leased = scheduler.next_request()
+        scheduler.received(reply_of(), [])
+        assert scheduler.has_pending_requests()
+        assert leased is not None
+        assert scheduler._leases.end(leased) == 1
+        engine._start = object()
+        scheduler.received(reply_of(), [])
+        assert scheduler.has_pending_requests()
+        assert scheduler.hidden == 1
+        engine._start = None
+        scheduler._worker.put(request("a"))  # type: ignore[union-attr]
+        scheduler.received(reply_of(), [])
+        assert scheduler.has_pending_requests()
+        scheduler._worker.outbox.clear()  # type: ignore[union-attr]
+        scheduler.received(reply_of(others=1), [])
+        assert not scheduler.has_pending_requests()
+        kept_open, _ = scheduler_alone(STATE_REDIS_KEEP_OPEN=True)
+        kept_open.received(reply_of(), [])
+        assert kept_open.has_pending_requests()
+
+    asyncio.run(main())
+
+
+def test_what_can_not_be_read_keeps_its_lease_and_nobody_waiting() -> None:
+    """A request that can't be read is neither crawled nor acknowledged, and does not keep the crawl from its end."""
+
+    async def main() -> None:
+        scheduler, _ = scheduler_alone()
+        scheduler.received(reply_of(leased=[(7, b'{"url": 5}')]), [])
+        assert scheduler.next_request() is None
+        worker = scheduler._worker
+        assert worker is not None
+        assert worker.unreadable == [7]
+        assert not worker._acknowledged
+        scheduler.received(reply_of(), [])
+        assert not scheduler.has_pending_requests()
+
+    asyncio.run(main())
+
+
+def test_lost_leases_are_not_crawled_here() -> None:
+    """What a worker had leased ahead when it was taken for dead is others' now; what is at work has no lease any more."""
+
+    async def main() -> None:
+        scheduler, _ = scheduler_alone()
+        scheduler.received(reply_of(leased=[(7, b"https://example.com/a"), (8, b"https://example.com/b")]), [])
+        running = scheduler.next_request()
+        assert running is not None
+        scheduler.received(reply_of(lost=True), [])
+        assert scheduler.next_request() is None
+        assert scheduler._leases.end(running) == 0
+
+    asyncio.run(main())
