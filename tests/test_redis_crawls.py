@@ -43,6 +43,7 @@ def test_crawl_ends_by_itself_and_leaves_nothing(tmp_path: Path, server: RedisSe
     assert crawled.lines("'dupefilter/filtered'")
     found = read_frontier(server.url, PREFIX)
     assert (found.pending, found.leased, found.seen) == (0, {}, 60)
+    assert not server.client().keys("*selfcheck*")
     again = frontier_crawl(tmp_path, server, site, FEEDS=feeds, STATE_REDIS_FILTER_START=True)
     assert again.code == 0
     assert not site.asked
