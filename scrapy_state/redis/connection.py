@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable
 from importlib import resources
+from ssl import SSLError
 from typing import Any, TypeVar
 
 import redis.asyncio
@@ -162,6 +163,11 @@ def _translated(error: RedisError, url: str) -> StoreError:
         return StoreUnreachable(f"{where}: it is full, give it more maxmemory ({says})")
     if isinstance(error, BusyLoadingError) or says.startswith(_LATER):
         return StoreUnreachable(f"{where}: {says}")
+    cause = error.__cause__ or error.__context__
+    if isinstance(cause, SSLError):  # not every redis-py tells its reason
+        reason = getattr(cause, "verify_message", "") or cause.reason or says
+        own = "if its certificate is one of your own, name the authority by ?ssl_ca_certs=/path"
+        return StoreUnreachable(f"{where}: no secure connection ({reason}); {own}")
     if isinstance(error, (ConnectionError, TimeoutError)):
         return StoreUnreachable(f"{where}: {says.rstrip('.') or type(error).__name__}; {_HINT}")
     return StoreRefused(f"{where}: {says or type(error).__name__}")
