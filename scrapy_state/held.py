@@ -12,13 +12,16 @@ from .tickets import Barrier, Side, Ticket
 MAX_IN_MEMORY = 2000
 #: A unit with fewer than that stays in memory all the same: each file is an open one, and comes to be a stored one.
 LEAST_IN_FILES = 100
+#: So many units have open files at most, in each feed: a process may often have no more than 1,024 open.
+MAX_IN_FILES = 50
 
 
 class HeldItems:
     """Keeps the items of units that are in flight; the exporter's. They have come through the pipelines.
 
     In memory they are what the pipelines made. When there are too many, the largest unit goes to batches of its own,
-    exported as they will be stored; they become a checkpoint's files when the unit is done, and are gone if it fails.
+    exported as they will be stored; they become a checkpoint's files when the unit is done, and are gone if it fails. Those
+    of the unit that has had its files longest are closed, and so stored, when there are too many; no checkpoint may name them.
 
     :param export: exports an item by its ticket, to the batches of that ticket's side
     """
@@ -29,7 +32,7 @@ class HeldItems:
         self._export = export
         self._in_memory: dict[Side, list[Any]] = {}
         self._count = 0
-        self._in_files: set[Side] = set()
+        self._in_files: dict[Side, None] = {}
         barrier.unit_items = self
 
     @property
@@ -55,8 +58,8 @@ class HeldItems:
         now = self._barrier.ticket
         for item in self._taken(side):
             self._export(item, now)
-        if side in self._in_files:
-            self._in_files.discard(side)
+        self._in_files.pop(side, None)
+        if side.batches:
             self._feeds.close_side(side)
             now.side.batches += side.batches
         if side.errors:
@@ -66,7 +69,7 @@ class HeldItems:
         """Forget what is kept of *side*, and what still comes."""
         side.failed = True
         self._taken(side)
-        self._in_files.discard(side)
+        self._in_files.pop(side, None)
         self._feeds.discard_side(side)
 
     def _taken(self, side: Side) -> list[Any]:
@@ -77,7 +80,11 @@ class HeldItems:
     def _to_files(self) -> None:
         side = max(self._in_memory, key=lambda each: len(self._in_memory[each]))
         if len(self._in_memory[side]) >= LEAST_IN_FILES:
-            self._in_files.add(side)
+            if len(self._in_files) >= MAX_IN_FILES:
+                first = next(iter(self._in_files))
+                del self._in_files[first]
+                self._feeds.close_side(first)
+            self._in_files[side] = None
             ticket = Ticket(side, 0)
             for item in self._taken(side):
                 self._export(item, ticket)

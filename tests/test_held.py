@@ -22,7 +22,7 @@ class Feeds:
 
 
 def unit() -> Ticket:
-    return Ticket(Side(unit=True), 0)
+    return Ticket(Side(unit="{}"), 0)
 
 
 def items_of() -> tuple[HeldItems, Feeds, list[tuple[Any, Side]], Barrier]:
@@ -77,3 +77,22 @@ def test_many_small_units_stay_in_memory() -> None:
         items.hold(n, unit())
     assert exported == []
     assert items.crowded
+
+
+def test_few_files_are_open() -> None:
+    """However many units are in files, few have them open: those of the first are closed, and stay the unit's; what comes
+    of it then is in memory again."""
+    items, feeds, exported, barrier = items_of()
+    units = [unit() for _ in range(held.MAX_IN_FILES + 1)]
+    for each in units:
+        for n in range(held.MAX_IN_MEMORY + 1):
+            items.hold(n, each)
+    assert feeds.closed == [units[0].side]
+    units[0].side.batches.append("the closed one")
+    items.hold("later", units[0])
+    assert items._count == 1
+    items.release(units[0].side)
+    assert exported[-1] == ("later", barrier.side)
+    assert barrier.side.batches == ["the closed one"]
+    items.drop(units[1].side)
+    assert len(items._in_files) == held.MAX_IN_FILES - 1
