@@ -58,7 +58,10 @@ class StateMiddleware(BaseSpiderMiddleware):
         crawler.signals.connect(self._spider_closed, signals.spider_closed)
 
     async def process_start(self, start: AsyncIterator[Any]) -> AsyncIterator[Any]:
-        """As for a callback's output; ends with the checkpoints, since Scrapy goes on reading ``start()`` while it closes."""
+        """As for a callback's output; ends with the checkpoints, since Scrapy goes on reading ``start()`` while it closes.
+
+        With units it does so without a rest, however many they are: then it ends as the closing begins.
+        """
         async for each in self.process_spider_output_async(None, start):
             yield each
             if self._barrier.held and self._barrier.listener is not None:
@@ -66,7 +69,7 @@ class StateMiddleware(BaseSpiderMiddleware):
                 await self._barrier.listener.room()
             if self._barrier.tracking is not None and self._barrier.tracking.crowded:
                 await self._barrier.tracking.room()
-            if self._barrier.ended:
+            if self._barrier.ended or (self._barrier.tracking is not None and is_closing(self.crawler.engine)):
                 return
 
     async def process_spider_output_async(  # type: ignore[override]
@@ -77,12 +80,17 @@ class StateMiddleware(BaseSpiderMiddleware):
         Every item of a crawl comes by here: the base class's does the same in more steps, each with a price.
         """
         request: Request | None = getattr(response, "request", None)
-        async for each in result:
-            if isinstance(each, Request):
-                if self._is_to_be_sent(each, request):
-                    yield each
-            elif (item := self._processed_item(each, request)) is not None:
-                yield item
+        try:
+            async for each in result:
+                if isinstance(each, Request):
+                    if self._is_to_be_sent(each, request):
+                        yield each
+                elif (item := self._processed_item(each, request)) is not None:
+                    yield item
+        except Exception as error:
+            if self._barrier.tracking is not None:
+                self._barrier.tracking.yielding_failed(error, request)
+            raise
         if self._barrier.tracking is not None:
             self._barrier.tracking.all_yielded(request)
 

@@ -234,7 +234,7 @@ class Cuts:
             self._unsettled(self.barrier.side.out)
         self.closed = True
         tracking = self.barrier.tracking
-        if self.failure is None and reason == "finished" and tracking is not None and tracking.holding:
+        if self.failure is None and reason == "finished" and tracking is not None and tracking.finished():
             self._failure_reason = reason = "state_units_failed"  # what they are, the tracker logs
             fail_when_closed(self.crawler)
         if not self._blocked:

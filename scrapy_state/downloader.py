@@ -46,7 +46,7 @@ class TrackingDownloader:
         @wraps(fetch)  # the engine looks at its arguments
         def watched(request: Request, *args: Any, **kwargs: Any) -> Any:
             result = fetch(request, *args, **kwargs)
-            return result.addCallback(tracker.fetched, request) if request in tracker.live else result
+            return result.addCallback(tracker.fetched, request) if request in tracker.sent else result
 
         downloader.fetch = watched
         return downloader

@@ -26,14 +26,14 @@ class Side:
     :param out: how many of them are not settled yet
     :param errors: how many failed in a pipeline and were passed over, by their ticket's epoch
     :param batches: the exporter's batches of them, in the order they were opened
-    :param unit: whether these are the items of one unit (tracking.py), which come to a side between barriers when it is done
+    :param unit: the unit (tracking.py) whose items these are, which come to a side between barriers when it is done; else empty
     :param failed: whether that unit has failed, so that its items go nowhere
     """
 
     out: int = 0
     errors: Counter[int] = field(default_factory=Counter)
     batches: list[Any] = field(default_factory=list)
-    unit: bool = False
+    unit: str = ""
     failed: bool = False
 
 
@@ -52,9 +52,8 @@ within: ContextVar[Ticket | None] = ContextVar("scrapy_state_within", default=No
 class Tracker(Protocol):
     """Who knows which requests and items come of which unit (tracking.py), as the barrier sees it."""
 
-    @property
-    def holding(self) -> int:
-        """How many failed units hold the state."""
+    def finished(self) -> bool:
+        """The crawl has come to its end; return whether units hold the state."""
 
     @property
     def crowded(self) -> bool:
@@ -68,6 +67,9 @@ class Tracker(Protocol):
 
     def all_yielded(self, by: Request | None) -> None:
         """Nothing more comes of that callback, or of ``start()``."""
+
+    def yielding_failed(self, error: Exception, by: Request | None) -> None:
+        """That callback, or ``start()`` (None), raised."""
 
     def ticket(self, by: Request | None) -> Ticket | None:
         """Return the ticket of an item of that callback; None if no unit is in flight there."""

@@ -15,6 +15,7 @@ import json
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
+from copy import copy
 from typing import Any, NoReturn
 
 from scrapy import Request, Spider, signals
@@ -56,16 +57,14 @@ class RequestTracker:
         self._barrier = get_barrier(crawler)
         self._run = secrets.token_hex(4)
         self._units = Units({})
-        #: the requests of units between the scheduler and the end of their callbacks
-        self.live: dict[Request, str] = {}
+        #: the requests of units between the scheduler and the spider
+        self.sent: dict[Request, str] = {}
         #: those on their way to the engine, that begin a unit or have taken another's place
         self._coming: dict[Request, str] = {}
         #: callback's request (None: start()) -> the unit it began last, of which it may yield more
         self._begun: dict[Request | None, str] = {}
+        #: of units in flight; and of those that are over, but not to be stored yet: they have begun others
         self._tickets: dict[str, Ticket] = {}
-        #: of units that are over, but not to be stored yet: they have begun others, and are not next
-        self._over: dict[str, Ticket] = {}
-        self._enqueued: Request | None = None
         self._told: set[str] = set()
         self._closing = False
         self._room = asyncio.Event()
@@ -98,6 +97,13 @@ class RequestTracker:
         if unit is not None:
             self._remove(unit)
 
+    def yielding_failed(self, error: Exception, by: Request | None) -> None:
+        """That callback raised: of the unit that was begun last there might have come more. ``start()``'s stays as it is."""
+        unit = None if by is None or isinstance(error, CloseSpider) else self._begun.pop(by, None)
+        if unit is not None:
+            self._fail(unit, by, f"{type(error).__name__} in the callback that began it")
+            self._remove(unit)
+
     def ticket(self, by: Request | None) -> Ticket | None:
         """Return the ticket for an item that the callback of *by* has yielded; None if it is not of a unit."""
         unit = self._unit_of(by)
@@ -105,45 +111,39 @@ class RequestTracker:
             return None
         ticket = self._tickets.get(unit)
         if ticket is None:
-            ticket = self._tickets[unit] = Ticket(Side(unit=True, failed=self._units.has_failed(unit)), 0)
+            ticket = self._tickets[unit] = Ticket(Side(unit=unit, failed=self._units.has_failed(unit)), 0)
         return ticket
 
     @property
     def crowded(self) -> bool:
         """Whether ``start()`` should wait until units are done. Scrapy itself reads on, faster than it sends requests."""
-        items = self._barrier.unit_items
-        return not self._closing and (self._units.in_flight >= MAX_IN_FLIGHT or (items is not None and items.crowded))
+        return self._units.in_flight >= MAX_IN_FLIGHT or (self._too_many_items and self._units.in_flight > 1)
 
     async def room(self) -> None:
-        """Wait while it is :attr:`crowded`. Something of each unit is under way, so that comes to an end."""
-        while self.crowded:
+        """Wait while it is :attr:`crowded`, and the spider is not being closed.
+
+        Something is under way of each unit, but the one that waits for ``start()`` to go on. So that comes to an end.
+        """
+        while self.crowded and not self._closing:
+            if self._too_many_items:
+                for unit in self._units.held_back():
+                    self._drop(unit)  # the next run does it again
             self._room.clear()
             await self._room.wait()
 
     # The way of a request: gaps.watch_requests and the downloader call these
 
     def crawl(self, request: Request, crawl: Callable[[Request], None]) -> None:
-        """Count *request* in as the engine takes it, unless it is filtered."""
+        """Have the engine take *request*, begin its unit if nobody has, and let go what was to last until here."""
         coming = self._coming.pop(request, None)
         state = request.meta.get("state")
         try:
             # Yielded requests have begun by now; this one comes from an extension or a middleware.
-            if isinstance(state, dict) and not self._begin(request, state, request):
-                return
-            unit = self._unit_of(request)
-            if unit is None:
+            if not isinstance(state, dict) or self._begin(request, state, request):
                 crawl(request)
-                return
-            self._units.add(unit)
-            try:
-                crawl(request)
-            except Exception as error:  # a queue that can't be reached, say: whoever called may not even see it
-                self._fail(unit, request, type(error).__name__)
-                raise
-            finally:
-                if self._enqueued is not request:
-                    self._remove(unit)
-                self._enqueued = None
+        except Exception as error:  # a queue that can't be reached, say: whoever called may not even see it
+            self.spider_failed(error, request)
+            raise
         finally:
             self.all_yielded(request)
             for each in (coming, self._coming.pop(request, None)):
@@ -151,17 +151,20 @@ class RequestTracker:
                     self._remove(each)
 
     def enqueued(self, request: Request, accepted: bool) -> None:
-        """The scheduler has taken *request*, or filtered it as a duplicate."""
+        """The scheduler has taken *request*, which counts from now on; or filtered it as a duplicate."""
+        unit = self._unit_of(request)
+        if unit is None:
+            return
         if accepted:
-            self._enqueued = request
-        elif self._seen_before and (unit := self._unit_of(request)) is not None:
+            self._units.add(unit)
+        elif self._seen_before:
             self._fail(unit, request, "filtered as seen, perhaps by an earlier run with this JOBDIR")
 
     def dequeued(self, request: Request) -> bool:
         """*request* comes from the scheduler; return whether it is to be sent."""
         unit = self._unit_of(request)
         if unit is not None:
-            self.live[request] = unit
+            self.sent[request] = unit
         elif self._queue_on_disk and UNIT in request.meta and request.meta[UNIT][0] != self._run:
             self._tell("JOBDIR has requests of an earlier run's units; they are left out, as this run begins these units anew")
             return False
@@ -169,26 +172,29 @@ class RequestTracker:
 
     def fetched(self, result: Response | Request, request: Request) -> Response | Request:
         """The download of *request* gave *result*: if that is a request, it takes its place."""
+        mark = [self._run, self.sent[request]]
         if isinstance(result, Request):
-            unit = self.live.pop(request)
-            result.meta[UNIT] = request.meta[UNIT]
-            self._coming[result] = unit
-        elif result.request is not None and result.request is not request:
-            result.request.meta[UNIT] = request.meta[UNIT]  # a middleware fetched it elsewhere
+            self._coming[result] = self.sent.pop(request)
+            result.meta[UNIT] = mark
+        elif (other := result.request) is not None and other is not request:
+            result = copy(result)  # a middleware fetched it elsewhere, and may give it to others, too
+            result.request = other.replace(meta={**other.meta, UNIT: mark})
         return result
 
     async def scrape(self, request: Request, scrape: Callable[[], Awaitable[None]]) -> None:
         """Count *request* out when its callback or errback, and all items of it, have come to their end."""
-        if request not in self.live:
+        unit = self.sent.pop(request, None) or self._unit_of(request)
+        if unit is None:
             await scrape()
             return
+        request.meta[UNIT] = [self._run, unit]  # whatever middlewares have done to meta
         try:
             await scrape()
         except BaseException as error:
-            self._fail(self.live[request], request, type(error).__name__)
+            self._fail(unit, request, type(error).__name__)
             raise
         finally:
-            self._remove(self.live.pop(request))
+            self._remove(unit)
 
     def not_taken(self, error: BaseException, request: Request) -> None:
         """No errback took what became of *request*, or it raised *error* itself."""
@@ -197,7 +203,7 @@ class RequestTracker:
 
     def spider_failed(self, error: BaseException, request: Request) -> None:
         """A callback or errback raised."""
-        unit = self.live.get(request)
+        unit = self._unit_of(request)
         if unit is None:
             return
         if isinstance(error, CloseSpider):
@@ -209,20 +215,17 @@ class RequestTracker:
 
     def item_failed(self, ticket: Ticket, error: BaseException) -> None:
         """A pipeline raised for an item of that ticket's unit."""
-        for unit in [unit for unit, each in self._tickets.items() if each is ticket]:
-            self._fail(unit, None, f"an item raised {type(error).__name__} in a pipeline")
+        self._fail(ticket.side.unit, None, f"an item raised {type(error).__name__} in a pipeline")
 
-    @property
-    def holding(self) -> int:
-        """How many failed units hold the state."""
+    def finished(self) -> bool:
+        """The crawl has come to its end; return whether units hold the state. Those that have not come to theirs fail."""
+        for unit in self._units.all_in_flight():
+            self._fail(unit, None, "it never came to its end")
         return self._units.holding
 
     def report(self) -> dict[str, Any]:
         """Return a checkpoint's fields about units; call it once for each."""
-        count, missing = self._units.missing()
-        skipped = tuple(json.loads(unit) for unit in self._units.passed_failed)
-        self._units.passed_failed.clear()
-        return {"ahead": self._units.ahead(), "missing": missing, "missing_units": count, "skipped_units": skipped}
+        return self._units.report()
 
     def closing(self) -> None:
         """Let ``start()`` go on."""
@@ -285,12 +288,10 @@ class RequestTracker:
         if not self._units.remove(unit):
             return
         ticket = self._tickets.get(unit)
-        if ticket is not None:
-            if ticket.side.out:
-                self._fail(unit, None, f"{ticket.side.out} items never came out of the pipelines")
-            del self._tickets[unit]
-            if not self._units.has_failed(unit):
-                self._over[unit] = ticket
+        if ticket is not None and ticket.side.out:
+            self._fail(unit, None, f"{ticket.side.out} items never came out of the pipelines")
+        if self._units.has_failed(unit):
+            self._tickets.pop(unit, None)
         if self._barrier.unit_items is not None and self._barrier.ended:
             return  # no checkpoint will tell of it
         self._stat("state/units")
@@ -300,7 +301,7 @@ class RequestTracker:
         """Move the state as far as it goes; the items of the units that the next checkpoint will tell of are to be stored."""
         passed = self._units.advance(over)
         for unit in passed if over is None or not self._units.is_ahead(over) else [*passed, over]:
-            ticket = self._over.pop(unit, None)
+            ticket = self._tickets.pop(unit, None)
             if ticket is not None and self._barrier.unit_items is not None:
                 self._barrier.unit_items.release(ticket.side)
         if passed:
@@ -311,14 +312,21 @@ class RequestTracker:
         if not self.crowded:
             self._room.set()
 
+    @property
+    def _too_many_items(self) -> bool:
+        return self._barrier.unit_items is not None and self._barrier.unit_items.crowded
+
+    def _drop(self, unit: str) -> None:
+        ticket = self._tickets.get(unit)
+        if ticket is not None and self._barrier.unit_items is not None:
+            self._barrier.unit_items.drop(ticket.side)
+
     def _fail(self, unit: str, request: Request | None, reason: str) -> None:
         failure = Failure(without_credentials(request.url) if request is not None else "", reason)
         if not self._units.fail(unit, failure):
             return
         self._stat("state/units_failed")
-        ticket = self._tickets.get(unit)
-        if ticket is not None and self._barrier.unit_items is not None:
-            self._barrier.unit_items.drop(ticket.side)
+        self._drop(unit)
         if self.settings.on_unit_error == "stop" and self._barrier.listener is not None:
             stop = UnitFailed(f"unit {unit} failed: {' '.join(filter(None, reversed(failure)))}")
             self._barrier.listener.fail("state_unit_failed", stop, blocks=False)

@@ -41,7 +41,7 @@ class Units:
         self.in_flight = 0
         #: how many have failed, those that were passed too
         self.failures = 0
-        #: failed ones that were passed, since whoever stores them last emptied this
+        #: failed ones that were passed since the last :meth:`report`
         self.passed_failed: list[str] = []
         self._pass_failed = pass_failed
         # One dict entry and one place in the queue for each unit: a crawl may have very many in flight.
@@ -117,10 +117,14 @@ class Units:
         """Whether *unit* has failed, and the watermark has not passed it."""
         return unit in self._failed
 
+    def all_in_flight(self) -> list[str]:
+        """Return the units of which something is out, in their order."""
+        return [unit for unit in self._order if self._out[unit]] if self.in_flight else []
+
     @property
-    def holding(self) -> int:
-        """How many failed units hold the watermark."""
-        return 0 if self._pass_failed else len(self._failed)
+    def holding(self) -> bool:
+        """Whether the watermark is before the last unit that was begun."""
+        return bool(self._order)
 
     def advance(self, over: str | None = None) -> list[str]:
         """Move the watermark as far as it goes, now that the unit *over* is over; return the units it has passed."""
@@ -146,6 +150,20 @@ class Units:
     def ahead(self) -> tuple[str, ...]:
         """Return the digests of the units beyond the watermark that are done, those of earlier runs too."""
         return (*self._before_unseen, *self._ahead.values())
+
+    def held_back(self) -> list[str]:
+        """Return the units that have begun others and are over, but that the watermark can't reach any more in this run."""
+        order = iter(self._order)
+        if self._pass_failed or not any(unit in self._failed for unit in order):
+            return []
+        return [unit for unit in order if unit in self._parents and not self._out[unit]]
+
+    def report(self) -> dict[str, Any]:
+        """Return a checkpoint's fields about units; call it once for each."""
+        count, missing = self.missing()
+        skipped = tuple(json.loads(unit) for unit in self.passed_failed)
+        self.passed_failed.clear()
+        return {"ahead": self.ahead(), "missing": missing, "missing_units": count, "skipped_units": skipped}
 
     def missing(self) -> tuple[int, tuple[dict[str, Any], ...]]:
         """Return how many units before the newest one that is done are not, and what the first of them are.

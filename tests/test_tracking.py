@@ -547,3 +547,167 @@ def test_jobdir(tmp_path: Path) -> None:
     assert second.code == 1
     local(tmp_path, source, "-a", "early=", **{**settings, "JOBDIR": str(tmp_path / "another")})
     assert sorted(keys(tmp_path)) == sorted(f"{u}{more}" for u in range(12) for more in ("", ".child"))
+
+
+@pytest.mark.parametrize("on_error", ["hold", "skip"])
+def test_callbacks_that_raise_after_beginning_a_unit(on_error: str, tmp_path: Path) -> None:
+    """If a callback raises after it has begun a unit, that unit fails too, as more of it might have come: it is no longer in
+    flight, so that start() goes on however many there are, and with "skip" the state passes it."""
+    source = """
+    from scrapy_state import tracking
+    tracking.MAX_IN_FLIGHT = 20
+
+    async def start(self):
+        for u in range(0, 120, 2):
+            yield self.unit(u, self.begin_another)
+
+    async def begin_another(self, response):
+        u = int(response.url.partition(",")[2])
+        yield {"key": str(u)}
+        yield self.unit(u + 1)
+        if u < 100:
+            raise ValueError
+"""
+    ended = local(tmp_path, source, STATE_ON_UNIT_ERROR=on_error)
+    assert ended.lines("100 units failed")
+    assert ended.lines('{"u":2}: ValueError in the callback that began it data:,0')
+    newest = checkpoints(tmp_path, "units")[-1]
+    assert newest["reason"] == ("finished" if on_error == "skip" else "state_units_failed")
+    assert newest["state"] == ({"u": newest["state"].get("u", 0)} if on_error == "skip" else {})
+    # With "hold", what has begun others is not stored before the state comes to it.
+    assert sorted(keys(tmp_path)) == sorted(str(u) for u in range(100, 120) if on_error == "skip" or u % 2)
+
+
+def test_start_does_not_wait_for_items_that_nothing_lets_go(tmp_path: Path) -> None:
+    """Items of units that have begun others wait for the state. If it can't come to them, behind a failed unit or while
+    start() itself waits, the crawl goes on: the first are dropped for the next run, start() is read on for the others."""
+    source = """
+    from scrapy_state import held
+    held.MAX_IN_MEMORY = 50
+    first = 0
+
+    async def start(self):
+        for u in range(int(self.first), 60):
+            yield self.unit(10 * u, self.many)
+            if self.chain:
+                await asyncio.sleep(0.3 if u < 3 else 0)
+
+    async def many(self, response):
+        u = int(response.url.partition(",")[2])
+        if u == 0:
+            raise ValueError
+        for n in range(10):
+            yield {"key": f"{u}.{n}"}
+        if u % 10 < 9:
+            yield self.unit(u + 1, self.many if self.chain else None)
+"""
+    ended = local(tmp_path / "failed", source, "-a", "chain=")
+    newest = checkpoints(tmp_path / "failed", "units")[-1]
+    assert (ended.code, newest["state"], newest["missing_units"]) == (1, {}, 60)
+    assert sorted(keys(tmp_path / "failed")) == sorted(str(10 * u + 1) for u in range(1, 60))
+    chained = local(tmp_path / "chained", source, "-a", "chain=1", "-a", "first=1")
+    assert chained.code == 0
+    assert sorted(keys(tmp_path / "chained")) == sorted(f"{u}.{n}" for u in range(10, 600) for n in range(10))
+
+
+def test_odd_ways_of_requests(tmp_path: Path) -> None:
+    """Middlewares and callbacks may do odd things with requests: each unit has its own items, all of them or none."""
+    source = """
+    custom_settings = {"DOWNLOADER_MIDDLEWARES": {"spider.Odd": 1}}
+
+    async def start(self):
+        names = ["again", "queue", "shared", "shared", "shared", "cleared", "cleared.fails", "cleared.instead", "last"]
+        for n, name in enumerate(names):
+            callback = getattr(self, name, self.parse)
+            yield scrapy.Request(f"data:,{name}", callback, meta={"state": {"n": n + 1}}, dont_filter=True, errback=self.failed)
+            await asyncio.sleep(0.05)
+
+    async def again(self, response):
+        response.request.meta["to"] = "data:,other"
+        other = await self.crawler.engine.download_async(response.request)
+        yield {"key": "again " + other.text}
+
+    async def queue(self, response):
+        self.crawler.engine.scheduler.enqueue_request(scrapy.Request("data:,queued", self.parse, meta=response.meta))
+        await asyncio.sleep(0.2)
+        yield {"key": "queue"}
+
+    calls = 0
+
+    async def shared(self, response):
+        self.calls += 1
+        call = self.calls
+        await asyncio.sleep(0.3)  # until the others have begun
+        yield {"key": f"shared {call}"}
+        if call == 2:
+            raise ValueError
+
+    def failed(self, failure):
+        yield {"key": "failed"}
+        raise ValueError
+
+from scrapy.http import TextResponse
+
+class Odd:
+    response = TextResponse("data:,shared")
+
+    def process_request(self, request):
+        if request.url.endswith("shared"):
+            return self.response
+        if "cleared" in request.url:
+            request.meta.clear()
+        if request.url.endswith("cleared.fails"):
+            raise ConnectionError
+        if request.url.endswith("cleared.instead"):
+            return request.replace(url="data:,instead")
+        if "to" in request.meta:
+            return request.replace(url=request.meta.pop("to"))
+"""
+    local(tmp_path, source, RETRY_ENABLED=False)  # meta has no count of the retries any more
+    assert sorted(keys(tmp_path)) == sorted(
+        ["again other", "queue", "queued", "shared 1", "shared 3", "cleared", "instead", "last"]
+    )
+    newest = checkpoints(tmp_path, "units")[-1]
+    assert (newest["state"], [each["state"]["n"] for each in newest["missing"]]) == ({"n": 3}, [4, 7])
+
+
+def test_closing_ends_start(tmp_path: Path) -> None:
+    """A spider that is being closed does not read on what start() has, be it millions of requests."""
+    source = """
+    custom_settings = {"CLOSESPIDER_ITEMCOUNT": 20, "DOWNLOADER_MIDDLEWARES": {"spider.Slow": 1}}
+
+    async def start(self):
+        for self.read in range(10_000_000):
+            yield self.unit(self.read)
+
+    def closed(self, reason):
+        self.logger.info("requests read: %s", self.read)
+
+class Slow:
+    async def process_request(self, request):
+        await asyncio.sleep(1 if request.url == "data:,10" else 0)  # under way while the spider is being closed
+"""
+    ended = local(tmp_path, source)
+    [line] = ended.lines("requests read: ")
+    assert int(line.rpartition(" ")[2]) < 2000
+    assert checkpoints(tmp_path, "units")[-1]["reason"] == "closespider_itemcount"
+
+
+def test_what_never_ends_is_told(tmp_path: Path) -> None:
+    """A crawl that Scrapy calls finished although a callback is not (the same request object was yielded again) has not
+    done its units: that is no good end."""
+    source = """
+    async def start(self):
+        yield self.unit(0, self.same)
+
+    async def same(self, response):
+        if response.meta.setdefault("times", []):
+            return
+        response.meta["times"].append(1)
+        yield response.request
+        await asyncio.sleep(5)
+        yield {"key": "0"}
+"""
+    ended = local(tmp_path, source)
+    assert (ended.code, checkpoints(tmp_path, "units")[-1]["reason"]) == (1, "state_units_failed")
+    assert ended.lines('{"u":1}: it never came to its end')

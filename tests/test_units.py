@@ -137,7 +137,11 @@ class WatermarkModel(RuleBasedStateMachine):
         missing = [each for each in beyond[: newest + 1] if each not in done]
         told = [{"state": json.loads(each["unit"]), "reason": "why" if each["failed"] else None} for each in missing]
         assert self.units.missing() == (len(missing), tuple(told))
-        assert self.units.holding == (0 if self.pass_failed else sum(each["failed"] for each in self.all))
+        assert self.units.holding == bool(beyond)
+        assert self.units.all_in_flight() == [each["unit"] for each in self.in_flight()]
+        held = {n for n, each in enumerate(beyond) if each["failed"]} if not self.pass_failed else set()
+        back = [each["unit"] for n, each in enumerate(beyond) if held and n > min(held) and each["parent"] and not each["out"]]
+        assert self.units.held_back() == back
         assert self.units.passed_failed == [each["unit"] for each in passed if each["failed"]]
 
 
