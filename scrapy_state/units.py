@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections import deque
 from collections.abc import Iterable
-from itertools import islice
+from itertools import count, islice
 from typing import Any, NamedTuple
 
 from .checkpoint import Checkpoint
@@ -47,6 +47,8 @@ class Units:
         # One dict entry and one place in the queue for each unit: a crawl may have very many in flight.
         self._out: dict[str, int] = {}
         self._order: deque[str] = deque()
+        self._again: dict[str, str] = {}
+        self._numbers = count(1)
         self._failed: dict[str, Failure] = {}
         self._first_failures: list[tuple[str, Failure]] = []
         self._ahead: dict[str, str] = {}
@@ -57,16 +59,18 @@ class Units:
     def begin(self, name: str) -> str:
         """Begin the unit *name*, with one thing of it out; one that is in flight is joined. Return the unit's own name.
 
-        The same state may come again after its unit was over. That is another unit, named by the same JSON and a blank.
+        The same state may come again after its unit was over. That is another unit, named by the same JSON and some blanks.
         """
-        while self._out.get(name) == 0:
-            name += " "
-        if name not in self._out:
-            self._out[name] = 0
-            self._order.append(name)
+        unit = self._again.get(name, name)
+        if self._out.get(unit) == 0:
+            # A number in blanks: short ones, though somebody gave every request the same state.
+            unit = self._again[name] = name + f"{next(self._numbers):b}".translate({48: " ", 49: "\t"})
+        if unit not in self._out:
+            self._out[unit] = 0
+            self._order.append(unit)
             self.in_flight += 1
-        self._out[name] += 1
-        return name
+        self._out[unit] += 1
+        return unit
 
     def finished_before(self, name: str) -> bool:
         """Whether an earlier run finished the unit *name*; if so it takes its place in the order, as done."""
@@ -160,10 +164,10 @@ class Units:
 
     def report(self) -> dict[str, Any]:
         """Return a checkpoint's fields about units; call it once for each."""
-        count, missing = self.missing()
+        number, missing = self.missing()
         skipped = tuple(json.loads(unit) for unit in self.passed_failed)
         self.passed_failed.clear()
-        return {"ahead": self.ahead(), "missing": missing, "missing_units": count, "skipped_units": skipped}
+        return {"ahead": self.ahead(), "missing": missing, "missing_units": number, "skipped_units": skipped}
 
     def missing(self) -> tuple[int, tuple[dict[str, Any], ...]]:
         """Return how many units before the newest one that is done are not, and what the first of them are.

@@ -189,6 +189,25 @@ def test_many_units_are_passed_in_time_that_grows_with_their_number() -> None:
         assert moved <= len(texts)
 
 
+def test_one_state_for_all_is_no_burden() -> None:
+    """Units that come with the same state, one after the other, behind one that failed: each is another one, and takes no
+    more time than those of a state of their own."""
+    units = Units({})
+    failed = units.begin(name(0))
+    units.fail(failed, WHY)
+    units.remove(failed)
+    names = set()
+    for _ in range(20_000):
+        unit = units.begin(name(1))
+        assert units.begin(name(1)) == unit, "it is in flight"
+        assert json.loads(unit) == {"n": 1}
+        for _ in range(2):
+            units.remove(unit)
+        units.advance(unit)
+        names.add(unit)
+    assert len(names) == len(units.ahead()) == 20_000
+
+
 def test_what_is_missing_in_words() -> None:
     """A checkpoint's missing units are told in words, with their number if they are too many to be all there."""
     units = Units({})
