@@ -1,46 +1,40 @@
-"""Which requests and items come of which unit, and the state that follows from the units that are done.
+"""Which requests and items come of which unit. What follows from that is in outcomes.py.
 
 A request with ``meta["state"]`` starts a unit. Its name moves to another key of meta, which the requests that come of
 it get too: so it goes wherever requests go, to a disk queue and back. A unit is over when nothing of it is out:
 
-- a request, from when the engine takes it until its callback or errback has come to its end, with all items; where a
+- a request, from when the scheduler takes it until its callback or errback has come to its end, with all items; where a
   downloader middleware puts another request in its place (redirect, retry), that one;
 - a callback (or ``start()``) that may still yield another request with the same state.
 """
 
 from __future__ import annotations
 
-import asyncio
-import json
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
 from copy import copy
 from typing import Any, NoReturn
 
-from scrapy import Request, Spider, signals
+from scrapy import Request
 from scrapy.crawler import Crawler
 from scrapy.exceptions import CloseSpider, IgnoreRequest
 from scrapy.http import Response
 from scrapy.spidermiddlewares.httperror import HttpError
 
-from .exceptions import StateSettingsError, UnitFailed
-from .extension import SpiderSettingsState, get_extension
+from .exceptions import StateSettingsError
 from .gaps import fail_when_closed, watch_requests
-from .keys import without_credentials
+from .outcomes import UnitOutcomes
 from .plain import json_object
-from .settings import StateSettings
-from .tickets import Side, Ticket, get_barrier
-from .units import Failure, Units, name_of
+from .tickets import Ticket
+from .units import name_of
 
 logger = logging.getLogger("scrapy_state.state")
 #: The key of meta that says which unit a request belongs to: [run, unit]
 UNIT = "_state_unit"
-#: So many units are in flight at most that start() has begun: each is a request that waits.
-MAX_IN_FLIGHT = 1000
 
 
-class RequestTracker:
+class RequestTracker(UnitOutcomes):
     """The units of one crawl. It does nothing until a request has a state.
 
     Only touched from the event loop's thread.
@@ -51,23 +45,16 @@ class RequestTracker:
     """
 
     def __init__(self, crawler: Crawler, queue_on_disk: bool = False, seen_before: bool = False, shared: bool = False) -> None:
-        self.crawler = crawler
+        super().__init__(crawler)
         self._shared = shared
-        self.settings = StateSettings.from_settings(crawler.settings)
-        self._barrier = get_barrier(crawler)
         self._run = secrets.token_hex(4)
-        self._units = Units({})
         #: the requests of units between the scheduler and the spider
         self.sent: dict[Request, str] = {}
         #: those on their way to the engine, that begin a unit or have taken another's place
         self._coming: dict[Request, str] = {}
         #: callback's request (None: start()) -> the unit it began last, of which it may yield more
         self._begun: dict[Request | None, str] = {}
-        #: of units in flight; and of those that are over, but not to be stored yet: they have begun others
-        self._tickets: dict[str, Ticket] = {}
         self._told: set[str] = set()
-        self._closing = False
-        self._room = asyncio.Event()
         self._queue_on_disk = queue_on_disk
         self._seen_before = seen_before
 
@@ -108,28 +95,12 @@ class RequestTracker:
         """Return the ticket for an item that the callback of *by* has yielded; None if it is not of a unit."""
         unit = self._unit_of(by)
         if unit is None:
+            self._tell(
+                "an item came of no unit: from start(), or from a request without a state. It is stored as it comes, and again "
+                "when a later run yields it again. Give the request that it comes from a state"
+            )
             return None
-        ticket = self._tickets.get(unit)
-        if ticket is None:
-            ticket = self._tickets[unit] = Ticket(Side(unit=unit, failed=self._units.has_failed(unit)), 0)
-        return ticket
-
-    @property
-    def crowded(self) -> bool:
-        """Whether ``start()`` should wait until units are done. Scrapy itself reads on, faster than it sends requests."""
-        return self._units.in_flight >= MAX_IN_FLIGHT or (self._too_many_items and self._units.in_flight > 1)
-
-    async def room(self) -> None:
-        """Wait while it is :attr:`crowded`, and the spider is not being closed.
-
-        Something is under way of each unit, but the one that waits for ``start()`` to go on. So that comes to an end.
-        """
-        while self.crowded and not self._closing:
-            if self._too_many_items:
-                for unit in self._units.held_back():
-                    self._drop(unit)  # the next run does it again
-            self._room.clear()
-            await self._room.wait()
+        return self._ticket_of(unit)
 
     # The way of a request: gaps.watch_requests and the downloader call these
 
@@ -211,27 +182,6 @@ class RequestTracker:
             return
         self._fail(unit, request, f"HTTP {error.response.status}" if isinstance(error, HttpError) else type(error).__name__)
 
-    # What becomes of units
-
-    def item_failed(self, ticket: Ticket, error: BaseException) -> None:
-        """A pipeline raised for an item of that ticket's unit."""
-        self._fail(ticket.side.unit, None, f"an item raised {type(error).__name__} in a pipeline")
-
-    def finished(self) -> bool:
-        """The crawl has come to its end; return whether units hold the state. Those that have not come to theirs fail."""
-        for unit in self._units.all_in_flight():
-            self._fail(unit, None, "it never came to its end")
-        return self._units.holding
-
-    def report(self) -> dict[str, Any]:
-        """Return a checkpoint's fields about units; call it once for each."""
-        return self._units.report()
-
-    def closing(self) -> None:
-        """Let ``start()`` go on."""
-        self._closing = True
-        self._room.set()
-
     def _begin(self, request: Request, state: dict[str, Any], by: Request | None) -> bool:
         name = name_of(json_object(state, 'meta["state"]'))
         if self._barrier.tracking is None:
@@ -258,13 +208,9 @@ class RequestTracker:
     def _activate(self) -> None:
         if self._shared:
             self._refuse()
-        resolver = get_extension(SpiderSettingsState, self.crawler)
-        assert resolver is not None  # is_crawl(), and the add-on or setup.md put it there
-        ahead = resolver.start.ahead if resolver.start is not None else ()
-        self._units = Units(resolver.state, ahead, self.settings.on_unit_error == "skip")
+        self._start()
         self._barrier.tracking = self
         watch_requests(self.crawler.engine, self)
-        self.crawler.signals.connect(self._spider_closed, signals.spider_closed)
 
     def _refuse(self) -> NoReturn:
         # Only outside it is known which requests are duplicates, and which of earlier runs are pending.
@@ -283,65 +229,6 @@ class RequestTracker:
             return None
         unit: str = mark[1]
         return unit
-
-    def _remove(self, unit: str) -> None:
-        if not self._units.remove(unit):
-            return
-        ticket = self._tickets.get(unit)
-        if ticket is not None and ticket.side.out:
-            self._fail(unit, None, f"{ticket.side.out} items never came out of the pipelines")
-        if self._units.has_failed(unit):
-            self._tickets.pop(unit, None)
-        if self._barrier.unit_items is not None and self._barrier.ended:
-            return  # no checkpoint will tell of it
-        self._stat("state/units")
-        self._advance(unit)
-
-    def _advance(self, over: str | None) -> None:
-        """Move the state as far as it goes; the items of the units that the next checkpoint will tell of are to be stored."""
-        passed = self._units.advance(over)
-        for unit in passed if over is None or not self._units.is_ahead(over) else [*passed, over]:
-            ticket = self._tickets.pop(unit, None)
-            if ticket is not None and self._barrier.unit_items is not None:
-                self._barrier.unit_items.release(ticket.side)
-        if passed:
-            self.crawler.spider.state = json.loads(self._units.watermark)  # type: ignore[union-attr]
-        if passed or over is not None:
-            # Also where it has not moved: there are finished units beyond it, for the next checkpoint to tell of.
-            self._barrier.state_yielded(json.loads(self._units.watermark))
-        if not self.crowded:
-            self._room.set()
-
-    @property
-    def _too_many_items(self) -> bool:
-        return self._barrier.unit_items is not None and self._barrier.unit_items.crowded
-
-    def _drop(self, unit: str) -> None:
-        ticket = self._tickets.get(unit)
-        if ticket is not None and self._barrier.unit_items is not None:
-            self._barrier.unit_items.drop(ticket.side)
-
-    def _fail(self, unit: str, request: Request | None, reason: str) -> None:
-        failure = Failure(without_credentials(request.url) if request is not None else "", reason)
-        if not self._units.fail(unit, failure):
-            return
-        self._stat("state/units_failed")
-        self._drop(unit)
-        if self.settings.on_unit_error == "stop" and self._barrier.listener is not None:
-            stop = UnitFailed(f"unit {unit} failed: {' '.join(filter(None, reversed(failure)))}")
-            self._barrier.listener.fail("state_unit_failed", stop, blocks=False)
-
-    def _spider_closed(self, spider: Spider) -> None:
-        if not self._units.failures:
-            return
-        then = "they are passed over, and the checkpoints list them as skipped_units"
-        if self.settings.on_unit_error != "skip":
-            then = f"the state stays before them, at {self._units.watermark}; a next run does only what is missing"
-        lines = "\n".join(self._units.failures_told())
-        logger.error("%s units failed; %s:\n%s", self._units.failures, then, lines, extra={"spider": spider})
-
-    def _stat(self, name: str) -> None:
-        self.crawler.stats.inc_value(name)
 
     def _tell(self, message: str, *args: Any) -> None:
         if message not in self._told:

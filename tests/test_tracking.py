@@ -404,17 +404,21 @@ def test_every_outcome(tmp_path: Path) -> None:
     assert {each["state"]["name"]: each["reason"] for each in newest["missing"]} == failed
     assert newest["state"] == {"name": "crawl"}
     assert ended.lines('meta["state"] of <GET data:,child> is a str, not a dict: it starts no unit')
+    assert ended.lines("an item came of no unit") == []
     assert ended.lines("'own_downloader': True")
 
 
 def test_close_spider_in_a_callback(tmp_path: Path) -> None:
-    """A callback that raises CloseSpider leaves its unit for the next run, not done, not failed. State items are left out."""
+    """A callback that raises CloseSpider leaves its unit for the next run, not done, not failed. State items are left out;
+    items that come of no unit are stored, with a warning."""
     source = """
     async def start(self):
         yield StateItem({"u": 0, "own": True})
         for u in range(6):
             yield self.unit(u, self.close if u == 2 else None)
             yield StateItem({"u": 100})
+            if u < 2:
+                yield {"key": "no unit's"}
 
     async def close(self, response):
         yield {"key": "2"}
@@ -422,7 +426,8 @@ def test_close_spider_in_a_callback(tmp_path: Path) -> None:
         raise CloseSpider("enough")
 """
     ended = local(tmp_path, source)
-    assert sorted(keys(tmp_path)) == ["0", "1", "3", "4", "5"]
+    assert sorted(keys(tmp_path)) == ["0", "1", "3", "4", "5", "no unit's", "no unit's"]
+    assert len(ended.lines("an item came of no unit")) == 1
     newest = checkpoints(tmp_path, "units")[-1]
     assert (ended.code, newest["reason"], newest["state"]) == (0, "enough", {"u": 2})
     assert newest["missing"] == [{"state": {"u": 3}, "reason": None}]
@@ -480,8 +485,8 @@ def test_start_is_read_as_units_are_done(tmp_path: Path) -> None:
     """However many requests with a state start() has, no more units are in flight than there is a limit for (1,000; here
     100): the queue, and memory, do not grow."""
     source = """
-    from scrapy_state import tracking
-    tracking.MAX_IN_FLIGHT = 100
+    from scrapy_state import outcomes
+    outcomes.MAX_IN_FLIGHT = 100
 
     custom_settings = {"DOWNLOADER_MIDDLEWARES": {"spider.Slow": 1}}
 
@@ -554,8 +559,8 @@ def test_callbacks_that_raise_after_beginning_a_unit(on_error: str, tmp_path: Pa
     """If a callback raises after it has begun a unit, that unit fails too, as more of it might have come: it is no longer in
     flight, so that start() goes on however many there are, and with "skip" the state passes it."""
     source = """
-    from scrapy_state import tracking
-    tracking.MAX_IN_FLIGHT = 20
+    from scrapy_state import outcomes
+    outcomes.MAX_IN_FLIGHT = 20
 
     async def start(self):
         for u in range(0, 120, 2):
@@ -567,10 +572,15 @@ def test_callbacks_that_raise_after_beginning_a_unit(on_error: str, tmp_path: Pa
         yield self.unit(u + 1)
         if u < 100:
             raise ValueError
+
+    def closed(self, reason):
+        from scrapy_state.tickets import get_barrier
+        self.logger.info("units with items in memory: %s", len(get_barrier(self.crawler).unit_items._in_memory))
 """
     ended = local(tmp_path, source, STATE_ON_UNIT_ERROR=on_error)
     assert ended.lines("100 units failed")
     assert ended.lines('{"u":2}: ValueError in the callback that began it data:,0')
+    assert ended.lines(f"units with items in memory: {0 if on_error == 'skip' else 10}"), "failed ones' are not kept"
     newest = checkpoints(tmp_path, "units")[-1]
     assert newest["reason"] == ("finished" if on_error == "skip" else "state_units_failed")
     assert newest["state"] == ({"u": newest["state"].get("u", 0)} if on_error == "skip" else {})
@@ -613,14 +623,14 @@ def test_start_does_not_wait_for_items_that_nothing_lets_go(tmp_path: Path) -> N
 def test_odd_ways_of_requests(tmp_path: Path) -> None:
     """Middlewares and callbacks may do odd things with requests: each unit has its own items, all of them or none."""
     source = """
-    custom_settings = {"DOWNLOADER_MIDDLEWARES": {"spider.Odd": 1}}
+    custom_settings = {"DOWNLOADER_MIDDLEWARES": {"spider.Odd": 1}, "ITEM_PIPELINES": {"spider.Submit": 1}}
 
     async def start(self):
-        names = ["again", "queue", "shared", "shared", "shared", "cleared", "cleared.fails", "cleared.instead", "last"]
+        names = ["again", "queue", *["shared"] * 3, "cleared", "cleared.fails", "cleared.instead", "submits", "last"]
         for n, name in enumerate(names):
             callback = getattr(self, name, self.parse)
             yield scrapy.Request(f"data:,{name}", callback, meta={"state": {"n": n + 1}}, dont_filter=True, errback=self.failed)
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0 if name == "shared" else 0.05)
 
     async def again(self, response):
         response.request.meta["to"] = "data:,other"
@@ -649,7 +659,7 @@ def test_odd_ways_of_requests(tmp_path: Path) -> None:
 from scrapy.http import TextResponse
 
 class Odd:
-    response = TextResponse("data:,shared")
+    response = TextResponse("data:,shared")  # the same one for all
 
     def process_request(self, request):
         if request.url.endswith("shared"):
@@ -662,13 +672,31 @@ class Odd:
             return request.replace(url="data:,instead")
         if "to" in request.meta:
             return request.replace(url=request.meta.pop("to"))
+
+class Submit:
+    @classmethod
+    def from_crawler(cls, crawler):
+        self = cls()
+        self.crawler = crawler
+        return self
+
+    async def process_item(self, item):
+        if item["key"] == "submits":  # and does not wait for it
+            submitted = self.crawler.engine.scraper.start_itemproc_async({"key": "submitted"}, response=None)
+            self.task = asyncio.create_task(submitted)
+            await asyncio.sleep(0.1)
+        elif item["key"] == "submitted":
+            await asyncio.sleep(1)
+        return item
 """
-    local(tmp_path, source, RETRY_ENABLED=False)  # meta has no count of the retries any more
+    ended = local(tmp_path, source, RETRY_ENABLED=False)  # meta has no count of the retries any more
     assert sorted(keys(tmp_path)) == sorted(
         ["again other", "queue", "queued", "shared 1", "shared 3", "cleared", "instead", "last"]
     )
     newest = checkpoints(tmp_path, "units")[-1]
-    assert (newest["state"], [each["state"]["n"] for each in newest["missing"]]) == ({"n": 3}, [4, 7])
+    assert (newest["state"], [each["state"]["n"] for each in newest["missing"]]) == ({"n": 3}, [4, 7, 9])
+    assert ended.lines('{"n":9}: 1 items never came out of the pipelines')
+    assert not ended.lines("an item came of no unit")
 
 
 def test_closing_ends_start(tmp_path: Path) -> None:
