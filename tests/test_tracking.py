@@ -612,11 +612,17 @@ def test_start_does_not_wait_for_items_that_nothing_lets_go(tmp_path: Path) -> N
             yield {"key": f"{u}.{n}"}
         if u % 10 < 9:
             yield self.unit(u + 1, self.many if self.chain else None)
+
+    def closed(self, reason):
+        from scrapy_state.tickets import get_barrier
+        self.logger.info("items in memory: %s", get_barrier(self.crawler).unit_items._count)
 """
     ended = local(tmp_path / "failed", source, "-a", "chain=")
     newest = checkpoints(tmp_path / "failed", "units")[-1]
     assert (ended.code, newest["state"], newest["missing_units"]) == (1, {}, 60)
     assert sorted(keys(tmp_path / "failed")) == sorted(str(10 * u + 1) for u in range(1, 60))
+    [line] = ended.lines("items in memory: ")
+    assert int(line.rpartition(" ")[2]) < 300, "of 590: 50, and what is in flight"
     chained = local(tmp_path / "chained", source, "-a", "chain=1", "-a", "first=1")
     assert chained.code == 0
     assert sorted(keys(tmp_path / "chained")) == sorted(f"{u}.{n}" for u in range(10, 600) for n in range(10))
