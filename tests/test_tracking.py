@@ -162,6 +162,26 @@ def test_stop_ends_the_crawl(tmp_path: Path) -> None:
     assert ended.lines('because: unit {"u":11} failed: RuntimeError')
 
 
+def test_units_that_end_after_the_stop(tmp_path: Path) -> None:
+    """STATE_ON_UNIT_ERROR = "stop": no checkpoint has items of a unit that came to its end while the crawl was being closed."""
+    source = """
+    async def start(self):
+        for u in range(self.state.get("u", 0), 3):
+            yield self.unit(u, self.parse_unit)
+
+    async def parse_unit(self, response):
+        u = response.url.partition(",")[2]
+        yield {"key": u}
+        await asyncio.sleep(1 if u == "0" else 0.3)
+        if u == "1" and self.breaks:
+            raise ValueError
+"""
+    stopped = local(tmp_path, source, "-a", "breaks=1", STATE_ON_UNIT_ERROR="stop")
+    assert (stopped.code, checkpoints(tmp_path, "units")[-1]["reason"]) == (1, "state_unit_failed")
+    local(tmp_path, source, "-a", "breaks=")
+    assert sorted(keys(tmp_path)) == ["0", "1", "2"]
+
+
 def test_branch_and_readonly_know_units(tmp_path: Path) -> None:
     """A read-only run, and a branch from an older checkpoint, skip just the units which that checkpoint says are done; a run
     that starts a bit earlier (STATE_LAG) does again what comes from there."""
