@@ -19,7 +19,7 @@ local from_front = {[''] = ARGV[6] == 'first', s = ARGV[7] == 'first'}
 local hidden, done, mode = tonumber(ARGV[8]), tonumber(ARGV[9]), ARGV[10]
 local acknowledged, new, known = tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[13])
 local meta, workers, busy, ring = prefix .. 'meta', prefix .. 'workers', prefix .. 'busy', prefix .. 'ring'
-local mine, clocks = prefix .. 'leases:' .. worker, prefix .. 'clocks'
+local mine, clocks, told = prefix .. 'leases:' .. worker, prefix .. 'clocks', prefix .. 'duplicates'
 local call = redis.call
 
 local time = call('TIME')
@@ -140,9 +140,14 @@ for n = 0, new - 1 do
         put(ARGV[new_at + 2 * n + 1], false)
         duplicates[n + 1] = '0'
     else
-        -- Of requests that were here already nobody can tell any more; their worker does not ask twice.
-        duplicates[n + 1] = is_next and '1' or '0'
+        duplicates[n + 1] = '1'
     end
+end
+duplicates = table.concat(duplicates)
+if new > 0 and is_next then
+    call('HSET', told, worker, duplicates)
+elseif new > 0 then -- what the reply that was lost has said of these very requests
+    duplicates = call('HGET', told, worker) or string.rep('0', new)
 end
 
 local refused = acknowledged
@@ -172,6 +177,7 @@ if dead then
     call('ZREM', workers, dead)
     call('HDEL', busy, dead)
     call('HDEL', clocks, dead)
+    call('HDEL', told, dead)
 end
 
 local wanted = want
@@ -200,6 +206,7 @@ if mode == 'close' then
     call('ZREM', workers, worker)
     call('HDEL', busy, worker)
     call('HDEL', clocks, worker)
+    call('HDEL', told, worker)
 else
     local own = call('HLEN', mine) - (lost and 0 or done)
     call('HSET', busy, worker, math.max(own, 0) + hidden)
@@ -214,7 +221,7 @@ end
 call('HSET', meta, 'clock', clock, 'pending', pending, 'seen', seen, 'generation', generation, 'ids', ids, 'turn', turn)
 
 local reply = {'', clock, lost and 1 or 0, refused, pending + call('LLEN', prefix .. 'urls'), others, others_busy,
-    table.concat(duplicates), come_back}
+    duplicates, come_back}
 for n = 1, #leased do
     reply[#reply + 1] = leased[n]
 end

@@ -27,7 +27,7 @@ logger = logging.getLogger("scrapy_state.state")
 _START_RETRY_SECONDS = 4
 #: The keys that the round trip of a made-up request makes, beside its leases.
 _SELFCHECK_PARTS = (
-    *("meta", "workers", "busy", "ring", "clocks", "priorities:selfcheck", "queue:0:selfcheck"),
+    *("meta", "workers", "busy", "ring", "clocks", "duplicates", "priorities:selfcheck", "queue:0:selfcheck"),
     *(f"seen:0:{number}" for number in range(16)),
 )
 
