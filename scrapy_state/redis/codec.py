@@ -21,6 +21,14 @@ _MARK = "__scrapy_state__"
 _USUAL = {name: getattr(Request("data:,"), name) for name in Request.attributes}
 
 
+class Unreadable(ValueError):
+    """Bytes that are no request of this spider. *meta*: the request's, as far as that could be read."""
+
+    def __init__(self, why: str, meta: Any) -> None:
+        super().__init__(why)
+        self.meta = meta
+
+
 class Codec:
     """Turns one spider's requests into bytes and back.
 
@@ -59,31 +67,35 @@ class Codec:
     def decode(self, data: bytes) -> Request:
         """Return the request in *data*: what :meth:`encode` made, a URL, or a JSON object with a ``url``.
 
-        :raises ValueError: if it is none of these, or names a method that the spider does not have
+        :raises Unreadable: if it is none of these, or names a method that the spider does not have
         """
+        meta = None
         try:
-            return self._decoded(data)
-        except ValueError:
-            raise
+            values = self._values(data)
+            meta = values.get("meta")
+            if "_class" in values and not issubclass(_class(values["_class"]), Request):
+                raise ValueError(f"{values['_class']!r} is not a Request class")
+            return request_from_dict(values, spider=self._spider)
+        except ValueError as error:
+            raise Unreadable(str(error), meta) from error
         except Exception as error:  # anybody may push what is read here, and a Request's class may raise what it likes
-            raise ValueError(f"{type(error).__name__}: {error}") from error
+            raise Unreadable(f"{type(error).__name__}: {error}", meta) from error
 
-    def _decoded(self, data: bytes) -> Request:
+    def _values(self, data: bytes) -> dict[str, Any]:
         if data[:1] == b"p":
             if not self._use_pickle:
                 raise ValueError("it is pickled, and STATE_REDIS_PICKLE is False")
-            return request_from_dict(pickle.loads(data[1:]), spider=self._spider)
+            unpickled: dict[str, Any] = pickle.loads(data[1:])
+            return unpickled
         if data[:1] == b"z":
             data = zlib.decompress(data[1:])
         text = data.decode("utf-8", "surrogatepass").strip()
         if not text.startswith("{"):
-            return Request(text)
+            return {"url": text}
         values = _restored(json.loads(text))
         if not isinstance(values, dict) or not isinstance(values.get("url"), str):
             raise ValueError("it is a JSON object without a url")
-        if "_class" in values and not issubclass(_class(values["_class"]), Request):
-            raise ValueError(f"{values['_class']!r} is not a Request class")
-        return request_from_dict(values, spider=self._spider)
+        return values
 
     def _as_dict(self, request: Request) -> dict[str, Any]:
         if type(request).to_dict is not Request.to_dict:
