@@ -12,7 +12,6 @@ from scrapy.crawler import Crawler
 from scrapy.utils.job import job_dir
 from scrapy.utils.misc import load_object
 
-from .cuts import needs_durable_items
 from .exceptions import StateSettingsError
 from .extension import is_crawl
 from .refusals import refuse
@@ -39,8 +38,7 @@ class TrackingDownloader:
             return downloader
         folder = job_dir(crawler.settings)
         seen_before = folder is not None and (Path(folder) / "requests.seen").exists()  # the filter is not open yet
-        shared = needs_durable_items(crawler.settings)
-        tracker = get_barrier(crawler).tracker = RequestTracker(crawler, folder is not None, seen_before, shared)
+        tracker = get_barrier(crawler).tracker = RequestTracker(crawler, folder is not None, seen_before)
         fetch = downloader.fetch
 
         @wraps(fetch)  # the engine looks at its arguments

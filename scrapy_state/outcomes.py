@@ -139,7 +139,7 @@ class UnitOutcomes:
         if not self._units.failures:
             return
         then = f"the state stays before them, at {self._units.watermark}; a next run does only what is missing"
-        if self._barrier.listener is None:
+        if self._barrier.stored is None:
             then = "this run stores no checkpoint"
         elif self.settings.on_unit_error == "skip":
             then = "they are passed over, and the checkpoints list them as skipped_units"

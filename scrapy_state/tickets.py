@@ -50,7 +50,18 @@ within: ContextVar[Ticket | None] = ContextVar("scrapy_state_within", default=No
 
 
 class Tracker(Protocol):
-    """Who knows which requests and items come of which unit (tracking.py), as the barrier sees it."""
+    """Who knows which requests and items come of which unit (tracking.py), as the barrier and a scheduler see it.
+
+    :param run: tells the units of this crawl's requests from those of other runs
+    """
+
+    run: str
+
+    def unit_of(self, request: Request | None) -> str | None:
+        """Return the unit of *request* that is in flight; None if there is none."""
+
+    def dropped(self, unit: str) -> None:
+        """A request of *unit* that the scheduler had taken was a duplicate, as it knows by now."""
 
     def finished(self) -> bool:
         """The crawl has come to its end; return whether units hold the state."""

@@ -14,7 +14,7 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable
 from copy import copy
-from typing import Any, NoReturn
+from typing import Any
 
 from scrapy import Request
 from scrapy.crawler import Crawler
@@ -22,8 +22,7 @@ from scrapy.exceptions import CloseSpider, IgnoreRequest
 from scrapy.http import Response
 from scrapy.spidermiddlewares.httperror import HttpError
 
-from .exceptions import StateSettingsError
-from .gaps import fail_when_closed, watch_requests
+from .gaps import watch_requests
 from .outcomes import UnitOutcomes
 from .plain import json_object
 from .tickets import Ticket
@@ -41,13 +40,12 @@ class RequestTracker(UnitOutcomes):
 
     :param queue_on_disk: whether the scheduler may hand out requests of an earlier run
     :param seen_before: whether the duplicates filter remembers an earlier run
-    :param shared: whether requests lie outside the process, so that it can't be known when a unit is done
     """
 
-    def __init__(self, crawler: Crawler, queue_on_disk: bool = False, seen_before: bool = False, shared: bool = False) -> None:
+    def __init__(self, crawler: Crawler, queue_on_disk: bool = False, seen_before: bool = False) -> None:
         super().__init__(crawler)
-        self._shared = shared
-        self._run = secrets.token_hex(4)
+        #: what the units of this crawl's requests are told by from those of other runs
+        self.run = secrets.token_hex(4)
         #: the requests of units between the scheduler and the spider
         self.sent: dict[Request, str] = {}
         #: those on their way to the engine, that begin a unit or have taken another's place
@@ -71,9 +69,9 @@ class RequestTracker(UnitOutcomes):
         if state is not None:
             kind = type(state).__name__
             self._tell('meta["state"] of %s is a %s, not a dict: it starts no unit, and is left as it is', request, kind)
-        unit = self._unit_of(by)
+        unit = self.unit_of(by)
         if unit is not None:
-            request.meta[UNIT] = [self._run, unit]
+            request.meta[UNIT] = [self.run, unit]
         else:
             request.meta.pop(UNIT, None)
         return True
@@ -93,7 +91,7 @@ class RequestTracker(UnitOutcomes):
 
     def ticket(self, by: Request | None) -> Ticket | None:
         """Return the ticket for an item that the callback of *by* has yielded; None if it is not of a unit."""
-        unit = self._unit_of(by)
+        unit = self.unit_of(by)
         if unit is None:
             self._tell(
                 "an item came of no unit: from start(), or from a request without a state. It is stored as it comes, and again "
@@ -103,6 +101,14 @@ class RequestTracker(UnitOutcomes):
         return self._ticket_of(unit)
 
     # The way of a request: gaps.watch_requests and the downloader call these
+
+    def unit_of(self, request: Request | None) -> str | None:
+        """Return the unit of *request* that is in flight; None if there is none."""
+        mark = None if request is None else request.meta.get(UNIT)
+        if mark is None or mark[0] != self.run or not self._units.is_in_flight(mark[1]):
+            return None
+        unit: str = mark[1]
+        return unit
 
     def crawl(self, request: Request, crawl: Callable[[Request], None]) -> None:
         """Have the engine take *request*, begin its unit if nobody has, and let go what was to last until here."""
@@ -123,7 +129,7 @@ class RequestTracker(UnitOutcomes):
 
     def enqueued(self, request: Request, accepted: bool) -> None:
         """The scheduler has taken *request*, which counts from now on; or filtered it as a duplicate."""
-        unit = self._unit_of(request)
+        unit = self.unit_of(request)
         if unit is None:
             return
         if accepted:
@@ -131,19 +137,23 @@ class RequestTracker(UnitOutcomes):
         elif self._seen_before:
             self._fail(unit, request, "filtered as seen, perhaps by an earlier run with this JOBDIR")
 
+    def dropped(self, unit: str) -> None:
+        """A request of *unit* that the scheduler had taken was a duplicate, as it knows by now."""
+        self._remove(unit)
+
     def dequeued(self, request: Request) -> bool:
         """*request* comes from the scheduler; return whether it is to be sent."""
-        unit = self._unit_of(request)
+        unit = self.unit_of(request)
         if unit is not None:
             self.sent[request] = unit
-        elif self._queue_on_disk and UNIT in request.meta and request.meta[UNIT][0] != self._run:
+        elif self._queue_on_disk and UNIT in request.meta and request.meta[UNIT][0] != self.run:
             self._tell("JOBDIR has requests of an earlier run's units; they are left out, as this run begins these units anew")
             return False
         return True
 
     def fetched(self, result: Response | Request, request: Request) -> Response | Request:
         """The download of *request* gave *result*: if that is a request, it takes its place."""
-        mark = [self._run, self.sent[request]]
+        mark = [self.run, self.sent[request]]
         if isinstance(result, Request):
             self._coming[result] = self.sent.pop(request)
             result.meta[UNIT] = mark
@@ -154,11 +164,11 @@ class RequestTracker(UnitOutcomes):
 
     async def scrape(self, request: Request, scrape: Callable[[], Awaitable[None]]) -> None:
         """Count *request* out when its callback or errback, and all items of it, have come to their end."""
-        unit = self.sent.pop(request, None) or self._unit_of(request)
+        unit = self.sent.pop(request, None) or self.unit_of(request)
         if unit is None:
             await scrape()
             return
-        request.meta[UNIT] = [self._run, unit]  # whatever middlewares have done to meta
+        request.meta[UNIT] = [self.run, unit]  # whatever middlewares have done to meta
         try:
             await scrape()
         except BaseException as error:
@@ -174,7 +184,7 @@ class RequestTracker(UnitOutcomes):
 
     def spider_failed(self, error: BaseException, request: Request) -> None:
         """A callback or errback raised."""
-        unit = self._unit_of(request)
+        unit = self.unit_of(request)
         if unit is None:
             return
         if isinstance(error, CloseSpider):
@@ -187,7 +197,7 @@ class RequestTracker(UnitOutcomes):
         if self._barrier.tracking is None:
             self._activate()
         del request.meta["state"]
-        parent = self._unit_of(by)
+        parent = self.unit_of(by)
         if parent is not None and parent != name:
             self._units.has_begun_another(parent)
         if self._units.finished_before(name):
@@ -200,35 +210,15 @@ class RequestTracker(UnitOutcomes):
         self._begun[by] = unit
         self._units.add(unit)  # until the engine takes it: Scrapy queues what callbacks yield
         self._coming[request] = unit
-        request.meta[UNIT] = [self._run, unit]
+        request.meta[UNIT] = [self.run, unit]
         if unit != name:
             self._tell("the state %s came again when its unit was done: give it to requests that are yielded together", name)
         return True
 
     def _activate(self) -> None:
-        if self._shared:
-            self._refuse()
         self._start()
         self._barrier.tracking = self
         watch_requests(self.crawler.engine, self)
-
-    def _refuse(self) -> NoReturn:
-        # Only outside it is known which requests are duplicates, and which of earlier runs are pending.
-        error = StateSettingsError(
-            f'requests carry units of state (meta["state"]), and SCHEDULER {self.crawler.settings["SCHEDULER"]} keeps them '
-            "outside the process, where it can't be seen when a unit is done. There the frontier is the state: yield requests "
-            "without units, or use Scrapy's own scheduler"
-        )
-        logger.error("the crawl ends: %s", error, extra={"spider": self.crawler.spider})
-        fail_when_closed(self.crawler)
-        raise CloseSpider("state_refused") from error
-
-    def _unit_of(self, request: Request | None) -> str | None:
-        mark = None if request is None else request.meta.get(UNIT)
-        if mark is None or mark[0] != self._run or not self._units.is_in_flight(mark[1]):
-            return None
-        unit: str = mark[1]
-        return unit
 
     def _tell(self, message: str, *args: Any) -> None:
         if message not in self._told:

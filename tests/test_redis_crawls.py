@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from datetime import datetime
 from pathlib import Path
@@ -15,8 +16,12 @@ from typing import Any
 
 import pytest
 from chaos_redis import SPIDER, Site, run
-from crawls import Crawl, crawl, start
+from crawls import FEEDS, ITEMS, STATES, Crawl, crawl, start
 from redis_server import RedisServer, redis_server
+from units_crawls import SETTINGS as UNITS_SETTINGS
+from units_crawls import SPIDER as UNITS_SPIDER
+from units_crawls import arguments_of, report
+from units_site import Site as UnitsSite
 
 from scrapy_state.redis.report import read_frontier
 
@@ -258,7 +263,7 @@ def test_nothing_of_it_without_redis_py() -> None:
 # Several workers
 
 
-STATES = "states/%(batch_id)010d.json"
+SHARED_STATES = "states/%(batch_id)010d.json"
 OWN_STATES = "states/%(run_id)s/%(batch_id)010d.json"
 
 
@@ -293,7 +298,7 @@ def test_state_feed_of_several_workers(tmp_path: Path, server: RedisServer, site
     settings: dict[str, Any] = {"STATE_REDIS_LEASE_TIMEOUT": 2}
     other = beating_worker(server)
     try:
-        line = refusal(frontier_crawl(tmp_path, server, site, FEEDS=with_states(STATES), **settings))
+        line = refusal(frontier_crawl(tmp_path, server, site, FEEDS=with_states(SHARED_STATES), **settings))
         assert "another worker is at work" in line
         assert "%(run_id)s" in line
         assert not list(tmp_path.glob("states/*"))
@@ -302,24 +307,82 @@ def test_state_feed_of_several_workers(tmp_path: Path, server: RedisServer, site
         other.kill()
         other.communicate()
     # Killed, its heart does not beat any more: this is no other worker.
-    assert frontier_crawl(tmp_path, server, site, FEEDS=with_states(STATES), **settings).code == 0
+    assert frontier_crawl(tmp_path, server, site, FEEDS=with_states(SHARED_STATES), **settings).code == 0
     assert len(list(tmp_path.glob("states/*.json"))) >= 2
     assert len(list(tmp_path.glob("states/*/*.json"))) >= 2
 
 
-@pytest.mark.parametrize("where", ["start", "callback"])
-def test_units_are_refused(tmp_path: Path, server: RedisServer, site: Site, where: str) -> None:
-    """Units of state can't be had here: one line, exit code 1, and none of their requests is stored. Other meta can."""
-    source = SPIDER.replace('/0")', '/0", meta={"state": "CA"})')
-    if where == "start":
-        source = source.replace('"CA"', '{"t": 1}')
-    else:
-        source = source.replace("follow(link)", 'follow(link, meta={"state": {"t": 1}})')
-    crawled = frontier_crawl(tmp_path, server, site, source)
-    assert crawled.code == 1
-    assert ["yield requests without units" in line for line in crawled.lines("] ERROR")] == [True], crawled.log
-    assert sum(site.asked.values()) == (where == "callback")
+def test_units_beside_another_worker(tmp_path: Path, server: RedisServer, site: Site) -> None:
+    """Units of state beside a worker that is alive: one line, exit code 1. One that was killed a moment ago is none, and a
+    state that is no dict is no unit."""
+    units = SPIDER.replace('/0")', '/0", meta={"state": {"t": 1}})')
+    settings = {"FEEDS": with_states(OWN_STATES), "STATE_REDIS_LEASE_TIMEOUT": 2}
+    other = beating_worker(server)
+    try:
+        crawled = frontier_crawl(tmp_path, server, site, units, **settings)
+        assert crawled.code == 1
+        assert ["another one is at work on the frontier" in line for line in crawled.lines("] ERROR")] == [True], crawled.log
+        assert crawled.lines("spider closed (state_conflict)")
+        assert (
+            frontier_crawl(tmp_path, server, site, SPIDER.replace('/0")', '/0", meta={"state": "CA"})'), **settings).code == 0
+        )
+    finally:
+        other.kill()
+        other.communicate()
+    assert read_frontier(server.url, PREFIX).seconds_left.keys() == {"other"}
+    crawled = frontier_crawl(tmp_path, server, site, units, **settings)
+    assert (crawled.code, sum(site.asked.values())) == (0, 60), crawled.log
     assert read_frontier(server.url, PREFIX).pending == 0
+
+
+def test_units_without_a_state_feed(tmp_path: Path, server: RedisServer, site: Site) -> None:
+    """With no state feed a unit's items are stored when it is done, a failed one's are not, as is told; each run does all."""
+    units = SPIDER.replace('/0")', '/0", meta={"state": {"t": 1}})')
+    broken = units.replace("for number in range(2):", "for number in range(2 // (page != 40)):")
+    feeds = {"items/%(run_id)s-%(batch_id)05d.jsonl": {"format": "jsonlines"}}
+    failed = frontier_crawl(tmp_path, server, site, broken, FEEDS=feeds)
+    assert (failed.code, len(failed.lines("spider closed (state_units_failed)"))) == (1, 1)
+    assert failed.lines("1 units failed; this run stores no checkpoint:")
+    assert not list(tmp_path.glob("items/*"))
+    assert frontier_crawl(tmp_path, server, site, units, FEEDS=feeds).code == 0
+    assert sorted(site.asked.elements()) == list(range(60))
+    items = [line for path in (tmp_path / "items").glob("*") for line in path.read_text().splitlines()]
+    assert len(items) == 120
+
+
+def test_units_of_two_workers(tmp_path: Path, server: RedisServer) -> None:
+    """Two workers with units: the crawl ends with an error, and no checkpoint of either says what is not so."""
+    state = "data/%(name)s/state/%(run_id)s/%(batch_id)010d.json"
+    settings = UNITS_SETTINGS | {
+        "SCHEDULER": "scrapy_state.redis.Scheduler",
+        "STATE_REDIS_URL": server.url,
+        "STATE_REDIS_LEASE_TIMEOUT": 4,
+        "STATE_INTERVAL": 0.1,
+        "FEEDS": {ITEMS: FEEDS[ITEMS], state: FEEDS[STATES]},
+    }
+    with UnitsSite(9, 40) as units:
+        both = threading.Event()
+        units.served = lambda count: count < 20 or both.wait(60)
+        workers = [start(tmp_path, UNITS_SPIDER, *arguments_of(units), settings=settings) for _ in range(2)]
+        try:
+            deadline = time.monotonic() + 60
+            while server.client().zcard("scrapy_state:{units}:workers") < 2:
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            both.set()
+            logs = [worker.communicate(timeout=60)[1] for worker in workers]
+        finally:
+            both.set()
+            for worker in workers:
+                worker.kill()
+        runs = [path.name for path in (tmp_path / "data" / "units" / "state").iterdir()]
+        assert len(runs) == 2
+        for each in runs:
+            assert report(tmp_path, units, each).wrong == []
+    ends = [(worker.returncode, "spider closed (state_conflict)" in log) for worker, log in zip(workers, logs, strict=True)]
+    print(ends)
+    assert (1, True) in ends, logs
+    assert (0, True) not in ends
 
 
 AGAIN = """

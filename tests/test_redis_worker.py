@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections import Counter
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import scrapy
 from scrapy.settings import Settings
+from scrapy.utils.request import fingerprint
 from scrapy.utils.test import get_crawler
 
 from scrapy_state.barrier import BarrierItemProcessor
@@ -19,6 +22,7 @@ from scrapy_state.redis.frontier import NewRequest, Reply
 from scrapy_state.redis.options import RedisSettings
 from scrapy_state.redis.scheduler import Scheduler
 from scrapy_state.redis.worker import ROOM, Worker
+from scrapy_state.tracking import UNIT
 
 
 class FrontierSpider(scrapy.Spider):
@@ -251,7 +255,7 @@ def test_outage_that_is_too_long_fails_once() -> None:
 def scheduler_alone(**settings: Any) -> tuple[Scheduler, Any]:
     """Return a scheduler that nobody drives, and its engine."""
     crawler = get_crawler(FrontierSpider, {"SCHEDULER_PRIORITY_QUEUE": "scrapy.pqueues.ScrapyPriorityQueue", **settings})
-    crawler.spider = FrontierSpider()
+    crawler.spider = FrontierSpider.from_crawler(crawler)
     slot = SimpleNamespace(close_if_idle=True, nextcall=SimpleNamespace(schedule=lambda: None))
     scraper = SimpleNamespace(itemproc=BarrierItemProcessor.__new__(BarrierItemProcessor))
     engine: Any = SimpleNamespace(_start=None, _slot=slot, scraper=scraper, spider=None)
@@ -329,5 +333,168 @@ def test_lost_leases_are_not_crawled_here() -> None:
         scheduler.received(reply_of(lost=True), [])
         assert scheduler.next_request() is None
         assert scheduler._leases.end(running) == 0
+
+    asyncio.run(main())
+
+
+# Units of state
+
+
+class Units:
+    """A tracker of units in one worker; *out*: how many requests of each are out."""
+
+    run = "this run"
+
+    def __init__(self) -> None:
+        self.out = Counter({"unit": 1})
+
+    def unit_of(self, request: scrapy.Request) -> str | None:
+        mark = request.meta.get(UNIT, (None, None))
+        return mark[1] if mark[0] == self.run and self.out[mark[1]] else None
+
+    def dropped(self, unit: str) -> None:
+        self.out[unit] -= 1
+
+
+class Company:
+    """An opening that knows whether other workers are alive."""
+
+    def __init__(self, is_alone: bool, sure_at: float = 0.0) -> None:
+        self._is_alone = is_alone
+        self.sure_at = sure_at
+
+    async def is_alone(self) -> bool:
+        return self._is_alone
+
+
+def scheduler_with_units(opening: Company) -> tuple[Scheduler, Any, Units]:
+    scheduler, engine = scheduler_alone()
+    engine.downloader = SimpleNamespace(get_slot_key=lambda request: "")
+    scheduler._shared_filter, scheduler._by_slot = True, False
+    scheduler._units.opened(opening, scheduler.settings)  # type: ignore[arg-type]
+    units = Units()
+    scheduler._barrier.tracker = scheduler._barrier.tracking = units  # type: ignore[assignment]
+    return scheduler, engine, units
+
+
+def of_unit(run: str, url: str = "https://example.com/") -> scrapy.Request:
+    return scrapy.Request(url, meta={UNIT: [run, "unit"]})
+
+
+def test_requests_of_units_are_filtered_among_this_runs() -> None:
+    """A request of a unit is known by the same as seen within a run, and by something else in the next; without one, always
+    by the same."""
+
+    async def main() -> None:
+        scheduler, _, _ = scheduler_with_units(Company(True))
+        worker = scheduler._worker
+        assert worker is not None
+        plain = scrapy.Request("https://example.com/")
+        for each in (of_unit("this run"), of_unit("this run"), of_unit("another"), plain, plain):
+            assert scheduler.enqueue_request(each)
+        first, same, other, known, known_again = (new.fingerprint for new in worker.outbox)
+        assert first == same
+        assert len({first, other, known}) == 3
+        assert known == known_again == fingerprint(plain)
+        assert {len(new.fingerprint) for new in worker.outbox} == {20}
+
+    asyncio.run(main())
+
+
+def test_a_duplicate_is_counted_out_of_its_unit_when_it_is_known() -> None:
+    """Until the reply says that a request is a duplicate the crawl can't end; then its unit is told, and can."""
+
+    async def main() -> None:
+        scheduler, _, units = scheduler_with_units(Company(True))
+        worker = scheduler._worker
+        assert worker is not None
+        sent = [of_unit("this run"), of_unit("another"), scrapy.Request("https://example.com/")]
+        for each in sent:
+            scheduler.enqueue_request(each)
+        sent[0].meta[UNIT] = ["this run", "another unit"]  # whatever becomes of it meanwhile
+        assert scheduler.has_pending_requests()
+        assert units.out["unit"] == 1
+        new = list(worker.outbox)
+        worker.outbox.clear()
+        assert scheduler.has_pending_requests()
+        scheduler.received(reply_of(duplicates=[True] * 3), new)
+        assert units.out == {"unit": 0}
+        assert not scheduler.has_pending_requests()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("active", [False, True])
+def test_what_an_earlier_run_left_of_its_units_is_not_crawled(active: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """Requests of another run's units are acknowledged, and neither sent nor counted nor waited for, also before this run
+    has begun a unit; others are crawled."""
+
+    async def main() -> None:
+        scheduler, _, units = scheduler_with_units(Company(True))
+        if not active:
+            scheduler._barrier.tracking = None
+        worker = scheduler._worker
+        assert worker is not None
+        left = [of_unit("another"), scrapy.Request("https://example.com/", meta={UNIT: 5}), of_unit("another")]
+        others = (of_unit(units.run), scrapy.Request("https://example.com/b"))
+        encoded = [scheduler._codec.encode(each) for each in (*left, *others)]
+        encoded.append(b'{"url": "https://example.com/", "callback": "renamed", "meta": {"_state_unit": ["another", "unit"]}}')
+        scheduler.received(reply_of(leased=list(enumerate(encoded, 1))), [])
+        assert [id for _, id in worker._acknowledged] == [1, 2, 3, 6]
+        assert worker.unreadable == []
+        assert sorted(scheduler._leases.ids) == [4, 5]
+        sent = [scheduler.next_request(), scheduler.next_request()]
+        assert scheduler.next_request() is None
+        stats = scheduler.crawler.stats
+        assert stats is not None
+        assert stats.get_value("scheduler/dequeued/redis") == 2
+        assert stats.get_value("state/redis/left_over") == 4
+        for each in sent:
+            assert each is not None
+            scheduler._leases.end(each)
+        scheduler.received(reply_of(), [])
+        assert not scheduler.has_pending_requests()
+
+    asyncio.run(main())
+    assert caplog.text.count("requests of an earlier run's units; they are left out") == 1
+
+
+@pytest.mark.parametrize("what", ["lost", "company", "alone", "no units"])
+def test_units_are_one_workers(what: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Lost leases, or another worker that is alive, end a crawl of units, with one line; one that was killed does not, nor
+    does anything without units."""
+
+    async def main() -> None:
+        scheduler, engine, units = scheduler_with_units(Company(what == "alone"))
+        closed = []
+
+        async def close_spider_async(reason: str) -> None:
+            closed.append(reason)
+
+        engine.spider, engine._slot.closing, engine.close_spider_async = object(), None, close_spider_async
+        sent = NewRequest(b"", b"", 0, False, "", of_unit("this run"), "unit")
+        if what == "no units":
+            scheduler._barrier.tracking = None
+        for _ in range(3):
+            scheduler.received(reply_of(others=1, lost=what in ("lost", "no units"), duplicates=[what == "lost"]), [sent])
+            await asyncio.sleep(0.02)
+        assert units.out["unit"] == 1
+        assert closed == {"lost": ["state_frontier_failed"], "company": ["state_conflict"]}.get(what, [])
+        assert scheduler._failed == bool(closed)
+        scheduler._units.close()
+
+    asyncio.run(main())
+    assert caplog.text.count("the crawl ends: ") == (what in ("lost", "company"))
+
+
+def test_a_crawl_of_units_does_not_end_while_another_worker_may_be_alive() -> None:
+    """A worker that was there at the opening may be alive until it has had the time to say so."""
+
+    async def main() -> None:
+        for sure_at, others, pending in ((time.monotonic() + 60, 1, True), (time.monotonic() + 60, 0, False), (0.0, 1, False)):
+            scheduler, _, _ = scheduler_with_units(Company(True, sure_at))
+            scheduler.received(reply_of(others=others), [])
+            assert scheduler.has_pending_requests() == pending
+            scheduler._units.close()
 
     asyncio.run(main())

@@ -2,98 +2,43 @@
 
 import random
 import signal
-import threading
 from pathlib import Path
 from typing import Any
 
 import commands
 import pytest
-from crawls import DEADLINE_SECONDS, FEEDS, Crawl, checkpoints, crawl, named_items, start
-from oracle import Feed, Report, check, jsonlines_keys, local_files
-from units_site import BREAKS, Site, digest
+from crawls import FEEDS, Crawl, checkpoints, crawl, named_items
+from oracle import local_files
+from units_crawls import done, report, run, run_until
+from units_site import BREAKS, Site
 
 pytestmark = pytest.mark.long
 
-SPIDER = (Path(__file__).parent / "units_spider.py").read_text()
-SETTINGS: dict[str, Any] = {
-    "ROBOTSTXT_OBEY": True,
-    "CONCURRENT_REQUESTS": 16,
-    "CONCURRENT_REQUESTS_PER_DOMAIN": 16,
-    "DOWNLOAD_DELAY": 0,
-    "RETRY_TIMES": 2,
-    "STATE_INTERVAL": 0,
-    "ITEM_PIPELINES": {"spider.Pipeline": 1},
-    "DOWNLOADER_MIDDLEWARES": {"spider.Ignore": 10},
-    "LOG_LEVEL": "INFO",
-}
+#: The pages of a unit that a run asks for once, however many links there are
+ONCE = ("/pages", "/chain", "/duplicates")
 
 
-def done(checkpoint: dict[str, Any], units: int, skipped: set[int]) -> list[int]:
-    """The units whose items must be stored, by a checkpoint: state u + 1 is that of unit u."""
-    ahead = set(checkpoint.get("ahead", ()))
-    below = range(checkpoint["state"].get("u", 0))
-    return [u for u in range(units) if u not in skipped and (u in below or digest({"u": u + 1}) in ahead)]
-
-
-def report(folder: Path, site: Site) -> Report:
-    """Check every checkpoint: all items of the units that it says are done, once, and no other items."""
-    skipped: set[int] = set()
-
-    def expected(checkpoint: dict[str, Any]) -> dict[str, list[str]]:
-        skipped.update(state["u"] - 1 for state in checkpoint.get("skipped_units", ()))
-        return {"items": [key for u in done(checkpoint, site.count, skipped) for key in site.expected(u)]}
-
-    data = folder / "data" / "units"
-    feeds = {"items": Feed(f"{data}/items/", jsonlines_keys)}
-    return check(local_files(data), f"{data}/state/", feeds, expected, of_checkpoint=True)
-
-
-def run(folder: Path, site: Site, *arguments: str, **settings: Any) -> Crawl:
-    return crawl(folder, SPIDER, *arguments_of(site), *arguments, settings={**SETTINGS, **settings})
-
-
-def run_until(folder: Path, site: Site, answers: int, *signals: signal.Signals, **settings: Any) -> Crawl:
-    """Run until the site has given so many more answers, then send *signals*; the crawl's end is awaited."""
-    reached = threading.Event()
-    at = site.calls.total() + answers
-    site.served = lambda count: reached.set() if count >= at else None
-    process = start(folder, SPIDER, *arguments_of(site), settings={**SETTINGS, **settings})
-    log: list[str] = []
-    assert process.stderr is not None
-    reader = threading.Thread(target=lambda: log.append(process.stderr.read()))  # type: ignore[union-attr]
-    reader.start()
-    try:
-        while not reached.wait(0.05) and process.poll() is None:
-            pass
-        for each in signals:
-            if process.poll() is None:
-                process.send_signal(each)
-        process.wait(DEADLINE_SECONDS)
-    finally:
-        process.kill()
-        process.wait()
-        reader.join()
-        process.stderr.close()
-    return Crawl(process.returncode, log[0], folder)
-
-
-def arguments_of(site: Site) -> list[str]:
-    return ["-a", f"site={site.url}", "-a", f"units={site.count}"]
-
-
-@pytest.mark.parametrize("seed", [1, 2])
-def test_killed_and_resumed(seed: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("seed", "frontier"), [(1, "memory"), (2, "memory"), (3, "redis"), (7, "redis")])
+def test_killed_and_resumed(seed: int, frontier: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """Redirects, retries, duplicates, robots.txt, drops, inline downloads, broken units; killed and stopped at seeded
     moments, resumed: every checkpoint has every item of the units it says are done, once, and none of the others."""
     rng = random.Random(seed)
     count = 40
     broken = dict(zip(rng.sample(range(count), len(BREAKS)), BREAKS, strict=True))
-    settings = {"STATE_INTERVAL": rng.choice((0, 0.1)), "CONCURRENT_ITEMS": rng.choice((100, 4))}
+    settings: dict[str, Any] = {"STATE_INTERVAL": rng.choice((0, 0.1)), "CONCURRENT_ITEMS": rng.choice((100, 4))}
+    if frontier == "redis":
+        settings |= {"SCHEDULER": "scrapy_state.redis.Scheduler", "STATE_REDIS_LEASE_TIMEOUT": 1}
+        settings["STATE_REDIS_URL"] = request.getfixturevalue("server").url
+    left_over = 0
     with Site(seed, count, broken) as site:
         for _ in range(3):
+            calls = site.calls.copy()
             ends = rng.choice(((signal.SIGKILL,), (signal.SIGKILL,), (signal.SIGTERM,), (signal.SIGTERM, signal.SIGTERM)))
             ended = run_until(tmp_path, site, rng.randint(20, 60), *ends, **settings)
+            left_over += len(ended.lines("requests of an earlier run's units; they are left out"))
             found = report(tmp_path, site)
+            again = [path for path, number in (site.calls - calls).items() if number > 1 and path.startswith(ONCE)]
+            assert again == [], "no run asks for them a second time, as an earlier one's"
             print(f"seed {seed}, {settings}, broken {broken}: {ends}, exit code {ended.code}, state {found.state}")
             assert found.wrong == [], ended.log
         calls = site.calls.copy()
@@ -113,6 +58,8 @@ def test_killed_and_resumed(seed: int, tmp_path: Path) -> None:
     assert "ahead" not in found.checkpoints[-1]
     asked = {int(path.rpartition("/")[2]) for path in (site.calls - calls) if path != "/robots.txt"}
     assert asked == set(broken), "the last run asks for the broken units alone"
+    left_over += len(failed.lines("requests of an earlier run's units; they are left out"))
+    assert (left_over > 0) == (frontier == "redis")
 
 
 def test_what_failed_is_told(tmp_path: Path) -> None:

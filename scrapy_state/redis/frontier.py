@@ -22,6 +22,7 @@ class NewRequest:
     :param fingerprint: b"" if no duplicate check is wanted
     :param slot: its download slot
     :param origin: what it was made of
+    :param unit: the unit of state that it counts for, if it does for one
     """
 
     data: bytes
@@ -30,6 +31,7 @@ class NewRequest:
     is_start: bool
     slot: str
     origin: Any = field(default=None, repr=False)
+    unit: str | None = None
 
     @property
     def element(self) -> bytes:

@@ -41,6 +41,9 @@ class Opening:
         self._codec = codec
         self._order = (order.first_out, order.start_first_out)
         self._connection: Connection | None = None
+        self._before: dict[str, float] = {}
+        #: from when on (by time.monotonic()) a worker alive at the opening has given a sign of life since
+        self.sure_at = 0.0
         self.worker = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
 
     async def open(self) -> tuple[Frontier, Reply]:
@@ -53,10 +56,12 @@ class Opening:
         await self._check(connection)
         if StateSettings.from_settings(self._crawler.settings).selfcheck:
             await self._round_trip(connection)
-        before = await self._deadlines() if self._shared_state_feed else {}
-        if before:
-            # A worker that was killed a moment ago looks like one that is alive, but its heart does not beat.
-            await asyncio.sleep(2 * settings.heartbeat_seconds + 0.5)
+        before = self._before = await self._deadlines()
+        # A worker that was killed a moment ago looks like one that is alive, but its heart does not beat.
+        watch_seconds = 2 * settings.heartbeat_seconds + 0.5
+        self.sure_at = time.monotonic() + watch_seconds
+        if before and self._shared_state_feed:
+            await asyncio.sleep(watch_seconds)
             await self._refuse_company(before)
         frontier = Frontier(connection, settings.prefix, self.worker, settings.lease_seconds, *self._order)
         reply = await frontier.exchange("open", hidden=1)
@@ -78,6 +83,14 @@ class Opening:
                 if time.monotonic() - began > _START_RETRY_SECONDS:
                     raise
                 await asyncio.sleep(0.5)
+
+    async def is_alone(self) -> bool:
+        """Whether no other worker has given a sign of life since this one began to open the frontier.
+
+        :raises StoreError: if Redis does not answer, or refuses
+        """
+        now = await self._deadlines()
+        return not any(deadline > self._before.get(name, 0) for name, deadline in now.items() if name != self.worker)
 
     async def close(self) -> None:
         """Let go of the connection."""

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from scrapy import Spider
+from scrapy.crawler import Crawler
+from scrapy.dupefilters import RFPDupeFilter
 from scrapy.settings import BaseSettings
+from scrapy.utils.misc import build_from_crawler, load_object
 
 from ..exceptions import StateSettingsError
 from ..settings import StateSettings
@@ -97,6 +100,15 @@ def key_prefix(template: Any, spider: Spider) -> str:
             f"STATE_REDIS_KEY is {key!r}; it must not be empty and must have no braces, which are put around it"
         )
     return f"scrapy_state:{{{key}}}:"
+
+
+def local_dupefilter(crawler: Crawler) -> Any:
+    """Return the filter of DUPEFILTER_CLASS; the default one without JOBDIR's file: it keeps what Redis can't, and logs."""
+    filter_class = load_object(crawler.settings["DUPEFILTER_CLASS"])
+    if filter_class is not RFPDupeFilter:
+        return build_from_crawler(filter_class, crawler)
+    debug = crawler.settings.getbool("DUPEFILTER_DEBUG")
+    return RFPDupeFilter(None, debug, fingerprinter=crawler.request_fingerprinter)
 
 
 class _Attributes(dict[str, Any]):

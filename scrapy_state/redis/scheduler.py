@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from scrapy.dupefilters import RFPDupeFilter
 from scrapy.pqueues import DownloaderAwarePriorityQueue
 from scrapy.utils.asyncio import is_asyncio_available
 from scrapy.utils.defer import deferred_from_coro
-from scrapy.utils.misc import build_from_crawler, load_object
+from scrapy.utils.misc import load_object
 from twisted.internet.defer import Deferred
 
 from ..barrier import BarrierItemProcessor
@@ -22,12 +21,13 @@ from ..exceptions import StateSettingsError, StoreError
 from ..gaps import fail_when_closed, hold_start, watch_done
 from ..tickets import get_barrier
 from .acknowledging import Acknowledging
-from .codec import Codec
+from .codec import Codec, Unreadable
 from .frontier import NewRequest, Reply
 from .leases import Leases, Order
 from .opening import Opening
-from .options import RedisSettings
-from .told import tell_failed, tell_feeds, tell_lost, tell_reply, tell_unserializable
+from .options import RedisSettings, local_dupefilter
+from .told import tell_failed, tell_feeds, tell_lost, tell_reply, tell_unreadable, tell_unserializable
+from .units import UnitRequests
 from .worker import Worker
 
 if TYPE_CHECKING:
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from scrapy.pqueues import ScrapyPriorityQueue
     from scrapy.statscollectors import StatsCollector
     from typing_extensions import Self
-
-logger = logging.getLogger("scrapy_state.state")
 
 
 class Scheduler(ScrapyScheduler):
@@ -59,14 +57,8 @@ class Scheduler(ScrapyScheduler):
     def from_crawler(cls, crawler: Crawler) -> Self:
         """Make it. Connects to nothing yet."""
         settings = crawler.settings
-        filter_class = load_object(settings["DUPEFILTER_CLASS"])
-        if filter_class is RFPDupeFilter:  # without JOBDIR's file: here it keeps what Redis can't, and logs
-            debug = settings.getbool("DUPEFILTER_DEBUG")
-            dupefilter: Any = RFPDupeFilter(None, debug, fingerprinter=crawler.request_fingerprinter)
-        else:
-            dupefilter = build_from_crawler(filter_class, crawler)
         return cls(
-            dupefilter,
+            local_dupefilter(crawler),
             jobdir=None,
             mqclass=load_object(settings["SCHEDULER_MEMORY_QUEUE"]),
             logunser=True,
@@ -89,6 +81,7 @@ class Scheduler(ScrapyScheduler):
         self._finished = self._starving = self._failed = False
         self._from_start: Any = None
         self._barrier = get_barrier(self.crawler)
+        self._units = UnitRequests(self.crawler, self._end)
         if isinstance(engine.scraper.itemproc, BarrierItemProcessor):
             self._barrier.openers.append(self._open)
             return None
@@ -104,6 +97,7 @@ class Scheduler(ScrapyScheduler):
         self._by_slot = issubclass(self.pqclass, DownloaderAwarePriorityQueue)
         self._opening = Opening(crawler, settings, self._codec, self._order)
         frontier, reply = await self._opening.open()
+        self._units.opened(self._opening, settings)
         self._worker = Worker(frontier, settings, self)
         listener = None if settings.early else self._barrier.listener
         if listener is None and not settings.early and crawler.settings.getdict("FEEDS"):
@@ -124,6 +118,7 @@ class Scheduler(ScrapyScheduler):
     async def _close(self, reason: str) -> None:
         worker, opening = self._worker, self._opening
         assert opening is not None
+        self._units.close()
         try:
             if worker is not None:
                 await self._acknowledging.close()
@@ -162,9 +157,10 @@ class Scheduler(ScrapyScheduler):
             return self._keep_in_memory(request, filtered, error)
         fingerprint = b""
         if filtered and self._shared_filter:
-            fingerprint = self.crawler.request_fingerprinter.fingerprint(request)
+            fingerprint = self._units.fingerprint(request)
         slot = self.crawler.engine.downloader.get_slot_key(request) if self._by_slot else ""
-        worker.put(NewRequest(data, fingerprint, request.priority, self._order.is_start(request), slot, request))
+        is_start, unit = self._order.is_start(request), self._units.unit_of(request)
+        worker.put(NewRequest(data, fingerprint, request.priority, is_start, slot, request, unit))
         return True
 
     def next_request(self) -> Request | None:
@@ -226,11 +222,12 @@ class Scheduler(ScrapyScheduler):
             else:
                 self.stats.inc_value("scheduler/enqueued/redis")
                 self.stats.inc_value("scheduler/enqueued")
+        self._units.received(reply, sent)
         if reply.lost:
             tell_lost(self.settings.lease_seconds, self.spider)
             self._leases.lose()
         self._leased(reply.leased)
-        is_over = not (reply.pending or reply.leased or reply.others_busy or self.settings.keep_open)
+        is_over = not (reply.pending or reply.leased or reply.others_busy or self.settings.keep_open or self._units.unsure)
         worker = self._worker
         self._finished = is_over and not (self._leases or self.hidden or worker is None or worker.outbox)
         if reply.leased or self._finished:
@@ -239,14 +236,18 @@ class Scheduler(ScrapyScheduler):
 
     def failed(self, error: StoreError) -> None:
         """Redis is away for good: end the crawl. What is leased comes back by itself."""
+        if not self._failed:
+            tell_failed(error, self.settings.lease_seconds, self.spider)
+        self._end("state_frontier_failed")
+
+    def _end(self, reason: str) -> None:
         if self._failed:
             return
         self._failed = True
-        tell_failed(error, self.settings.lease_seconds, self.spider)
         fail_when_closed(self.crawler)
         engine = self.crawler.engine
         if engine is not None and engine.spider is not None and engine._slot is not None and engine._slot.closing is None:
-            self._closing = asyncio.create_task(engine.close_spider_async(reason="state_frontier_failed"))
+            self._closing = asyncio.create_task(engine.close_spider_async(reason=reason))
 
     def _leased(self, leased: list[tuple[int, bytes]]) -> None:
         assert self._worker is not None
@@ -254,10 +255,14 @@ class Scheduler(ScrapyScheduler):
         for id, data in leased:
             try:
                 request = self._codec.decode(data)
-            except ValueError as error:
-                self.stats.inc_value("state/redis/unreadable")
-                logger.error("a request can't be read, it stays in the frontier: %s", error, extra={"spider": self.spider})
-                self._worker.unreadable.append(id)  # never acknowledged: it is pending again when this worker ends
+                left_over = self._units.is_left_over(request.meta)
+            except Unreadable as error:
+                if not (left_over := self._units.is_left_over(error.meta)):
+                    tell_unreadable(error, self.stats, self.spider)
+                    self._worker.unreadable.append(id)  # never acknowledged: it is pending again when this worker ends
+                    continue
+            if left_over:
+                self._worker.acknowledge([id])
             else:
                 self._leases.waiting[request] = id
                 requests.append(request)

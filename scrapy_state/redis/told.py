@@ -51,6 +51,12 @@ def tell_unserializable(request: Request, error: ValueError, spider: Spider) -> 
     )  # fmt: skip
 
 
+def tell_unreadable(error: ValueError, stats: Any, spider: Spider) -> None:
+    """Count and say that what was leased is no request."""
+    stats.inc_value("state/redis/unreadable")
+    logger.error("a request can't be read, it stays in the frontier: %s", error, extra={"spider": spider})
+
+
 def tell_feeds(spider: Spider) -> None:
     """Say that requests are acknowledged before a feed holds their items."""
     logger.warning(
