@@ -151,6 +151,7 @@ def test_yielding_updates_spider_state(tmp_path: Path) -> None:
     assert checkpoints(tmp_path)[-1]["state"] == {"page": 2, "list": [1]}
 
 
+@pytest.mark.long
 def test_explicit_state_wins(tmp_path: Path) -> None:
     """STATE on the command line beats the newest checkpoint; going back is marked as an overlap."""
     crawl(tmp_path)
@@ -164,6 +165,7 @@ def test_explicit_state_wins(tmp_path: Path) -> None:
     assert empty.lines("begins at 4 {'page': 4}")
 
 
+@pytest.mark.long
 def test_state_at_branches(tmp_path: Path) -> None:
     """STATE_AT starts from an older checkpoint; the new run's lineage goes back to that one, the other branch stays as it is.
     The line in the log says what was chosen, how old it is, and what was passed over and why."""
@@ -191,6 +193,7 @@ def test_state_at_branches(tmp_path: Path) -> None:
     assert beyond.lines("ERROR: the crawl does not start: STATE_AT: no checkpoint under file://")
 
 
+@pytest.mark.long
 def test_state_lag(tmp_path: Path) -> None:
     """STATE_LAG starts a bit before the checkpoint, marked as an overlap; without a checkpoint it does nothing."""
     settings = {"STATE_LAG": {"page": 1}}
@@ -327,6 +330,7 @@ def test_command_line_feed_is_left_out(tmp_path: Path) -> None:
     assert len(named_items(tmp_path)) == 6
 
 
+@pytest.mark.long
 def test_state_feed_template(tmp_path: Path) -> None:
     """A state feed that can't be written to shows the right template."""
     for template in (
