@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 logger = logging.getLogger("scrapy_state.state")
-_LONG_WAIT_SECONDS = 60
 
 
 class CheckpointFeedExporter(FeedExporter):

@@ -22,9 +22,6 @@ from .output import confirm, out, out_json, out_json_line, progress, say, size, 
 from .state import NO, OK
 from .target import Target, find_target
 
-#: As many bytes are collected before they are written
-_WRITE_BYTES = 1 << 18
-
 
 def items(options: Namespace, settings: Settings) -> int:
     """List the item files of the lineage, oldest first, or stream the items in them."""
