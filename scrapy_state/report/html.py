@@ -76,7 +76,7 @@ def _now(page: Page) -> Iterator[str]:
             "The newest run was killed, or it hangs. Start it again: it continues from the state below.",
         ),
         "finished": (f"Finished {ago}", "The newest run has finished."),
-        "stopped": (f"Stopped {ago}", f"The newest run was stopped early: {last.ended}. Start it again: it continues from here."),
+        "stopped": (f"Stopped {ago}", f"The newest run was stopped: {last.ended}. Start it again: it continues from here."),
         "hand": (f"Not running; a state was stored by hand {ago}", "The next run continues from it."),
         "failed": (f"Failed {ago}", f"The newest run failed: {last.ended}. See its log for the reason, then start it again."),
     }[kind]
@@ -84,9 +84,7 @@ def _now(page: Page) -> Iterator[str]:
         kind, word, more = "hand", "Perhaps running", "These state files do not say which run stored them."
     yield f'<section class="now {kind}" aria-label="Now"><strong>{clean(word)}</strong><p>{clean(more)}</p></section>'
     yield '<dl class="facts">'
-    yield _fact(
-        "The next run continues from", f'<span class="state">{short(newest.state, _STATE_CHARACTERS)}</span>', "wide"
-    )
+    yield _fact("The next run continues from", f'<span class="state">{short(newest.state, _STATE_CHARACTERS)}</span>', "wide")
     rate = page.series.items_per_minute
     if rate is not None:
         average = _average(last)
@@ -154,7 +152,8 @@ def _trouble(page: Page) -> Iterator[str]:
     if series.damaged_count:
         yield f"{count_of(series.damaged_count, 'state file')} can't be read: see Failures."
     if page.newest is not None and page.newest.errors:
-        yield f"{count_of(page.newest.errors, 'item')} failed and {_was(page.newest.errors)} left out (STATE_ON_ITEM_ERROR is skip)."
+        left_out = f"{_was(page.newest.errors)} left out (STATE_ON_ITEM_ERROR is skip)"
+        yield f"{count_of(page.newest.errors, 'item')} failed and {left_out}."
     if series.overlaps:
         ids = ", ".join(map(str, series.overlaps))
         yield f"Overlap: checkpoint {ids} did not start where its parent ended. Items may appear twice, or be missing."

@@ -56,9 +56,7 @@ def failures(page: Page) -> Iterator[str]:
         yield from table(f"{count_of(len(bad), 'run')} failed or killed, newest first", columns, rows, len(bad))
     if page.series.damaged_count:
         rows = ((f"<code>{clean(uri)}</code>", clean(why)) for uri, why in page.series.damaged)
-        yield from table(
-            "State files that can't be read and are skipped", ("file", "why"), rows, page.series.damaged_count
-        )
+        yield from table("State files that can't be read and are skipped", ("file", "why"), rows, page.series.damaged_count)
     yield "</section>"
 
 
