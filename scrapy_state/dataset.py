@@ -124,7 +124,7 @@ def items_of(
     for file in files:
         store, key = open_reader(file.uri, settings)
         if store.read_part(key, 0, 1) is None:
-            raise CheckpointError(f"{file.uri} is not there; if it was moved, say where to: --map OLD=NEW")
+            raise CheckpointError("the file is missing", uri=file.uri, remedy="if it was moved, say where to: --map OLD=NEW")
         read = partial(_read_part, store, key)
         with io.BufferedReader(StoredFile(read), _PART_BYTES) as stream:
             yield file, decoder.items(file, stream)
@@ -226,7 +226,7 @@ class Verification:
             except StateSettingsError:
                 self.not_counted += 1
             except CheckpointError as error:
-                self._problems.append(Problem(file.uri, str(error).removeprefix(f"{file.uri}: ").partition(";")[0]))
+                self._problems.append(Problem(file.uri, error.reason))
 
 
 def _wrong_size(file: ItemFile, settings: Mapping[str, Any]) -> str | None:

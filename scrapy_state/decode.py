@@ -87,7 +87,7 @@ class Decoder:
 
 
 def _wrong(file: ItemFile, why: str) -> NoReturn:
-    raise CheckpointError(f"{file.uri}: {why}; scrapy state verify --deep checks all files")
+    raise CheckpointError(why, uri=file.uri, remedy="scrapy state verify --deep checks all files")
 
 
 def decompressed(stream: Any) -> Any:
