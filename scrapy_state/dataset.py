@@ -1,4 +1,4 @@
-"""The item files that a lineage names: their list, their items, whether they are there."""
+"""The item files that a lineage names: listing them, reading their items, checking them."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ from .resolver import ancestors
 from .stores import StoreReader, open_reader
 from .stores.stream import StoredFile
 
-#: A file is read in parts of so many bytes
+#: How much of a file is read at once
 _PART_BYTES = 4 * 1024 * 1024
 
 
 class Moved:
-    """Where item files lie now, if not where they were stored.
+    """Where item files lie now, if they have been moved since they were stored.
 
-    :param pairs: ``OLD=NEW``: what a URI began with, and begins with now; a path is as good as a file:// URI
-    :raises StateSettingsError: for one without a ``=``
+    :param pairs: ``OLD=NEW`` texts: a URI that began with OLD begins with NEW now. Either may be a path
+    :raises StateSettingsError: if one has no ``=``
     """
 
     def __init__(self, pairs: Sequence[str]) -> None:
         self._pairs = [_pair(each) for each in pairs]
 
     def uri(self, uri: str) -> str:
-        """Return *uri* as it begins now."""
+        """Return where the file *uri* lies now."""
         return next((new + uri[len(old) :] for old, new in self._pairs if uri.startswith(old)), uri)
 
     def file(self, file: ItemFile) -> ItemFile:
-        """Return *file* with its URI as it begins now."""
+        """Return *file* with the URI at which it lies now."""
         return replace(file, uri=self.uri(file.uri)) if self._pairs else file
 
 
 def _pair(text: str) -> tuple[str, str]:
-    # A URI may have "=" in it (dt=2026-11-20/): the new one begins like a URI or a path.
+    # URIs may contain "=" (dt=2026-11-20/), so split where the rest looks like a URI or a path.
     places = [at for at, sign in enumerate(text) if sign == "="]
     at = next((at for at in places if text[at + 1 :].startswith(("/", ".")) or "://" in text[at + 1 :]), (places or [0])[0])
     if not at:
@@ -62,19 +62,19 @@ def _as_uri(text: str) -> str:
 
 
 class Lineage:
-    """The item files along a lineage, oldest first, though it can only be read newest first: they wait on the disk.
+    """The item files along a lineage, oldest first. A lineage is read newest first, so a temporary file keeps the list.
 
     :param checkpoints: newest first, as :func:`~scrapy_state.resolver.ancestors` yields them
     """
 
     def __init__(self, checkpoints: Iterable[Checkpoint]) -> None:
-        self._spool = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as this does
+        self._spool = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as this object
         self._starts = array("Q")
         #: how many checkpoints there are
         self.checkpoints = 0
-        #: the ids of those that began before what their parent says
+        #: the ids of those that did not start where their parent ended
         self.overlaps: list[int | None] = []
-        #: the oldest one
+        #: the oldest checkpoint
         self.first: Checkpoint | None = None
         for checkpoint in checkpoints:
             self.first = checkpoint
@@ -87,7 +87,7 @@ class Lineage:
 
     @property
     def parent_missing(self) -> int | None:
-        """The id of the parent that is not there, at which the lineage breaks off; None: it is whole."""
+        """The id of the missing parent at which the lineage breaks off; None if it is complete."""
         return self.first.parent if self.first is not None else None
 
     def files(self) -> Iterator[ItemFile]:
@@ -98,7 +98,9 @@ class Lineage:
 
 
 def lineage_of(store: StoreReader, template: KeyTemplate, newest: Checkpoint, step: Callable[[], object]) -> Lineage:
-    """Read the lineage of *newest*. Blocks. *step* is called for each checkpoint.
+    """Read the lineage of *newest*. Blocks.
+
+    :param step: called for each checkpoint that has been read
 
     :raises CheckpointError: as :func:`~scrapy_state.resolver.ancestors`
     :raises StoreError: if the store does not answer or refuses
@@ -113,16 +115,16 @@ def lineage_of(store: StoreReader, template: KeyTemplate, newest: Checkpoint, st
 def items_of(
     files: Iterable[ItemFile], decoder: Decoder, settings: Mapping[str, Any]
 ) -> Iterator[tuple[ItemFile, Iterator[bytes]]]:
-    """Yield each file with its items, skipped ones left out, to be read before the next file is asked for. Blocks.
+    """Yield each file with its items, without those to skip. Read the items before asking for the next file. Blocks.
 
     :param settings: Scrapy's AWS_* settings are read from it
-    :raises CheckpointError: if a file is not there, or not what the checkpoint says
+    :raises CheckpointError: if a file is missing, or differs from what the checkpoint says
     :raises StoreError: if a store does not answer or refuses
     """
     for file in files:
         store, key = open_reader(file.uri, settings)
         if store.read_part(key, 0, 1) is None:
-            raise CheckpointError(f"{file.uri} is not there; if it was moved, say where to: --map OLD=NEW")
+            raise CheckpointError("the file is missing", uri=file.uri, remedy="if it was moved, say where to: --map OLD=NEW")
         read = partial(_read_part, store, key)
         with io.BufferedReader(StoredFile(read), _PART_BYTES) as stream:
             yield file, decoder.items(file, stream)
@@ -133,18 +135,19 @@ def _read_part(store: StoreReader, key: str, begin: int, size: int) -> bytes | N
 
 
 class Problem(NamedTuple):
-    """What :class:`Verification` found to be wrong."""
+    """Something wrong that :class:`Verification` found."""
 
     uri: str
     why: str
 
 
 class Verification:
-    """Checks a lineage and the files it names, and counts what it has looked at.
+    """Checks a lineage and the files it names, and counts what it has checked.
 
     :param settings: Scrapy's AWS_* settings are read from it
     :param moved: where the files lie now
-    :param deep: whether to count the items in each file; *format*: as for :class:`~scrapy_state.decode.Decoder`
+    :param deep: whether to count the items in each file
+    :param format: of the files, as for :class:`~scrapy_state.decode.Decoder`
     """
 
     def __init__(
@@ -160,11 +163,13 @@ class Verification:
         self._moved, self._deep, self._format = moved, deep, format
         self._problems: deque[Problem] = deque()
         self.checkpoints = self.files = self.items = self.bytes = 0
-        #: files whose items were counted, and those of a format whose items can't be
+        #: how many files had their items counted, and how many have a format in which items can't be counted
         self.counted = self.not_counted = 0
 
     def problems(self, newest: Checkpoint) -> Iterator[Problem | None]:
-        """Check each checkpoint, newest first, and each file it names; yield what is wrong, and None at each step. Blocks.
+        """Check each checkpoint, newest first, and each file it names. Blocks.
+
+        Yields each problem, and None after each step.
 
         :raises StoreError: if a store does not answer or refuses
         """
@@ -181,7 +186,7 @@ class Verification:
         yield from self._problems
 
     def _files(self, reads: StoreReader, newest: Checkpoint) -> Iterator[tuple[Checkpoint, ItemFile | None]]:
-        """Yield each checkpoint by itself, then each of its files."""
+        """Yield each checkpoint without a file, then with each of its files."""
         child: Checkpoint | None = None
         try:
             for checkpoint in ancestors(reads, self._template, newest):
@@ -196,15 +201,13 @@ class Verification:
             return
         if child is not None and child.parent is not None:
             missing = self._store.uri(self._template.key(child.parent))
-            self._problems.append(Problem(missing, f"is not there, the parent of checkpoint {child.id}"))
+            self._problems.append(Problem(missing, f"is missing; it is the parent of checkpoint {child.id}"))
 
     def _check_items(self, child: Checkpoint, parent: Checkpoint) -> None:
         items = parent.items + sum(each.counted for each in child.files)
         if child.digest is not None and child.items != items:
             uri = self._store.uri(self._template.key(child.id or 0))
-            self._problems.append(
-                Problem(uri, f"says that there are {child.items} items; its parent and its files have {items}")
-            )
+            self._problems.append(Problem(uri, f"counts {child.items} items, but its parent and its files have {items}"))
 
     def _wrong_size(self, each: tuple[Checkpoint, ItemFile | None]) -> str | None:
         return None if each[1] is None else _wrong_size(each[1], self._settings)
@@ -223,11 +226,11 @@ class Verification:
             except StateSettingsError:
                 self.not_counted += 1
             except CheckpointError as error:
-                self._problems.append(Problem(file.uri, str(error).removeprefix(f"{file.uri}: ").partition(";")[0]))
+                self._problems.append(Problem(file.uri, error.reason))
 
 
 def _wrong_size(file: ItemFile, settings: Mapping[str, Any]) -> str | None:
-    """Return what is wrong with a file to be seen from outside, None if nothing. Its last byte is asked for, and one more."""
+    """Return what is wrong with a file's size, None if nothing is. Asks only for its last byte and one more."""
     store, key = open_reader(file.uri, settings)
     last = max((file.bytes or 0) - 1, 0)
     end = patiently(lambda: store.read_part(key, last, 2))
@@ -235,7 +238,7 @@ def _wrong_size(file: ItemFile, settings: Mapping[str, Any]) -> str | None:
         return "is not there"
     if file.bytes is None or len(end) == min(file.bytes, 1):
         return None
-    return f"has not the {file.bytes} bytes that it should have, but {'fewer' if not end else 'more'}"
+    return f"has {'fewer' if not end else 'more'} than {file.bytes} bytes"
 
 
 def _stepping(checkpoints: Iterable[Checkpoint], step: Callable[[], object]) -> Iterator[Checkpoint]:

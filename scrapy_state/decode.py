@@ -1,4 +1,4 @@
-"""The items in an item file, one after the other, as the bytes they are; compressed or not. Knows no stores."""
+"""The items in an item file, compressed or not, one after the other as raw bytes. Knows no stores."""
 
 from __future__ import annotations
 
@@ -18,59 +18,59 @@ from .exceptions import CheckpointError, StateSettingsError
 _COMPRESSED: dict[bytes, Callable[[Any], Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
 _COMPRESSED_SUFFIXES = (".gz", ".bz2", ".xz", ".lzma")
 _FORMATS = {".jsonl": "jsonlines", ".jl": "jsonlines", ".jsonlines": "jsonlines", ".csv": "csv", ".json": "json"}
-#: The formats whose items can be told apart as they are read
+#: The formats in which items can be read one by one
 FORMATS = ("jsonlines", "csv", "json")
 _CHUNK_CHARACTERS = 1 << 16
 _BLANK = re.compile(r"[\s,]*")
 
 
 def format_of(uri: str) -> str:
-    """Return a key of FORMATS for an item file, by how its URI ends.
+    """Return the format of an item file, one of FORMATS, by the end of its URI.
 
-    :raises StateSettingsError: if it can't be told, or is a format whose items can't be told apart
+    :raises StateSettingsError: if the end says nothing, or names a format in which items can't be read one by one
     """
     path = PurePosixPath(uri)
     if path.suffix in _COMPRESSED_SUFFIXES:
         path = path.with_suffix("")
     if path.suffix not in _FORMATS:
         raise StateSettingsError(
-            f"{uri}: items can be told apart in the formats {', '.join(FORMATS)}, and its name ends in {path.suffix!r}: if it "
-            "is one of these give --format, else leave it out with --only PATTERN, and read it by itself"
+            f"{uri}: its name ends in {path.suffix!r}, but items can be read only in the formats {', '.join(FORMATS)}: if it "
+            "has one of these, give --format; otherwise leave it out with --only PATTERN and read it by itself"
         )
     return _FORMATS[path.suffix]
 
 
 class Decoder:
-    """Reads item files that are to make one data set.
+    """Reads item files that belong to one data set.
 
-    :param format: a key of FORMATS; None: by how their names end
+    :param format: one of FORMATS; None: by the end of each file's name
     """
 
     def __init__(self, format: str | None = None) -> None:
         self._format = format
         self._formats: set[str] = set()
-        #: of the first CSV file
+        #: the header of the first CSV file
         self.header: bytes | None = None
 
     def items(self, file: ItemFile, stream: io.BufferedReader[Any]) -> Iterator[bytes]:
-        """Yield the items of *file*, skipped ones left out, each with a newline at its end; memory for one at a time.
+        """Yield the items of *file*, without those to skip, each ending in a newline. Holds one item in memory.
 
-        The first thing is the header if it is a CSV file and the first one.
+        The first CSV file also yields its header, first.
 
-        :raises CheckpointError: if it can't be read, or holds another number of items than the checkpoint says
-        :raises StateSettingsError: if it doesn't go with the files before
+        :raises CheckpointError: if the file can't be read, or has another number of items than the checkpoint says
+        :raises StateSettingsError: if its format or its columns differ from those of the files before it
         """
         format = self._format or format_of(file.uri)
         self._formats.add("json" if format == "jsonlines" else format)
         if len(self._formats) > 1:
-            raise StateSettingsError(f"{file.uri}: files before it have another format: choose with --only PATTERN")
+            raise StateSettingsError(f"{file.uri}: the files before it have another format: choose with --only PATTERN")
         position = 0
         try:
             for record in _RECORDS[format](decompressed(stream)):
                 if format == "csv" and position == 0 and record != self.header:
                     if self.header is not None:
                         raise StateSettingsError(
-                            f"{file.uri}: its columns are others than those of the files before: choose with --only PATTERN"
+                            f"{file.uri}: its columns differ from those of the files before it: choose with --only PATTERN"
                         )
                     self.header = record
                     yield record
@@ -87,11 +87,11 @@ class Decoder:
 
 
 def _wrong(file: ItemFile, why: str) -> NoReturn:
-    raise CheckpointError(f"{file.uri}: {why}; scrapy state verify --deep checks all files")
+    raise CheckpointError(why, uri=file.uri, remedy="scrapy state verify --deep checks all files")
 
 
 def decompressed(stream: Any) -> Any:
-    """Return a stream of what is in *stream*, which has a ``peek()``: what gzip, bzip2 or xz made of it, or itself."""
+    """Return *stream*, which must have a ``peek()``, decompressed if it holds gzip, bzip2 or xz data."""
     start = stream.peek(8)
     return next((opened(stream) for magic, opened in _COMPRESSED.items() if start.startswith(magic)), stream)
 
@@ -103,7 +103,7 @@ def _lines(stream: Any) -> Iterator[bytes]:
 
 
 def _csv_records(stream: Any) -> Iterator[bytes]:
-    """A record ends at a line's end outside of quotes, of which there is then an even number."""
+    """Yield CSV records. A record ends with the line at which its quotes add up to an even number."""
     record = b""
     for line in stream:
         record += line
@@ -120,7 +120,7 @@ def _json_items(stream: Any) -> Iterator[bytes]:
     text, decoder, need = io.TextIOWrapper(stream, "utf-8"), json.JSONDecoder(), _CHUNK_CHARACTERS
     buffer = text.read(need)
     if not buffer.lstrip().startswith("["):
-        raise ValueError("it is no JSON list")
+        raise ValueError("it is not a JSON list")
     buffer = buffer.lstrip()[1:]
     while True:
         start = _BLANK.match(buffer).end()  # type: ignore[union-attr]
@@ -132,7 +132,7 @@ def _json_items(stream: Any) -> Iterator[bytes]:
             more = text.read(need)
             if not more:
                 raise
-            buffer, need = buffer[start:] + more, need * 2  # a long item is not tried again and again
+            buffer, need = buffer[start:] + more, need * 2  # so that a long item is not parsed again for each chunk
             continue
         found = buffer[start:end]
         yield (found if "\n" not in found else json.dumps(json.loads(found), ensure_ascii=False)).encode() + b"\n"

@@ -19,7 +19,7 @@ def in_seconds(value: Any) -> float:
     """
     match = _TEXT.fullmatch(str(value).strip())
     if match is None or isinstance(value, bool):
-        raise ValueError(f"{value!r} is no length of time")
+        raise ValueError(f"{value!r} is not a length of time")
     number = float(match[1]) * _UNITS[match[2] or "s"]
     if not math.isfinite(number):
         raise ValueError(f"{value!r} is too long")

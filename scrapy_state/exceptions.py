@@ -1,16 +1,16 @@
-"""The errors of scrapy_state: one tree, each message naming the setting or URI, what was wrong, and what to do.
+"""The errors of scrapy_state: one tree. Each says what was wrong, with which setting or URI, and what to do.
 
 ::
 
     StateError
      +-- StateSettingsError      a setting, a feed or a spider attribute that can't be used as it is
      +-- CheckpointError         a stored state file that is not a checkpoint (torn, empty, foreign, altered)
-     +-- CheckpointTooNew        a checkpoint that a later scrapy_state has stored
-     +-- StoreError              a store that did not do what was asked
+     +-- CheckpointTooNew        a checkpoint that a newer scrapy_state stored
+     +-- StoreError              a store that did not do what it was asked to
      |    +-- StoreUnreachable   no answer, or "try again later": may pass by itself
      |    +-- StoreRefused       it answered no: credentials, permission, bucket; does not pass by itself
-     |    +-- KeyTaken           create-only, and the name is taken by something else
-     |    +-- StoreReadOnly      a write was asked of what may only read: a bug, caught before anything was sent
+     |    +-- KeyTaken           a create-only write found the name taken by something else
+     |    +-- StoreReadOnly      a reader was asked to write: a bug, caught before anything was sent
      +-- StateConflict           another run writes under the same prefix
      +-- ItemFailed              an item that raised in a pipeline, or that a feed could not export
      +-- UnitFailed              a request or an item of a unit (docs/units.md) that failed
@@ -22,23 +22,41 @@ from __future__ import annotations
 
 
 class StateError(Exception):
-    """The root: catch this to catch everything that scrapy_state raises on purpose."""
+    """The root: catch this to catch everything that scrapy_state raises on purpose.
+
+    As text it is one line: ``URI: reason; remedy``.
+
+    :param reason: what was wrong; names the setting if it is about one
+    :param uri: the file or the store it is about, without credentials; empty if it is about none
+    :param remedy: what the user can do; empty if the reason says it already
+    """
+
+    def __init__(self, reason: str, *, uri: str = "", remedy: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.uri = uri
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        before = f"{self.uri}: " if self.uri else ""
+        after = f"; {self.remedy}" if self.remedy else ""
+        return f"{before}{self.reason}{after}"
 
 
 class StateSettingsError(StateError):
-    """A setting, a feed or a spider attribute can't be used; the message names it and the remedy."""
+    """A setting, a feed or a spider attribute can't be used."""
 
 
 class CheckpointError(StateError):
-    """Bytes that are not a whole, unaltered checkpoint; the message says in what way."""
+    """A file is not a complete, unaltered checkpoint, or not what a checkpoint says about it."""
 
 
 class CheckpointTooNew(StateError):
-    """A checkpoint of a later version of the format: this scrapy_state must not guess what it says, nor pass it over."""
+    """A newer scrapy_state stored this checkpoint. This version must neither guess what it says nor skip it."""
 
 
 class StoreError(StateError):
-    """A store did not do what was asked; the message names the URI."""
+    """A store did not do what it was asked to."""
 
 
 class StoreUnreachable(StoreError):
@@ -54,11 +72,11 @@ class KeyTaken(StoreError):
 
 
 class StoreReadOnly(StoreError):
-    """Something asked the read side of a store to write: a bug in the caller; nothing was sent."""
+    """Something asked a reader to write: a bug in the caller. Nothing was sent."""
 
 
 class StateConflict(StateError):
-    """Another run stored checkpoints under the same prefix while this one was at work."""
+    """Another run stored checkpoints under the same prefix during this run."""
 
 
 class ItemFailed(StateError):

@@ -25,7 +25,7 @@ B = TypeVar("B")
 
 
 class Found(NamedTuple):
-    """A state file: its checkpoint, or why it is none."""
+    """A state file: its checkpoint, or the reason why it is not one."""
 
     id: int | None
     uri: str
@@ -34,7 +34,7 @@ class Found(NamedTuple):
 
 
 def newest_first(store: StoreReader, template: KeyTemplate) -> Iterator[Found]:
-    """Yield every state file under a prefix, pruned ones too, reading no further than it is asked for. Blocks.
+    """Yield every state file under a prefix, newest first, pruned ones included. Reads no more than is asked for. Blocks.
 
     :raises CheckpointTooNew: for a file that a later scrapy_state stored
     :raises StoreError: if the store does not answer or refuses
@@ -44,7 +44,7 @@ def newest_first(store: StoreReader, template: KeyTemplate) -> Iterator[Found]:
     present = () if newest is None else (each.key for each in keys.down(newest.position))
     pruned = _Pruned(store, template)
     for key, data in ahead(store.read, present):
-        if data is None:  # it was pruned since the listing
+        if data is None:  # it has been pruned since the listing
             pruned.look_again()
             continue
         id = template.id_of(key)
@@ -57,7 +57,7 @@ def newest_first(store: StoreReader, template: KeyTemplate) -> Iterator[Found]:
 
 
 class _Pruned:
-    """What is in roll-ups, newest first; each is read when its turn comes."""
+    """The state files in roll-ups, newest first. A roll-up is read when its turn comes."""
 
     def __init__(self, store: StoreReader, template: KeyTemplate) -> None:
         self._store, self._template = store, template
@@ -65,17 +65,17 @@ class _Pruned:
         self._waiting = self._rollups.list()
         self._looked_at = set(self._waiting)
         self._read: list[tuple[int, bytes]] = []
-        #: the ids of what was yielded, here and elsewhere: a prune that was killed leaves files that are in a roll-up too
+        #: the ids yielded so far, from here or elsewhere: a killed prune leaves files that are also in a roll-up
         self.seen: set[int] = set()
 
     def look_again(self) -> None:
-        """See whether there are more by now."""
+        """Add the roll-ups that have appeared since."""
         new = [each for each in self._rollups.list() if each not in self._looked_at]
         self._looked_at.update(new)
         self._waiting = sorted([*self._waiting, *new], key=_last, reverse=True)
 
     def down_to(self, id: int) -> Iterator[Found]:
-        """Yield what is newer than checkpoint *id*."""
+        """Yield the checkpoints newer than *id* that have not been yielded."""
         while True:
             newest_read = -self._read[0][0] if self._read else 0
             if self._waiting and self._waiting[0].last > max(newest_read, id):
@@ -95,7 +95,7 @@ def _last(rollup: Rollup) -> int:
 
 
 def ahead(function: Callable[[A], B], arguments: Iterable[A]) -> Iterator[tuple[A, B]]:
-    """Yield each argument with what *function* returns for it, in the order given; several threads are a little ahead."""
+    """Yield each argument with the result of *function*, in order; several threads work a little ahead. Blocks."""
     waiting: deque[tuple[A, Future[B]]] = deque()
     left = iter(arguments)
     pool = ThreadPoolExecutor(_THREADS, "scrapy_state")
@@ -110,9 +110,9 @@ def ahead(function: Callable[[A], B], arguments: Iterable[A]) -> Iterator[tuple[
 
 
 class ReadsAhead:
-    """A store whose state files are read downwards, each after the other: the next ones are asked for meanwhile.
+    """A store reader for state files that are read one after the other, newest first: it fetches the next ones ahead.
 
-    :param template: the keys of the state files, with ids
+    :param template: the keys of the state files
     """
 
     def __init__(self, store: StoreReader, template: KeyTemplate) -> None:
@@ -135,7 +135,7 @@ class ReadsAhead:
         return self._asked[id].result()
 
     def close(self) -> None:
-        """Ask for no more."""
+        """Stop reading ahead."""
         self._pool.shutdown(cancel_futures=True)
 
 
@@ -149,13 +149,14 @@ def _found(store: StoreReader, key: str, id: int | None, data: bytes) -> Found:
 
 @dataclass(eq=False)
 class Run:
-    """A run, by the checkpoints it stored.
+    """A run, as seen in the checkpoints it stored.
 
-    :param first: its oldest checkpoint that was read; *last*: its newest
-    :param checkpoints: how many there are; *files*, *bytes*: the item files they name
-    :param parent: the run it went on from; None: it has none, or that was not read
+    :param last: its newest checkpoint
+    :param first: its oldest checkpoint that has been read
+    :param checkpoints: how many checkpoints it stored; *files*, *bytes* and *items*: what they name
+    :param parent: the run it continued; None if there is none, or if that one has not been read
     :param in_lineage: whether the newest checkpoint descends from it
-    :param superseded: whether another run stored a checkpoint after its last one, so that it can store none any more
+    :param superseded: whether another run has stored a checkpoint since, so that this run can't store any more
     """
 
     last: Checkpoint
@@ -170,7 +171,7 @@ class Run:
 
     @property
     def ended(self) -> str | None:
-        """How it ended: its finish reason; None: it stored no last checkpoint."""
+        """Its finish reason; None if it stored no last checkpoint."""
         return None if self.last.reason == "opened" else self.last.reason
 
     @property
@@ -180,12 +181,12 @@ class Run:
 
     @property
     def is_whole(self) -> bool:
-        """Whether all the checkpoints it stored are known: from its first one on, without a gap."""
+        """Whether all its checkpoints have been read, from the first one on and without a gap."""
         ids = (self.last.id or 0) - (self.first.id or 0) + 1
         return self.first.reason is not None and ids == self.checkpoints
 
     def add(self, checkpoint: Checkpoint) -> None:
-        """Count an older checkpoint of it."""
+        """Add its next older checkpoint."""
         self.first = checkpoint
         self.checkpoints += 1
         self.files += len(checkpoint.files)
@@ -196,8 +197,8 @@ class Run:
 def runs(found: Iterable[Found], newest: Checkpoint | None, limit: int | None = None) -> list[Run]:
     """Return the runs, newest first, from what :func:`newest_first` yields.
 
-    :param newest: the checkpoint whose lineage is to be marked
-    :param limit: so many runs at most; no more is read than they need
+    :param newest: the checkpoint whose lineage is marked
+    :param limit: how many runs at most; reads no more than these need
     """
     by_name: dict[Any, Run] = {}
     children: dict[int, list[Run]] = {}
@@ -224,9 +225,9 @@ def runs(found: Iterable[Found], newest: Checkpoint | None, limit: int | None = 
 
 
 def tree(found: Iterable[Run]) -> Iterator[tuple[str, Run | None]]:
-    """Yield each run, newest first, with its place in the tree as text; between them lines (None) that join branches.
+    """Yield each run, newest first, with its row of a drawn tree; rows that only join branches come with None.
 
-    ``*`` is a run of the lineage, ``o`` one of another branch.
+    ``*`` marks a run of the lineage, ``o`` one of another branch.
     """
     lanes: list[Run | None] = []
     for run in found:

@@ -10,13 +10,13 @@ from .plain import json_object
 
 @dataclass(init=False)
 class StateItem:
-    """All that the spider yielded before this item is done; a later run resumes from *state*.
+    """Says that everything the spider has yielded before this item is done, and that a later run resumes from *state*.
 
-    It goes no further than :class:`~scrapy_state.barrier.StateMiddleware`: no pipeline, no ``item_scraped``, no item
-    feed ever sees it.
+    :class:`~scrapy_state.barrier.StateMiddleware` keeps it: no pipeline, no ``item_scraped`` handler and no item feed
+    ever sees it.
 
-    :param state: a JSON object (a dict with text keys, of dicts, lists, text, numbers, True, False, None), copied
-        here, so that it can be changed afterwards. Left out: a deep copy of ``spider.state`` at the time it is yielded.
+    :param state: a JSON object: a dict with text keys, of dicts, lists, text, numbers, True, False and None. It is copied
+        at once, so you may change the original. Without it: a deep copy of ``spider.state`` when the item is yielded.
     :raises TypeError: at once, if *state* is not a JSON object; the message has the path to the offending value.
     """
 

@@ -1,4 +1,4 @@
-"""Start a bit earlier: a state less what STATE_LAG says; the dates in states. Pure."""
+"""Starting a bit earlier: a state minus STATE_LAG; the dates in states. Pure."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any
 
 from .exceptions import StateSettingsError
 
-#: An ISO 8601 date, or date and time, in parts that are put together again as they were.
+#: An ISO 8601 date, or date and time, in parts that can be put together again in the same form
 _ISO = re.compile(r"(\d{4}-\d\d-\d\d)(?:([T ])(\d\d:\d\d)(?::(\d\d)(?:([.,])(\d{1,6}))?)?(Z|[+-]\d\d(?::?\d\d)?)?)?")
 
 
 def earlier(state: Mapping[str, Any], lag: Mapping[str, float]) -> dict[str, Any]:
-    """Return *state* with each field that *lag* names made smaller by its number.
+    """Return a copy of *state* in which each field that *lag* names is smaller by that number.
 
-    :param lag: field -> number; of an ISO date or date-time (``"2013-01-01T06:42"``) it is taken off as seconds, and the
-        text keeps its form. A field inside another is named with a dot: ``"cursor.t"``
-    :raises StateSettingsError: if a field is not there, or is neither a number nor such a text
+    :param lag: field -> number. From an ISO date or date-time (``"2013-01-01T06:42"``) it subtracts seconds, and the text
+        keeps its form. A dot leads into a nested object: ``"cursor.t"``
+    :raises StateSettingsError: if a field is missing, or is neither a number nor such a text
     """
     copy = deepcopy(dict(state))
     for name, amount in lag.items():
@@ -28,21 +28,21 @@ def earlier(state: Mapping[str, Any], lag: Mapping[str, float]) -> dict[str, Any
             place[key] = _less(place[key], amount)
         except (TypeError, ValueError, OverflowError) as error:
             raise StateSettingsError(
-                f"STATE_LAG has {name!r}, which is {place[key]!r} in the state: {error}; take it out of STATE_LAG, or "
-                "override change_state() of StateResolver"
+                f"STATE_LAG names {name!r}, which is {place[key]!r} in the state: {error}; remove it from STATE_LAG, or "
+                "override StateResolver.change_state()"
             ) from error
     return copy
 
 
 def _place(state: dict[str, Any], name: str) -> tuple[dict[str, Any], str]:
-    """Return the object that holds the field *name*, and its key there; a key with a dot in it goes first."""
+    """Return the object that holds the field *name*, and its key there; a key that contains the dot wins."""
     if name in state:
         return state, name
     outer, _, rest = name.partition(".")
     if rest and isinstance(state.get(outer), dict):
         return _place(state[outer], rest)
     raise StateSettingsError(
-        f"STATE_LAG has {name!r}, but the state has no such field (it has {sorted(state)}); correct the name, or take it out"
+        f"STATE_LAG names {name!r}, but the state has no such field (it has {sorted(state)}); correct the name, or remove it"
     )
 
 
@@ -51,13 +51,13 @@ def _less(value: Any, amount: float) -> Any:
         return value - amount
     match = _ISO.fullmatch(value) if isinstance(value, str) else None
     if match is None:
-        raise TypeError("only a number or an ISO date-time can be made smaller")
+        raise TypeError("STATE_LAG can subtract only from a number or an ISO date-time")
     _, separator, _, second, point, fraction, zone = match.groups()
     parsed = _parsed(match)
     moved = parsed - timedelta(seconds=amount)
     if separator is None:
         if moved.time() != parsed.time():
-            raise ValueError("a date without a time can only go back by whole days")
+            raise ValueError("a date without a time can go back only by whole days")
         return moved.date().isoformat()
     text = f"{moved.date().isoformat()}{separator}{moved:%H:%M}"
     if second or moved.second or moved.microsecond:
@@ -69,7 +69,7 @@ def _less(value: Any, amount: float) -> Any:
 
 
 def moment(text: Any) -> float | None:
-    """Return an ISO 8601 date or date-time as seconds since 1970, UTC where it names no zone; None if it is none."""
+    """Return an ISO 8601 date or date-time as seconds since 1970; None for anything else. Without a zone it is UTC."""
     match = _ISO.fullmatch(text) if isinstance(text, str) else None
     if match is None:
         return None
@@ -77,7 +77,7 @@ def moment(text: Any) -> float | None:
     offset = int(zone[1:3]) * 3600 + int(zone[3:5] or 0) * 60
     try:
         return (_parsed(match) - datetime(1970, 1, 1)).total_seconds() - (-offset if zone[0] == "-" else offset)
-    except ValueError:  # as 2013-02-30
+    except ValueError:  # 2013-02-30, for example
         return None
 
 

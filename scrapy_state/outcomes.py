@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from typing import Any
 
@@ -15,7 +14,7 @@ from .extension import SpiderSettingsState, get_extension
 from .keys import without_credentials
 from .settings import StateSettings
 from .tickets import Side, Ticket, get_barrier
-from .units import Failure, Units
+from .units import Failure, Units, name_of, state_of
 
 logger = logging.getLogger("scrapy_state.state")
 #: So many units are in flight at most that start() has begun: each is a request that waits.
@@ -109,10 +108,10 @@ class UnitOutcomes:
             if ticket is not None and self._barrier.unit_items is not None:
                 self._barrier.unit_items.release(ticket.side)
         if passed:
-            self.crawler.spider.state = json.loads(self._units.watermark)  # type: ignore[union-attr]
+            self.crawler.spider.state = state_of(self._units.watermark)  # type: ignore[union-attr]
         if passed or over is not None:
             # Also where it has not moved: there are finished units beyond it, for the next checkpoint to tell of.
-            self._barrier.state_yielded(json.loads(self._units.watermark))
+            self._barrier.state_yielded(state_of(self._units.watermark))
         if not self.crowded:
             self._room.set()
 
@@ -138,7 +137,8 @@ class UnitOutcomes:
     def _spider_closed(self, spider: Spider) -> None:
         if not self._units.failures:
             return
-        then = f"the state stays before them, at {self._units.watermark}; a next run does only what is missing"
+        state = name_of(state_of(self._units.watermark))
+        then = f"the state stays before them, at {state}; the next run does only what is missing"
         if self._barrier.stored is None:
             then = "this run stores no checkpoint"
         elif self.settings.on_unit_error == "skip":

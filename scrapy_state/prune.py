@@ -1,7 +1,7 @@
-"""Fewer state files: the older ones are packed into roll-ups, then deleted.
+"""Reducing the number of state files: older ones are packed into roll-ups, then deleted.
 
-Killed at any point it leaves a whole history: a roll-up is stored, and read back, before any of its files is deleted. Started
-again, it goes on.
+A prune that is killed leaves a complete history: a roll-up is stored, and read back, before any of its files is deleted. The
+next prune continues where it stopped.
 """
 
 from __future__ import annotations
@@ -17,33 +17,33 @@ from .keys import KeyTemplate
 from .rollup import Rollup, Rollups, pack, rollup_key
 from .stores import StoreReader, StoreWriter
 
-#: A roll-up is read whole, so it holds at most so many state files, and so many bytes of them.
+#: How many state files, and how many bytes of them, a roll-up holds at most: it is read whole.
 ROLLUP_FILES, ROLLUP_BYTES = 10_000, 32 * 1024 * 1024
 
 
 class Pruned:
-    """What :func:`roll_up` has done so far."""
+    """The progress of :func:`roll_up`."""
 
     def __init__(self) -> None:
-        #: URIs of the roll-ups it stored
+        #: URIs of the roll-ups stored
         self.rollups: list[str] = []
-        #: how many state files are in these
+        #: how many state files they contain
         self.rolled_up = 0
-        #: how many it deleted
+        #: how many state files were deleted
         self.deleted = 0
-        #: (URI, why) of files that are no checkpoints, and stay
+        #: (URI, why) of files that are not checkpoints; they stay
         self.left: list[tuple[str, str]] = []
 
 
 def prunable(
     store: StoreReader, template: KeyTemplate, newest_id: int, *, keep: int | None = None, before: datetime | None = None
 ) -> list[str]:
-    """Return the keys of the state files to prune, oldest first. Blocks: they are all listed.
+    """Return the keys of the state files to prune, oldest first. Blocks while it lists them all.
 
-    Never the newest valid checkpoint (*newest_id*), nor what is newer: a run goes on from it, and ids count on from there.
+    Never includes the newest valid checkpoint (*newest_id*) or anything newer: runs resume and count from there.
 
-    :param keep: all but the newest so many
-    :param before: those made before that time, up to the first one that was not
+    :param keep: how many of the newest to keep
+    :param before: prune only files made before this time, up to the first one that was not
     :raises StoreError: if the store does not answer or refuses
     """
     keys = template.in_order(store.keys(template.prefix))
@@ -64,10 +64,11 @@ def roll_up(
 ) -> None:
     """Pack the state files *keys*, oldest first, into roll-ups, and delete them. Blocks.
 
-    What is no valid checkpoint stays where it is. What is in a roll-up already is only deleted.
+    Files that are not valid checkpoints stay where they are. Files that a roll-up already contains are only deleted.
 
-    :param pruned: filled in as it goes; *step* is called for each file that is read
-    :raises CheckpointTooNew: for a file that a later scrapy_state stored
+    :param pruned: filled in along the way
+    :param step: called for each file that has been read
+    :raises CheckpointTooNew: if a newer scrapy_state stored one of the files
     :raises CheckpointError: if a roll-up is damaged
     :raises StoreError: if the store does not answer or refuses
     """
@@ -78,7 +79,7 @@ def roll_up(
     size = 0
     for key, data in ahead(store.read, keys):
         step()
-        if data is None:  # somebody else prunes too
+        if data is None:  # another prune is running
             continue
         try:
             Checkpoint.from_bytes(data)
@@ -106,7 +107,7 @@ def _store(store: StoreWriter, template: KeyTemplate, files: list[tuple[str, byt
         pack(template, files, packed)
         store.create(rollup.key, packed)
     if Rollups(store, template).content(rollup) != {id: data for id, (_, data) in zip(ids, files, strict=True)}:
-        raise CheckpointError(f"{store.uri(rollup.key)}: the roll-up does not hold what was stored; nothing was deleted")
+        raise CheckpointError(f"{store.uri(rollup.key)}: the roll-up differs from what was stored; nothing was deleted")
     pruned.rollups.append(store.uri(rollup.key))
     pruned.rolled_up += len(files)
     _delete(store, [key for key, _ in files], pruned)

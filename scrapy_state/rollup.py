@@ -1,8 +1,8 @@
-"""Roll-ups: where the state files that ``scrapy state prune`` deleted are kept, as they were, packed by the thousand.
+"""Roll-ups: archives that keep pruned state files unchanged, by the thousand.
 
-A roll-up is ``<prefix>rollup-<first id>-<last id>.tar.gz`` (with what follows on the id in the keys, less the
-ending, before ``.tar.gz``), beside the state files, and is never changed. Its members are
-whole state files under their own names, so that ``tar xzf`` in the folder undoes a prune.
+A roll-up lies beside the state files and never changes. Its name is ``<prefix>rollup-<first id>-<last id>.tar.gz``; if text
+other than a suffix follows the id in the keys, that text comes before ``.tar.gz``. Its members are whole state files under
+their own names, so ``tar xzf`` in the folder undoes a prune.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .stores import StoreReader
 
 
 class Rollup(NamedTuple):
-    """A roll-up by its name: *first* and *last* are the ids of the first and the last checkpoint in it."""
+    """A roll-up, as its name describes it: *first* and *last* are the ids of its first and last checkpoint."""
 
     first: int
     last: int
@@ -30,7 +30,7 @@ class Rollup(NamedTuple):
 
 
 class Rollups:
-    """The roll-ups beside a state feed's files. Its methods block; at most one roll-up is held in memory.
+    """The roll-ups beside the state files of a feed. Methods that read block. Memory holds one roll-up at most.
 
     :param template: the keys of the state files
     """
@@ -43,13 +43,13 @@ class Rollups:
         self._held_key = ""
 
     def held(self, id: int) -> bytes | None:
-        """Return the state file of checkpoint *id* if the roll-up that was read last has it. Does no input or output."""
+        """Return the state file of checkpoint *id* if the roll-up in memory has it. Does no I/O."""
         return self._held.get(id)
 
     def read(self, id: int) -> bytes | None:
-        """Return the state file of checkpoint *id*, None if no roll-up has it.
+        """Return the state file of checkpoint *id*; None if no roll-up has it.
 
-        :raises CheckpointError: if the roll-up that should have it is damaged
+        :raises CheckpointError: if the roll-up that should contain it is damaged
         :raises StoreError: if the store does not answer or refuses
         """
         if not any(each.first <= id <= each.last for each in self._known):
@@ -60,7 +60,7 @@ class Rollups:
         return None
 
     def list(self) -> list[Rollup]:
-        """Return the roll-ups there are, newest first: one listing."""
+        """Return all roll-ups, newest first. Lists them once."""
         prefix = self._template.prefix
         if not self._template.writable:
             return []
@@ -70,7 +70,7 @@ class Rollups:
         return sorted(rollups, key=lambda each: each.last, reverse=True)
 
     def content(self, rollup: Rollup) -> dict[int, bytes]:
-        """Return the state files in *rollup*, by id.
+        """Return the state files in *rollup* by id. Blocks.
 
         :raises CheckpointError: if it is damaged
         """
@@ -103,9 +103,9 @@ def rollup_key(template: KeyTemplate, first: int, last: int) -> str:
 
 
 def pack(template: KeyTemplate, files: Iterable[tuple[str, bytes]], packed: IO[bytes]) -> None:
-    """Write a roll-up of *files*, (key, content) in order, to *packed*. Of the same files it is always the same bytes.
+    """Write a roll-up of *files*, pairs of key and content in order, to *packed*.
 
-    So when a prune that was killed is started again, storing the same roll-up again is no conflict.
+    The same files always give the same bytes, so a prune that was killed can store the same roll-up again.
     """
     folder = _folder(template)
     with (
@@ -119,7 +119,7 @@ def pack(template: KeyTemplate, files: Iterable[tuple[str, bytes]], packed: IO[b
 
 
 def _mark(template: KeyTemplate) -> str:
-    """Return what follows on the id in the keys of *template*: "-flights" for ``state/%(batch_id)010d-flights.json``."""
+    """Return the text after the id in the keys of *template*: "-flights" for ``state/%(batch_id)010d-flights.json``."""
     after = "".join(each for each in template.rest if isinstance(each, str))
     return os.path.splitext(after)[0].replace("/", "_") if after[:1] != "." else ""
 

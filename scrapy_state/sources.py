@@ -1,4 +1,4 @@
-"""A state from what is there where checkpoints are missing: the newest stored items, or a log. Knows no Scrapy."""
+"""A state from elsewhere than checkpoints: the newest stored items, or a log. Knows no Scrapy."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ T = TypeVar("T")
 Opener = Callable[[str], tuple[StoreReader, KeyTemplate]]
 _GZIP = b"\x1f\x8b"
 _HEAD_BYTES = 4096
-#: How much of a file's end is read, before the whole of it is
+#: How much of a file's end is tried before the whole file is read
 _TAILS_BYTES = (64 * 1024, 4 * 1024 * 1024)
 _CHUNK_BYTES = 8 * 1024 * 1024
 #: How many lines at the end may be torn
 _TORN_LINES = 100
-#: What stands before a state that is safe to go on from, and what may stand behind it: see docs/log.md
+#: What precedes a state that is safe to resume from in a log line, and what may follow it: see docs/log.md
 _BEFORE = re.compile(r"(?:^|[\]:|>-]\s*|, )(?:STATE|last stored) (?=\{)")
 _BEHIND = re.compile(r"\s*$| from |, items: |, because: | \(checkpoint \d+\)")
 _DECODER = json.JSONDecoder()
@@ -39,7 +39,7 @@ logger = logging.getLogger("scrapy_state.state")
 
 
 class Source(NamedTuple):
-    """A state, and the file it is from. *kind*: what that is, for the log."""
+    """A state and the file it comes from. *kind* describes that file in the log."""
 
     state: dict[str, Any]
     kind: str
@@ -47,11 +47,11 @@ class Source(NamedTuple):
 
 
 def find(spec: Mapping[str, Any], opener: Opener) -> Source | None:
-    """Return the state that *spec* leads to; None if there are no items, or none of several logs has one. Blocks.
+    """Return the state that *spec* leads to; None if there are no items, or if no log under a prefix has one. Blocks.
 
     :param spec: STATE_FROM: ``{"items": URI template or prefix, "state": {state key: item field}}``, or ``{"log": URI}``
-    :param opener: gives for a URI template its store, and the keys there
-    :raises StateSettingsError: if the items lack a field, can't be read as items, or the log is not there or has no state
+    :param opener: returns the store of a URI template, and its keys there
+    :raises StateSettingsError: if the items lack a field or can't be read, or if the log is missing or has no state
     :raises StoreError: if the store does not answer or refuses
     """
     if "log" in spec:
@@ -61,15 +61,15 @@ def find(spec: Mapping[str, Any], opener: Opener) -> Source | None:
         item = _last_item(store, key)
         if item is not None:
             return Source(_state_of(item, spec["state"], store.uri(key)), "the newest items", store.uri(key))
-        logger.info("%s has no whole item: the file before it is looked at", store.uri(key))
+        logger.info("%s has no complete item: trying the file before it", store.uri(key))
     return None
 
 
 def last_state(lines: Iterable[str | bytes]) -> dict[str, Any] | None:
-    """Return the last state in the *lines* of a log from which it is safe to go on; None if there is none. Pure.
+    """Return the last state in the *lines* of a log from which it is safe to resume; None if there is none. Pure.
 
-    That is the state a run started from, or one whose checkpoint was stored; never one that was only yielded. What stands
-    before the message in a line may be anything; a line may also be a JSON object with the message in ``"message"``.
+    That is a state a run started from, or one whose checkpoint was stored; never one that was only yielded. Anything may
+    precede the message in a line; a line may also be a JSON object with the message in ``"message"``.
     """
     found = None
     for line in lines:
@@ -81,7 +81,7 @@ def last_state(lines: Iterable[str | bytes]) -> dict[str, Any] | None:
 
 
 def state_in_log(store: StoreReader, key: str) -> dict[str, Any] | None:
-    """Return the last state in a log from which it is safe to go on; None if it has none. Blocks."""
+    """Return the last state in a log from which it is safe to resume; None if it has none. Blocks."""
     return _last_of(store, key, last_state)
 
 
@@ -94,12 +94,12 @@ def _from_log(uri: str, opener: Opener) -> Source | None:
         return None
     key = template.prefix
     if store.read_part(key, 0, 1) is None:
-        raise StateSettingsError(f"STATE_FROM: there is no log {store.uri(key)}; correct its place")
+        raise StateSettingsError(f"STATE_FROM: there is no log {store.uri(key)}; correct the URI")
     state = _last_of(store, key, last_state)
     if state is None:
         raise StateSettingsError(
-            f"STATE_FROM: the log {store.uri(key)} has no line with a state that is stored (STATE {{…}}); name another log, "
-            "or give STATE"
+            f"STATE_FROM: the log {store.uri(key)} has no line with a stored state (STATE {{…}}); name another log, or set "
+            "STATE"
         )
     return Source(state, "the log", store.uri(key))
 
@@ -113,7 +113,7 @@ def _state_in(line: str) -> dict[str, Any] | None:
             state, end = _DECODER.raw_decode(line, match.end())
             if _BEHIND.match(line, end):
                 return json_object(state)
-        except (TypeError, ValueError):  # torn, or somebody else's text
+        except (TypeError, ValueError):  # a torn line, or a text of some other program
             continue
     return None
 
@@ -130,12 +130,12 @@ def _state_of(item: Mapping[str, Any], fields: Mapping[str, str], uri: str) -> d
             ) from None
     try:
         return json_object(state)
-    except TypeError as error:  # NaN, which Python reads from JSON
+    except TypeError as error:  # NaN, which Python accepts in JSON
         raise StateSettingsError(f"STATE_FROM: the last item of {uri}: {error}; name other items") from error
 
 
 def _field(item: Any, name: str) -> Any:
-    """Return a field; one inside another is named with a dot, and a key with a dot in it goes first, as in STATE_LAG."""
+    """Return a field of *item*. A dot leads into a nested object, unless there is a key with that dot, as in STATE_LAG."""
     if not isinstance(item, Mapping):
         raise KeyError(name)
     outer, dot, rest = name.partition(".")
@@ -149,7 +149,7 @@ def _newest_first(store: StoreReader, template: KeyTemplate) -> Iterator[str]:
 
 
 def _last_item(store: StoreReader, key: str) -> dict[str, Any] | None:
-    """Return the last item of a file that is whole; None if there is none."""
+    """Return the last complete item of a file; None if it has none."""
     head = store.read_part(key, 0, _HEAD_BYTES) or b""
     if head.startswith(_GZIP):
         with suppress(zlib.error):
@@ -175,7 +175,7 @@ def _last_json(lines: Iterable[bytes]) -> dict[str, Any] | None:
 
 
 def _last_row(lines: Iterator[bytes]) -> dict[str, str] | None:
-    """Return the last row of a CSV file with a header. All of it is read: a line end may stand in a quoted field."""
+    """Return the last row of a CSV file with a header. Reads the whole file: quoted fields may contain line ends."""
     whole = (line.decode().removeprefix("\ufeff") for line in lines if line.endswith(b"\n"))  # the last one may be torn
     reader = csv.reader(whole, strict=True)
     header = next(reader, [])
@@ -186,18 +186,18 @@ def _last_row(lines: Iterator[bytes]) -> dict[str, str] | None:
     except csv.Error:
         if next(whole, None) is not None:
             raise
-        # else it is torn within a quoted field
+        # otherwise the file ends within a quoted field
     return None if last is None else dict(zip(header, last, strict=False))
 
 
 def _last_of(store: StoreReader, key: str, last: Callable[[Iterable[bytes]], T | None]) -> T | None:
-    """Return what *last* finds in a file's lines, or already in those at its end; compressed ones are read whole."""
+    """Return what *last* finds in a file's lines. Tries those at its end first, unless the file is compressed."""
     if store.read_part(key, 0, len(_GZIP)) != _GZIP:
         for size in _TAILS_BYTES:
             tail = store.read_part(key, -size, size) or b""
             lines = io.BytesIO(tail)
             if len(tail) == size:
-                lines.readline()  # it begins somewhere within
+                lines.readline()  # the part begins somewhere within a line
             found = last(lines)
             if found is not None or len(tail) < size:
                 return found
@@ -205,7 +205,7 @@ def _last_of(store: StoreReader, key: str, last: Callable[[Iterable[bytes]], T |
 
 
 def _lines(store: StoreReader, key: str) -> Iterator[bytes]:
-    """Yield a file's lines from its beginning, in flat memory; a compressed one's as far as it is whole."""
+    """Yield a file's lines from its beginning, in bounded memory; those of a torn gzip file as far as they can be read."""
     with io.BufferedReader(StoredFile(partial(store.read_part, key)), _CHUNK_BYTES) as file:
         if file.peek(len(_GZIP))[: len(_GZIP)] != _GZIP:
             yield from file

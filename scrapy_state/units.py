@@ -1,4 +1,4 @@
-"""Units of work in the order they were begun, and the low watermark: up to where all of them are done. Pure."""
+"""Units of work in the order they began, and the low watermark: the last unit up to which all are done. Pure."""
 
 from __future__ import annotations
 
@@ -13,40 +13,43 @@ from typing import Any, NamedTuple
 from .checkpoint import Checkpoint
 
 _DIGEST_BYTES = 12
-#: How many missing units a checkpoint tells of, and how many failed ones the log; their number it always tells.
+_DECODER = json.JSONDecoder()
+#: How many missing units a checkpoint lists, and how many failed ones the log. Both always give the total.
 TOLD = 100
 
 
 class Failure(NamedTuple):
-    """Why a unit failed: the address of the request, without credentials, and a few words."""
+    """Why a unit failed: the URL of the request, without credentials, and a few words."""
 
     url: str
     reason: str
 
 
 class Units:
-    """The units of one run that the watermark has not passed, by name; what it has passed takes no memory.
+    """The units of one run that the watermark has not passed, by name. Those it has passed take no memory.
 
-    A unit's name is its state as canonical JSON (:func:`name_of`). It is over when nothing of it is out any more.
+    A unit's name is its state as canonical JSON (:func:`name_of`); if the same state begins another unit later, the name
+    of that one ends in ``#`` and a number. A unit is over when nothing of it is out any more.
 
     :param state: where the run starts
     :param ahead: digests of the units beyond that state that earlier runs finished
-    :param pass_failed: whether the watermark passes failed units (STATE_ON_UNIT_ERROR = "skip"); else they hold it
+    :param pass_failed: whether failed units let the watermark pass (STATE_ON_UNIT_ERROR = "skip") or hold it
     """
 
     def __init__(self, state: dict[str, Any], ahead: Iterable[str] = (), pass_failed: bool = False) -> None:
-        #: the name of the last unit that was passed: the state to resume from
+        #: the name of the last unit that the watermark has passed; its state is the one to resume from
         self.watermark = name_of(state)
-        #: how many units are begun and not over
+        #: how many units have begun and are not over
         self.in_flight = 0
-        #: how many have failed, those that were passed too
+        #: how many units have failed, whether the watermark has passed them or not
         self.failures = 0
-        #: failed ones that were passed since the last :meth:`report`
+        #: failed units that the watermark has passed since the last :meth:`report`
         self.passed_failed: list[str] = []
         self._pass_failed = pass_failed
-        # One dict entry and one place in the queue for each unit: a crawl may have very many in flight.
+        # Only one dict entry and one place in the queue per unit: a crawl may have very many in flight.
         self._out: dict[str, int] = {}
         self._order: deque[str] = deque()
+        #: a state's name -> the unit it began last, if that was not its first
         self._again: dict[str, str] = {}
         self._numbers = count(1)
         self._failed: dict[str, Failure] = {}
@@ -57,14 +60,13 @@ class Units:
         self._before_unseen = dict.fromkeys(ahead)
 
     def begin(self, name: str) -> str:
-        """Begin the unit *name*, with one thing of it out; one that is in flight is joined. Return the unit's own name.
+        """Begin the unit *name*, or join it if it is in flight, with one more thing of it out. Return the unit's own name.
 
-        The same state may come again after its unit was over. That is another unit, named by the same JSON and some blanks.
+        If the state *name* comes again after its unit was over, that begins another unit, with a name of its own.
         """
         unit = self._again.get(name, name)
         if self._out.get(unit) == 0:
-            # A number in blanks: short ones, though somebody gave every request the same state.
-            unit = self._again[name] = name + f"{next(self._numbers):b}".translate({48: " ", 49: "\t"})
+            unit = self._again[name] = f"{name}#{next(self._numbers)}"
         if unit not in self._out:
             self._out[unit] = 0
             self._order.append(unit)
@@ -73,10 +75,10 @@ class Units:
         return unit
 
     def finished_before(self, name: str) -> bool:
-        """Whether an earlier run finished the unit *name*; if so it takes its place in the order, as done."""
+        """Whether an earlier run finished the unit *name*. If so, it takes its place in the order as done."""
         if not self._before or (digest := digest_of_unit(name)) not in self._before:
             return False
-        if digest in self._before_unseen:  # else it has had its place already
+        if digest in self._before_unseen:  # otherwise it has its place already
             del self._before_unseen[digest]
             self._out[name] = 0
             self._order.append(name)
@@ -88,7 +90,7 @@ class Units:
         self._out[unit] += 1
 
     def remove(self, unit: str) -> bool:
-        """One thing of *unit* is done; return whether that was the last, so that it is over. Then :meth:`advance`."""
+        """One thing of *unit* is done. Return whether that was the last, so that it is over; then call :meth:`advance`."""
         self._out[unit] -= 1
         if self._out[unit]:
             return False
@@ -96,7 +98,7 @@ class Units:
         return True
 
     def fail(self, unit: str, failure: Failure) -> bool:
-        """*unit* failed, though more of it may still be out; return whether that is news."""
+        """Note that *unit* failed; more of it may still be out. Return whether this is its first failure."""
         if self._failed.setdefault(unit, failure) is not failure:
             return False
         self.failures += 1
@@ -105,12 +107,12 @@ class Units:
         return True
 
     def failures_told(self) -> list[str]:
-        """Return lines about the first failures, for the log."""
+        """Return one line for each of the first failures, for the log."""
         lines = [f"  {unit}: {failure.reason} {failure.url}" for unit, failure in self._first_failures]
         return lines if self.failures == len(lines) else [*lines, f"  and {self.failures - len(lines)} more"]
 
     def has_begun_another(self, unit: str) -> None:
-        """A callback of *unit* began another unit. So it will not be ahead: if it were left out, who would begin that one?"""
+        """A callback of *unit* began another unit, so *unit* can't be ahead: the next run needs it to begin the other."""
         self._parents.add(unit)
 
     def is_in_flight(self, unit: str) -> bool:
@@ -122,7 +124,7 @@ class Units:
         return unit in self._failed
 
     def all_in_flight(self) -> list[str]:
-        """Return the units of which something is out, in their order."""
+        """Return the units in flight, in their order."""
         return [unit for unit in self._order if self._out[unit]] if self.in_flight else []
 
     @property
@@ -131,7 +133,7 @@ class Units:
         return bool(self._order)
 
     def advance(self, over: str | None = None) -> list[str]:
-        """Move the watermark as far as it goes, now that the unit *over* is over; return the units it has passed."""
+        """Move the watermark as far as it can go, now that the unit *over* is over. Return the units it passes."""
         order = self._order
         passed = []
         while order and not self._out[order[0]] and (self._pass_failed or order[0] not in self._failed):
@@ -152,27 +154,27 @@ class Units:
         return unit in self._ahead
 
     def ahead(self) -> tuple[str, ...]:
-        """Return the digests of the units beyond the watermark that are done, those of earlier runs too."""
+        """Return the digests of the finished units beyond the watermark, including those that earlier runs finished."""
         return (*self._before_unseen, *self._ahead.values())
 
     def held_back(self) -> list[str]:
-        """Return the units that have begun others and are over, but that the watermark can't reach any more in this run."""
+        """Return the units that have begun others and are over, but lie behind a failed one: this run can't pass them."""
         order = iter(self._order)
         if self._pass_failed or not any(unit in self._failed for unit in order):
             return []
         return [unit for unit in order if unit in self._parents and not self._out[unit]]
 
     def report(self) -> dict[str, Any]:
-        """Return a checkpoint's fields about units; call it once for each."""
+        """Return the fields of a checkpoint that are about units. Call it once per checkpoint."""
         number, missing = self.missing()
-        skipped = tuple(json.loads(unit) for unit in self.passed_failed)
+        skipped = tuple(state_of(unit) for unit in self.passed_failed)
         self.passed_failed.clear()
         return {"ahead": self.ahead(), "missing": missing, "missing_units": number, "skipped_units": skipped}
 
     def missing(self) -> tuple[int, tuple[dict[str, Any], ...]]:
-        """Return how many units before the newest one that is done are not, and what the first of them are.
+        """Return how many units before the newest finished one are not done, and the first of these.
 
-        Each is ``{"state": …, "reason": …}``; the reason is None where it has not failed.
+        Each is ``{"state": …, "reason": …}``; the reason is None for one that has not failed.
         """
         newest = next((n for n, unit in enumerate(reversed(self._order)) if unit in self._ahead), None)
         if newest is None:
@@ -181,12 +183,18 @@ class Units:
         missing = [unit for unit in islice(self._order, until) if unit not in self._ahead]
         told = missing[:TOLD]
         reasons = [self._failed[unit].reason if unit in self._failed else None for unit in told]
-        return len(missing), tuple({"state": json.loads(unit), "reason": why} for unit, why in zip(told, reasons, strict=True))
+        return len(missing), tuple({"state": state_of(unit), "reason": why} for unit, why in zip(told, reasons, strict=True))
 
 
 def name_of(state: dict[str, Any]) -> str:
     """Return *state*, a JSON object, as canonical JSON: sorted keys, no white space."""
     return json.dumps(state, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+
+
+def state_of(unit: str) -> dict[str, Any]:
+    """Return the state that begins the name of a unit."""
+    state: dict[str, Any] = _DECODER.raw_decode(unit)[0]
+    return state
 
 
 def digest_of_unit(name: str) -> str:
@@ -195,7 +203,7 @@ def digest_of_unit(name: str) -> str:
 
 
 def what_is_missing(checkpoint: Checkpoint) -> str:
-    """Return in words which units *checkpoint* misses below its newest one; empty if it misses none. For people."""
+    """Return, for people, which units *checkpoint* misses below its newest one; empty if it misses none."""
     if not checkpoint.missing_units:
         return ""
     told = [f"{name_of(each['state'])} ({each.get('reason') or 'not done yet'})" for each in checkpoint.missing]

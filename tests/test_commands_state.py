@@ -414,13 +414,13 @@ class TestVerify:
         """A parent that is gone, damaged, or not the one its child names, and a wrong sum of items, are named."""
         history.run(5)
         history.store.delete(history.template.key(2))
-        assert "0000000002.json is not there, the parent of checkpoint 3" in state(history, "verify").out
+        assert "0000000002.json is missing; it is the parent of checkpoint 3" in state(history, "verify").out
         history.replace(4, Checkpoint({"page": 9}, id=4).to_bytes())
         assert "not the parent that checkpoint 5 names" in state(history, "verify").out
         history.replace(4, b"torn")
         assert "the lineage breaks off" in state(history, "verify").out
         history.put(Checkpoint({}, id=7, parent=1, items=3))
-        assert "says that there are 3 items" in state(history, "verify").out
+        assert "counts 3 items" in state(history, "verify").out
 
 
 def _change(history: History, key: str, content: bytes) -> None:
@@ -586,7 +586,7 @@ class TestTerminal:
 def test_outside_a_project(tmp_path: Path) -> None:
     """Scrapy lists the command outside of a project, and each of its commands still starts."""
     done = subprocess.run([sys.executable, "-m", "scrapy"], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert re.search(r"^  state +See, pick, repair", done.stdout, re.MULTILINE)
+    assert re.search(r"^  state +Inspect, choose, repair", done.stdout, re.MULTILINE)
 
 
 def test_light(tmp_path: Path) -> None:

@@ -204,7 +204,7 @@ def test_state_lag(tmp_path: Path) -> None:
     assert any(each["overlap"] and each["state"] == {"page": 2} for each in checkpoints(tmp_path))
     wrong = crawl(tmp_path, settings={"STATE_LAG": {"t": 1}})
     assert wrong.code == 1
-    assert wrong.lines("ERROR: the crawl does not start: STATE_LAG has 't', but the state has no such field")
+    assert wrong.lines("ERROR: the crawl does not start: STATE_LAG names 't', but the state has no such field")
 
 
 def test_state_setting_is_the_first_start(tmp_path: Path) -> None:

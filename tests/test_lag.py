@@ -26,7 +26,7 @@ def test_lengths_of_time(value: Any, seconds: float) -> None:
 @pytest.mark.parametrize("value", [True, None, -1, "-1h", "", "h", "1w", "1h30m", "1e3", float("inf"), float("nan"), [], {}])
 def test_no_lengths_of_time(value: Any) -> None:
     """Anything else is an error, and so is what would go forward."""
-    with pytest.raises(ValueError, match="no length of time"):
+    with pytest.raises(ValueError, match="not a length of time"):
         in_seconds(value)
 
 
@@ -99,5 +99,5 @@ def test_nested_fields() -> None:
 )
 def test_what_can_not_be_made_smaller(value: dict[str, Any], lag: dict[str, float], says: str) -> None:
     """The error names STATE_LAG and the field, and never starts a run that is not early enough."""
-    with pytest.raises(StateSettingsError, match=f"STATE_LAG has .*{says}|{says}"):
+    with pytest.raises(StateSettingsError, match=f"STATE_LAG names .*{says}|{says}"):
         earlier(value, lag)

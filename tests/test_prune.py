@@ -118,7 +118,7 @@ def test_foreign_files_stay(history: History) -> None:
     history.store.create(history.template.key(9), _file(b"torn too"))
     ran = state(history, "prune", "--keep", "1")
     assert ran.code == 0
-    assert "0000000002.json is left where it is" in ran.err
+    assert "0000000002.json stays where it is" in ran.err
     assert history.state_names() == [
         "0000000002.json", "0000000005.json", "0000000009.json", "rollup-0000000001-0000000004.tar.gz",
     ]  # fmt: skip

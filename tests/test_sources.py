@@ -352,10 +352,10 @@ class TestLog:
 
     def test_no_log(self, files: Files) -> None:
         """A log that isn't there, or has no such line, is an error that names it: the run must not start from nothing."""
-        with pytest.raises(StateSettingsError, match=r"^STATE_FROM: there is no log file:///.*/crawl\.log; correct its place"):
+        with pytest.raises(StateSettingsError, match=r"^STATE_FROM: there is no log file:///.*/crawl\.log; correct the URI"):
             files.log_state()
         files["crawl.log"] = "no state"
-        with pytest.raises(StateSettingsError, match=r"^STATE_FROM: the log file:///.*/crawl\.log has no line with a state"):
+        with pytest.raises(StateSettingsError, match=r"^STATE_FROM: the log file:///.*/crawl\.log has no line"):
             files.log_state()
 
 

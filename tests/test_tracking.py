@@ -69,7 +69,7 @@ def test_what_failed_is_told(tmp_path: Path) -> None:
         ended = run(tmp_path, site)
         assert report(tmp_path, site).wrong == []
         [line] = ended.lines("units failed; the state stays before them")
-        assert line.endswith('5 units failed; the state stays before them, at {"u":3}; a next run does only what is missing:')
+        assert line.endswith('5 units failed; the state stays before them, at {"u":3}; the next run does only what is missing:')
         for u, why in {
             3: f"HTTP 500 {site.url}/unit/3",
             5: "HTTP 500",

@@ -1,4 +1,4 @@
-"""The verbs that change what is stored beside checkpoints: set, copy, prune."""
+"""The verbs that store or delete state files: set, copy, prune."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ from .target import Target, find_target
 
 
 def set_state(options: Namespace, settings: Settings) -> int:
-    """Store a checkpoint by hand, a child of the newest or of ``--parent``."""
+    """Store a checkpoint by hand, as a child of the newest one or of ``--parent``."""
     target = find_target(options.target, settings, options.arguments)
     try:
         state = json_object(json.loads(options.state))
     except (TypeError, ValueError) as error:
-        raise StateSettingsError(f"{options.state!r} is no state: {error}; give a JSON object, as '{{\"t\": 1}}'") from error
+        raise StateSettingsError(f"{options.state!r} is not a state: {error}; give a JSON object, as '{{\"t\": 1}}'") from error
     _check(target, state)
     return _store(target, state, options, "set")
 
 
 def copy(options: Namespace, settings: Settings) -> int:
-    """Store the newest checkpoint's state of one place in another, as a new checkpoint there."""
+    """Store the state of one place's newest checkpoint in another place, as a new checkpoint there."""
     source = find_target(options.source, settings, {})
     found = source.resolution()
     target = find_target(options.target, settings, options.arguments)
@@ -52,7 +52,7 @@ def copy(options: Namespace, settings: Settings) -> int:
 
 
 def prune(options: Namespace, settings: Settings) -> int:
-    """Roll up older checkpoints, and delete their state files."""
+    """Pack older state files into roll-ups and delete them."""
     target = find_target(options.target, settings, options.arguments)
     store = target.writer()
     newest = in_thread(lambda: resolve(target.store, target.template, target.spider)).checkpoint
@@ -70,7 +70,7 @@ def prune(options: Namespace, settings: Settings) -> int:
         out_json(vars(pruned))
         return OK
     for uri, why in pruned.left:
-        say(f"warning: {uri} is left where it is: {why}", "yellow")
+        say(f"warning: {uri} stays where it is: {why}", "yellow")
     for uri in pruned.rollups:
         out(uri)
     out(f"{pruned.deleted:,} state files deleted, {pruned.rolled_up:,} of them rolled up now")
@@ -78,13 +78,13 @@ def prune(options: Namespace, settings: Settings) -> int:
 
 
 def _check(target: Target, state: dict[str, Any]) -> None:
-    """Check *state* as a spider's would be at its start."""
+    """Check *state* as a run of the spider would when it starts."""
     assert target.crawler.spider is not None
     try:
         target.resolver_class()(target.crawler).validate_state(deepcopy(state), target.crawler.spider)
     except StateError:
         raise
-    except Exception as error:  # whatever the project's validate_state() raises
+    except Exception as error:  # the project's validate_state() may raise anything
         raise StateSettingsError(f"the spider refuses {as_text(state)}: {type(error).__name__}: {error}") from error
 
 
@@ -102,8 +102,8 @@ def _store(
     resolution = in_thread(lambda: _resolve(target, options.parent))
     newest = runs(newest_first(target.store, target.template), None, limit=1)
     if newest and newest[0].may_be_alive and not confirm(
-        f"Run {newest[0].last.run} has stored no last checkpoint: it was killed, or is alive and will then stop with "
-        "state_conflict. Store one all the same?",
+        f"Run {newest[0].last.run} has stored no last checkpoint: it was killed, or it is alive and will then stop with "
+        "state_conflict. Store a checkpoint anyway?",
         options.yes,
     ):  # fmt: skip
         return NO
@@ -127,5 +127,5 @@ def _resolve(target: Target, parent_id: int | None) -> Resolution:
         return resolution
     parent: Checkpoint | None = find_checkpoint(target.store, target.template, parent_id)
     if parent is None:
-        raise StateSettingsError(f"--parent {parent_id}: there is none; scrapy state log --checkpoints lists them")
+        raise StateSettingsError(f"--parent {parent_id}: no such checkpoint; scrapy state log --checkpoints lists them")
     return replace(resolution, checkpoint=parent)

@@ -1,4 +1,4 @@
-"""The verbs that look at states and checkpoints: show, get, from-log, log."""
+"""The verbs that show states and checkpoints: show, get, from-log, log."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def show(options: Namespace, settings: Settings) -> int:
 
 
 def get(options: Namespace, settings: Settings) -> int:
-    """Print the bare state."""
+    """Print the state alone."""
     target = find_target(options.target, settings, options.arguments)
     resolver, found = _resolved(target)
     if target.spider is not None or found.checkpoint is not None:
@@ -67,20 +67,20 @@ def _answer(target: Target, found: Resolution) -> int:
 
 
 def from_log(options: Namespace, settings: Settings) -> int:
-    """Print the last state in logs; the last of them that has one counts."""
+    """Print the last state in the last log that has one."""
     for name in reversed(options.logs):
         state = last_state(decompressed(sys.stdin.buffer)) if name == "-" else _state_in_log(name, settings)
         if state is not None:
             out(as_text(state))
             return OK
-    say("no state to go on from in " + ", ".join(options.logs))
+    say("no state to resume from in " + ", ".join(options.logs))
     return NO
 
 
 def _state_in_log(name: str, settings: Settings) -> dict[str, Any] | None:
     store, key = open_reader(name, settings)
     if in_thread(lambda: store.read_part(key, 0, 1)) is None:
-        raise StateSettingsError(f"there is no log {store.uri(key)}; correct its place")
+        raise StateSettingsError(f"there is no log {store.uri(key)}; correct the URI")
     return in_thread(lambda: state_in_log(store, key))
 
 
@@ -105,7 +105,7 @@ def log(options: Namespace, settings: Settings) -> int:
 
 
 def run_json(run: Run) -> dict[str, Any]:
-    """Return what ``log --json`` says of a run."""
+    """Return a run as ``log --json`` prints it."""
     return {
         "run": run.last.run, "job": run.last.job, "spider": run.last.spider,
         "first_id": run.first.id, "last_id": run.last.id, "checkpoints": run.checkpoints,
@@ -118,7 +118,7 @@ def run_json(run: Run) -> dict[str, Any]:
 
 
 def told(found: Iterable[Found]) -> Iterator[Found]:
-    """Pass on what is found, and warn of what is no checkpoint."""
+    """Pass on each state file; warn about those that are not checkpoints."""
     for each in found:
         if each.checkpoint is None:
             say(f"warning: {each.uri} is passed over: {each.why}", "yellow")
@@ -129,7 +129,7 @@ def _run_row(run: Run) -> tuple[str, ...]:
     first, last = run.first, run.last
     ids = f"{first.id}" if first.id == last.id else f"{first.id}-{last.id}"
     if run.parent is not None and first.parent != run.parent.last.id:
-        ids += f" (after {first.parent})"  # it did not go on from that run's end
+        ids += f" (after {first.parent})"  # it started before that run's end
     ended = run.ended or ("running or killed" if run.may_be_alive else "killed")
     items = f"{last.items:,}" if run.items == last.items else f"{last.items:,} (+{run.items:,})"
     return ids, _minute(first.time), last.run or "", last.job or "", items, ended, as_text(last.state)

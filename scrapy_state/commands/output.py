@@ -1,4 +1,4 @@
-"""What the command prints: tables, sizes, ages, progress. Colour only on a terminal."""
+"""Printing for the command: tables, sizes, ages, progress. Uses colour only on a terminal."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 LOGGER = "scrapy_state"
 T = TypeVar("T")
-#: the consoles on which progress is shown now
+#: the consoles that show progress now
 _shown: list[Console] = []
 
 
 def out(text: str) -> None:
-    """Print a line on stdout, at once; on a terminal, above the progress that is shown."""
+    """Print a line on stdout at once; on a terminal, above the progress bar."""
     if _shown and sys.stdout.isatty():
         _shown[-1].print(text, markup=False, highlight=False, soft_wrap=True)
         return
@@ -56,7 +56,7 @@ def say(text: str, style: str = "") -> None:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print *rows*: a table on a terminal, tabs between the columns elsewhere. Columns that begin with ">" are numbers."""
+    """Print *rows* as a table on a terminal, elsewhere with tabs between the columns. ">" marks columns of numbers."""
     if not sys.stdout.isatty():
         for row in rows:
             out("\t".join(row))
@@ -74,7 +74,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def size(bytes: int) -> str:
-    """Return "1.2 MB" and the like."""
+    """Return a number of bytes as people read it: "1.2 MB"."""
     number = float(bytes)
     for unit in ("bytes", "kB", "MB", "GB", "TB"):
         if number < 999.5 or unit == "TB":
@@ -84,7 +84,7 @@ def size(bytes: int) -> str:
 
 
 def seconds_since(time: str | None) -> float | None:
-    """Return the age of a checkpoint's *time*; None if it has none that can be read."""
+    """Return how many seconds ago a checkpoint's *time* was; None if it can't be read."""
     try:
         made = datetime.fromisoformat((time or "").replace("Z", "+00:00"))
     except ValueError:
@@ -93,14 +93,14 @@ def seconds_since(time: str | None) -> float | None:
 
 
 def age(time: str | None) -> str:
-    """Return how long ago *time* was, "" if it isn't known."""
+    """Return how long ago *time* was, in words; "" if it can't be read."""
     seconds = seconds_since(time)
     return "" if seconds is None else f"{in_words(seconds)} ago"
 
 
 @contextmanager
 def progress(what: str, total: int | None = None, shown: bool = True) -> Iterator[Callable[..., None]]:
-    """Show on a terminal (stderr) how far something long is; call what this gives after each step, or with how many."""
+    """Show on a terminal (stderr) how far a long task has come. Call the yielded function after each step, or each few."""
     if not (shown and sys.stderr.isatty()):
         yield lambda count=1: None
         return
@@ -119,7 +119,7 @@ def progress(what: str, total: int | None = None, shown: bool = True) -> Iterato
 
 
 def stepping(found: Iterable[T], step: Callable[[], None]) -> Iterator[T]:
-    """Pass on what is found, and call *step* after each."""
+    """Pass on each object, and call *step* after it."""
     for each in found:
         yield each
         step()
@@ -127,7 +127,7 @@ def stepping(found: Iterable[T], step: Callable[[], None]) -> Iterator[T]:
 
 @contextmanager
 def live() -> Iterator[Callable[[str], None] | None]:
-    """Give, on a terminal, what replaces the picture that is shown; None elsewhere."""
+    """Yield a function that replaces the picture on the terminal; None where there is no terminal."""
     if not sys.stdout.isatty():
         yield None
         return
@@ -140,21 +140,22 @@ def live() -> Iterator[Callable[[str], None] | None]:
 
 
 def confirm(question: str, yes: bool) -> bool:
-    """Ask a person. *yes*: the answer was given on the command line.
+    """Ask *question* and return the answer. Blocks.
 
-    :raises StateSettingsError: where nobody can answer
+    :param yes: whether the command line has answered already (``--yes``)
+    :raises StateSettingsError: if there is no terminal, so that nobody can answer
     """
     if yes:
         return True
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise StateSettingsError(f"{question} Nobody is there to answer: give --yes")
+        raise StateSettingsError(f"{question} There is no terminal to ask on: add --yes")
     sys.stderr.write(f"{question} [y/N] ")
     sys.stderr.flush()
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def log_to_stderr(settings: Settings) -> None:
-    """Print warnings on stderr as lines for a person; with ``-L`` or ``--logfile``, log as Scrapy does."""
+    """Print warnings as plain lines on stderr; with ``-L`` or ``--logfile``, log as Scrapy does."""
     if settings.getbool("LOG_ENABLED"):
         configure_logging(settings)
         return

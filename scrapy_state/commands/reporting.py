@@ -1,4 +1,4 @@
-"""The verb report: a page to look at."""
+"""The verb report: writing the page."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .target import Target, find_target
 
 
 def report(options: Namespace, settings: Settings) -> int:
-    """Write one HTML page that tells how the crawl is, and its history."""
+    """Write one HTML page that shows how the crawl is doing, and its history."""
     target = find_target(options.target, settings, options.arguments)
     page = _page(target, Moved(options.map), options.orphans)
     html = render(page)
@@ -53,13 +53,13 @@ def _page(target: Target, moved: Moved, with_orphans: bool) -> Page:
     page = Page(target.store.uri(target.template.prefix), target.spider, time.time(), newest, series, listed)
     left_out: list[str] = []
     if every is None:
-        page.orphans_why = "it was not asked for (--no-orphans)."
+        page.orphans_why = "the report was made with --no-orphans."
     elif series.damaged_count:
-        page.orphans_why = "there is no telling which files the state files name that can't be read. Move those away first."
+        page.orphans_why = "some state files can't be read, and they may name any item file. Move them away first."
     else:
         try:
             page.orphans = [store.uri(key) for store, key in unnamed(target, every, moved, False, left_out.append)]
-        except StateError as error:  # the rest of the page stands without it
+        except StateError as error:  # the rest of the page needs no orphans
             page.orphans_why = str(error)
     page.left_out = left_out
     return page
@@ -70,7 +70,7 @@ def _valid(found: Iterator[Found]) -> Iterator[Found]:
 
 
 def _write(path: Path, html: str) -> Path:
-    """Put the page in its place at once: someone may be looking at the one before."""
+    """Replace the old page in one step: someone may be reading it."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         beside.write_text(html, "utf-8")

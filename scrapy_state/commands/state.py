@@ -1,4 +1,4 @@
-"""``scrapy state``: see, pick, repair and hand over state. Only the command line is read here."""
+"""``scrapy state``: the command line. The verbs are in the modules beside this one."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ class Command(ScrapyCommand):
 
     def short_desc(self) -> str:
         """See Scrapy's ScrapyCommand."""
-        return "See, pick, repair and hand over the state of a spider"
+        return "Inspect, choose, repair and copy the state of a spider"
 
     def long_desc(self) -> str:
         """See Scrapy's ScrapyCommand."""
         return (
-            f"{self.short_desc()}. A target is a spider's name in a project, a spider's file (.py), or the URI of a state "
-            "feed anywhere: its template as in FEEDS, or the folder of the checkpoints (s3://bucket/state/, ./data/state/). "
-            "Exit codes: 0 done; 1 nothing is there, or something is wrong with it; 2 the command line is; 3 a store does not "
+            f"{self.short_desc()}. A target is a spider's name in a project, a spider's file (.py), or the URI of any state "
+            "feed: its template as in FEEDS, or the folder of the checkpoints (s3://bucket/state/, ./data/state/). Exit "
+            "codes: 0 done; 1 nothing found, or something is wrong with it; 2 the command line is wrong; 3 a store does not "
             "answer, or refuses."
         )
 
@@ -57,7 +57,7 @@ class Command(ScrapyCommand):
     def process_options(self, args: list[str], opts: argparse.Namespace) -> None:
         """See Scrapy's ScrapyCommand."""
         if args:
-            raise UsageError(f"{opts.verb}: {args[0]!r} is not known there; see: scrapy state {opts.verb} -h")
+            raise UsageError(f"{opts.verb}: unknown argument {args[0]!r}; see: scrapy state {opts.verb} -h")
         opts.set = opts.set_before + opts.set
         super().process_options(args, opts)
         assert self.settings is not None
@@ -70,7 +70,7 @@ class Command(ScrapyCommand):
             raise UsageError("Invalid -a value, use -a NAME=VALUE", print_help=False) from None
 
     def run(self, args: list[str], opts: argparse.Namespace) -> None:
-        """Call the verb. What is wrong is one line on stderr, and the exit code."""
+        """Call the verb. An error is one line on stderr, and the exit code."""
         from ..exceptions import StateError, StateSettingsError, StoreError
         from .output import log_to_stderr, say
 
@@ -85,15 +85,15 @@ class Command(ScrapyCommand):
             say("error: " + " ".join(str(error).split()), "red")
             self.exitcode = STORE if isinstance(error, StoreError) else USAGE if isinstance(error, StateSettingsError) else NO
         except KeyboardInterrupt:
-            say("stopped; nothing is half done: the same command goes on", "yellow")
+            say("stopped; nothing is left half done: run the same command again to continue", "yellow")
             self.exitcode = INTERRUPTED
         except BrokenPipeError:  # | head
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that closing stdout is no error
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that closing stdout raises no error
             self.exitcode = BROKEN_PIPE
 
 
 class Verb(NamedTuple):
-    """What follows ``scrapy state``. *function*: "module:name", imported only when it is called."""
+    """What follows ``scrapy state``. *function* is "module:name"; it is imported only when it is called."""
 
     help: str
     function: str
@@ -101,7 +101,7 @@ class Verb(NamedTuple):
 
 
 def one_line_errors(parser: argparse.ArgumentParser, command: str) -> None:
-    """Let *parser*, for *command*, say in one line what is wrong, not in the many of its usage."""
+    """Let *parser*, for *command*, report an error in one line instead of printing its whole usage."""
 
     def error(message: str) -> NoReturn:
         message = message.replace("argument <verb>: invalid choice", "no such verb").rstrip(".")
@@ -121,7 +121,7 @@ def _target(parser: argparse.ArgumentParser, json: bool = True) -> None:
 
 def _at(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--at", metavar="WHICH", help="another checkpoint than the newest: an id, -n for n back, a time (the setting STATE_AT)"
+        "--at", metavar="WHICH", help="a checkpoint other than the newest: an id, -n for n back, a time (the setting STATE_AT)"
     )
 
 
@@ -138,22 +138,22 @@ def _get(parser: argparse.ArgumentParser) -> None:
 
 
 def _lag(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--lag", metavar="JSON", help='start a bit earlier, as \'{"t": "1h"}\' (the setting STATE_LAG)')
+    parser.add_argument("--lag", metavar="JSON", help='start a bit earlier: \'{"t": "1h"}\' (the setting STATE_LAG)')
 
 
 def _from_log(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("logs", nargs="+", metavar="log", help="a log, also compressed by gzip: a path, a URI, or - for stdin")
+    parser.add_argument("logs", nargs="+", metavar="log", help="a log, plain or gzipped: a path, a URI, or - for stdin")
 
 
 def _log(parser: argparse.ArgumentParser) -> None:
     _target(parser)
-    parser.add_argument("-n", type=_count, metavar="COUNT", help="only the newest so many")
-    parser.add_argument("--checkpoints", action="store_true", help="a line for each checkpoint, not for each run")
+    parser.add_argument("-n", type=_count, metavar="COUNT", help="show only the newest COUNT")
+    parser.add_argument("--checkpoints", action="store_true", help="print a line for each checkpoint instead of each run")
 
 
 def _watch(parser: argparse.ArgumentParser) -> None:
     _target(parser)
-    parser.add_argument("-n", type=_count, metavar="COUNT", help="end after so many checkpoints")
+    parser.add_argument("-n", type=_count, metavar="COUNT", help="stop after COUNT checkpoints")
     parser.add_argument("--every", type=_seconds, default=2, metavar="SECONDS", help="how often to look (default: 2)")
 
 
@@ -173,11 +173,11 @@ def _copy(parser: argparse.ArgumentParser) -> None:
 def _items(parser: argparse.ArgumentParser) -> None:
     _target(parser, json=False)
     form = parser.add_mutually_exclusive_group()
-    form.add_argument("--cat", action="store_true", help="stream the items, skipped ones left out")
-    form.add_argument("--manifest", action="store_true", help="a JSON object for each file and line, for DuckDB and Spark")
+    form.add_argument("--cat", action="store_true", help="print the items themselves, without those to skip")
+    form.add_argument("--manifest", action="store_true", help="print a line of JSON for each file, for DuckDB and Spark")
     form.add_argument("--json", action="store_true", help="print JSON")
     _at(parser)
-    parser.add_argument("--only", metavar="PATTERN", help="only files whose URI is like it: '*/flights/*.jsonl'")
+    parser.add_argument("--only", metavar="PATTERN", help="only files whose URI matches: '*/flights/*.jsonl'")
     _files(parser)
     _format(parser)
 
@@ -199,25 +199,25 @@ def _orphans(parser: argparse.ArgumentParser) -> None:
 
 def _files(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--map", action="append", default=[], metavar="OLD=NEW", help="item files that began with OLD begin with NEW now"
+        "--map", action="append", default=[], metavar="OLD=NEW", help="item files whose URI began with OLD now lie under NEW"
     )
 
 
 def _report(parser: argparse.ArgumentParser) -> None:
     _target(parser)
     parser.add_argument(
-        "-o", dest="page", default="state.html", metavar="FILE", help="where to; - is stdout (default: state.html)"
+        "-o", dest="page", default="state.html", metavar="FILE", help="the file to write; - is stdout (default: state.html)"
     )
     parser.add_argument("--no-orphans", dest="orphans", action="store_false", help="do not list the item files")
     _files(parser)
 
 
 def _format(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--format", choices=("jsonlines", "csv", "json"), help="of the files (default: by their names)")
+    parser.add_argument("--format", choices=("jsonlines", "csv", "json"), help="the files' format (default: by their names)")
 
 
 def _storing(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--parent", type=_count, metavar="ID", help="after which checkpoint (default: the newest)")
+    parser.add_argument("--parent", type=_count, metavar="ID", help="the checkpoint to continue (default: the newest)")
     _yes(parser)
 
 
@@ -225,7 +225,7 @@ def _prune(parser: argparse.ArgumentParser) -> None:
     _target(parser)
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--keep", type=_count, metavar="N", help="keep the newest N state files")
-    which.add_argument("--older-than", type=_length, metavar="TIME", help="prune those older than that: 30d, 12h")
+    which.add_argument("--older-than", type=_length, metavar="TIME", help="prune state files older than this: 30d, 12h")
 
 
 def _frontier(parser: argparse.ArgumentParser) -> None:
@@ -240,7 +240,7 @@ def _length(text: str) -> float:
     try:
         return in_seconds(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no length of time, like 30d or 12h") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a length of time, like 30d or 12h") from None
 
 
 def _yes(parser: argparse.ArgumentParser) -> None:
@@ -249,7 +249,7 @@ def _yes(parser: argparse.ArgumentParser) -> None:
 
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 up")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
     return int(text)
 
 
@@ -259,21 +259,21 @@ def _seconds(text: str) -> float:
             return float(text)
     except ValueError:
         pass
-    raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds")
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
 
 
 VERBS = {
-    "show": Verb("what a run started now would resume from, and why", ".look:show", _show),
-    "log": Verb("the history as a tree of runs", ".look:log", _log),
-    "watch": Verb("what a crawl stores, while it runs", ".watching:watch", _watch),
-    "get": Verb("the bare state, as JSON", ".look:get", _get),
-    "from-log": Verb("the last state in logs, for -s STATE=", ".look:from_log", _from_log),
+    "show": Verb("show what a run started now would resume from, and why", ".look:show", _show),
+    "log": Verb("show the history as a tree of runs", ".look:log", _log),
+    "watch": Verb("follow what a crawl stores while it runs", ".watching:watch", _watch),
+    "get": Verb("print the state alone, as JSON", ".look:get", _get),
+    "from-log": Verb("print the last state in logs, for -s STATE=", ".look:from_log", _from_log),
     "set": Verb("store a checkpoint by hand", ".change:set_state", _set),
-    "items": Verb("the item files of the lineage, or the items in them", ".data:items", _items),
+    "items": Verb("list the item files of the lineage, or print the items in them", ".data:items", _items),
     "verify": Verb("check every checkpoint of the lineage, and every file it names", ".data:verify_lineage", _verify),
-    "orphans": Verb("item files that no checkpoint names", ".data:orphans", _orphans),
-    "report": Verb("one page to look at: how the crawl is, and its history", ".reporting:report", _report),
-    "frontier": Verb("what is in the frontier in Redis: pending, leased, seen", ".frontier:frontier", _frontier),
-    "prune": Verb("fewer state files: pack the older ones", ".change:prune", _prune),
+    "orphans": Verb("list item files that no checkpoint names", ".data:orphans", _orphans),
+    "report": Verb("write one page on how the crawl is doing, and its history", ".reporting:report", _report),
+    "frontier": Verb("show the frontier in Redis: pending, leased, seen", ".frontier:frontier", _frontier),
+    "prune": Verb("pack older state files, so that there are fewer", ".change:prune", _prune),
     "copy": Verb("store the newest state of one place in another", ".change:copy", _copy),
 }

@@ -1,4 +1,4 @@
-"""The verb watch: what a crawl stores, while it runs anywhere."""
+"""The verb watch: what a crawl stores while it runs, wherever it runs."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from .output import age, live, out, out_json_line, say, seconds_since
 from .state import OK
 from .target import Target, find_target
 
-#: Rates are over so long, and so many checkpoints at most
+#: Rates cover the newest checkpoints: at most this long, and at most so many
 _WINDOW_SECONDS, _WINDOW_CHECKPOINTS = 600, 200
 
 
 def watch(options: Namespace, settings: Settings) -> int:
-    """Print each new checkpoint, or keep one picture up to date on a terminal, until it is interrupted."""
+    """Print each new checkpoint, or keep one picture up to date on a terminal, until the user interrupts."""
     target = find_target(options.target, settings, options.arguments)
     window: deque[Checkpoint] = deque(maxlen=_WINDOW_CHECKPOINTS)
     seen = 0
@@ -43,7 +43,7 @@ def watch(options: Namespace, settings: Settings) -> int:
 
 
 def _checkpoints(target: Target, every_seconds: float, window: deque[Checkpoint]) -> Iterator[Checkpoint | None]:
-    """Yield the newest checkpoint, then each new one; None when there is nothing new. What came before goes to *window*."""
+    """Yield the newest checkpoint, then each new one; None when there is nothing new. Fills *window* with older ones."""
     store, template, newest_id, newest = target.store, target.template, 0, None
     while True:
         try:

@@ -1,4 +1,4 @@
-"""One page for people who would rather look than read: how a crawl is, and how it came there. Knows no stores."""
+"""The page of ``scrapy state report``: how a crawl is doing, and how it got there. Knows no stores."""
 
 from .html import render
 from .page import Page

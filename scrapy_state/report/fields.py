@@ -8,7 +8,7 @@ from typing import Any
 
 from ..lag import moment
 
-#: So deep a state is looked into
+#: How many levels of nested objects are searched for fields
 _DEPTH = 4
 
 
@@ -16,8 +16,8 @@ _DEPTH = 4
 class Field:
     """A number or a date in the state.
 
-    :param is_time: whether it is a date, in seconds since 1970
-    :param value: in the newest checkpoint
+    :param is_time: whether it is a date, as seconds since 1970
+    :param value: its value in the newest checkpoint
     """
 
     name: str
@@ -27,24 +27,24 @@ class Field:
     _older: float | None = None
 
     def note(self, value: float) -> None:
-        """Count the value before the one that was noted last."""
+        """Add the next older value: checkpoints are read newest first."""
         if self._older is not None:
             self._moved += abs(self._older - value)
         self._older = value
 
     @property
     def progress(self) -> float:
-        """How straight it goes one way: 1, or to and fro: towards 0."""
+        """How steadily it moves in one direction: 1 if it never turns back, close to 0 if it goes back and forth."""
         return abs(self.value - (self._older or 0)) / self._moved if self.changes else 0
 
     @property
     def changes(self) -> bool:
-        """Whether it has had different values."""
+        """Whether its value has ever changed."""
         return self._moved > 0
 
 
 def leaves(state: Any, path: str = "", depth: int = _DEPTH) -> Iterator[tuple[str, Any]]:
-    """Yield what is in *state*, by names that are dotted for what is in objects in it."""
+    """Yield the name and value of each field in *state*; fields of nested objects have dotted names."""
     if isinstance(state, dict) and depth:
         for name, value in state.items():
             yield from leaves(value, f"{path}.{name}" if path else name, depth - 1)
@@ -53,7 +53,7 @@ def leaves(state: Any, path: str = "", depth: int = _DEPTH) -> Iterator[tuple[st
 
 
 def value_of(state: Any, name: str) -> Any:
-    """Return the field *name*, dotted as by :func:`leaves`; a key may have a dot in it, too."""
+    """Return the value of the field *name*, dotted as by :func:`leaves`. Keys may contain dots themselves."""
     if not isinstance(state, dict):
         return None
     if name in state:
@@ -63,7 +63,7 @@ def value_of(state: Any, name: str) -> Any:
 
 
 def number_of(value: Any) -> float | None:
-    """Return a number, or a date as seconds since 1970; None: it is something else."""
+    """Return a number as it is and a date as seconds since 1970; None for anything else."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         try:
             return float(value)

@@ -1,4 +1,4 @@
-"""The page itself: how the crawl is now, and what to look at."""
+"""The page itself: how the crawl is doing now, and what needs attention."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _STATE_CHARACTERS = 4000
 
 
 def render(page: Page) -> str:
-    """Return the page as HTML, with nothing in it that would be loaded from elsewhere."""
+    """Return the page as HTML. It loads nothing from anywhere."""
     name = clean(page.spider or (page.newest.spider if page.newest else None) or "State of a crawl")
     style = files(__package__).joinpath("page.css").read_text("utf-8")
     body = "\n".join(_now(page)) if page.newest is None else "\n".join(_sections(page))
@@ -42,8 +42,8 @@ def render(page: Page) -> str:
 <main>
 {body}
 </main>
-<footer class="faint">Made by scrapy state report on {utc(page.made)}. All times are UTC. The page does not change by itself:
-make it again to see what is new.</footer>
+<footer class="faint">Made by scrapy state report on {utc(page.made)}. All times are UTC. This page does not update itself:
+run the command again to see what is new.</footer>
 </body>
 </html>
 """
@@ -61,7 +61,7 @@ def _sections(page: Page) -> Iterator[str]:
 
 
 def _now(page: Page) -> Iterator[str]:
-    """Is it alive, where is it, how fast."""
+    """Whether the crawl is alive, where it is, and how fast it goes."""
     newest, age = page.newest, page.age_seconds
     if newest is None or not page.runs:
         yield '<section class="now" aria-label="Now"><strong>No checkpoint yet</strong>'
@@ -70,28 +70,26 @@ def _now(page: Page) -> Iterator[str]:
     last = page.runs[0]
     kind, ago = page.kind(last), "" if age is None else f"{in_words(age)} ago"
     word, more = {
-        "running": ("Running", "It has stored no last checkpoint, and the newest one is recent."),
+        "running": ("Running", "The newest checkpoint is recent, and the run has not said that it ended."),
         "silent": (
             f"Silent: no checkpoint for {in_words(age or 0)}",
-            "The newest run did not end in order: it was killed, or it hangs. Start it again; it goes on from the state below.",
+            "The newest run was killed, or it hangs. Start it again: it continues from the state below.",
         ),
-        "finished": (f"Finished {ago}", "The newest run came to its end."),
-        "stopped": (f"Stopped {ago}", f"The newest run was stopped early: {last.ended}. Start it again; it goes on from here."),
-        "hand": (f"Not running; a state was stored by hand {ago}", "The next run goes on from it."),
-        "failed": (f"Failed {ago}", f"The newest run stopped: {last.ended}. Its log says why; then start it again."),
+        "finished": (f"Finished {ago}", "The newest run has finished."),
+        "stopped": (f"Stopped {ago}", f"The newest run was stopped: {last.ended}. Start it again: it continues from here."),
+        "hand": (f"Not running; a state was stored by hand {ago}", "The next run continues from it."),
+        "failed": (f"Failed {ago}", f"The newest run failed: {last.ended}. See its log for the reason, then start it again."),
     }[kind]
     if last.last.run is None and last.last.id is None:
-        kind, word, more = "hand", "Not known whether it runs", "These state files say nothing of runs."
+        kind, word, more = "hand", "Perhaps running", "These state files do not say which run stored them."
     yield f'<section class="now {kind}" aria-label="Now"><strong>{clean(word)}</strong><p>{clean(more)}</p></section>'
     yield '<dl class="facts">'
-    yield _fact(
-        "State: the next run goes on from", f'<span class="state">{short(newest.state, _STATE_CHARACTERS)}</span>', "wide"
-    )
+    yield _fact("The next run continues from", f'<span class="state">{short(newest.state, _STATE_CHARACTERS)}</span>', "wide")
     rate = page.series.items_per_minute
     if rate is not None:
         average = _average(last)
         small = "" if average is None else f"the whole run: {average:,.0f} a minute"
-        yield _fact("Items a minute, of late", f"{rate:,.0f}<small>{small}</small>")
+        yield _fact("Items a minute, recently", f"{rate:,.0f}<small>{small}</small>")
     yield _fact(
         "Items stored", f"{newest.items:,}" + (f"<small>{newest.errors:,} failed and left out</small>" if newest.errors else "")
     )
@@ -101,7 +99,7 @@ def _now(page: Page) -> Iterator[str]:
     typical = page.series.typical_seconds
     if kind == "running" and typical is not None and age is not None:
         late = utc(page.made - age + page.patience_seconds)
-        yield _fact("A checkpoint every", f"{in_words(max(typical, 1))}<small>none new by {late}: look after it</small>")
+        yield _fact("A checkpoint every", f"{in_words(max(typical, 1))}<small>if none comes by {late}, look into it</small>")
     for each in page.series.plotted(2):
         yield from _speed(page, each)
     yield "</dl>"
@@ -129,7 +127,7 @@ def _speed(page: Page, each: Field) -> Iterator[str]:
 
 
 def _troubles(page: Page) -> Iterator[str]:
-    """What a person should look at, or may look forward to."""
+    """What a person should look into, or can look forward to."""
     found = list(_trouble(page))
     yield "<section><h2>To look at</h2>"
     yield "<ul>" + "".join(f"<li>{clean(each)}</li>" for each in found) + "</ul>" if found else "<p>Nothing stands out.</p>"
@@ -140,7 +138,7 @@ def _trouble(page: Page) -> Iterator[str]:
     series, kinds = page.series, [page.kind(each) for each in page.runs]
     bad = [each for each in kinds[:10] if each in ("failed", "killed", "silent")]
     if bad and len(kinds) > 1:
-        yield f"{len(bad)} of the newest {min(len(kinds), 10)} runs did not end well: see Failures."
+        yield f"{len(bad)} of the newest {min(len(kinds), 10)} runs failed or were killed: see Failures."
     if kinds[0] == "running":
         yield from _speed_trouble(page)
     age = page.age_seconds
@@ -148,37 +146,42 @@ def _trouble(page: Page) -> Iterator[str]:
         yield f"The newest checkpoint is {in_words(-age)} from the future: the clocks of two machines differ."
     if series.clock_back:
         yield (
-            f"From one checkpoint to the next, time goes back {count_of(series.clock_back, 'time')}: the clocks of two "
-            "machines differ, so speeds and gaps near there may be wrong."
+            f"Time runs backwards between checkpoints {count_of(series.clock_back, 'time')}: the clocks of two machines "
+            "differ, so speeds and gaps near these checkpoints may be wrong."
         )
     if series.damaged_count:
         yield f"{count_of(series.damaged_count, 'state file')} can't be read: see Failures."
     if page.newest is not None and page.newest.errors:
-        yield f"{count_of(page.newest.errors, 'item')} failed and were left out (STATE_ON_ITEM_ERROR is skip)."
+        left_out = f"{_was(page.newest.errors)} left out (STATE_ON_ITEM_ERROR is skip)"
+        yield f"{count_of(page.newest.errors, 'item')} failed and {left_out}."
     if series.overlaps:
         ids = ", ".join(map(str, series.overlaps))
-        yield f"Overlap: checkpoint {ids} did not go on where the one before ended. Items may stand twice, or be missing."
+        yield f"Overlap: checkpoint {ids} did not start where its parent ended. Items may appear twice, or be missing."
     beside = sum(not each.in_lineage for each in page.runs)
     if beside:
-        yield f"{count_of(beside, 'run')} on other branches: what is stored there is no part of the data set."
+        yield f"{count_of(beside, 'run')} on other branches: their items are not part of the data set."
     if page.orphans:
         yield f"{count_of(len(page.orphans), 'orphan')}: item files that no checkpoint names."
 
 
 def _speed_trouble(page: Page) -> Iterator[str]:
-    """What is to come if the run goes on as of late."""
+    """What will happen if the run continues at its recent speed."""
     rate, average = page.series.items_per_minute, _average(page.runs[0])
     if rate is not None and average and rate < average / 2:
-        yield f"It has become slow: {rate:,.0f} items a minute of late, {average:,.0f} over the whole run."
+        yield f"The crawl has slowed down: {rate:,.0f} items a minute recently, {average:,.0f} over the whole run."
     for each in page.series.plotted():
         speed, behind = page.series.speed(each.name), page.made - each.value
         if not each.is_time or not speed or not 3600 < behind < 30 * 86400:
             continue
         if speed < 0.9:
-            yield f"{each.name} falls behind: it is {in_words(behind)} old and moves slower than the clock."
+            yield f"{each.name} is falling behind: it is {in_words(behind)} old and moves more slowly than the clock."
         elif speed > 1.1:
             there = in_words(behind / (speed - 1))
-            yield f"{each.name} is {in_words(behind)} behind the clock; at the speed of late it has caught up in {there}."
+            yield f"{each.name} is {in_words(behind)} behind the clock; at its recent speed it catches up in {there}."
+
+
+def _was(count: int) -> str:
+    return "was" if count == 1 else "were"
 
 
 def _fact(term: str, definition: str, kind: str = "") -> str:

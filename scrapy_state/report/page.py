@@ -11,7 +11,7 @@ from ..lag import moment
 from .series import Series
 from .svg import day_and_time
 
-#: A run that has stored nothing for so long (and for five times as long as usual) is called silent
+#: A run is called silent when it has stored nothing for this long and for five times as long as usual.
 _SILENT_SECONDS = 300
 _BY_HAND = ("set", "copied")
 _FAILED = ("memusage_exceeded", "closespider_errorcount")
@@ -23,7 +23,7 @@ KINDS = {
 
 @dataclass
 class Page:
-    """What the page is about.
+    """Everything the page shows.
 
     :param place: the URI of the checkpoints
     :param made: now, in seconds since 1970
@@ -42,13 +42,13 @@ class Page:
 
     @property
     def age_seconds(self) -> float | None:
-        """The age of the newest checkpoint; None: not known."""
+        """The age of the newest checkpoint; None if unknown."""
         made = moment(self.runs[0].last.time) if self.runs else None
         return None if made is None else self.made - made
 
     @property
     def patience_seconds(self) -> float:
-        """After how long without a checkpoint a run is called silent."""
+        """How long a run may go without a checkpoint before it is called silent."""
         return max(5 * (self.series.typical_seconds or 180), _SILENT_SECONDS)
 
     def kind(self, run: Run) -> str:
@@ -66,12 +66,12 @@ class Page:
 
 
 def time_of(seconds: float | None) -> str:
-    """Return a moment as an HTML element, without its zone."""
+    """Return a moment as an HTML element, without its time zone."""
     return "" if seconds is None else f"<time>{day_and_time(seconds)}</time>"
 
 
 def utc(seconds: float | None) -> str:
-    """Return a moment for a person to read."""
+    """Return a moment as people read it."""
     return "" if seconds is None else f"{day_and_time(seconds)} UTC"
 
 

@@ -24,7 +24,7 @@ def plots(page: Page) -> Iterator[str]:
         span = f"From {utc(x.low)} to {utc(x.high)}"
     else:
         x = Axis(series.start, series.end)
-        span = f"The newest is on the right; the files say no times. {count_of(series.checkpoints, 'state file')}"
+        span = f"The newest is on the right; the files carry no times. {count_of(series.checkpoints, 'state file')}"
     yield f'<p class="faint">{span}.</p>'
     for number, each in enumerate(series.plotted()):
         yield from _state_plot(page, x, each, f"state-{number}")
@@ -73,7 +73,7 @@ def _line_plot(
 
 
 def _rate_plot(page: Page, x: Axis) -> Iterator[str]:
-    # The first and the last bar are not whole.
+    # The first and the last bar cover less time than the others.
     found = [
         (start, end, bucket.items / max(min(end, x.high) - max(start, x.low), 1) * 60)
         for start, end, bucket in page.series.buckets.bars()
@@ -81,7 +81,7 @@ def _rate_plot(page: Page, x: Axis) -> Iterator[str]:
     most = max((high for _, _, high in found), default=0)
     if most:
         wide = in_words(found[0][1] - found[0][0])
-        text = f"Each bar is {wide}; the highest {most:,.0f} a minute. All branches together."
+        text = f"Each bar covers {wide}; the highest is {most:,.0f} a minute. All branches together."
         yield _bar_plot(x, "rate", "Items a minute", text, found, most)
 
 
@@ -90,8 +90,8 @@ def _interval_plot(page: Page, x: Axis) -> Iterator[str]:
     most = max((high for _, _, high in found), default=0)
     if most:
         usual = page.series.typical_seconds
-        text = f"The longest in each bar, within a run. The longest of all {in_words(most)}"
-        text += "." if usual is None else f", of late {in_words(usual)} as a rule. If they grow, something is slow."
+        text = f"Each bar shows the longest wait within a run; the longest of all is {in_words(most)}"
+        text += "." if usual is None else f", typically {in_words(usual)} recently. If the bars grow, something is slow."
         yield _bar_plot(x, "interval", "Seconds from checkpoint to checkpoint", text, found, most)
 
 
@@ -110,7 +110,7 @@ def _runs_plot(page: Page, x: Axis) -> Iterator[str]:
             stretches.setdefault(page.kind(run), []).append((x.at(first), x.at(last)))
     rows = [(f"{words}: {len(stretches[kind])}", kind, stretches[kind]) for kind, words in KINDS.items() if kind in stretches]
     if rows:
-        text = "When runs were at work, by how they ended; of a killed run, until its last checkpoint."
+        text = "When runs were at work, by how they ended. A killed run is drawn until its last checkpoint."
         yield _figure("Runs", text, strips("runs", "Runs", text + " " + ", ".join(row[0] for row in rows), x, rows))
 
 

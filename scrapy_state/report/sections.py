@@ -13,7 +13,7 @@ from ..lag import moment
 from .page import KINDS, Page, count_of, time_of
 from .svg import clean
 
-#: Rows in a table at most, and those that are seen at once
+#: How many rows a table has at most, and how many are visible before it is unfolded
 _ROWS, _SEEN = 200, 15
 _ROW_CHARACTERS = 120
 
@@ -45,20 +45,18 @@ def _run_row(page: Page, run: Run) -> tuple[str, ...]:
 
 
 def failures(page: Page) -> Iterator[str]:
-    """Runs that did not end well, and state files that can't be read."""
+    """Runs that failed or were killed, and state files that can't be read."""
     bad = [each for each in page.runs if page.kind(each) in ("failed", "killed", "silent")]
     yield "<section><h2>Failures</h2>"
     if not bad and not page.series.damaged_count:
-        yield "<p>None: each run ended in order, and each state file can be read.</p>"
+        yield "<p>None: no run failed or was killed, and every state file can be read.</p>"
     if bad:
         rows = (_failure_row(page, each) for each in bad)
         columns = ("last checkpoint (UTC)", "what", "state it stopped at", "run")
-        yield from table(f"{count_of(len(bad), 'run')} that did not end well, newest first", columns, rows, len(bad))
+        yield from table(f"{count_of(len(bad), 'run')} failed or killed, newest first", columns, rows, len(bad))
     if page.series.damaged_count:
         rows = ((f"<code>{clean(uri)}</code>", clean(why)) for uri, why in page.series.damaged)
-        yield from table(
-            "State files that can't be read, and are passed over", ("file", "why"), rows, page.series.damaged_count
-        )
+        yield from table("State files that can't be read and are skipped", ("file", "why"), rows, page.series.damaged_count)
     yield "</section>"
 
 
@@ -76,9 +74,9 @@ def gaps(page: Page) -> Iterator[str]:
     found = page.series.gaps
     yield "<section><h2>Gaps</h2>"
     if not page.series.has_times:
-        yield "<p>Not known: the state files say no times.</p>"
+        yield "<p>Not known: the state files carry no times.</p>"
     elif not found:
-        yield "<p>None: no run waited long for a checkpoint, nor did a minute pass between two runs.</p>"
+        yield "<p>None: no run waited long for a checkpoint, and no two runs were more than a minute apart.</p>"
     else:
         rows = (
             (time_of(each.start), time_of(each.end), in_words(each.seconds),
@@ -124,10 +122,11 @@ def checkpoints(page: Page) -> Iterator[str]:
 def table(
     caption: str, columns: Sequence[str], rows: Iterable[Sequence[str]], count: int, more: str = "scrapy state log"
 ) -> Iterator[str]:
-    """Yield a table of HTML cells; those beyond the first are folded up, and there is an end.
+    """Yield a table of HTML cells: the first rows visible, the next ones folded, the rest only counted.
 
-    :param columns: those that begin with ">" are numbers
-    :param count: how many rows there are in all; *more*: the command that lists them
+    :param columns: the headings; one that begins with ">" is a column of numbers
+    :param count: how many rows there are in all
+    :param more: the command that lists them all
     """
     found = list(islice(rows, _ROWS))
     yield from _table(caption, columns, found[:_SEEN])
@@ -136,11 +135,11 @@ def table(
         yield from _table(f"{caption} (continued)", columns, found[_SEEN:])
         yield "</details>"
     if count > len(found):
-        yield f'<p class="faint">And {count - len(found):,} more: {more} lists them.</p>'
+        yield f'<p class="faint">And {count - len(found):,} more: see {more}.</p>'
 
 
 def _table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    # The roles say what a narrow screen's style would take from these elements.
+    # On narrow screens the style sheet changes how these elements are displayed; the roles keep their meaning.
     names = [each.removeprefix(">") for each in columns]
     kinds = [' class="number"' if each.startswith(">") else "" for each in columns]
     heads = "".join(f'<th scope="col"{kind}>{name}</th>' for name, kind in zip(names, kinds, strict=True))
@@ -156,6 +155,6 @@ def _table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) 
 
 
 def short(state: dict[str, Any], characters: int = _ROW_CHARACTERS) -> str:
-    """Return *state* as HTML, on one line, cut to so many characters."""
+    """Return *state* as HTML on one line, cut to *characters*."""
     text = json.dumps(state, ensure_ascii=False)
     return f"<code>{clean(text if len(text) <= characters else text[:characters] + '…')}</code>"

@@ -1,4 +1,4 @@
-"""What a history says over time, in little memory however many checkpoints there are. Knows no pictures."""
+"""How a crawl developed over time, in bounded memory however many checkpoints there are. Knows no pictures."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ..history import Found
 from ..lag import moment
 from .fields import Field, leaves, number_of, value_of
 
-#: Points in a line at most, bars in a plot at most
+#: How many points a line and how many bars a plot has at most
 _POINTS, _BARS = 600, 120
-#: Of a state, so many fields are looked at
+#: How many fields of a state are followed
 _FIELDS = 50
-#: Rates are over so long, and so many checkpoints at most (as in ``scrapy state watch``)
+#: Rates cover the newest checkpoints: at most this long, and at most so many (as in ``scrapy state watch``)
 _RECENT_SECONDS, _RECENT_CHECKPOINTS = 600, 200
 _INTERVALS, _LONGEST, _LISTED = 1000, 20, 20
 
@@ -27,10 +27,11 @@ Values = dict[str, float]
 
 @dataclass
 class Bucket:
-    """What lies in one stretch of time (or, where checkpoints have no time, of their order).
+    """One stretch of time; where checkpoints carry no time, of their order.
 
     :param longest: the longest time between two checkpoints of a run, in seconds
-    :param point: the newest checkpoint of the lineage: where, its items, its fields; *side*: the same of another branch
+    :param point: the newest checkpoint of the lineage: its place on the axis, its items, its fields
+    :param side: the same for another branch
     """
 
     items: float = 0
@@ -40,7 +41,7 @@ class Bucket:
 
 
 class Buckets:
-    """Buckets that get wider as they get too many."""
+    """Buckets that become wider when there are too many."""
 
     def __init__(self) -> None:
         self.width = 1.0
@@ -72,7 +73,7 @@ class Buckets:
             new.point, new.side = new.point or old.point, new.side or old.side
 
     def bars(self) -> list[tuple[float, float, Bucket]]:
-        """Return for each bar: from where, to where, what; bars with nothing in them are left out."""
+        """Return the start, the end and the bucket of each bar; empty bars are left out."""
         if not self.held:
             return []
         wider = Buckets()
@@ -96,10 +97,11 @@ class Gap(NamedTuple):
 
 @dataclass
 class Series:
-    """All checkpoints, as they are read newest first.
+    """All checkpoints, noted as they are read, newest first.
 
-    :param newest: the one whose lineage is the main line; None: there is none
-    :param oldest: the oldest one in it, as a point; *start*, *end*: from where to where all of them lie
+    :param newest: the checkpoint whose lineage is the main line; None if there is no checkpoint
+    :param oldest: the oldest checkpoint of that lineage, as a point
+    :param start: the place of the first checkpoint on the axis; *end*: of the last
     """
 
     newest: Checkpoint | None
@@ -122,7 +124,7 @@ class Series:
     _wanted: int | None = None
 
     def __post_init__(self) -> None:
-        #: whether the checkpoints have times; else they are put in order
+        #: whether the checkpoints carry times; otherwise their order stands for time
         self.has_times = self.newest is not None and moment(self.newest.time) is not None
         if self.newest is not None:
             self._wanted = self.newest.id
@@ -132,7 +134,7 @@ class Series:
                     self.fields.append(Field(name, isinstance(value, str), number))
 
     def noting(self, found: Iterable[Found]) -> Iterator[Found]:
-        """Pass on what is found, and note it."""
+        """Note each state file and pass it on."""
         for each in found:
             if each.checkpoint is not None:
                 self._note(each.checkpoint)
@@ -184,7 +186,7 @@ class Series:
         return values
 
     def _note_interval(self, checkpoint: Checkpoint, x: float) -> None:
-        """*checkpoint*, at *x*, is the one before the one that was noted last."""
+        """Note the time from *checkpoint*, at *x*, to the one noted before it, which is newer."""
         child, at = self._child, moment(self._child.time) if self._child else None
         if child is None or at is None:
             return
@@ -216,14 +218,14 @@ class Series:
 
     @property
     def typical_seconds(self) -> float | None:
-        """The usual time between two checkpoints of a run: the median of late; None: not known."""
+        """The median time between two recent checkpoints of a run; None if unknown."""
         return median(self._intervals) if self._intervals else None
 
     @property
     def gaps(self) -> list[Gap]:
         """The longest times without a checkpoint, newest first.
 
-        Between runs those from a minute on; in a run also those that are not ten times as long as usual are left out.
+        Only gaps of a minute or more count; within a run, only those that are more than ten times as long as usual.
         """
         usual = self.typical_seconds or 0
         found = [*self._gaps[False], *(each for each in self._gaps[True] if each.seconds > 10 * usual > 0)]
@@ -231,20 +233,20 @@ class Series:
 
     @property
     def items_per_minute(self) -> float | None:
-        """Over the last minutes of the newest run; None: not known."""
+        """The rate over the last minutes of the newest run; None if unknown."""
         first, last = (self._recent[-1], self._recent[0]) if self._recent else (None, None)
         if first is None or last is None or last[0] <= first[0]:
             return None
         return (last[1] - first[1]) / (last[0] - first[0]) * 60
 
     def speed(self, name: str) -> float | None:
-        """How much a field became more in a second, over the last minutes of the newest run; None: not known."""
+        """By how much a field grew in a second, over the last minutes of the newest run; None if unknown."""
         known = [each for each in self._recent if name in each[2]]
         if len(known) < 2 or known[0][0] <= known[-1][0]:
             return None
         return (known[0][2][name] - known[-1][2][name]) / (known[0][0] - known[-1][0])
 
     def plotted(self, count: int = 3) -> list[Field]:
-        """Return the fields that get on; if none does, one that goes to and fro."""
+        """Return the fields that make progress; if none does, one that changes at all."""
         changing = sorted((each for each in self.fields if each.changes), key=lambda each: -each.progress)
         return [each for each in changing if each.progress > 0.5][:count] or changing[:1]

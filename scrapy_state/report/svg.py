@@ -1,7 +1,7 @@
 """Plots as inline SVG. Pure.
 
-Shapes stretch with the page's width, text does not: so they can be read on a phone. The page's style leaves room on the left
-for the labels of the y axis.
+Shapes stretch with the page's width, text does not, so plots stay readable on a phone. The page's style leaves space on the
+left for the labels of the y axis.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ _STEPS_SECONDS = (
     *(1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200),
     *(86400 * days for days in (1, 2, 5, 10, 30, 91, 182, 365, 730, 1826, 3652, 18262, 36524, 182621, 365243)),
 )
-#: Control characters, those that reverse the text behind them, and what is no character
+#: Control characters, characters that change the direction of text, and code points that are no characters
 _UNFIT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufffe\uffff]")
 _MINUTE, _DAY = 60, 86400
 _TOP, _BOTTOM = 8, 22
 
 
 def clean(text: object) -> str:
-    """Return *text* escaped for HTML and XML; what they can't hold (control characters, half characters) is replaced."""
+    """Return *text* escaped for HTML and XML; characters that they can't hold are replaced."""
     return escape(_UNFIT.sub("\ufffd", str(text).encode("utf-8", "replace").decode()))
 
 
@@ -47,7 +47,7 @@ class Axis:
 
     @classmethod
     def of(cls, values: Iterable[float], is_time: bool = False) -> Axis | None:
-        """Return one that has room for all *values*; None if there are none, or none that can be drawn."""
+        """Return an axis that covers all *values*; None if there are none, or if they can't be drawn."""
         all = list(values)
         if not all or not math.isfinite(max(all) - min(all)):
             return None
@@ -56,7 +56,7 @@ class Axis:
         return cls(low - room, high + room, is_time)
 
     def at(self, value: float) -> float:
-        """Return where *value* lies, from 0 to 1."""
+        """Return the position of *value*, from 0 to 1."""
         return (value - self.low) / (self.high - self.low)
 
     def ticks(self, count: int) -> list[tuple[float, str]]:
@@ -92,13 +92,13 @@ def line(points: Sequence[tuple[float, float]], kind: str = "line") -> str:
 
 
 def dots(points: Iterable[tuple[float, float]], kind: str) -> str:
-    """Return a dot at each of *points*: lines of no length, which stay round when the plot is stretched."""
+    """Return a dot at each of *points*. Dots are lines of zero length, which stay round when the plot is stretched."""
     path = "".join(f"M{1000 * x:.1f},{1000 - 1000 * y:.1f}h0" for x, y in points)
     return f'<path class="{kind}" d="{path}"/>' if path else ""
 
 
 def bars(found: Iterable[tuple[float, float, float]], kind: str = "bar") -> str:
-    """Return bars: from where, to where, how high, each from 0 to 1."""
+    """Return bars, each given by its start, its end and its height, from 0 to 1."""
     path = "".join(
         f"M{1000 * start:.1f},1000V{1000 - 1000 * high:.1f}H{1000 * end:.1f}V1000Z" for start, end, high in found if high > 0
     )
@@ -108,9 +108,10 @@ def bars(found: Iterable[tuple[float, float, float]], kind: str = "bar") -> str:
 def plot(name: str, title: str, description: str, x: Axis, y: Axis, shapes: str, height: int = 190) -> str:
     """Return a whole plot.
 
-    :param name: unique on the page; *title*, *description*: what it shows, for those who can't see it
-    :param shapes: of :func:`line`, :func:`dots` and :func:`bars`
-    :param height: in pixels; its width is the page's
+    :param name: unique on the page
+    :param title: with *description*, what the plot shows, for people who can't see it
+    :param shapes: made by :func:`line`, :func:`dots` and :func:`bars`
+    :param height: in pixels; the plot is as wide as the page
     """
     inside = height - _TOP - _BOTTOM
     ruled = ""
@@ -124,7 +125,7 @@ def plot(name: str, title: str, description: str, x: Axis, y: Axis, shapes: str,
 def strips(
     name: str, title: str, description: str, x: Axis, rows: Sequence[tuple[str, str, Iterable[tuple[float, float]]]]
 ) -> str:
-    """Return rows of stretches along *x*: the row's text, its kind, and from where to where each stretch lies, from 0 to 1."""
+    """Return rows of stretches along *x*. A row is its text, its kind, and the start and end of each stretch, from 0 to 1."""
     height, shapes = 34 * len(rows) + _BOTTOM, ""
     for number, (text, kind, stretches) in enumerate(rows):
         top = 34 * number

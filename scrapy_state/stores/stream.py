@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
 
 class StoredFile(io.RawIOBase):
-    """A file in a store, read part by part: nothing waits, and no connection times out, while its reader is at work.
+    """A file in a store, read part by part, so that no connection stays open while its reader is busy.
 
-    :param read_part: gives what there is at a place, up to a size, in bytes, as
+    :param read_part: takes a position and a size in bytes and returns that part of the file, as
         :meth:`~scrapy_state.stores.base.StoreReader.read_part` does for a key
     """
 
@@ -22,7 +22,7 @@ class StoredFile(io.RawIOBase):
         self._position = 0
 
     def readable(self) -> bool:
-        """It is."""
+        """Return True."""
         return True
 
     def readinto(self, buffer: WriteableBuffer) -> int:
