@@ -40,10 +40,10 @@ def test_csv_header_stays_with_the_kept_file(tmp_path: Path) -> None:
     )
     feeds = {"data/%(name)s/items/%(run_id)s-%(batch_id)05d.csv": {"format": "csv"}, STATES: STATE_OPTIONS}
     crawl(tmp_path, source, settings={"FEEDS": feeds, **SLOW})
-    files = {p.name[-9:]: p.read_text() for p in (tmp_path / "data/numbers/items").iterdir()}
-    assert list(files) == ["00001.csv"]
-    assert files["00001.csv"].splitlines() == ["n,delay", "after,0", "before,0.5"]
-    assert checkpoints(tmp_path)[-1]["files"][0]["skip"] == [[0, 1]]
+    files = {p.name[-9:]: p.read_text().splitlines() for p in (tmp_path / "data/numbers/items").iterdir()}
+    assert files == {"00001.csv": ["n,delay", "before,0.5"], "00002.csv": ["n,delay", "after,0"]}
+    [named] = checkpoints(tmp_path)[-1]["files"]
+    assert (named["uri"][-9:], named["items"], "skip" in named) == ("00001.csv", 1, False)
 
 
 def test_start_state_items_during_the_last_commit(tmp_path: Path) -> None:
