@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import IO, Any
 
 from scrapy.exporters import CsvItemExporter, JsonLinesItemExporter
 from scrapy.extensions.feedexport import FeedExporter, FeedSlot
+from scrapy.extensions.postprocessing import PostProcessingManager
 from scrapy.utils.defer import ensure_awaitable
 
 from .checkpoint import ItemFile
@@ -122,8 +124,7 @@ class Batch:
         """
         try:
             if self._finished is None:  # once: closing a postprocessing plugin twice may write its end twice
-                self.slot.finish_exporting()
-                self._finished = FeedExporter._get_file(self.slot)
+                self._finished = self._finish()
             file = self._finished
             with suppress(AttributeError, OSError):
                 self.bytes = file.seek(0, io.SEEK_END)
@@ -139,6 +140,23 @@ class Batch:
             raise kind(f"{self.uri}: {type(error).__name__}: {error}") from error
         file.close()
         return ItemFile(self.uri, self.slot.itemcount, self.bytes)
+
+    def _finish(self) -> Any:
+        """Write the end of the file, and return it open though the exporter or a plugin closes it: Scrapy allows for that."""
+        slot = self.slot
+        file = slot.file.file if isinstance(slot.file, PostProcessingManager) else slot.file
+        spare = None
+        with suppress(AttributeError, OSError):  # no file of the system's
+            spare = os.dup(file.fileno())  # type: ignore[union-attr]
+        try:
+            slot.finish_exporting()
+            finished = FeedExporter._get_file(slot)
+            if getattr(finished, "closed", False) and spare is not None:
+                finished, spare = os.fdopen(spare, "r+b"), None
+            return finished
+        finally:
+            if spare is not None:
+                os.close(spare)
 
     def discard(self) -> None:
         """Close and forget its temporary file."""

@@ -58,11 +58,29 @@ class Late(CsvItemExporter):
         for each in self.items:
             super().export_item(each)
         super().finish_exporting()
+
+class Closing(JsonLinesItemExporter):
+    def __init__(self, file, **options):
+        super().__init__(io.BufferedWriter(file), **options)
+
+    def finish_exporting(self):
+        self.file.close()
+
+class ClosingPlugin:
+    def __init__(self, file, options):
+        self.file = file
+
+    def write(self, data):
+        return self.file.write(data)
+
+    def close(self):
+        self.file.close()
 """
 )
 EXPORTERS = {
     "jsonl": "spider.Blocks",
     "late": "spider.Late",
+    "closing": "spider.Closing",
     "mine": "scrapy.exporters.JsonLinesItemExporter",
 }
 
@@ -84,6 +102,8 @@ Feeds = dict[str, tuple[dict[str, Any], Callable[[Path], list[Any]]]]
 OWN: Feeds = {
     "blocks": ({"format": "jsonl"}, json_lines),
     "late": ({"format": "late"}, rows),
+    "closing": ({"format": "closing"}, json_lines),
+    "plugin": ({"format": "jsonlines", "postprocessing": ["spider.ClosingPlugin"]}, json_lines),
 }
 SCRAPYS: Feeds = {
     "mine": ({"format": "mine"}, json_lines),
@@ -124,7 +144,7 @@ LATER = [{"page": 99, "n": 0}, {"page": 99, "n": 1}]
 
 
 def test_exporters_of_a_projects_own(tmp_path: Path) -> None:
-    """Exporters that write in blocks, or at the end: every item once.
+    """Exporters that write in blocks or at the end, and exporters and plugins that close the file: every item once.
 
     What can't be split is stored whole, and its items behind the last state are listed.
     """
