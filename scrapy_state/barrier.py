@@ -230,6 +230,7 @@ class BarrierItemProcessor:
         if self._closing is not None:
             self._closing.cancel()
         if self._opened:
+            within.set(None)  # whoever asked for the close may have done so from within a pipeline
             await self._call("close_spider")
 
     async def process_item_async(self, item: Any) -> Any:
