@@ -126,7 +126,7 @@ class Batch:
             if self._finished is None:  # once: closing a postprocessing plugin twice may write its end twice
                 self._finished = self._finish()
             file = self._finished
-            with suppress(AttributeError, OSError):
+            with suppress(AttributeError, OSError, ValueError):  # somebody else's file, or one that is closed by now
                 self.bytes = file.seek(0, io.SEEK_END)
         except Exception as error:
             raise StoreError(f"{self.uri}: {type(error).__name__}: {error}") from error
@@ -146,7 +146,7 @@ class Batch:
         slot = self.slot
         file = slot.file.file if isinstance(slot.file, PostProcessingManager) else slot.file
         spare = None
-        with suppress(AttributeError, OSError):  # no file of the system's
+        if isinstance(getattr(file, "name", None), int):  # nameless: once it is closed nothing is left of it
             spare = os.dup(file.fileno())  # type: ignore[union-attr]
         try:
             slot.finish_exporting()

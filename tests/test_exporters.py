@@ -24,7 +24,7 @@ SOURCE = (
     + """        yield {"page": 99, "n": 0}
         yield {"page": 99, "n": 1}
 
-import io
+import io, os, shutil, tempfile
 from scrapy.exporters import CsvItemExporter, JsonLinesItemExporter
 
 class Blocks(JsonLinesItemExporter):
@@ -75,6 +75,17 @@ class ClosingPlugin:
 
     def close(self):
         self.file.close()
+
+class Renaming:
+    def __init__(self, uri, *, feed_options=None):
+        self.path = uri.partition("://")[2]
+
+    def open(self, spider):
+        return tempfile.NamedTemporaryFile(delete=False)
+
+    def store(self, file):
+        os.makedirs(os.path.dirname(self.path), exist_ok=True)
+        shutil.move(file.name, self.path)
 """
 )
 EXPORTERS = {
@@ -103,6 +114,7 @@ OWN: Feeds = {
     "blocks": ({"format": "jsonl"}, json_lines),
     "late": ({"format": "late"}, rows),
     "closing": ({"format": "closing"}, json_lines),
+    "renaming": ({"format": "closing"}, json_lines),
     "plugin": ({"format": "jsonlines", "postprocessing": ["spider.ClosingPlugin"]}, json_lines),
 }
 SCRAPYS: Feeds = {
@@ -122,9 +134,14 @@ SCRAPYS: Feeds = {
 }
 
 
-def run_with(folder: Path, feeds: Feeds, **more: Any) -> Crawl:
-    options = {f"data/{name}/%(run_id)s-%(batch_id)05d": options for name, (options, _) in feeds.items()}
-    settings = {"FEEDS": {**options, STATES: STATE_OPTIONS}, "FEED_EXPORTERS": EXPORTERS, **more}
+def run_with(folder: Path, feeds: Feeds) -> Crawl:
+    own = {"renaming": "mine://"}
+    options = {f"{own.get(name, '')}data/{name}/%(run_id)s-%(batch_id)05d": options for name, (options, _) in feeds.items()}
+    settings = {
+        "FEEDS": {**options, STATES: STATE_OPTIONS},
+        "FEED_EXPORTERS": EXPORTERS,
+        "FEED_STORAGES": {"mine": "spider.Renaming"},
+    }
     return crawl(folder, SOURCE, "-a", "pages=5", settings=settings)
 
 
@@ -132,7 +149,7 @@ def named(folder: Path, feed: str, read: Callable[[Path], list[Any]]) -> list[An
     """What the checkpoints name of *feed*; the items that a file holds must be as many as they say."""
     items = []
     for each in (file for checkpoint in checkpoints(folder) for file in checkpoint["files"] if f"/{feed}/" in file["uri"]):
-        found = read(Path(each["uri"].removeprefix("file://")))
+        found = read(folder / each["uri"].partition("://")[2])
         assert len(found) == each["items"], each
         left_out = {n for begin, end in each.get("skip", ()) for n in range(begin, end)}
         items += [item for n, item in enumerate(found) if n not in left_out]
