@@ -44,8 +44,8 @@ SETTINGS: dict[str, Any] = {"ITEM_PIPELINES": {"spider.Pipeline": 1}}
 
 
 def test_items_that_nobody_yields_are_named(tmp_path: Path) -> None:
-    """No state says that they come again, so a checkpoint names them: from an idle handler, from a pipeline that opens, that
-    has let its item go, or that closes. What the spider yields behind its last state is for the next run, as ever."""
+    """No state says that they come again, so a checkpoint names them: from handlers of signals, from a pipeline that opens,
+    that has let its item go, or that closes. What the spider yields behind its last state is for the next run, as ever."""
     source = (
         SPIDER
         + """
@@ -53,6 +53,7 @@ class Pipeline(Submitting):
     async def open_spider(self):
         self.crawler.spider.busy = True
         self.crawler.signals.connect(self.idle, signals.spider_idle)
+        self.crawler.signals.connect(self.scraped, signals.item_scraped)
         await self.submit({"key": "opening"})
 
     def process_item(self, item):
@@ -69,13 +70,18 @@ class Pipeline(Submitting):
     def idle(self):
         asyncio.create_task(self.submit({"key": "idle"}))
 
+    async def scraped(self, item):
+        if item["key"] == "2":
+            await self.submit({"key": "scraped"})
+
     async def close_spider(self):
         await self.submit({"key": "closing"})
 """
     )
     run = crawl(tmp_path, source, settings={**SETTINGS, "STATE_INTERVAL": 0})
     assert run.code == 0, run.log
-    assert sorted(item["key"] for item in named_items(tmp_path)) == ["0", "1", "2", "closing", "idle", "later", "opening"]
+    named = sorted(item["key"] for item in named_items(tmp_path))
+    assert named == ["0", "1", "2", "closing", "idle", "later", "opening", "scraped"]
 
 
 def test_state_items_count_where_the_spider_yields_them(tmp_path: Path) -> None:
