@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 logger = logging.getLogger("scrapy_state.state")
+_NOT_YIELDED = (
+    "a StateItem counts only where the spider yields it; a pipeline or an extension has submitted or returned this one"
+)
 
 
 class StateMiddleware(BaseSpiderMiddleware):
@@ -227,20 +230,23 @@ class BarrierItemProcessor:
         if self._closing is not None:
             self._closing.cancel()
         if self._opened:
+            within.set(None)  # whoever asked for the close may have done so from within a pipeline
             await self._call("close_spider")
 
     async def process_item_async(self, item: Any) -> Any:
         """Process *item* in the wrapped processor; hand its ticket on to the result."""
         if isinstance(item, StateItem):
-            return item  # only `scrapy parse --pipelines` gives it one: that calls it by itself, past every middleware
+            if not is_crawl(self.crawler):
+                return item  # `scrapy parse --pipelines` calls this by itself, past every middleware
+            raise DropItem(_NOT_YIELDED)
         if self._barrier.listener is None:
-            return await self._process_item(item)
+            return _no_state_item(await self._process_item(item))
         ticket = self._barrier.enter(item)
         if self._barrier.held and (ticket.side is self._barrier.side or ticket.side.unit):
             await self._barrier.listener.room()
         before = within.set(ticket)
         try:
-            output = await self._process_item(item)
+            output = _no_state_item(await self._process_item(item))
         except DropItem:
             self._barrier.settle(ticket)
             raise
@@ -261,6 +267,12 @@ class BarrierItemProcessor:
         if self._has_async[method]:
             return await getattr(self.processor, f"{method}_async")(*args)
         return await maybe_deferred_to_future(getattr(self.processor, method)(*args, self.crawler.spider))
+
+
+def _no_state_item(output: Any) -> Any:
+    if isinstance(output, StateItem):
+        raise DropItem(_NOT_YIELDED)
+    return output
 
 
 def _has_async(processor: Any, method: str) -> bool:

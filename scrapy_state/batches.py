@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import IO, Any
 
+from scrapy.exporters import CsvItemExporter, JsonLinesItemExporter
 from scrapy.extensions.feedexport import FeedExporter, FeedSlot
+from scrapy.extensions.postprocessing import PostProcessingManager
 from scrapy.utils.defer import ensure_awaitable
 
 from .checkpoint import ItemFile
 from .exceptions import StoreError, StoreUnreachable
 from .feedstorages import DurableFeedStorage
+from .gaps import write_csv_header
 
-#: Formats in which each item is a line (or a record) of its own, so that a file can be split between two.
-LINE_FORMATS = frozenset({"jsonlines", "jsonl", "jl", "csv"})
+#: Exporters that write each item at once and as a whole. A subclass may write later, or in another order.
+_WRITE_AT_ONCE = (JsonLinesItemExporter, CsvItemExporter)
 
 
 @dataclass(slots=True)
@@ -75,34 +79,43 @@ class Batch:
         return tuple((each.start, each.end) for each in self.after) if self.epoch == epoch else ()
 
     def can_split(self) -> bool:
-        """Whether its items can be told apart by bytes: an uncompressed line format, in a storage of ours."""
+        """Whether its items can be told apart by bytes: one of Scrapy's exporters writes straight to a file of ours."""
         slot = self.slot
-        plain = slot.format in LINE_FORMATS and not slot.feed_options.get("postprocessing")
-        # The first item of a CSV file has the header with it.
-        headed = slot.format == "csv" and bool(self.after) and self.after[0].start == 0
-        return plain and not headed and isinstance(slot.storage, DurableFeedStorage)
+        plain = type(slot.exporter) in _WRITE_AT_ONCE and not slot.feed_options.get("postprocessing")
+        return plain and isinstance(slot.storage, DurableFeedStorage)
 
-    def split(self, rest: Batch) -> None:
-        """Move the items that follow the newest state item to *rest*, a new batch of the same feed."""
+    def split(self, rest: Batch) -> bool:
+        """Move the items that follow the newest state item to *rest*, a new batch of the same feed.
+
+        :returns: False if the file holds other bytes than its exporter was seen to write; then nothing is moved
+        """
         slot, moved = self.slot, rest.slot
         slot.finish_exporting()
         source = slot.file
         assert source is not None
         source.flush()
-        kept_file, moved_file = slot.storage.open(slot.spider), moved.storage.open(slot.spider)
-        if slot.format == "csv":
-            source.seek(0)
-            moved_file.write(source.readline())  # the header
+        moved.start_exporting()
+        moved_file = moved.file
+        assert moved_file is not None
+        if isinstance(slot.exporter, CsvItemExporter) and isinstance(moved.exporter, CsvItemExporter):
+            write_csv_header(moved.exporter, slot.exporter)
+        header = moved_file.tell()
+        if source.seek(0, io.SEEK_END) != self.bytes or _start(source, header) != _start(moved_file, header):
+            rest.discard()
+            return False
+        kept_file = slot.storage.open(slot.spider)
         at = 0
         for each in self.after:
-            _copy(source, kept_file, at, each.start_byte)
-            _copy(source, moved_file, each.start_byte, each.end_byte)
+            begin = max(each.start_byte, header)  # the header stands with the first item, whichever that was
+            _copy(source, kept_file, at, begin)
+            _copy(source, moved_file, begin, each.end_byte)
             at = each.end_byte
-        _copy(source, kept_file, at, source.seek(0, io.SEEK_END))
-        moved.file, moved.itemcount = moved_file, sum(each.end - each.start for each in self.after)
+        _copy(source, kept_file, at, self.bytes)
+        moved.itemcount = sum(each.end - each.start for each in self.after)
         slot.file, slot.itemcount = kept_file, slot.itemcount - moved.itemcount
         self.after.clear()
         source.close()
+        return True
 
     async def store(self) -> ItemFile:
         """Finish the file and make it durable. May be called again after a StoreUnreachable.
@@ -111,10 +124,9 @@ class Batch:
         """
         try:
             if self._finished is None:  # once: closing a postprocessing plugin twice may write its end twice
-                self.slot.finish_exporting()
-                self._finished = FeedExporter._get_file(self.slot)
+                self._finished = self._finish()
             file = self._finished
-            with suppress(AttributeError, OSError):
+            with suppress(AttributeError, OSError, ValueError):  # somebody else's file, or one that is closed by now
                 self.bytes = file.seek(0, io.SEEK_END)
         except Exception as error:
             raise StoreError(f"{self.uri}: {type(error).__name__}: {error}") from error
@@ -129,11 +141,33 @@ class Batch:
         file.close()
         return ItemFile(self.uri, self.slot.itemcount, self.bytes)
 
+    def _finish(self) -> Any:
+        """Write the end of the file, and return it open though the exporter or a plugin closes it: Scrapy allows for that."""
+        slot = self.slot
+        file = slot.file.file if isinstance(slot.file, PostProcessingManager) else slot.file
+        spare = None
+        if isinstance(getattr(file, "name", None), int):  # nameless: once it is closed nothing is left of it
+            spare = os.dup(file.fileno())  # type: ignore[union-attr]
+        try:
+            slot.finish_exporting()
+            finished = FeedExporter._get_file(slot)
+            if getattr(finished, "closed", False) and spare is not None:
+                finished, spare = os.fdopen(spare, "r+b"), None
+            return finished
+        finally:
+            if spare is not None:
+                os.close(spare)
+
     def discard(self) -> None:
         """Close and forget its temporary file."""
         if self.slot.file is not None:
             with suppress(OSError):  # a full disk, on which what is in memory can't be written
                 self.slot.file.close()
+
+
+def _start(file: IO[bytes], size: int) -> bytes:
+    file.seek(0)
+    return file.read(size)
 
 
 def _copy(source: IO[bytes], target: IO[bytes], start: int, end: int) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from scrapy.crawler import Crawler
 
-from .checkpoint import ItemFile
+from .checkpoint import Checkpoint, ItemFile
 from .cuts import Cuts
 from .exceptions import StateSettingsError
 from .extension import StateResolver, as_text, get_extension
@@ -47,6 +47,8 @@ class Commits(Cuts):
         self._orphan_feeds = orphan_feeds
         self._orphans: list[Orphan] = []
         self._remembered: dict[str, Any] | None = None
+        #: the handlers of the last checkpoint_stored
+        self._handlers: asyncio.Task[None] | None = None
 
     async def _open(self) -> None:
         """Store the opening checkpoint."""
@@ -122,8 +124,18 @@ class Commits(Cuts):
         stats.max_value("state/commit_time_max", time.monotonic() - began)
         stats.set_value("state/last_id", checkpoint.id)
         stats.set_value("state/items_stored", checkpoint.items)
-        shown = deepcopy(checkpoint)  # a handler may change what it gets
-        await self.crawler.signals.send_catch_log_async(checkpoint_stored, checkpoint=shown, spider=self.crawler.spider)
+        self._handlers = asyncio.create_task(self._handle(deepcopy(checkpoint), self._handlers))
+
+    async def _handle(self, checkpoint: Checkpoint, before: asyncio.Task[None] | None) -> None:
+        """Send the signal for *checkpoint*, a handler's to change, when *before* is done. No other checkpoint waits for it."""
+        if before is not None:
+            await asyncio.wait([before])
+        await self.crawler.signals.send_catch_log_async(checkpoint_stored, checkpoint=checkpoint, spider=self.crawler.spider)
+
+    async def _close(self, reason: str) -> None:
+        await super()._close(reason)
+        if self._handlers is not None:
+            await asyncio.wait([self._handlers])
 
     def _told_of_failure(self) -> str:
         last = self.writer.last

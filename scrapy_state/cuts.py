@@ -59,6 +59,7 @@ class Cuts:
         self._blocked = False
         #: the last cut is made
         self.closed = False
+        self._late = False
         self.barrier: Barrier = get_barrier(crawler)
         self.barrier.listener = self
 
@@ -105,6 +106,17 @@ class Cuts:
             self.barrier.settle(ticket)
         failure = ItemFailed(f"an item raised {type(error).__name__} in a pipeline")
         self.fail("state_item_failed", failure, blocks=not follows)
+
+    def came_too_late(self) -> None:
+        """An item that nobody yields again has come after the last cut: no feed has it."""
+        if self.failure is None and not self._late:
+            fail_when_closed(self.crawler)
+            logger.error(
+                "an item came after the last checkpoint, and is stored nowhere. Let a pipeline's close_spider() submit what is "
+                "still to come, and wait for it there", extra={"spider": self.crawler.spider},
+            )  # fmt: skip
+        self._late = True
+        self.crawler.stats.inc_value("state/items_late")
 
     def _cut(self, reason: str | None = None) -> Coroutine[Any, Any, None]:
         """Begin a new side now; return the coroutine that makes the old one durable, and stores its checkpoint.

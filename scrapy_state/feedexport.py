@@ -34,7 +34,7 @@ from .orphans import OrphanFeeds
 from .refusals import get_refusal, refuse
 from .settings import StateSettings
 from .stores import open_writer
-from .tickets import Ticket
+from .tickets import BEFORE_ALL, Ticket
 from .uploads import Uploads
 from .writer import CheckpointWriter
 
@@ -136,6 +136,8 @@ class CheckpointFeedExporter(FeedExporter):
         barrier = commits.barrier
         ticket = barrier.scraped(item)
         if commits.closed:
+            if ticket.epoch == BEFORE_ALL:
+                commits.came_too_late()
             return
         if ticket.side.unit:
             self._held.hold(item, ticket)

@@ -11,6 +11,7 @@ from scrapy import Request
 from scrapy.core.engine import ExecutionEngine
 from scrapy.core.scraper import Scraper
 from scrapy.crawler import Crawler
+from scrapy.exporters import CsvItemExporter
 from scrapy.utils.asyncgen import as_async_generator
 from twisted.python.failure import Failure
 
@@ -187,6 +188,15 @@ def hold_start(engine: ExecutionEngine, coming: Callable[[Any], None], room: Cal
 
     if engine._start is not None:
         engine._start = held(engine._start)
+
+
+def write_csv_header(exporter: CsvItemExporter, like: CsvItemExporter) -> None:
+    """Have *exporter* write the header that *like* wrote, if it wrote one.
+
+    CsvItemExporter (scrapy/exporters.py) writes it with its first item only, and takes the fields from that one.
+    """
+    exporter.fields_to_export = like.fields_to_export
+    exporter._write_headers_and_set_fields_to_export({})
 
 
 def is_closing(engine: ExecutionEngine) -> bool:

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from sys import getsizeof
 from typing import Any
+
+from itemadapter import ItemAdapter
 
 from .itemfeeds import ItemFeeds
 from .tickets import Barrier, Side, Ticket
 
-#: How many items are kept in memory before the largest unit's go to files of its own.
-MAX_IN_MEMORY = 2000
+#: How many bytes of items are kept in memory before the largest unit's go to files of its own.
+MAX_BYTES_IN_MEMORY = 32 * 1024 * 1024
 #: A unit with fewer than that stays in memory all the same: each file is an open one, and comes to be a stored one.
-LEAST_IN_FILES = 100
+LEAST_BYTES_IN_FILES = 64 * 1024
 #: So many units have open files at most, in each feed: a process may often have no more than 1,024 open.
 MAX_IN_FILES = 50
+_LEAVES = frozenset({str, bytes, int, float, bool, type(None)})
+
+
+@dataclass(slots=True)
+class _Kept:
+    """The items of one unit that are in memory, and about how many bytes they take there."""
+
+    items: list[Any] = field(default_factory=list)
+    bytes: int = 0
 
 
 class HeldItems:
@@ -30,15 +43,15 @@ class HeldItems:
         self._barrier = barrier
         self._feeds = feeds
         self._export = export
-        self._in_memory: dict[Side, list[Any]] = {}
-        self._count = 0
+        self._in_memory: dict[Side, _Kept] = {}
+        self._bytes = 0
         self._in_files: dict[Side, None] = {}
         barrier.unit_items = self
 
     @property
     def crowded(self) -> bool:
         """Whether there are more in memory than there should be."""
-        return self._count > MAX_IN_MEMORY
+        return self._bytes > MAX_BYTES_IN_MEMORY
 
     def hold(self, item: Any, ticket: Ticket) -> None:
         """Keep *item* until the unit of *ticket* is done."""
@@ -48,9 +61,12 @@ class HeldItems:
         if side in self._in_files:
             self._export(item, ticket)
             return
-        self._in_memory.setdefault(side, []).append(item)
-        self._count += 1
-        if self._count > MAX_IN_MEMORY:
+        kept = self._in_memory.setdefault(side, _Kept())
+        size = bytes_in_memory(item)
+        kept.items.append(item)
+        kept.bytes += size
+        self._bytes += size
+        if self._bytes > MAX_BYTES_IN_MEMORY:
             self._to_files()
 
     def release(self, side: Side) -> None:
@@ -73,13 +89,13 @@ class HeldItems:
         self._feeds.discard_side(side)
 
     def _taken(self, side: Side) -> list[Any]:
-        items = self._in_memory.pop(side, [])
-        self._count -= len(items)
-        return items
+        kept = self._in_memory.pop(side, _Kept())
+        self._bytes -= kept.bytes
+        return kept.items
 
     def _to_files(self) -> None:
-        side = max(self._in_memory, key=lambda each: len(self._in_memory[each]))
-        if len(self._in_memory[side]) >= LEAST_IN_FILES:
+        side = max(self._in_memory, key=lambda each: self._in_memory[each].bytes)
+        if self._in_memory[side].bytes >= LEAST_BYTES_IN_FILES:
             if len(self._in_files) >= MAX_IN_FILES:
                 first = next(iter(self._in_files))
                 del self._in_files[first]
@@ -88,3 +104,23 @@ class HeldItems:
             ticket = Ticket(side, 0)
             for item in self._taken(side):
                 self._export(item, ticket)
+
+
+def bytes_in_memory(item: Any) -> int:
+    """Return about how many bytes *item* takes in memory, with all that is in it. Of objects that are no items, their shell."""
+    size, seen, left = getsizeof(item), set(), [item]
+    while left:
+        value = left.pop()
+        if id(value) in seen:  # it may contain itself
+            continue
+        seen.add(id(value))
+        inside: Collection[Any] = ()
+        if isinstance(value, dict):
+            inside = [*value, *value.values()]
+        elif isinstance(value, (list, tuple, set, frozenset)):
+            inside = value
+        elif ItemAdapter.is_item(value):
+            inside = list(ItemAdapter(value).values())
+        size += sum(map(getsizeof, inside))
+        left += [each for each in inside if type(each) not in _LEAVES]
+    return size

@@ -82,8 +82,8 @@ class ItemFeeds:
                 side.batches.remove(batch)  # the whole file; it is stored all the same
             elif batch.can_split():
                 rest = self._next_batch(place[1])
-                batch.split(rest)
-                self._uploads.start(rest)
+                if batch.split(rest):
+                    self._uploads.start(rest)
 
     def discard(self) -> None:
         """Forget what is open: no checkpoint will name it, and the next run exports these items again."""

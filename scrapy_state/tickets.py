@@ -45,6 +45,9 @@ class Ticket:
     epoch: int
 
 
+#: the epoch of what nobody yields: it comes before every state, because no state says that it comes again
+BEFORE_ALL = -1
+
 #: the ticket of the item that is in the pipelines, for what these submit themselves
 within: ContextVar[Ticket | None] = ContextVar("scrapy_state_within", default=None)
 
@@ -217,18 +220,14 @@ class Barrier:
         yielded = "none in this run" if self.yielded is None else as_text(self.yielded)
         logger.info("%s: last state yielded %s, last stored %s", why, yielded, stored, extra={"spider": spider})
 
-    def _issued(self) -> Ticket:
-        self.ticket.side.out += 1
-        return self.ticket
-
     def _issued_within(self) -> Ticket:
-        """For an item that nobody yielded: a pipeline submits it. It belongs to the item which that pipeline has.
+        """For an item that nobody yielded. If a pipeline submits it, it belongs to the item which that pipeline has.
 
-        If that one's side is complete already (the pipeline did not wait), to what is yielded now.
+        Else (an extension; a pipeline that opens, closes, or has let its item go long ago) no state says that it comes again.
         """
         ticket = within.get()
-        if ticket is None or not ticket.side.out:
-            return self._issued()
+        if ticket is None or not (ticket.side.out or ticket.side.failed or ticket.side is self.side):
+            ticket = Ticket(self.side, BEFORE_ALL)
         ticket.side.out += 1
         return ticket
 

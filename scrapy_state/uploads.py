@@ -164,7 +164,7 @@ class Uploads:
         self._failed = failed
         self._barrier = get_barrier(crawler)
         self._let_go: Callable[[], None] | None = None
-        self._tasks: set[asyncio.Task[ItemFile]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     def start(self, batch: Batch) -> None:
         """Begin with *batch*; its ``upload`` is the task."""
@@ -174,11 +174,11 @@ class Uploads:
         batch.upload.add_done_callback(self._done)
 
     async def wait(self) -> None:
-        """Wait until all have come to their end."""
-        if self._tasks:
+        """Wait until all have come to their end, handlers of feed_slot_closed too."""
+        while self._tasks:
             await asyncio.wait(self._tasks)
 
-    def _done(self, task: asyncio.Task[ItemFile]) -> None:
+    def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():
             task.exception()  # told already; asyncio need not tell it again where nobody waits for this batch
@@ -197,7 +197,10 @@ class Uploads:
         stats.inc_value(f"feedexport/success_count/{batch.kind}")
         about = (slot.format, slot.itemcount, batch.uri)
         logger.info("Stored %s feed (%s items) in: %s", *about, extra={"spider": self.crawler.spider})
-        await self.crawler.signals.send_catch_log_async(signals.feed_slot_closed, slot=slot)
+        # Handlers may take their time: only the end of the crawl waits for them.
+        handlers = asyncio.create_task(self.crawler.signals.send_catch_log_async(signals.feed_slot_closed, slot=slot))
+        self._tasks.add(handlers)
+        handlers.add_done_callback(self._done)
         return stored
 
     def _pause(self) -> None:

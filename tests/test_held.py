@@ -1,9 +1,15 @@
 """The items of units that are not done, without a crawl."""
 
+from dataclasses import dataclass
 from typing import Any
 
+import attrs
+import pydantic
+import pytest
+import scrapy
+
 from scrapy_state import held
-from scrapy_state.held import HeldItems
+from scrapy_state.held import HeldItems, bytes_in_memory
 from scrapy_state.tickets import Barrier, Side, Ticket
 
 
@@ -19,6 +25,20 @@ class Feeds:
 
     def discard_side(self, side: Side) -> None:
         self.discarded.append(side)
+
+
+SIZE = bytes_in_memory("x" * 951)
+
+
+@pytest.fixture(autouse=True)
+def limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Room for 200 items of SIZE; a unit of ten goes to files."""
+    monkeypatch.setattr(held, "MAX_BYTES_IN_MEMORY", 200 * SIZE)
+    monkeypatch.setattr(held, "LEAST_BYTES_IN_FILES", 10 * SIZE)
+
+
+def item(n: int, size: int = SIZE) -> str:
+    return f"{n}".ljust(size - SIZE + 951)
 
 
 def unit() -> Ticket:
@@ -40,11 +60,11 @@ def test_dropped_items_take_no_memory() -> None:
     items, feeds, exported, _ = items_of()
     failed, other = unit(), unit()
     for n in range(3):
-        items.hold(n, failed)
-    items.hold("other", other)
+        items.hold(item(n), failed)
+    items.hold(item(9), other)
     items.drop(failed.side)
-    items.hold(3, failed)
-    assert (items._count, list(items._in_memory)) == (1, [other.side])
+    items.hold(item(3), failed)
+    assert (items._bytes, list(items._in_memory)) == (SIZE, [other.side])
     assert feeds.discarded == [failed.side]
     items.release(failed.side)
     assert exported == []
@@ -54,27 +74,39 @@ def test_too_many_go_to_files_of_their_own() -> None:
     """The largest unit is exported to its own side when there are too many; released, its batches are a checkpoint's."""
     items, feeds, exported, barrier = items_of()
     small, large = unit(), unit()
-    for n in range(10):
-        items.hold(n, small)
-    for n in range(held.MAX_IN_MEMORY):
-        items.hold(n, large)
-    assert [each for each, _ in exported] == list(range(held.MAX_IN_MEMORY))
+    for n in range(9):
+        items.hold(item(n), small)
+    for n in range(200):
+        items.hold(item(n), large)
+    assert [each for each, _ in exported] == [item(n) for n in range(200)]
     assert {side for _, side in exported} == {large.side}
-    assert items._count == 10
+    assert items._bytes == 9 * SIZE
     large.side.batches.append("a batch")
     items.release(large.side)
     assert feeds.closed == [large.side]
     assert barrier.side.batches == ["a batch"]
     items.release(small.side)
-    assert exported[-1] == (9, barrier.side)
+    assert exported[-1] == (item(8), barrier.side)
+
+
+@pytest.mark.parametrize(("units", "size"), [(1, 150), (100, 50), (3, 1), (20, 1), (2, 500)])
+def test_memory_is_bounded_by_bytes(units: int, size: int) -> None:
+    """However large items are, and however few, what is kept takes no more memory than the limit."""
+    items, _, exported, _ = items_of()
+    tickets = [unit() for _ in range(units)]
+    for n in range(400):
+        items.hold(item(n, size * SIZE), tickets[n % units])
+        kept = sum(bytes_in_memory(each) for all in items._in_memory.values() for each in all.items)
+        assert kept == items._bytes <= held.MAX_BYTES_IN_MEMORY
+    assert exported
 
 
 def test_many_small_units_stay_in_memory() -> None:
-    """Units of few items get no file each, however many they are; start() is told to wait."""
+    """Units of few and small items get no file each, however many they are; start() is told to wait."""
     items, _, exported, _ = items_of()
-    for n in range(held.MAX_IN_MEMORY + 1):
+    for n in range(201):
         assert not items.crowded
-        items.hold(n, unit())
+        items.hold(item(n), unit())
     assert exported == []
     assert items.crowded
 
@@ -85,14 +117,44 @@ def test_few_files_are_open() -> None:
     items, feeds, exported, barrier = items_of()
     units = [unit() for _ in range(held.MAX_IN_FILES + 1)]
     for each in units:
-        for n in range(held.MAX_IN_MEMORY + 1):
-            items.hold(n, each)
+        for n in range(201):
+            items.hold(item(n), each)
     assert feeds.closed == [units[0].side]
     units[0].side.batches.append("the closed one")
-    items.hold("later", units[0])
-    assert items._count == 1
+    items.hold(item(9), units[0])
+    assert items._bytes == SIZE
     items.release(units[0].side)
-    assert exported[-1] == ("later", barrier.side)
+    assert exported[-1] == (item(9), barrier.side)
     assert barrier.side.batches == ["the closed one"]
     items.drop(units[1].side)
     assert len(items._in_files) == held.MAX_IN_FILES - 1
+
+
+class Thing(scrapy.Item):
+    text = scrapy.Field()
+
+
+@dataclass(slots=True)  # type: ignore[call-overload,unused-ignore]
+class Note:
+    text: Any
+
+
+@attrs.define
+class Attrs:
+    text: Any
+
+
+class Model(pydantic.BaseModel):
+    text: Any
+
+
+@pytest.mark.parametrize("kind", [dict, Thing, Note, Attrs, Model])
+def test_what_an_item_takes(kind: Any) -> None:
+    """Text and bytes anywhere in an item count, whatever kind of item; one that contains itself is no loop."""
+    many = "x" * 100_000
+    for text in (many, many.encode(), [many], ({"a": {"b": [many]}},), {many: 1}, kind(text=many)):
+        assert 100_000 <= bytes_in_memory(kind(text=text)) < 102_000, text
+    inner: list[Any] = [many]
+    inner.append(inner)
+    assert 100_000 <= bytes_in_memory(kind(text=inner)) < 102_000
+    assert bytes_in_memory(kind(text=None)) < 2_000

@@ -40,10 +40,10 @@ def test_csv_header_stays_with_the_kept_file(tmp_path: Path) -> None:
     )
     feeds = {"data/%(name)s/items/%(run_id)s-%(batch_id)05d.csv": {"format": "csv"}, STATES: STATE_OPTIONS}
     crawl(tmp_path, source, settings={"FEEDS": feeds, **SLOW})
-    files = {p.name[-9:]: p.read_text() for p in (tmp_path / "data/numbers/items").iterdir()}
-    assert list(files) == ["00001.csv"]
-    assert files["00001.csv"].splitlines() == ["n,delay", "after,0", "before,0.5"]
-    assert checkpoints(tmp_path)[-1]["files"][0]["skip"] == [[0, 1]]
+    files = {p.name[-9:]: p.read_text().splitlines() for p in (tmp_path / "data/numbers/items").iterdir()}
+    assert files == {"00001.csv": ["n,delay", "before,0.5"], "00002.csv": ["n,delay", "after,0"]}
+    [named] = checkpoints(tmp_path)[-1]["files"]
+    assert (named["uri"][-9:], named["items"], "skip" in named) == ("00001.csv", 1, False)
 
 
 def test_start_state_items_during_the_last_commit(tmp_path: Path) -> None:
@@ -245,3 +245,52 @@ fs.DurableFeedStorage._store_in_thread = fail
     [p] = (tmp_path / "data/numbers/items").iterdir()
     assert run.code == 0
     assert p.read_text().count("END") == 1
+
+
+def test_slow_handlers_hold_up_no_checkpoint(tmp_path: Path) -> None:
+    """Checkpoints, the last one too, wait for no handler of feed_slot_closed or checkpoint_stored. The end of the crawl does;
+    each handler sees the checkpoints one after the other."""
+    source = (
+        SLOW_SPIDER
+        + """
+    @classmethod
+    def from_crawler(cls, crawler, *a, **k):
+        from scrapy_state.signals import checkpoint_stored
+        self = super().from_crawler(crawler, *a, **k)
+        crawler.signals.connect(self.slot_closed, scrapy.signals.feed_slot_closed)
+        crawler.signals.connect(self.stored, checkpoint_stored)
+        return self
+
+    async def slot_closed(self, slot):
+        await self.all_stored()
+        self.logger.info("handled file of %s items", slot.itemcount)
+
+    async def stored(self, checkpoint):
+        await self.all_stored()
+        self.logger.info("handled checkpoint %s", checkpoint.id)
+        await asyncio.sleep(0.1)
+        self.logger.info("done with checkpoint %s", checkpoint.id)
+
+    async def all_stored(self):
+        deadline = asyncio.get_running_loop().time() + 10
+        while self.crawler.stats.get_value("state/items_stored", 0) < 5:
+            if asyncio.get_running_loop().time() > deadline:
+                self.logger.info("handled in vain")
+                return
+            await asyncio.sleep(0.01)
+
+    async def start(self):
+        for page in range(5):
+            yield {"page": page}
+            yield StateItem({"page": page + 1})
+            while page == 0 and not self.crawler.stats.get_value("state/items_stored"):
+                await asyncio.sleep(0.01)
+"""
+    )
+    run = crawl(tmp_path, source, settings={"STATE_INTERVAL": 0, "STATE_CLOSE_TIMEOUT": 1})
+    assert run.code == 0, run.log
+    stored = checkpoints(tmp_path)
+    assert len(run.lines("handled file of")) == sum(len(each["files"]) for each in stored)
+    assert not run.lines("handled in vain")
+    lines = [line.rpartition("] INFO: ")[2] for line in run.lines("checkpoint ") if "[numbers]" in line]
+    assert lines == [f"{what} checkpoint {each['id']}" for each in stored for what in ("handled", "done with")]

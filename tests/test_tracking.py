@@ -403,7 +403,7 @@ def test_close_spider_in_a_callback(tmp_path: Path) -> None:
 
 LARGE = """
     from scrapy_state import held
-    held.MAX_IN_MEMORY = 500
+    held.MAX_BYTES_IN_MEMORY, held.LEAST_BYTES_IN_FILES = 500 * 500, 100 * 500  # an item takes about 500
     custom_settings = {"ITEM_PIPELINES": {"spider.Break": 1}}
 
     async def start(self):
@@ -562,7 +562,7 @@ def test_start_does_not_wait_for_items_that_nothing_lets_go(tmp_path: Path) -> N
     start() itself waits, the crawl goes on: the first are dropped for the next run, start() is read on for the others."""
     source = """
     from scrapy_state import held
-    held.MAX_IN_MEMORY = 50
+    held.MAX_BYTES_IN_MEMORY = 50 * 300  # an item takes about 300
     first = 0
 
     async def start(self):
@@ -582,7 +582,7 @@ def test_start_does_not_wait_for_items_that_nothing_lets_go(tmp_path: Path) -> N
 
     def closed(self, reason):
         from scrapy_state.tickets import get_barrier
-        self.logger.info("items in memory: %s", get_barrier(self.crawler).unit_items._count)
+        self.logger.info("items in memory: %s", get_barrier(self.crawler).unit_items._bytes // 300)
 """
     ended = local(tmp_path / "failed", source, "-a", "chain=")
     newest = checkpoints(tmp_path / "failed", "units")[-1]
