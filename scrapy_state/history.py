@@ -20,6 +20,8 @@ from .search import find_keys
 from .stores import StoreReader
 
 _THREADS, _AHEAD = 8, 24
+#: The reasons that a run's first checkpoint may have: of a crawl, and by hand
+_OPENINGS = ("opened", "set", "copied")
 A = TypeVar("A")
 B = TypeVar("B")
 
@@ -171,7 +173,7 @@ class Run:
     @property
     def ended(self) -> str | None:
         """How it ended: its finish reason; None: it stored no last checkpoint."""
-        return None if self.last.reason == "opened" else self.last.reason
+        return None if self.last.reason == "opened" and self.last is self.first else self.last.reason
 
     @property
     def may_be_alive(self) -> bool:
@@ -182,7 +184,7 @@ class Run:
     def is_whole(self) -> bool:
         """Whether all the checkpoints it stored are known: from its first one on, without a gap."""
         ids = (self.last.id or 0) - (self.first.id or 0) + 1
-        return self.first.reason is not None and ids == self.checkpoints
+        return self.first.reason in _OPENINGS and not self.first.files and ids == self.checkpoints
 
     def add(self, checkpoint: Checkpoint) -> None:
         """Count an older checkpoint of it."""
