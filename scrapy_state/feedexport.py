@@ -30,7 +30,7 @@ from .feedstorages import DURABLE, DurableFeedStorage, open_nameless
 from .held import HeldItems
 from .itemfeeds import ItemFeeds
 from .keys import KeyTemplate, begins_with_run_id, without_credentials
-from .orphans import OrphanFeeds
+from .orphans import OrphanFeeds, files_left_out
 from .refusals import get_refusal, refuse
 from .settings import StateSettings
 from .stores import open_writer
@@ -118,11 +118,14 @@ class CheckpointFeedExporter(FeedExporter):
             raise NotConfigured from error
 
     def _orphan_feeds(self, run_id: str) -> OrphanFeeds:
-        return [
-            open_template(self.crawler, uri, options["uri_params"], open_writer, run_id)
+        crawler = self.crawler
+        assert crawler.spider is not None
+        feeds = [
+            open_template(crawler, uri, options["uri_params"], open_writer, run_id)
             for uri, options in self._options.items()
             if begins_with_run_id(uri) and self._storage_class(uri) is DurableFeedStorage
         ]
+        return OrphanFeeds(feeds, files_left_out(self.feeds.items(), crawler.spider.name, crawler.settings["FEED_URI_PARAMS"]))
 
     def item_scraped(self, item: Any, spider: Spider) -> None:
         """Export *item* to the side it was yielded on, and to the feeds that are left to Scrapy."""

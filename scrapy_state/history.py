@@ -20,6 +20,8 @@ from .search import find_keys
 from .stores import StoreReader
 
 _THREADS, _AHEAD = 8, 24
+#: The reasons that a run's first checkpoint may have: of a crawl, and by hand
+_OPENINGS = ("opened", "set", "copied")
 A = TypeVar("A")
 B = TypeVar("B")
 
@@ -172,7 +174,7 @@ class Run:
     @property
     def ended(self) -> str | None:
         """Its finish reason; None if it stored no last checkpoint."""
-        return None if self.last.reason == "opened" else self.last.reason
+        return None if self.last.reason == "opened" and self.last is self.first else self.last.reason
 
     @property
     def may_be_alive(self) -> bool:
@@ -183,7 +185,7 @@ class Run:
     def is_whole(self) -> bool:
         """Whether all its checkpoints have been read, from the first one on and without a gap."""
         ids = (self.last.id or 0) - (self.first.id or 0) + 1
-        return self.first.reason is not None and ids == self.checkpoints
+        return self.first.reason in _OPENINGS and not self.first.files and ids == self.checkpoints
 
     def add(self, checkpoint: Checkpoint) -> None:
         """Add its next older checkpoint."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,6 +13,8 @@ from .keys import without_credentials
 from .settings import size_in_bytes
 from .tickets import Side, Ticket
 from .uploads import Uploads
+
+logger = logging.getLogger("scrapy_state.state")
 
 
 class ItemFeeds:
@@ -72,7 +75,7 @@ class ItemFeeds:
     def split_side(self, side: Side, epoch: int) -> None:
         """At the close: put what follows the newest state item into files of their own, where a format allows it.
 
-        No checkpoint names these.
+        No checkpoint names these; the log does.
         """
         for place, batch in list(self._open.items()):
             skip = batch.skip(epoch)
@@ -80,10 +83,12 @@ class ItemFeeds:
                 continue
             if skip == ((0, batch.slot.itemcount),):
                 side.batches.remove(batch)  # the whole file; it is stored all the same
+                _log_after_last_state(batch)
             elif batch.can_split():
                 rest = self._next_batch(place[1])
                 if batch.split(rest):
                     self._uploads.start(rest)
+                    _log_after_last_state(rest)
 
     def discard(self) -> None:
         """Forget what is open: no checkpoint will name it, and the next run exports these items again."""
@@ -94,6 +99,13 @@ class ItemFeeds:
     def _next_batch(self, template: str) -> Batch:
         self._numbers[template] += 1
         return self._new_batch(template, self._numbers[template])
+
+
+def _log_after_last_state(batch: Batch) -> None:
+    logger.info(
+        "%s: its items (%s) come after the last state, so no checkpoint names it, and the next run yields them again",
+        batch.uri, batch.slot.itemcount, extra={"spider": batch.slot.spider},
+    )  # fmt: skip
 
 
 def _limits(template: str, options: Mapping[str, Any]) -> tuple[float, float]:

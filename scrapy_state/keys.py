@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -14,6 +14,10 @@ from .exceptions import StateSettingsError
 _PLACEHOLDER = re.compile(r"%\(([^)]+)\)([-+ #0]*(?:\d+|\*)?(?:\.(?:\d+|\*))?[diouxXeEfFgGcrsa])")
 #: Placeholders whose value is another one in each run or batch.
 VARYING = frozenset({"batch_id", "batch_time", "time", "run_id"})
+#: What Scrapy fills in for times (extensions/feedexport.py, _get_uri_params), which are UTC. A batch_time of no microseconds at
+#: all looks like a time; of those it is better to miss one in a million than to take another feed's file for it.
+_REAL_TIME = "[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}-[0-9]{2}-[0-9]{2}%s[+]00-00"
+_REAL_TIMES = {"time": _REAL_TIME % "", "batch_time": _REAL_TIME % "[.][0-9]{6}"}
 #: A roll-up of pruned checkpoints, after the prefix of their keys: the ids of the first and the last in it, and what tells
 #: it from those of other spiders with the same prefix
 ROLLUP_NAME = r"rollup-([0-9]{10,})-([0-9]{10,})([^/]*)\.tar\.gz"
@@ -38,9 +42,12 @@ def placeholders(template: str) -> set[str]:
 
 
 def begins_with_run_id(template: str) -> bool:
-    """Whether ``%(run_id)s`` is the first thing that varies in a feed URI template, so that keys tell a run's files."""
-    first = next((match[1] for match in _PLACEHOLDER.finditer(template) if match[1] in VARYING), None)
-    return first == "run_id"
+    """Whether ``%(run_id)s`` is the first thing that varies in a feed URI template, so that keys tell a run's files.
+
+    A shortened one (``%(run_id).8s``) doesn't tell them from those of other runs.
+    """
+    first = next((match.groups() for match in _PLACEHOLDER.finditer(template) if match[1] in VARYING), None)
+    return first == ("run_id", "s")
 
 
 @dataclass(frozen=True)
@@ -57,6 +64,11 @@ class Placeholder:
             return "[^/]+?"
         padded = _ZERO_PADDED.fullmatch(self.format)
         return f"(?:[0-9]{{{padded[1]}}}|[1-9][0-9]{{{padded[1]},}})" if padded else "[0-9]+"
+
+    @property
+    def exact_pattern(self) -> str:
+        """As :attr:`pattern`, with nothing but a real time where a time is."""
+        return _REAL_TIMES.get(self.name, self.pattern)
 
 
 @dataclass(frozen=True)
@@ -98,6 +110,17 @@ class KeyTemplate:
                 )
         _add(parts, template[last:])
         return cls(str(parts[0]), tuple(parts[1:]))
+
+    @classmethod
+    def of_any_run(cls, template: str, spider: str | None) -> KeyTemplate:
+        """Return the keys that a feed may have given its files in any run, whatever the arguments of the spider were.
+
+        :param template: the feed's URI template
+        :param spider: the spider's name; None: a ``uri_params`` function may have filled in anything
+        """
+        known = {} if spider is None else {"name": spider}
+        found = cls.parse(template, known, frozenset(placeholders(template)) - known.keys())
+        return replace(found, rest=tuple(_widened(each, spider is None) for each in found.rest))
 
     def under(self, prefix: str) -> KeyTemplate:
         """Return it with *prefix* in the place of its own: a store's key in the place of a URI."""
@@ -141,9 +164,13 @@ class KeyTemplate:
         return self
 
     def run_of(self, key: str) -> str | None:
-        """Return what stands in *key* for ``%(run_id)s``, None if it isn't one of these keys or they have none."""
-        match = self._pattern.fullmatch(key)
+        """Return what stands in *key* for ``%(run_id)s``, None if it doesn't :meth:`fit <fits>` or these keys have none."""
+        match = self._exact_pattern.fullmatch(key)
         return match.groupdict().get("run_id") if match else None
+
+    def fits(self, key: str) -> bool:
+        """Whether *key* is one of these, and what stands in it for a time is one."""
+        return bool(self._exact_pattern.fullmatch(key))
 
     def in_order(self, keys: Iterable[str]) -> list[str]:
         """Return those of *keys* that fit the template, oldest first; foreign ones are left out."""
@@ -160,6 +187,13 @@ class KeyTemplate:
 
     @cached_property
     def _pattern(self) -> re.Pattern[str]:
+        return self._compiled(lambda each: each.pattern)
+
+    @cached_property
+    def _exact_pattern(self) -> re.Pattern[str]:
+        return self._compiled(lambda each: each.exact_pattern)
+
+    def _compiled(self, pattern_of: Callable[[Placeholder], str]) -> re.Pattern[str]:
         seen: set[str] = set()
         parts = [re.escape(self.prefix)]
         # Under a bare prefix lie the roll-ups too.
@@ -167,9 +201,17 @@ class KeyTemplate:
             if isinstance(each, str):
                 parts.append(re.escape(each) if self.rest else each)
             else:
-                parts.append(each.pattern if each.name in seen else f"(?P<{each.name}>{each.pattern})")
+                pattern = pattern_of(each)
+                parts.append(pattern if each.name in seen else f"(?P<{each.name}>{pattern})")
                 seen.add(each.name)
         return re.compile("".join(parts), re.DOTALL)
+
+
+def _widened(part: str | Placeholder, all_of_it: bool) -> str | Placeholder:
+    if isinstance(part, str):
+        return part
+    is_shortened_time = part.name in _REAL_TIMES and part.format != "s"
+    return Placeholder("any", "s") if all_of_it or part.name not in VARYING or is_shortened_time else part
 
 
 def _add(parts: list[str | Placeholder], text: str) -> None:

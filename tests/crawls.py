@@ -34,6 +34,16 @@ class TestSpider(scrapy.Spider):
             yield StateItem({"page": page + 1})
 """
 
+#: The same, with a checkpoint for each page if STATE_INTERVAL is 0: it waits for each.
+STORING_SPIDER = SPIDER.replace("import scrapy", "import asyncio, scrapy", 1).replace(
+    """            yield StateItem({"page": page + 1})
+""",
+    """            while self.crawler.stats.get_value("state/checkpoints") < page - first + 2:
+                yield StateItem({"page": page + 1})
+                await asyncio.sleep(0.01)
+""",
+)
+
 
 @dataclass
 class Crawl:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from commands import DEADLINE_SECONDS, Ran, read_terminal, run, start
@@ -466,6 +467,47 @@ class TestOrphans:
         assert state(history, "orphans").out == ""
         found = run(project, "orphans", "numbers", environment={"SCRAPY_SETTINGS_MODULE": "other_settings"})
         assert (found.code, found.out) == (1, f"{orphan}\n"), found.err
+
+    def test_after_the_last_state(self, history: History) -> None:
+        """What a run that ended stored after its last state is the user's: it is told of, and never deleted."""
+        ended, killed = history.run(2, reason="shutdown"), history.run(2, reason=None)
+        history.run(1)
+        kept, orphan = (history.file(f"{run}-00003.jsonl", b"{}\n", 1).uri for run in (ended, killed))
+        history.file(f"{killed}-7.jsonl", b"{}\n", 1)  # made otherwise: its number has not five digits
+        ran = state(history, "orphans", "--delete", "--yes")
+        assert (ran.code, ran.out) == (0, f"{orphan}\n")
+        assert f"{kept} is no orphan: run {ended}, which ended, stored it after the last state" in ran.err
+        assert len(history.item_keys()) == 7
+        ran = state(history, "orphans", "--json")
+        assert (ran.code, ran.json) == (0, [])
+
+    def test_moved(self, project: Path) -> None:
+        """In a project that was renamed, named files and those of a feed that takes no part are no orphans."""
+        place = "{folder}/%(name)s/items/%(run_id)s-"
+        feeds: dict[str, Any] = {
+            f"{place}%(batch_id)05d.jsonl": {"format": "jsonlines"},
+            f"{place}00009.jsonl": {"format": "jsonlines", "checkpoint": False},
+            "{folder}/%(name)s/state/%(batch_id)010d.json": STATE_OPTIONS,
+        }
+        feeds = {uri.replace("{folder}", str(project / "moved")): options for uri, options in feeds.items()}
+        settings = {"ADDONS": {"scrapy_state.Addon": 500}, "SPIDER_MODULES": ["spider"], "FEEDS": feeds}
+        (project / "moved_settings.py").write_text("\n".join(f"{name} = {value!r}" for name, value in settings.items()))
+        history = History(str(project / "before" / "numbers"))
+        killed, renamed = history.run(2, reason=None), history.run(2, reason=None)
+        history.run(1)
+        for name in ("00003", "00009"):
+            history.file(f"{killed}-{name}.jsonl", b"{}\n", 1)
+        for number in (1, 2):
+            path = Path(history.items_key) / f"{renamed}-{number:05d}.jsonl"
+            path.rename(path.with_name(f"{renamed}-1{number:05d}.jsonl"))
+        (project / "before").rename(project / "moved")
+        environment = {"SCRAPY_SETTINGS_MODULE": "moved_settings"}
+        before = History(str(project / "moved" / "numbers")).item_keys()
+        ran = run(project, "orphans", "numbers", "--delete", "--yes", environment=environment)
+        assert ran.code == 0, ran.err
+        [orphan] = set(before) - set(History(str(project / "moved" / "numbers")).item_keys())
+        assert orphan.endswith(f"{killed}-00003.jsonl")
+        assert f"run {renamed} is left out of {Path(orphan).parent.as_uri()}/" in ran.err
 
     @pytest.mark.parametrize("harm", [lambda history: history.store.delete(history.template.key(2)),
                                       lambda history: history.replace(2, b"torn")], ids=["gone", "damaged"])  # fmt: skip

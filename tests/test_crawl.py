@@ -600,24 +600,3 @@ def test_setup_by_hand(tmp_path: Path) -> None:
     run = crawl(tmp_path, settings=settings)
     assert run.lines("begins at 3 {'page': 3}")
     assert len(named_items(tmp_path)) == 12
-
-
-@pytest.mark.parametrize("choice", ["keep", "delete"])
-def test_orphans(tmp_path: Path, choice: str) -> None:
-    """Item files of a killed run that no checkpoint names are found at the next start: counted, logged, deleted if asked."""
-    settings = {"STATE_ORPHANS": choice, "STATE_INTERVAL": 0}
-    first = crawl(tmp_path, SPIDER, "-a", "pages=100", settings=settings)
-    last = checkpoints(tmp_path)[-2:]
-    orphans = [Path(file["uri"].removeprefix("file://")) for each in last for file in each["files"]]
-    for each in last:  # as if the run had been killed before it could store these
-        (tmp_path / f"data/numbers/state/{each['id']:010d}.json").unlink()
-    assert orphans, first.log
-    run = crawl(tmp_path, settings=settings)
-    assert run.code == 0, run.log
-    assert run.lines(f"'state/orphans': {len(orphans)}")
-    assert all(run.lines(f"orphan of the last run: {path.as_uri()}") for path in orphans)
-    assert [path.exists() for path in orphans] == [choice == "keep"] * len(orphans)
-    pages = len(named_items(tmp_path)) // 2
-    assert named_items(tmp_path) == [{"page": page, "n": n} for page in range(pages) for n in range(2)]
-    again = crawl(tmp_path, settings=settings)
-    assert again.lines("'state/orphans': 0")

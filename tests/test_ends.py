@@ -194,7 +194,7 @@ def test_batch_file_size(tmp_path: Path) -> None:
 
 
 def test_files_are_cut_at_the_close(tmp_path: Path) -> None:
-    """What follows the last state item stands in a file of its own, which no checkpoint names: nothing needs a skip."""
+    """What follows the last state item stands in a file of its own, which no checkpoint names and nothing deletes."""
     source = SPIDER + '        yield {"page": 99, "n": 0}\n        yield {"page": 99, "n": 1}\n'
     csv = {"data/%(name)s/csv/%(run_id)s-%(batch_id)05d.csv": {"format": "csv"}}
     run = crawl(tmp_path, source, settings={"FEEDS": {**FEEDS, **csv}})
@@ -207,6 +207,11 @@ def test_files_are_cut_at_the_close(tmp_path: Path) -> None:
     tables = [path.read_text().splitlines() for path in sorted((tmp_path / "data/numbers/csv").glob("*"))]
     assert [each[0] for each in tables] == ["page,n"] * 2
     assert [len(each) for each in tables] == [7, 3]
+    assert len(run.lines("come after the last state, so no checkpoint names it")) == 2
+    before = set(tmp_path.glob("data/numbers/*/*"))
+    again = crawl(tmp_path, source, settings={"FEEDS": {**FEEDS, **csv}, "STATE_ORPHANS": "delete"})
+    assert again.lines("'state/orphans': 0")
+    assert before <= set(tmp_path.glob("data/numbers/*/*"))
 
 
 def test_skip_where_a_file_cannot_be_cut(tmp_path: Path) -> None:

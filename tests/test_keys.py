@@ -232,6 +232,7 @@ def test_placeholders(text: str, expected: Any) -> None:
         ("s/%(run_id)s-%(batch_id)05d.json", True),
         ("s/%(name)s/%(run_id)s/%(batch_id)05d.json", True),
         ("s/%(run_id)s", True),
+        ("s/%(run_id).8s-%(batch_time)s.json", False),  # a day's runs share what stands there
         ("s/%(batch_id)05d-%(run_id)s.json", False),
         ("s/%(time)s-%(run_id)s-%(batch_id)05d.json", False),
         ("s/%(batch_time)s.json", False),
@@ -241,6 +242,22 @@ def test_placeholders(text: str, expected: Any) -> None:
 def test_begins_with_run_id(text: str, expected: bool) -> None:
     """A run's files can be told by their keys where the run's id is the first thing that varies."""
     assert begins_with_run_id(text) is expected
+
+
+@pytest.mark.parametrize(
+    ("text", "spider", "fit", "foreign"),
+    [
+        ("i/%(name)s-%(x)s-%(batch_id)02d.json", "a", ["i/a-b-01.json", "i/a-7-123.json"], ["i/b-b-01.json", "i/a-b-1.json"]),
+        ("i/%(name)s-%(time)s.json", "a", ["i/a-2026-11-01T00-00-01+00-00.json"], ["i/a-b.json"]),
+        ("i/%(name)s-%(time).4s.json", "a", ["i/a-2026.json"], ["i/b-2026.json"]),
+        ("i/%(name)s-%(time)s-%(batch_id)02d.json", None, ["i/b-noon-1.json"], ["i/a/b-noon-1.json", "j/b-noon-1.json"]),
+        ("i/debug.json", "a", ["i/debug.json"], ["i/a.json"]),
+    ],
+)
+def test_of_any_run(text: str, spider: str | None, fit: list[str], foreign: list[str]) -> None:
+    """What a run with other arguments may have stored fits; with a ``uri_params`` function, whatever it may have made of it."""
+    template = KeyTemplate.of_any_run(text, spider)
+    assert [template.fits(each) for each in (*fit, *foreign)] == [True] * len(fit) + [False] * len(foreign)
 
 
 def test_other_varying() -> None:

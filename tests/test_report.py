@@ -102,6 +102,16 @@ def test_json_and_stdout(history: History, tmp_path: Path) -> None:
     assert "Finished" in Page(state(history, "report", "-o", "-", "--no-orphans").out).text
 
 
+def test_after_the_last_state(history: History) -> None:
+    """What a run that ended stored after its last state is no orphan: nobody is told to delete it."""
+    ended = history.run(2)
+    file = history.file(f"{ended}-00009.jsonl", b"{}\n", 1)
+    page = Page(state(history, "report", "-o", "-").out)
+    assert "After the last state: runs that ended stored these" in page.text
+    assert file.uri in page.text
+    assert "orphans --delete" not in page.text
+
+
 def test_a_place_that_can_not_be_written_is_one_line(history: History) -> None:
     """Where the page can't be written there is one line that says what to do, and exit code 2."""
     history.run(1)

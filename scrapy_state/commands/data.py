@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from fnmatch import fnmatch
+from typing import Any, NamedTuple
 
 from scrapy.settings import Settings
 
@@ -13,10 +14,10 @@ from ..checkpoint import Checkpoint, ItemFile
 from ..dataset import Lineage, Moved, Verification, items_of, lineage_of
 from ..decode import Decoder
 from ..extension import open_template
-from ..feeds import item_feeds
+from ..feeds import all_item_feeds, item_feeds
 from ..history import newest_first
 from ..keys import KeyTemplate, placeholders, without_credentials
-from ..orphans import AllOrphans
+from ..orphans import AllOrphans, files_left_out
 from ..stores import StoreReader, StoreWriter, open_reader, open_writer
 from .output import confirm, out, out_json, out_json_line, progress, say, size, stepping
 from .state import NO, OK
@@ -112,50 +113,74 @@ def verify_lineage(options: Namespace, settings: Settings) -> int:
 
 
 def orphans(options: Namespace, settings: Settings) -> int:
-    """List the item files that no checkpoint names, or delete them."""
+    """List the item files that killed runs stored and no checkpoint names, or delete them."""
     target = find_target(options.target, settings, options.arguments)
     moved = Moved(options.map)
     with progress("checkpoints") as step:
         every = AllOrphans(stepping(newest_first(target.store, target.template), step), moved.uri)
-    found = unnamed(target, every, moved, options.delete, say)
+    listed = unnamed(target, every, moved, options.delete, say)
+    for each in listed:
+        if each.after_last_state:
+            say(f"{each.uri} is no orphan: run {each.run}, which ended, stored it after the last state")
+    found = [each for each in listed if not each.after_last_state]
     if options.json:
-        out_json([store.uri(key) for store, key in found])
+        out_json([each.uri for each in found])
     else:
-        for store, key in found:
-            out(store.uri(key))
+        for each in found:
+            out(each.uri)
     if not found or not options.delete:
         return NO if found else OK
     if not confirm(f"Delete {len(found)} file{'s' if len(found) > 1 else ''}?", options.yes):
         return NO
     with progress("deleted", len(found)) as step:
-        for store, key in found:
-            assert hasattr(store, "delete")
-            store.delete(key)
+        for each in found:
+            assert hasattr(each.store, "delete")
+            each.store.delete(each.key)
             step()
     say(f"deleted: {len(found)}")
     return OK
 
 
-def unnamed(
-    target: Target, every: AllOrphans, moved: Moved, delete: bool, tell: Callable[[str], None]
-) -> list[tuple[StoreReader | StoreWriter, str]]:
-    """Return the orphans, each with its store, which can *delete*; *tell* what is left out. Blocks."""
+class UnnamedFile(NamedTuple):
+    """An item file that no checkpoint names: an orphan, unless it lies *after_last_state* of a run that ended."""
+
+    uri: str
+    run: str | None
+    after_last_state: bool
+    store: StoreReader | StoreWriter
+    key: str
+
+
+def unnamed(target: Target, every: AllOrphans, moved: Moved, delete: bool, tell: Callable[[str], None]) -> list[UnnamedFile]:
+    """Return the files that no checkpoint names, each with its store, which can *delete*; *tell* what is left out. Blocks."""
     for run in every.runs:
-        if run.last.run not in every.over:
+        if (run.last.run or "") not in every.over:
             why = "it may be alive" if run.may_be_alive else "not all of its checkpoints are there"
             tell(f"run {run.last.run} is left out: {why}")
-    found: list[tuple[StoreReader | StoreWriter, str]] = []
-    seen: set[str] = set()
-    for store, template in _item_keys(target, every, moved, delete, tell):
-        for _, key in every.among(store, template):
-            if store.uri(key) not in seen:
-                seen.add(store.uri(key))
-                found.append((store, key))
-    return found
+    settings = target.crawler.settings
+    taking_part = dict(item_feeds(settings))
+    others = [each for each in all_item_feeds(settings) if each[0] not in taking_part]
+    left_out = files_left_out(others, target.spider or "", settings["FEED_URI_PARAMS"])
+    found: dict[str, UnnamedFile] = {}
+    for run, files, no_telling in every.among(_item_keys(target, every, moved, delete, taking_part, tell), left_out):
+        for store, key in files:
+            uri = store.uri(key)
+            found[uri] = UnnamedFile(uri, run.last.run, run.ended is not None, store, key)
+        for uri in no_telling:
+            tell(
+                f"run {run.last.run} is left out of {uri.rpartition('/')[0]}/: its checkpoints name none of its files there; "
+                "if they were renamed, --map OLD=NEW says how"
+            )
+    return list(found.values())
 
 
 def _item_keys(
-    target: Target, every: AllOrphans, moved: Moved, delete: bool, tell: Callable[[str], None]
+    target: Target,
+    every: AllOrphans,
+    moved: Moved,
+    delete: bool,
+    feeds: Mapping[str, Any],
+    tell: Callable[[str], None],
 ) -> Iterator[tuple[StoreReader | StoreWriter, KeyTemplate]]:
     """Where item files may lie: what the names of those that are there say, and what FEEDS says."""
     opener = open_writer if delete else open_reader
@@ -163,7 +188,7 @@ def _item_keys(
     for prefix, rest in every.templates():
         store, key = opener(prefix, settings)
         yield store, KeyTemplate(key, rest)
-    for uri, params_function in item_feeds(settings):
+    for uri, params_function in feeds.items():
         if "run_id" not in placeholders(uri):
             tell(f"{without_credentials(uri)} is left out: its files do not say which run stored them; put %(run_id)s into it")
             continue

@@ -58,9 +58,12 @@ def _page(target: Target, moved: Moved, with_orphans: bool) -> Page:
         page.orphans_why = "some state files can't be read, and they may name any item file. Move them away first."
     else:
         try:
-            page.orphans = [store.uri(key) for store, key in unnamed(target, every, moved, False, left_out.append)]
+            files = unnamed(target, every, moved, False, left_out.append)
         except StateError as error:  # the rest of the page needs no orphans
             page.orphans_why = str(error)
+        else:
+            page.orphans = [each.uri for each in files if not each.after_last_state]
+            page.after_last_state = [each.uri for each in files if each.after_last_state]
     page.left_out = left_out
     return page
 

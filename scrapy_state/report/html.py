@@ -161,7 +161,7 @@ def _trouble(page: Page) -> Iterator[str]:
     if beside:
         yield f"{count_of(beside, 'run')} on other branches: their items are not part of the data set."
     if page.orphans:
-        yield f"{count_of(len(page.orphans), 'orphan')}: item files that no checkpoint names."
+        yield f"{count_of(len(page.orphans), 'orphan')}: item files of killed runs that no checkpoint names."
 
 
 def _speed_trouble(page: Page) -> Iterator[str]:

@@ -27,7 +27,8 @@ class Page:
 
     :param place: the URI of the checkpoints
     :param made: now, in seconds since 1970
-    :param orphans: item files that no checkpoint names; None: it is not known, *orphans_why* says why
+    :param orphans: item files of killed runs that no checkpoint names; None: it is not known, *orphans_why* says why
+    :param after_last_state: those of runs that ended
     """
 
     place: str
@@ -38,6 +39,7 @@ class Page:
     runs: Sequence[Run]
     orphans: Sequence[str] | None = None
     orphans_why: str = ""
+    after_last_state: Sequence[str] = ()
     left_out: Sequence[str] = field(default_factory=list)
 
     @property

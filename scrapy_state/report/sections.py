@@ -94,15 +94,23 @@ def orphans(page: Page) -> Iterator[str]:
     if page.orphans is None:
         yield f"<p>Not known: {clean(page.orphans_why)}</p>"
     elif not page.orphans:
-        yield "<p>None: each item file of the runs that are over is named by a checkpoint.</p>"
+        yield "<p>None: a checkpoint names each item file of the killed runs.</p>"
     else:
         yield "<p>A run that was killed stored these, and no checkpoint names them; they are no part of the data set. The"
         yield "command <code>scrapy state orphans --delete</code> deletes them.</p>"
-        rows = ((f"<code>{clean(each)}</code>",) for each in page.orphans)
-        yield from table(count_of(len(page.orphans), "item file"), ("file",), rows, len(page.orphans), "scrapy state orphans")
+        yield from _files(page.orphans)
+    if page.after_last_state:
+        yield "<p>After the last state: runs that ended stored these, and no checkpoint names them. The next run yields"
+        yield "their items again. Nothing deletes them.</p>"
+        yield from _files(page.after_last_state)
     for each in page.left_out:
         yield f'<p class="faint">{clean(each)}</p>'
     yield "</section>"
+
+
+def _files(uris: Sequence[str]) -> Iterator[str]:
+    rows = ((f"<code>{clean(each)}</code>",) for each in uris)
+    return table(count_of(len(uris), "item file"), ("file",), rows, len(uris), "scrapy state orphans")
 
 
 def checkpoints(page: Page) -> Iterator[str]:

@@ -1,0 +1,316 @@
+"""Which item files are orphans: never one that a checkpoint names, whatever became of its folder since."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+from crawls import STATE_OPTIONS, STATES, STORING_SPIDER, checkpoints, crawl, named_items
+from histories import History, state
+
+from scrapy_state import orphans
+from scrapy_state.history import newest_first, runs
+from scrapy_state.keys import VARYING, KeyTemplate
+from scrapy_state.orphans import OrphanFeeds, find_orphans
+from scrapy_state.resolver import resolve
+from scrapy_state.stores import open_writer
+from scrapy_state.writer import CheckpointWriter
+
+RUN = "20261101T000000-abc123"
+TIMED = "%(run_id)s-%(batch_time)s.jsonl"
+NUMBERED = "%(run_id)s-%(batch_id)05d.jsonl"
+
+
+def time(second: int) -> str:
+    return f"2026-11-01T00-00-{second:02d}.123456+00-00"
+
+
+def killed(history: History, *named: Sequence[str], unnamed: Sequence[str] = (), reason: str | None = None) -> None:
+    """Store what run RUN leaves: for each checkpoint the files it names, below ``items``, and some *unnamed* ones."""
+    resolution = resolve(history.store, history.template, "numbers")
+    writer = CheckpointWriter(history.store, history.template, format="json", spider="numbers", run=RUN, job=None)
+    writer.open({"page": 0}, resolution, lambda: resolution)
+    for number, names in enumerate(named, 1):
+        files = [history.file(each, b'{"n": 1}\n', 1) for each in names]
+        writer.commit(writer.next({"page": number}, files, reason=reason if number == len(named) else None))
+    for each in unnamed:
+        history.file(each, b'{"n": 1}\n', 1)
+
+
+def feeds_of(history: History, *templates: str, others: Sequence[str] = ()) -> Callable[[str], OrphanFeeds]:
+    """What the exporter gives: the feeds *templates* in the folder ``items``; *others* take no part."""
+
+    def feeds(run: str) -> OrphanFeeds:
+        listed = []
+        for each in templates:
+            template = KeyTemplate.parse(f"{history.where}/items/{each}", {"run_id": run}, VARYING - {"run_id"})
+            store, prefix = open_writer(template.prefix, history.settings)
+            listed.append((store, template.under(prefix)))
+        left_out = [(f"{history.where}/items/{each}", {}) for each in others]
+        return OrphanFeeds(listed, orphans.files_left_out(left_out, "numbers", None))
+
+    return feeds
+
+
+def found(history: History, *templates: str, others: Sequence[str] = ()) -> list[str]:
+    """The names of the orphans that a run started now would find."""
+    resolution = resolve(history.store, history.template, "numbers")
+    every = find_orphans(history.store, history.template, resolution, feeds_of(history, *templates, others=others))
+    return sorted(each.key.removeprefix(history.items_key) for each in every)
+
+
+def numbers(*numbers: int) -> list[str]:
+    return [f"{RUN}-{number:05d}.jsonl" for number in numbers]
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [each.getMessage() for each in caplog.records if each.levelno >= logging.WARNING]
+
+
+class TestNamed:
+    def test_opened_early_and_named_late(self, place: History, caplog: pytest.LogCaptureFixture) -> None:
+        """A file that was opened first and is named last makes no orphans of those between: on S3 as well."""
+        killed(place, numbers(3, 4, 5, 6, 7), numbers(8), numbers(1), numbers(2), unnamed=numbers(9))
+        assert found(place, NUMBERED) == numbers(9)
+        assert warnings(caplog) == []
+
+    def test_clock_that_steps_back(self, history: History) -> None:
+        """Files named by time, of a clock that was put back, are told by their names and not by their order."""
+        names = [[f"{RUN}-{time(second)}.jsonl"] for second in (50, 51, 52, 46, 47)]
+        killed(history, *names, unnamed=[f"{RUN}-{time(45)}.jsonl"])
+        assert found(history, TIMED) == [f"{RUN}-{time(45)}.jsonl"]
+
+    def test_more_digits_than_the_template_has(self, history: History) -> None:
+        """Numbers that have outgrown their digits are as good as others."""
+        killed(history, numbers(99998, 99999), numbers(100000), unnamed=numbers(100001))
+        assert found(history, NUMBERED) == numbers(100001)
+
+    def test_long_run(self, history: History) -> None:
+        """A run of many checkpoints is read back to its opening."""
+        killed(history, *([each] for each in numbers(*range(1, 61))), unnamed=numbers(61))
+        assert found(history, NUMBERED) == numbers(61)
+
+    def test_pruned(self, history: History) -> None:
+        """What pruned checkpoints name is named."""
+        killed(history, *([each] for each in numbers(*range(1, 9))), unnamed=numbers(9))
+        assert state(history, "prune", "--keep", "2").code == 0
+        assert found(history, NUMBERED) == numbers(9)
+        [rollup] = [each for each in history.store.keys(history.template.prefix) if "rollup" in each]
+        history.store.delete(rollup)
+        assert found(history, NUMBERED) == []
+
+
+class TestNoTelling:
+    """Where there is no telling, nothing is an orphan, and one warning says so."""
+
+    def check(self, history: History, caplog: pytest.LogCaptureFixture, *texts: str, templates: Sequence[str] = ()) -> None:
+        caplog.clear()
+        assert found(history, *(templates or [NUMBERED])) == []
+        [warning] = warnings(caplog)
+        for text in (f"orphans of run {RUN} can't be determined", *texts):
+            assert text in warning
+
+    def test_opening_gone(self, history: History, caplog: pytest.LogCaptureFixture) -> None:
+        """A checkpoint of the run is gone: what it named is not known."""
+        killed(history, numbers(1), numbers(2), numbers(3), unnamed=numbers(4))
+        history.store.delete(history.template.key(2))
+        self.check(history, caplog, "its first checkpoint is missing, or more than")
+
+    def test_too_far(self, history: History, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The reading back is bounded."""
+        killed(history, numbers(1), numbers(2), numbers(3), unnamed=numbers(4))
+        monkeypatch.setattr(orphans, "_CHECKPOINTS_BACK", 4)
+        assert found(history, NUMBERED) == numbers(4)
+        monkeypatch.setattr(orphans, "_CHECKPOINTS_BACK", 3)
+        self.check(history, caplog, "its first checkpoint is missing, or more than")
+
+    def test_newer_passed_over(self, history: History, caplog: pytest.LogCaptureFixture) -> None:
+        """Newer state files that can't be used may have named it."""
+        killed(history, numbers(1), unnamed=numbers(2))
+        history.put_bytes(3, b"torn")
+        self.check(history, caplog, "newer")
+
+    def test_renamed(self, history: History, caplog: pytest.LogCaptureFixture) -> None:
+        """None of the files there is named: they may be the named ones, by other names."""
+        killed(history, [f"{RUN}-1.jsonl"], [f"{RUN}-2.jsonl"])
+        for number in (1, 2):
+            (Path(history.items_key) / f"{RUN}-{number}.jsonl").rename(Path(history.items_key) / numbers(number)[0])
+        self.check(history, caplog, "name none of the files", numbers(1)[0])
+
+    def test_killed_before_it_named_any(self, history: History, caplog: pytest.LogCaptureFixture) -> None:
+        """So it is if no checkpoint of the run names a file at all."""
+        killed(history, unnamed=numbers(1))
+        self.check(history, caplog, "name none of the files")
+
+    def test_one_warning(self, history: History, caplog: pytest.LogCaptureFixture) -> None:
+        """Of several feeds each is looked at for itself; there is still one warning."""
+        killed(history, numbers(1), unnamed=[*numbers(2), f"a/{RUN}-1.csv", f"b/{RUN}-1.csv"])
+        feeds = (NUMBERED, "a/%(run_id)s-%(batch_id)d.csv", "b/%(run_id)s-%(batch_id)d.csv")
+        assert found(history, *feeds) == numbers(2)
+        [warning] = warnings(caplog)
+        assert "/a/" in warning
+        assert "/b/" in warning
+
+
+class TestMoved:
+    def moved(self, history: History) -> History:
+        """The folder is somewhere else now, and reached by another way still."""
+        new = Path(history.where).with_name("n e%w")
+        Path(history.where).rename(new)
+        return History(str(new))
+
+    def test_renamed(self, history: History, caplog: pytest.LogCaptureFixture) -> None:
+        """In a renamed folder the named files are known by their names within the feed's folder."""
+        killed(history, numbers(1), numbers(2), unnamed=numbers(3))
+        history = self.moved(history)
+        assert found(history, NUMBERED) == numbers(3)
+        assert warnings(caplog) == []
+
+    def test_symlink(self, history: History, tmp_path: Path) -> None:
+        """Reached through a symlink, likewise."""
+        killed(history, numbers(1), numbers(2), unnamed=numbers(3))
+        (tmp_path / "link").symlink_to(history.where)
+        assert found(History(str(tmp_path / "link")), NUMBERED) == numbers(3)
+
+    def test_names_that_are_percent_encoded(self, history: History) -> None:
+        """What a URI encodes is the same name."""
+        template = "%(run_id)s/ü %%1 %(batch_id)d.jsonl".replace("%%", "%")
+        name = RUN + "/ü %1 {}.jsonl"
+        killed(history, [name.format(1)], unnamed=[name.format(2)])
+        assert found(self.moved(history), template) == [name.format(2)]
+
+    def test_feeds_of_the_same_names(self, history: History) -> None:
+        """Two feeds that number alike in two folders: which file is which says the folder, as long as it is there."""
+        a, b = ([f"{folder}/{RUN}-{number}.jsonl" for number in range(1, 6)] for folder in "ab")
+        killed(history, [a[0], b[0]], [b[1]], [b[2]], unnamed=[a[1], b[3]])
+        feeds = ("a/%(run_id)s-%(batch_id)d.jsonl", "b/%(run_id)s-%(batch_id)d.jsonl")
+        assert found(history, *feeds) == [a[1], b[3]]
+
+    def test_folders_swapped(self, history: History) -> None:
+        """Where the folders of two feeds have changed places, what was named in either is spared."""
+        a, b = ([f"{folder}/{RUN}-{number}.jsonl" for number in range(1, 6)] for folder in "ab")
+        killed(history, [a[0], b[0]], [b[1]], [b[2]])
+        folder = Path(history.items_key)
+        for old, new in (("a", "c"), ("b", "a"), ("c", "b")):
+            (folder / old).rename(folder / new)
+        assert found(history, "a/%(run_id)s-%(batch_id)d.jsonl", "b/%(run_id)s-%(batch_id)d.jsonl") == []
+
+    def test_folder_that_is_another_feeds(self, history: History) -> None:
+        """Where a feed's folder is now a link to another one's, it is the same files."""
+        a, b = ([f"{folder}/{RUN}-{number}.jsonl" for number in range(1, 6)] for folder in "ab")
+        killed(history, [a[0], b[0]], [a[1]], [a[2]])
+        folder = Path(history.items_key)
+        (folder / "b").rename(folder / "old")
+        (folder / "b").symlink_to("a")
+        assert found(history, "a/%(run_id)s-%(batch_id)d.jsonl", "b/%(run_id)s-%(batch_id)d.jsonl") == []
+
+
+class TestOthersFiles:
+    def test_times_are_times(self, history: History) -> None:
+        """Where a name has a time, only Scrapy's own is one: what else lies there is not touched."""
+        names = [f"{RUN}-{time(1)}.jsonl"], [f"{RUN}-{time(2)}.jsonl"]
+        foreign = [
+            f"{RUN}-debug.jsonl",
+            f"{RUN}-2026-11-01T00-00-09+00-00.jsonl",
+            f"{RUN}-{time(3)}-raw.jsonl",
+            f"{RUN}-7.jsonl",
+        ]
+        killed(history, *names, unnamed=[f"{RUN}-{time(4)}.jsonl", *foreign])
+        assert found(history, TIMED) == [f"{RUN}-{time(4)}.jsonl"]
+
+    @pytest.mark.parametrize(
+        ("other", "name"),
+        [
+            ("%(run_id)s-00009.jsonl", "00009"),
+            ("%(run_id)s-%(country)s.jsonl", "00009"),  # an argument that was another one in that run
+            ("%(run_id)s-%(time).5s.jsonl", "00009"),
+        ],
+    )
+    def test_feeds_that_take_no_part(self, history: History, other: str, name: str) -> None:
+        """What a feed may have stored that checkpoints don't name (``"checkpoint": False``) is not an orphan."""
+        killed(history, numbers(1), unnamed=[f"{RUN}-{name}.jsonl"])
+        assert found(history, NUMBERED) == [f"{RUN}-{name}.jsonl"]
+        assert found(history, NUMBERED, others=[other]) == []
+
+    def test_feeds_beside(self, history: History) -> None:
+        """Feeds whose names can't be taken for one another don't keep each other's orphans."""
+        killed(history, [f"{RUN}-{time(1)}.jsonl"], unnamed=[f"{RUN}-{time(2)}.jsonl"])
+        others = [
+            "%(run_id)s-%(time)s.jsonl",
+            "%(run_id)s-x-%(batch_time)s.jsonl",
+            "%(name)s.jsonl",
+            "b/%(run_id)s-%(x)s.jsonl",
+        ]
+        assert found(history, TIMED, others=others) == [f"{RUN}-{time(2)}.jsonl"]
+
+
+@pytest.mark.parametrize("reason", ["finished", "shutdown", "state_item_failed", "set"])
+def test_run_that_ended(history: History, caplog: pytest.LogCaptureFixture, reason: str) -> None:
+    """A run that ended has no orphans: what it stored after its last state is the user's."""
+    killed(history, numbers(1), numbers(2), unnamed=numbers(3), reason=reason)
+    assert found(history, NUMBERED) == []
+    assert warnings(caplog) == []
+
+
+def test_run_that_ended_as_opened(history: History) -> None:
+    """A spider may close with the reason "opened": that is not an opening, and the run has no orphans either."""
+    killed(history, numbers(1), numbers(2), unnamed=numbers(3), reason="opened")
+    assert found(history, NUMBERED) == []
+    [run] = runs(newest_first(history.store, history.template), None)
+    assert run.ended == "opened"
+    assert run.is_whole
+    for id in (1, 2):
+        history.store.delete(history.template.key(id))
+    [run] = runs(newest_first(history.store, history.template), None)
+    assert not run.is_whole
+
+
+@pytest.mark.parametrize("choice", ["keep", "delete"])
+def test_of_the_last_run(tmp_path: Path, choice: str) -> None:
+    """Item files of a killed run that no checkpoint names are found at the next start: counted, logged, deleted if asked."""
+    settings = {"STATE_ORPHANS": choice, "STATE_INTERVAL": 0}
+    first = crawl(tmp_path, STORING_SPIDER, "-a", "pages=6", settings=settings)
+    last = checkpoints(tmp_path)[-2:]
+    orphaned = [Path(file["uri"].removeprefix("file://")) for each in last for file in each["files"]]
+    for each in last:  # as if the run had been killed before it could store these
+        (tmp_path / f"data/numbers/state/{each['id']:010d}.json").unlink()
+    assert orphaned, first.log
+    run = crawl(tmp_path, settings=settings)
+    assert run.code == 0, run.log
+    assert run.lines(f"'state/orphans': {len(orphaned)}")
+    assert all(run.lines(f"orphan of the last run: {path.as_uri()}") for path in orphaned)
+    assert [path.exists() for path in orphaned] == [choice == "keep"] * len(orphaned)
+    pages = len(named_items(tmp_path)) // 2
+    assert named_items(tmp_path) == [{"page": page, "n": n} for page in range(pages) for n in range(2)]
+    again = crawl(tmp_path, settings=settings)
+    assert again.lines("'state/orphans': 0")
+
+
+def test_project_renamed(tmp_path: Path) -> None:
+    """In a renamed project only orphans are deleted: no file that is named, and none of a feed beside."""
+    other = "data/%(name)s/items/%(run_id)s-%(name)s.jsonl"
+    settings: dict[str, Any] = {
+        "STATE_ORPHANS": "delete",
+        "STATE_INTERVAL": 0,
+        "FEEDS": {
+            "data/%(name)s/items/%(run_id)s-%(batch_time)s.jsonl": {"format": "jsonlines"},
+            other: {"format": "jsonlines", "checkpoint": False},
+            STATES: STATE_OPTIONS,
+        },
+    }
+    crawl(tmp_path / "old", STORING_SPIDER, "-a", "pages=6", settings=settings)
+    last = checkpoints(tmp_path / "old")[-2:]
+    orphaned = {unquote(Path(file["uri"]).name) for each in last for file in each["files"]}
+    for each in last:  # as if the run had been killed before it could store these
+        (tmp_path / f"old/data/numbers/state/{each['id']:010d}.json").unlink()
+    before = {path.name for path in (tmp_path / "old/data/numbers/items").iterdir()}
+    assert orphaned < before
+    (tmp_path / "old").rename(tmp_path / "new")
+    run = crawl(tmp_path / "new", settings=settings)
+    assert run.code == 0, run.log
+    assert before - {path.name for path in (tmp_path / "new/data/numbers/items").iterdir()} == orphaned
+    assert len(run.lines("orphan of the last run: ")) == len(orphaned)
