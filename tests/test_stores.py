@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shutil
 import socket
 import stat
 import tempfile
@@ -332,6 +333,43 @@ class TestLocal:
             local_place.create("a.json", b"content")
         assert local_place.everything() == []
 
+    def test_folders_are_durable(self, local_place: EmptyPlace, tmp_path: Path, synced: "Synced") -> None:
+        """Once a file is stored, the names of all the folders above it are durable too, whoever made them; asked for once."""
+        (tmp_path / "items").mkdir()  # by an open batch, or by a try that failed
+        local_place.create("items/run/1.json", b"x")
+        assert {str(tmp_path), f"{tmp_path}/items", f"{tmp_path}/items/run"} <= set(synced)
+        synced.clear()
+        local_place.create("items/run/2.json", b"x")
+        assert synced == [f"{tmp_path}/items/run"]
+        (tmp_path / "x/y").mkdir(parents=True)
+        (tmp_path / "link").symlink_to(tmp_path / "x/y")
+        local_place.create("link/1.json", b"x")
+        assert f"{tmp_path}/x" in synced, "where the folder really is"
+
+    def test_folders_made_again(self, local_place: EmptyPlace, tmp_path: Path, synced: "Synced") -> None:
+        """A folder that was removed and made again is a new one, and a sync that failed is done by the next try."""
+        local_place.create("a/b/1.json", b"x")
+        shutil.rmtree(tmp_path / "a")
+        synced.failing = [tmp_path / "a"]
+        with pytest.raises(StoreUnreachable, match="Input/output error"):
+            local_place.create("a/b/1.json", b"x")
+        synced.clear()
+        local_place.create("a/b/1.json", b"x")
+        assert {str(tmp_path), f"{tmp_path}/a", f"{tmp_path}/a/b"} <= set(synced)
+
+    @pytest.mark.parametrize("code", [errno.EINVAL, errno.EBADF, errno.ENOSYS, errno.EOPNOTSUPP])
+    def test_folder_without_sync(self, local_place: EmptyPlace, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+        """A file system (of a network) that can't sync folders is no failure: there is nothing to be done about it."""
+        monkeypatch.setattr(os, "fsync", only_files(os.fsync, code))
+        local_place.create("a/b/1.json", b"x")
+        assert local_place.read("a/b/1.json") == b"x"
+
+    def test_folder_sync_fails(self, local_place: EmptyPlace, monkeypatch: pytest.MonkeyPatch) -> None:
+        """One that can, and says that it failed, is: what is stored may not be durable."""
+        monkeypatch.setattr(os, "fsync", only_files(os.fsync, errno.EIO))
+        with pytest.raises(StoreUnreachable, match="Input/output error"):
+            local_place.create("a.json", b"x")
+
     def test_left_over_is_no_key(self, local_place: EmptyPlace, tmp_path: Path) -> None:
         """A temporary file that a kill left behind is not taken for a key."""
         (tmp_path / f"{local._TEMPORARY}abc").write_bytes(b"{")
@@ -360,6 +398,43 @@ class TestLocal:
             local_place.read("a")
         with pytest.raises(StoreRefused, match="Is a directory"):
             local_place.create("a", b"x")
+
+
+class Synced(list[str]):
+    """The folders that were synced. *failing*: those of which the next sync fails."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.failing: list[Path] = []
+
+
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> Synced:
+    found = Synced()
+    fsync = os.fsync
+
+    def note(handle: int) -> None:
+        path = Path(f"/proc/self/fd/{handle}").readlink()
+        if path.is_dir():
+            if path in found.failing:
+                found.failing.remove(path)
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            found.append(str(path))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", note)
+    return found
+
+
+def only_files(fsync: Callable[[int], None], code: int) -> Callable[[int], None]:
+    """os.fsync() of a file system where it fails for folders."""
+
+    def refuse(handle: int) -> None:
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(code, os.strerror(code))
+        fsync(handle)
+
+    return refuse
 
 
 def refuse_proc(link: Any) -> Any:

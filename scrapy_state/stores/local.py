@@ -20,6 +20,11 @@ from ..exceptions import KeyTaken, StoreError, StoreRefused, StoreUnreachable
 _TEMPORARY = ".scrapy_state-"
 _UMASK = os.umask(0o077)
 os.umask(_UMASK)
+#: What fsync(2) of a folder says on file systems (of a network) that don't know it
+_NO_FOLDER_SYNC = (errno.EINVAL, errno.EBADF, errno.ENOSYS, errno.EOPNOTSUPP)
+#: Folders whose names this process has made durable
+_durable: set[str] = set()
+_DURABLE_MOST = 1000
 
 
 def open_reader(uri: str, settings: Mapping[str, Any]) -> tuple[LocalReader, str]:
@@ -89,13 +94,14 @@ class LocalWriter(LocalReader):
         """See :class:`~scrapy_state.stores.base.StoreWriter`."""
         folder = os.path.dirname(key)
         with _errors(key):
-            os.makedirs(folder, exist_ok=True)
+            make_folder(folder)
             try:
                 _link(file, key)
             except FileExistsError as error:
                 if not _same_content(file, key):
                     raise KeyTaken(f"{self.uri(key)} is there already, with other content; nothing is overwritten") from error
             _sync_folder(folder)
+            _sync_above(os.path.realpath(folder))
 
     def probe(self, key: str) -> None:
         """See :class:`~scrapy_state.stores.base.StoreWriter`. In the nearest folder that is there; makes none."""
@@ -110,6 +116,15 @@ class LocalWriter(LocalReader):
         """See :class:`~scrapy_state.stores.base.StoreWriter`."""
         with _errors(key):
             Path(key).unlink(missing_ok=True)
+
+
+def make_folder(folder: str) -> None:
+    """Make *folder* and those above it, where they are missing. ``create`` sees that their names are durable."""
+    missing = os.path.realpath(folder)
+    while not os.path.isdir(missing) and missing != os.path.dirname(missing):
+        _durable.discard(missing)
+        missing = os.path.dirname(missing)
+    os.makedirs(folder, exist_ok=True)
 
 
 def nameless_file(folder: str | os.PathLike[str]) -> IO[bytes]:
@@ -188,13 +203,33 @@ def _same_content(file: IO[bytes], path: str) -> bool:
                 return True
 
 
+def _sync_above(folder: str) -> None:
+    """Make the names of *folder* and of the folders above it durable, up to where its disk begins.
+
+    Whoever made them: an open batch, or a try that failed, may have. Once in a process.
+    """
+    if folder in _durable or os.path.ismount(folder):
+        return
+    above = os.path.dirname(folder)
+    _sync_folder(above)
+    _sync_above(above)
+    if len(_durable) >= _DURABLE_MOST:
+        _durable.clear()
+    _durable.add(folder)
+
+
 def _sync_folder(folder: str) -> None:
-    with suppress(PermissionError):  # Windows can't open a folder
+    try:
         handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    except PermissionError:  # one that may not be listed; Windows can't open any
+        return
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_SYNC:
+            raise
+    finally:
+        os.close(handle)
 
 
 @contextmanager
