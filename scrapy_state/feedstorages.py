@@ -14,7 +14,8 @@ from scrapy.settings import BaseSettings
 
 from .exceptions import StateSettingsError
 from .stores import StoreWriter, open_writer
-from .stores.local import LocalWriter, make_folder, nameless_file
+from .stores.local import LocalWriter
+from .stores.naming import make_folder, nameless_file
 
 if TYPE_CHECKING:
     from typing_extensions import Self

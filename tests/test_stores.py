@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 import sqlite_store
 from botocore.exceptions import BotoCoreError, ClientError, EndpointConnectionError
-from crawls import STATE_OPTIONS, crawl
+from crawls import SPIDER, STATE_OPTIONS, checkpoints, crawl, named_items
 from loopback import Handler, Server
 from scrapy.settings import BaseSettings
 from sqlite_store import SQLiteReader, SQLiteStore, SQLiteWriter
@@ -36,7 +36,7 @@ from scrapy_state.exceptions import (
     StoreUnreachable,
 )
 from scrapy_state.keys import without_credentials
-from scrapy_state.stores import local, open_reader, open_writer, s3
+from scrapy_state.stores import local, naming, open_reader, open_writer, s3
 from scrapy_state.stores.s3 import S3Reader, S3Writer
 from scrapy_state.stores.s3client import S3Options, get_client
 from scrapy_state.testing import Place, StoreContract, every_call_raises
@@ -69,7 +69,7 @@ def s3_place(bucket: str, s3_settings: dict[str, str], s3_client: Any) -> EmptyP
 @pytest.fixture
 def swift_place(swift_server: Swift, monkeypatch: pytest.MonkeyPatch) -> EmptyPlace:
     """The whole of a bucket: there is nothing that all keys begin with."""
-    monkeypatch.delenv("AWS_CA_BUNDLE", raising=False)
+    monkeypatch.delenv("AWS_CA_BUNDLE")
     settings, bucket = swift_server.http.settings, f"contract-{next(_numbers)}"
     client = get_client(S3Options.from_settings(settings, ""), writes=True)
     client.create_bucket(Bucket=bucket)
@@ -297,7 +297,7 @@ class TestLocal:
         if not o_tmpfile:
             monkeypatch.setattr(os, "O_TMPFILE", 0)
             monkeypatch.setattr(tempfile, "_O_TMPFILE_WORKS", False)
-        file = local.nameless_file(tmp_path) if named else io.BytesIO()
+        file = naming.nameless_file(tmp_path) if named else io.BytesIO()
         with file:
             file.write(b"content")
             local_place.writer.create(local_place.key + "a/b.json", file)
@@ -307,7 +307,7 @@ class TestLocal:
         assert local_place.everything() == ["a/b.json"]
         assert local_place.read("a/b.json") == b"content"
         path = tmp_path / "a/b.json"
-        assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~local._UMASK
+        assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask()
         assert path.stat().st_nlink == 1
 
     def test_nothing_left_of_a_failure(self, local_place: EmptyPlace, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -328,7 +328,7 @@ class TestLocal:
         def copy(*_: Any) -> None:
             raise OSError(code, os.strerror(code))
 
-        monkeypatch.setattr(local, "_copy", copy)
+        monkeypatch.setattr(naming, "_copy", copy)
         with pytest.raises(StoreRefused, match=os.strerror(code)):
             local_place.create("a.json", b"content")
         assert local_place.everything() == []
@@ -372,7 +372,7 @@ class TestLocal:
 
     def test_left_over_is_no_key(self, local_place: EmptyPlace, tmp_path: Path) -> None:
         """A temporary file that a kill left behind is not taken for a key."""
-        (tmp_path / f"{local._TEMPORARY}abc").write_bytes(b"{")
+        (tmp_path / f"{naming.TEMPORARY}abc").write_bytes(b"{")
         assert local_place.names() == set()
 
     @pytest.mark.parametrize("under", ["file/", "file/00", "file/state/00"])
@@ -435,6 +435,106 @@ def only_files(fsync: Callable[[int], None], code: int) -> Callable[[int], None]
         fsync(handle)
 
     return refuse
+
+
+@pytest.fixture(params=["renamed", "reserved"])
+def linkless_place(request: pytest.FixtureRequest, local_place: EmptyPlace, monkeypatch: pytest.MonkeyPatch) -> EmptyPlace:
+    """A disk without hard links; *reserved*: that can't rename a file only if the name is free, either."""
+
+    def link(*_: Any, **__: Any) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", link)
+    if request.param == "reserved":
+        monkeypatch.setattr(naming, "_renamed_new", lambda *_: False)
+    return local_place
+
+
+class TestWithoutLinks(StoreContract):
+    """exFAT, gcsfuse, s3fs, shared folders of virtual machines."""
+
+    @pytest.fixture
+    def place(self, linkless_place: EmptyPlace) -> Place:
+        return linkless_place
+
+    def test_leaves_nothing(self, place: EmptyPlace, request: pytest.FixtureRequest) -> None:
+        """Nothing is left beside what is stored, with the usual permissions; it says whether it was sure to be the only one."""
+        for content in (b"ours", b"ours", b"theirs"):
+            with suppress(KeyTaken):
+                place.create("a/b.json", content)
+        assert place.everything() == ["a/b.json"]
+        path = Path(place.key, "a/b.json")
+        assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask()
+        assert place.writer.atomic is ("renamed" in request.node.name)
+
+    @pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC])
+    def test_failure(self, place: EmptyPlace, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+        """A failure leaves nothing under the name, which can be tried again."""
+
+        def fail(*_: Any) -> None:
+            raise OSError(code, os.strerror(code))
+
+        for name in ("replace", "fsync"):
+            with monkeypatch.context() as patched:
+                patched.setattr(os, name, fail)
+                patched.setattr(naming, "_renamed_new", lambda *_: False)
+                with pytest.raises(StoreError, match=os.strerror(code)):
+                    place.create("a.json", b"content")
+            assert place.everything() == []
+        place.create("a.json", b"content")
+
+    @pytest.mark.parametrize("code", [errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EMLINK, errno.EACCES])
+    def test_how_systems_say_it(self, place: EmptyPlace, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+        """Whatever the system says about links it does not have, the file is stored."""
+
+        def link(*_: Any, **__: Any) -> None:
+            raise OSError(code, os.strerror(code))
+
+        monkeypatch.setattr(os, "link", link)
+        place.create("a.json", b"content")
+        assert place.everything() == ["a.json"]
+
+    def test_whole_or_empty(self, place: EmptyPlace, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Whoever looks while it is being stored sees nothing, an empty file, or the whole one."""
+        seen = []
+        fsync, replace = os.fsync, os.replace
+
+        def look(*arguments: Any) -> None:
+            seen.append(place.read("a.json"))
+            (replace if len(arguments) == 2 else fsync)(*arguments)
+
+        monkeypatch.setattr(os, "fsync", look)
+        monkeypatch.setattr(os, "replace", look)
+        place.create("a.json", b"content" * 1000)
+        assert len(seen) >= 2
+        assert set(seen) <= {None, b"", b"content" * 1000}
+
+
+def test_crawl_without_links(tmp_path: Path) -> None:
+    """A crawl where there are no hard links stores, and resumes, and says once that a second writer is not prevented."""
+    source = f"""
+import errno, os
+from scrapy_state.stores import naming
+
+def link(*_, **__):
+    raise OSError(errno.EPERM, "Operation not permitted")
+
+os.link, naming._renamed_new = link, lambda *_: False
+{SPIDER}"""
+    for page in (3, 6):
+        outcome = crawl(tmp_path, source)
+        assert outcome.code == 0, outcome.log
+        assert not outcome.lines("] WARNING")
+        [line] = outcome.lines("may not write create-only for sure")
+        assert f"{(tmp_path / 'data/numbers/state').as_uri()} may not" in line
+        assert checkpoints(tmp_path)[-1]["state"] == {"page": page}
+    assert named_items(tmp_path) == [{"page": page, "n": n} for page in range(6) for n in range(2)]
+
+
+def umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 def refuse_proc(link: Any) -> Any:
@@ -783,8 +883,8 @@ class TestS3:
     @pytest.mark.parametrize("name", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"])
     def test_atomic_on_aws_only(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
         """Only AWS itself is held to be atomic: an address in the environment, of either name, is another server's."""
-        monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
-        monkeypatch.delenv("AWS_ENDPOINT_URL_S3", raising=False)
+        monkeypatch.delenv("AWS_ENDPOINT_URL")
+        monkeypatch.delenv("AWS_ENDPOINT_URL_S3")
         store, _ = open_writer("s3://bucket/a", {})
         assert store.atomic
         monkeypatch.setenv(name, "http://127.0.0.1:1")
