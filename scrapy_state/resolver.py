@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from itertools import islice
 from typing import TypeAlias
 
 from .checkpoint import Checkpoint
-from .exceptions import CheckpointError, StateSettingsError
+from .exceptions import CheckpointError, StateSettingsError, StoreRefused
 from .keys import KeyTemplate
 from .rollup import Rollups
 from .search import Found, Keys, find_keys
@@ -48,7 +49,7 @@ def resolve(store: StoreReader, template: KeyTemplate, spider: str | None = None
 
     :param spider: checkpoints of another spider are passed over; None: any
     :param at: which one
-    :raises StateSettingsError: if there is no checkpoint where *at* says
+    :raises StateSettingsError: if there is no checkpoint where *at* says, or a bare prefix names a folder of folders
     :raises CheckpointError: if the one that *at* names by its id is not valid
     :raises StoreError: if the store does not answer or refuses: that is never "no checkpoint"
     :raises CheckpointTooNew: if the newest one is of a later version of the format
@@ -56,6 +57,7 @@ def resolve(store: StoreReader, template: KeyTemplate, spider: str | None = None
     keys = find_keys(store, template)
     last = keys.newest()
     if last is None:
+        _refuse_folders(store, template)
         return _at_nothing(store, template, at)
     passed_over: list[tuple[str, str]] = []
     found, newest = _first_valid(store, template, keys.down(last.position), spider, passed_over)
@@ -174,6 +176,18 @@ class _Choice:
                 f"STATE_AT is a time, but {self.store.uri(key)} does not say when it was made; use -n or an id"
             ) from error
         return time if time.tzinfo else time.replace(tzinfo=timezone.utc)
+
+
+def _refuse_folders(store: StoreReader, template: KeyTemplate) -> None:
+    """Under a bare prefix only what lies right there counts: "nothing" would be wrong if the states are in a folder below."""
+    below = None
+    with suppress(StoreRefused):  # one of the folders, which may not be read
+        below = None if template.rest else next(iter(store.keys(template.prefix, limit=1)), None)
+    if below is not None and "/" in below[len(template.prefix) :]:
+        raise StateSettingsError(
+            f"{store.uri(template.prefix)} has no files, but there are some in folders below it ({store.uri(below)}): name the "
+            "folder of the states, or the whole URI of the state feed"
+        )
 
 
 def _at_nothing(store: StoreReader, template: KeyTemplate, at: At) -> Resolution:

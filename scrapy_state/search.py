@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 
 from .keys import KeyTemplate
 from .stores import StoreReader
+from .stores.base import keys_within
 
 _PAGE = 1000
 #: "Is there anything further on?" needs one key; a few more, because some may be foreign.
@@ -39,16 +40,17 @@ class Keys(Protocol):
         """Return the first one at *position* or after it, None if there is none."""
 
 
-def find_keys(store: StoreReader, template: KeyTemplate) -> Keys:
+def find_keys(store: StoreReader, template: KeyTemplate, depth: int | None = 0) -> Keys:
     """Return the keys of *template* in *store*: by search where they sort by id there, by a full listing elsewhere. Blocks.
 
+    :param depth: under a bare prefix: how many slashes keys may have after it; None: any
     :raises StoreError: if the store does not answer or refuses
     """
     if store.ordered and template.writable:
         searched = SearchedKeys(store, template)
         if searched.look():
             return searched
-    return ListedKeys(template.in_order(store.keys(template.prefix)))
+    return ListedKeys(template.in_order(keys_within(store, template.prefix, template.depth if template.rest else depth)))
 
 
 class ListedKeys:

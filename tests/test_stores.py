@@ -35,7 +35,9 @@ from scrapy_state.exceptions import (
     StoreRefused,
     StoreUnreachable,
 )
-from scrapy_state.keys import without_credentials
+from scrapy_state.keys import KeyTemplate, without_credentials
+from scrapy_state.prune import prunable
+from scrapy_state.resolver import Resolution, resolve
 from scrapy_state.stores import local, naming, open_reader, open_writer, s3
 from scrapy_state.stores.s3 import S3Reader, S3Writer
 from scrapy_state.stores.s3client import S3Options, get_client
@@ -592,6 +594,14 @@ class TestForbiddenFolder:
         store, key = open_reader(str(Path(forbidden).parent / "state-00"), {})
         assert list(store.keys(key)) == []
 
+    @pytest.mark.parametrize("text", ["%(batch_id)010d.json", "%(batch_id)d.json", ""])
+    def test_below_the_states(self, forbidden: str, text: str) -> None:
+        """One that lies deeper than the keys of a template is none either: ``lost+found`` beside the states."""
+        template = KeyTemplate.parse(f"{Path(forbidden).parent}/{text}", {})
+        store, _ = open_reader(template.prefix, {})
+        assert resolve(store, template) == Resolution()
+        assert prunable(store, template, 1) == []
+
 
 class Answering(Handler):
     """Answers each request with the next of the server's *answers*, the last of them again and again."""
@@ -656,6 +666,20 @@ class TestS3:
         for number in range(8):
             s3_place.create(f"{number}", b"x")
         assert s3_place.names() == set("01234567")
+
+    def test_deeper_keys_cost_nothing(self, s3_place: EmptyPlace, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What lies in folders below is not paged through if it is not asked for."""
+        monkeypatch.setenv("MOTO_S3_DEFAULT_MAX_KEYS", "3")
+        for name in (*(f"items/{number}" for number in range(12)), "1", "2"):
+            s3_place.create(name, b"x")
+        listed: list[str] = []
+        events = s3_place.reader._client.meta.events  # type: ignore[attr-defined]
+        events.register("before-call.s3.ListObjectsV2", note := lambda **_: listed.append(""))
+        try:
+            assert set(s3_place.reader.keys(s3_place.key, depth=0)) == {f"{s3_place.key}1", f"{s3_place.key}2"}
+        finally:
+            events.unregister("before-call.s3.ListObjectsV2", note)
+        assert len(listed) == 1
 
     def test_unreachable(self) -> None:
         """No answer is StoreUnreachable for every method, with the address and where to set it; never "nothing there"."""

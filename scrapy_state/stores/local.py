@@ -36,11 +36,11 @@ class LocalReader:
         """See :class:`~scrapy_state.stores.base.StoreReader`."""
         return Path(key).as_uri()
 
-    def keys(self, prefix: str, after: str = "", limit: int | None = None) -> Iterator[str]:
+    def keys(self, prefix: str, after: str = "", limit: int | None = None, depth: int | None = None) -> Iterator[str]:
         """See :class:`~scrapy_state.stores.base.StoreReader`. A folder that isn't there has no keys."""
-        return islice((key for key in self._keys(prefix) if key > after), limit)
+        return islice((key for key in self._keys(prefix, depth) if key > after), limit)
 
-    def _keys(self, prefix: str) -> Iterator[str]:
+    def _keys(self, prefix: str, depth: int | None) -> Iterator[str]:
         folder = os.path.dirname(prefix)
         with _errors(prefix):
             try:
@@ -49,7 +49,8 @@ class LocalReader:
             except FileNotFoundError:
                 return
             for inside, folders, names in os.walk(folder, onerror=_raise):
-                folders[:] = [each for each in folders if os.path.join(inside, each).startswith(prefix)]
+                deepest = depth is not None and os.path.join(inside, "").count(os.sep, len(prefix)) >= depth
+                folders[:] = [each for each in folders if not deepest and os.path.join(inside, each).startswith(prefix)]
                 for name in names:
                     path = os.path.join(inside, name)
                     if path.startswith(prefix) and not name.startswith(TEMPORARY):
