@@ -44,7 +44,8 @@ def resolve(store: StoreReader, template: KeyTemplate, spider: str | None = None
     """Find a valid checkpoint: whole, its digest fits, and so does its parent's where that is there.
 
     Blocks. A listing of one page for up to 1,000 checkpoints, about 20 short ones for a million (where keys don't sort by id,
-    all pages); then a read for each file that is passed over, one for the checkpoint, one for its parent. An older one
+    all pages); then a read for what the listing may not show yet, one for each file that is passed over, one for the
+    checkpoint, one for its parent. An older one
     by -n takes n reads more, one by time a page and a read for each halving.
 
     :param spider: checkpoints of another spider are passed over; None: any

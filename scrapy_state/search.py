@@ -1,4 +1,4 @@
-"""The keys under a prefix from the newest on, in as few requests as the store allows. Knows nothing of what lies there."""
+"""The keys under a prefix from the newest on, in as few requests as the store allows. Knows nothing of what they hold."""
 
 from __future__ import annotations
 
@@ -46,11 +46,24 @@ def find_keys(store: StoreReader, template: KeyTemplate, depth: int | None = 0) 
     :param depth: under a bare prefix: how many slashes keys may have after it; None: any
     :raises StoreError: if the store does not answer or refuses
     """
+    found: SearchedKeys | ListedKeys | None = None
     if store.ordered and template.writable:
         searched = SearchedKeys(store, template)
-        if searched.look():
-            return searched
-    return ListedKeys(template.in_order(keys_within(store, template.prefix, template.depth if template.rest else depth)))
+        found = searched if searched.look() else None
+    if found is None:
+        within = template.depth if template.rest else depth
+        found = ListedKeys(template.in_order(keys_within(store, template.prefix, within)))
+    if template.writable:
+        _add_unlisted(found, store, template)
+    return found
+
+
+def _add_unlisted(found: SearchedKeys | ListedKeys, store: StoreReader, template: KeyTemplate) -> None:
+    """Add the ids that follow on the newest and that a listing does not show yet: it may lag, reading a key does not."""
+    newest = found.newest()
+    id = (newest and template.id_of(newest.key)) or 0
+    while store.read_part(template.key(id := id + 1), 0, 1) is not None:
+        found.append(id, template.key(id))
 
 
 class ListedKeys:
@@ -58,6 +71,10 @@ class ListedKeys:
 
     def __init__(self, keys: list[str]) -> None:
         self._keys = keys
+
+    def append(self, id: int, key: str) -> None:
+        """Add one that is newer."""
+        self._keys.append(key)
 
     def newest(self) -> Found | None:
         """See :class:`Keys`."""
@@ -100,6 +117,10 @@ class SearchedKeys:
                 low, high = (low, middle) if found is None else (found, high)
             self._tail, self._tail_from = list(self._above(low - 1, high, _PAGE)), low
         return not (self._misled or self._may_be_outgrown())
+
+    def append(self, id: int, key: str) -> None:
+        """Add one that is newer."""
+        self._tail.append(id)
 
     def newest(self) -> Found | None:
         """See :class:`Keys`."""

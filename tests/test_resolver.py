@@ -46,6 +46,11 @@ class Memory:
             raise self.fails[key]
         return self.content.get(key)
 
+    def read_part(self, key: str, begin: int, size: int) -> bytes | None:
+        if key in self.fails:
+            raise self.fails[key]
+        return self.content[key][begin:][:size] if key in self.content else None
+
     def put(self, *checkpoints: Checkpoint) -> None:
         for each in checkpoints:
             assert each.id is not None
@@ -162,6 +167,33 @@ def test_passed_over(content: Callable[[Checkpoint], bytes], why: str, count: in
     assert found.newest_id == bad[-1]
     assert [uri for uri, _ in found.passed_over] == [store.uri(TEMPLATE.key(id)) for id in reversed(bad)]
     assert all(why in text for _, text in found.passed_over)
+
+
+@dataclass
+class Lagging(Memory):
+    """A store whose listing lacks some keys, as Swift's may for a while."""
+
+    hidden: set[str] = field(default_factory=set)
+    ordered: bool = False
+
+    def keys(self, prefix: str, after: str = "", limit: int | None = None) -> Iterator[str]:
+        found = sorted(key for key in super().keys(prefix) if key not in self.hidden and key > after)
+        yield from found[:limit]
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("hidden", [{3}, {2, 3}, {1, 2, 3}, {2}, {1}])
+def test_listing_lags(hidden: set[int], ordered: bool) -> None:
+    """What a listing does not show yet is found all the same: the newest, and those before it."""
+    store = Lagging(ordered=ordered, hidden={TEMPLATE.key(id) for id in hidden})
+    made = chain(3)
+    store.put(*made)
+    found = resolve(store, TEMPLATE, "flights")
+    assert (found.checkpoint, found.newest_id, found.uri) == (made[-1], 3, store.uri(TEMPLATE.key(3)))
+    if hidden != {2}:
+        store.content[TEMPLATE.key(3)] = b"torn"
+        found = resolve(store, TEMPLATE, "flights")
+        assert (found.checkpoint, found.newest_id) == (made[1], 3)
 
 
 def test_only_bad_files() -> None:

@@ -23,6 +23,7 @@ class Bucket:
     ordered: bool = True
     shuffled: bool = False
     requests: int = 0
+    parts: int = 0
     pages: list[int] = field(default_factory=list)
 
     def uri(self, key: str) -> str:
@@ -40,6 +41,11 @@ class Bucket:
 
     def read(self, key: str) -> bytes | None:
         raise AssertionError("nothing is read by a search")
+
+    def read_part(self, key: str, begin: int, size: int) -> bytes | None:
+        self.parts += 1
+        assert size == 1
+        return b"[" if key in self.listed else None
 
 
 @dataclass
@@ -119,6 +125,7 @@ def test_one_page_below_a_thousand(count: int) -> None:
     assert (newest.position if newest else 0) == count
     assert len(list(found.down(count))) == count
     assert store.requests == 1
+    assert store.parts == 1, "is there one that the listing does not show yet?"
 
 
 @pytest.mark.parametrize("count", [1_000, 1_001, 2_000, 65_536, 999_999, 1_000_000, 31_536_000])
