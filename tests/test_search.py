@@ -1,6 +1,7 @@
 """Finding the newest of very many keys in few requests."""
 
 import random
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -146,6 +147,37 @@ def test_foreign_keys_beyond_the_digits_cost_nothing() -> None:
     assert newest is not None
     assert newest.position == 2_499
     assert store.requests < 10
+
+
+ITEMS = [f"state/20261121T{second:06d}-74d768-{number:05d}.jsonl" for second in range(400) for number in range(100)]
+
+
+@pytest.mark.parametrize("count", [1, 1_000, 12_000])
+def test_many_other_files_are_not_paged_through(count: int, caplog: pytest.LogCaptureFixture) -> None:
+    """Forty thousand item files among the checkpoints cost a dozen requests, and one line that says what to do."""
+    store = Bucket([*(TEMPLATE.key(id) for id in range(1, count + 1)), *ITEMS])
+    found = find_keys(store, TEMPLATE)
+    newest = found.newest()
+    assert newest is not None
+    assert newest.position == count
+    assert [each.position for each in found.down(count)] == list(range(count, 0, -1))
+    store.requests = 0
+    find_keys(store, TEMPLATE)
+    assert store.requests <= 25
+    [line, _] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert re.fullmatch(rf"bucket://state/: .*10,000 other files .* checkpoint {count}, .* folder of their own", line)
+
+
+@pytest.mark.parametrize(
+    ("present", "rollups"), [([50_000, 50_001], []), ([3, 50_000], ["rollup-0000000004-0000049999.tar.gz"])]
+)
+def test_checkpoints_behind_many_other_files(present: list[int], rollups: list[str]) -> None:
+    """They are found all the same where none came before, and where those in between were pruned."""
+    others = [f"state/{number:010d}-of-another.json" for number in range(1, 30_000)]
+    store = Bucket([*(TEMPLATE.key(id) for id in present), *others, *(f"state/{name}" for name in rollups)])
+    newest = find_keys(store, TEMPLATE).newest()
+    assert newest is not None
+    assert newest.position == present[-1]
 
 
 @pytest.mark.parametrize("trouble", ["unordered", "shuffled", "unpadded", "times", "bare"])
