@@ -45,6 +45,9 @@ class Keys(Protocol):
     def up(self, position: int) -> Found | None:
         """Return the first one at *position* or after it, None if there is none."""
 
+    def at(self, position: int) -> str | None:
+        """Return the key at *position*, which may not be there; None where none can be. Does no input or output."""
+
 
 def find_keys(store: StoreReader, template: KeyTemplate, depth: int | None = 0) -> Keys:
     """Return the keys of *template* in *store*: by search where they sort by id there, by a full listing elsewhere. Blocks.
@@ -94,6 +97,10 @@ class ListedKeys:
         """See :class:`Keys`."""
         at = max(position, 0)
         return Found(at, self._keys[at]) if at < len(self._keys) else None
+
+    def at(self, position: int) -> str | None:
+        """See :class:`Keys`."""
+        return self._keys[position] if 0 <= position < len(self._keys) else None
 
 
 class SearchedKeys:
@@ -162,6 +169,10 @@ class SearchedKeys:
         else:
             found = next(self._above(max(position, 1) - 1, self._tail_from), None)
         return None if found is None else self._found(found)
+
+    def at(self, position: int) -> str | None:
+        """See :class:`Keys`."""
+        return self._template.key(position) if position > 0 else None
 
     def _gallop(self, low: int) -> tuple[int, int]:
         """Return between which ids the newest is, both included. *low*: one that is there."""
