@@ -2,7 +2,8 @@
 
 ``python benchmarks/resolver.py``: an S3 server on this machine that makes up the checkpoints it is asked for (ids 1 to n,
 1,000 to a page); the resolver beside a plain listing of all keys. Requests, and milliseconds
-without any network. Of the reads, one is the checkpoint's, one its parent's, whose digest must fit.
+without any network. Of the reads, one is the checkpoint's, one its parent's, whose digest must fit, and one asks for the id
+after it.
 """
 
 from __future__ import annotations

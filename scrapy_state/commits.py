@@ -63,7 +63,7 @@ class Commits(Cuts):
         if not self.writer.store.atomic:
             logger.info(
                 "%s may not write create-only for sure: a second writer there is detected, not prevented",
-                self.writer.store.uri(""), extra={"spider": self.crawler.spider},
+                self.writer.store.uri(self.writer.template.prefix), extra={"spider": self.crawler.spider},
             )  # fmt: skip
         if checkpoint.overlap:
             logger.warning(

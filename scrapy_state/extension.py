@@ -188,12 +188,14 @@ class StateResolver(SpiderSettingsState):
         assert self.feed is not None
         assert self.crawler.spider is not None
         # With a STATE or checkpoints of elsewhere to start from, the newest of its own is still the parent.
-        at = "latest" if self.settings.explicit or self.settings.read_from else self.settings.at
-        return self._resolve(self.feed.uri, self.feed.options.get("uri_params"), self.crawler.spider.name, at)
+        known = self.settings.explicit or bool(self.settings.read_from)
+        at = "latest" if known else self.settings.at
+        params = self.feed.options.get("uri_params")
+        return self._resolve(self.feed.uri, params, self.crawler.spider.name, at, or_none=known)
 
-    def _resolve(self, uri: str, params_function: Any, spider_name: str | None, at: At) -> Resolution:
+    def _resolve(self, uri: str, params_function: Any, spider_name: str | None, at: At, *, or_none: bool = False) -> Resolution:
         store, template = open_template(self.crawler, uri, params_function, open_reader)
-        return resolve(store, template, spider_name, at)
+        return resolve(store, template, spider_name, at, or_none=or_none)
 
     def _check_item_feeds(self, found: Resolution) -> None:
         """Refuse item feeds that would write where the items of the checkpoints lie, if these are not this run's to go on."""
@@ -216,7 +218,7 @@ class StateResolver(SpiderSettingsState):
     def _passed_over(self, found: Resolution) -> str:
         """Return what the log line adds: what there is that this run does not start from, and why."""
         settings, chosen = self.settings, found.checkpoint
-        text = f"; {len(found.passed_over)} newer passed over (not valid)" if found.passed_over else ""
+        text = f"; {found.passed_over_count:,} newer passed over (not valid)" if found.passed_over else ""
         if settings.explicit:
             return f"{text}; it goes before {_named(found)}" if chosen else text
         if found.newest is not None and found.newest is not chosen and found.newest != chosen:

@@ -14,7 +14,8 @@ from scrapy.settings import BaseSettings
 
 from .exceptions import StateSettingsError
 from .stores import StoreWriter, open_writer
-from .stores.local import LocalWriter, nameless_file
+from .stores.local import LocalWriter
+from .stores.naming import make_folder, nameless_file
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -45,7 +46,7 @@ class DurableFeedStorage(BlockingFeedStorage):
         """See Scrapy's FeedStorageProtocol."""
         if not spider.crawler.settings["FEED_TEMPDIR"] and isinstance(self._store, LocalWriter):
             folder = os.path.dirname(self._key)
-            os.makedirs(folder, exist_ok=True)
+            make_folder(folder)
             return nameless_file(folder)
         return open_nameless(spider)
 

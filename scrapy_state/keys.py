@@ -138,6 +138,11 @@ class KeyTemplate:
         [batch_id] = [each for each in self.rest if isinstance(each, Placeholder)]
         return int(batch_id.format.rstrip("di"))
 
+    @property
+    def depth(self) -> int:
+        """How many slashes the keys have after the prefix; none under a bare prefix."""
+        return sum(each.count("/") for each in self.rest if isinstance(each, str))
+
     def key(self, id: int) -> str:
         """Return the key of checkpoint *id* (1 and up). Only for a :attr:`writable` template."""
         filled = (each if isinstance(each, str) else f"%(id){each.format}" % {"id": id} for each in self.rest)

@@ -16,6 +16,7 @@ from .history import ahead
 from .keys import KeyTemplate
 from .rollup import Rollup, Rollups, pack, rollup_key
 from .stores import StoreReader, StoreWriter
+from .stores.base import keys_within
 
 #: How many state files, and how many bytes of them, a roll-up holds at most: it is read whole.
 ROLLUP_FILES, ROLLUP_BYTES = 10_000, 32 * 1024 * 1024
@@ -46,7 +47,7 @@ def prunable(
     :param before: prune only files made before this time, up to the first one that was not
     :raises StoreError: if the store does not answer or refuses
     """
-    keys = template.in_order(store.keys(template.prefix))
+    keys = template.in_order(keys_within(store, template.prefix, template.depth))
     if keep is not None:
         keys = keys[:-keep]
     keys = [key for key in keys if (template.id_of(key) or newest_id) < newest_id]

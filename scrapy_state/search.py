@@ -1,14 +1,18 @@
-"""The keys under a prefix from the newest on, in as few requests as the store allows. Knows nothing of what lies there."""
+"""The keys under a prefix from the newest on, in as few requests as the store allows. Knows nothing of what they hold."""
 
 from __future__ import annotations
 
+import logging
 from bisect import bisect_left
 from collections.abc import Iterator
+from functools import cached_property
 from itertools import islice
 from typing import NamedTuple, Protocol
 
 from .keys import KeyTemplate
+from .rollup import Rollups
 from .stores import StoreReader
+from .stores.base import keys_within
 
 _PAGE = 1000
 #: "Is there anything further on?" needs one key; a few more, because some may be foreign.
@@ -17,6 +21,9 @@ _SHORT_PAGE = 10
 _FACTOR = 4
 #: Ids of more digits than the template has sort among the others. Up to so many digits all keys are listed then.
 _FEW_DIGITS = 5
+#: So many pages without any of our keys, behind the newest one, are paged through.
+_OTHERS_PAGES = 10
+logger = logging.getLogger("scrapy_state.state")
 
 
 class Found(NamedTuple):
@@ -38,17 +45,34 @@ class Keys(Protocol):
     def up(self, position: int) -> Found | None:
         """Return the first one at *position* or after it, None if there is none."""
 
+    def at(self, position: int) -> str | None:
+        """Return the key at *position*, which may not be there; None where none can be. Does no input or output."""
 
-def find_keys(store: StoreReader, template: KeyTemplate) -> Keys:
+
+def find_keys(store: StoreReader, template: KeyTemplate, depth: int | None = 0) -> Keys:
     """Return the keys of *template* in *store*: by search where they sort by id there, by a full listing elsewhere. Blocks.
 
+    :param depth: under a bare prefix: how many slashes keys may have after it; None: any
     :raises StoreError: if the store does not answer or refuses
     """
+    found: SearchedKeys | ListedKeys | None = None
     if store.ordered and template.writable:
         searched = SearchedKeys(store, template)
-        if searched.look():
-            return searched
-    return ListedKeys(template.in_order(store.keys(template.prefix)))
+        found = searched if searched.look() else None
+    if found is None:
+        within = template.depth if template.rest else depth
+        found = ListedKeys(template.in_order(keys_within(store, template.prefix, within)))
+    if template.writable:
+        _add_unlisted(found, store, template)
+    return found
+
+
+def _add_unlisted(found: SearchedKeys | ListedKeys, store: StoreReader, template: KeyTemplate) -> None:
+    """Add the ids that follow on the newest and that a listing does not show yet: it may lag, reading a key does not."""
+    newest = found.newest()
+    id = (newest and template.id_of(newest.key)) or 0
+    while store.read_part(template.key(id := id + 1), 0, 1) is not None:
+        found.append(id, template.key(id))
 
 
 class ListedKeys:
@@ -56,6 +80,10 @@ class ListedKeys:
 
     def __init__(self, keys: list[str]) -> None:
         self._keys = keys
+
+    def append(self, id: int, key: str) -> None:
+        """Add one that is newer."""
+        self._keys.append(key)
 
     def newest(self) -> Found | None:
         """See :class:`Keys`."""
@@ -70,12 +98,19 @@ class ListedKeys:
         at = max(position, 0)
         return Found(at, self._keys[at]) if at < len(self._keys) else None
 
+    def at(self, position: int) -> str | None:
+        """See :class:`Keys`."""
+        return self._keys[position] if 0 <= position < len(self._keys) else None
+
 
 class SearchedKeys:
     """Keys with zero-padded ids in an ordered store; a position is an id. :meth:`look` comes first.
 
     "Is there an id above x?" is one short page that starts after the key of x, however many ids were pruned before it. So
     the newest is found by galloping away from the first page, and bisecting back.
+
+    Where very many other files follow on the newest id, ids behind these are not looked for: they follow on each other, but
+    for what was pruned, and that is known.
     """
 
     def __init__(self, store: StoreReader, template: KeyTemplate) -> None:
@@ -86,6 +121,8 @@ class SearchedKeys:
         self._tail: list[int] = []
         self._tail_from = 0
         self._misled = False
+        self._found_any = False
+        self._gave_up = False
 
     def look(self) -> bool:
         """Find the newest id. False: the search can't be trusted here, list all (see :meth:`_may_be_outgrown`). Blocks."""
@@ -97,7 +134,17 @@ class SearchedKeys:
                 found = next(self._above(middle, high), None)
                 low, high = (low, middle) if found is None else (found, high)
             self._tail, self._tail_from = list(self._above(low - 1, high, _PAGE)), low
+        if self._gave_up:
+            logger.warning(
+                "%s: more than %s other files follow on checkpoint %s, and whether checkpoints follow on them was not looked "
+                "for. Keep the checkpoints in a folder of their own",
+                self._store.uri(self._template.prefix), f"{_OTHERS_PAGES * _PAGE:,}", self._tail[-1],
+            )  # fmt: skip
         return not (self._misled or self._may_be_outgrown())
+
+    def append(self, id: int, key: str) -> None:
+        """Add one that is newer."""
+        self._tail.append(id)
 
     def newest(self) -> Found | None:
         """See :class:`Keys`."""
@@ -120,8 +167,12 @@ class SearchedKeys:
         if position >= self._tail_from:
             found = next(iter(self._tail[bisect_left(self._tail, position) :]), None)
         else:
-            found = next(self._above(max(position, 1) - 1, self._widest), None)
+            found = next(self._above(max(position, 1) - 1, self._tail_from), None)
         return None if found is None else self._found(found)
+
+    def at(self, position: int) -> str | None:
+        """See :class:`Keys`."""
+        return self._template.key(position) if position > 0 else None
 
     def _gallop(self, low: int) -> tuple[int, int]:
         """Return between which ids the newest is, both included. *low*: one that is there."""
@@ -137,18 +188,28 @@ class SearchedKeys:
         """Yield the ids above *after*, up to *until*, ascending: a page of *page_keys* keys, then full pages."""
         start = self._template.key(after)
         end = self._template.prefix + ":" if until == self._widest else self._template.key(until)  # ":" follows on "9"
+        pages_left = _OTHERS_PAGES
         while True:
             page = list(self._store.keys(self._template.prefix, start, page_keys))
             self._misled = self._misled or page != sorted(page)
-            for key in page:
-                id = self._template.id_of(key)
-                if id is not None and id > self._widest:
-                    self._misled = True
-                elif id is not None and id <= until:
-                    yield id
+            ours = [id for id in map(self._template.id_of, page) if id is not None]
+            self._misled = self._misled or any(id > self._widest for id in ours)
+            self._found_any = self._found_any or bool(ours)
+            yield from (id for id in ours if id <= until)
             if len(page) < page_keys or page[-1] > end:
                 return
+            pages_left = _OTHERS_PAGES if ours else pages_left - (page_keys == _PAGE)
             start, page_keys = page[-1], _PAGE
+            if not pages_left and until == self._widest and self._found_any:
+                if self._pruned_until <= start:
+                    self._gave_up = True
+                    return
+                start, pages_left = self._pruned_until, _OTHERS_PAGES
+
+    @cached_property
+    def _pruned_until(self) -> str:
+        """The key of the newest id in a roll-up: so far, there may be holes."""
+        return self._template.key(max((each.last for each in Rollups(self._store, self._template).list()), default=0))
 
     def _may_be_outgrown(self) -> bool:
         """Whether there may be ids of more digits than the template has, which sort among the others.

@@ -143,7 +143,7 @@ def _field(item: Any, name: str) -> Any:
 
 
 def _newest_first(store: StoreReader, template: KeyTemplate) -> Iterator[str]:
-    keys = find_keys(store, template)
+    keys = find_keys(store, template, depth=None)
     newest = keys.newest()
     return iter(()) if newest is None else (each.key for each in keys.down(newest.position))
 

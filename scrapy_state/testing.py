@@ -29,6 +29,7 @@ import pytest
 from .exceptions import KeyTaken, StoreError
 from .keys import without_credentials
 from .stores import StoreReader, StoreWriter, open_reader, open_writer
+from .stores.base import keys_within, takes_depth
 
 __all__ = ["ODD_NAMES", "Place", "StoreContract", "every_call_raises"]
 
@@ -162,6 +163,26 @@ class StoreContract:
                 assert len(found) == len(expected[:limit]), f"after {after!r}, limit {limit}"
                 assert set(found) <= set(expected), f"after {after!r}, limit {limit}"
                 assert not place.reader.ordered or found == expected[:limit], f"after {after!r}, limit {limit}"
+
+    def test_keys_within(self, place: Place) -> None:
+        """What lies deeper than asked for may be left out of ``keys()``, by a store that knows *depth*; nothing else may.
+
+        It does not count for the limit: fewer than that are all there are.
+        """
+        names = {"a/1", "a/2/1", "a/2/2/1", "a/3/1", "a/4", "a/5/1", "a/6", "ab/1", "b"}
+        for name in names:
+            place.create(name, b"x")
+        for prefix in ("", "a", "a/", "a/2", "a/2/", "b", "zz/"):
+            for depth in (0, 1, 2):
+                expected = {name for name in names if name.startswith(prefix) and name.count("/", len(prefix)) <= depth}
+                found = list(keys_within(place.reader, place.key + prefix, depth))
+                assert sorted(found) == sorted(place.key + name for name in expected), f"under {prefix!r}, depth {depth}"
+        if takes_depth(place.reader):
+            expected = {f"{place.key}a/{number}" for number in (1, 4, 6)}
+            for limit in (1, 2, 3, 4):
+                found = list(place.reader.keys(f"{place.key}a/", limit=limit, depth=0))
+                assert len(found) <= limit
+                assert len(found) == limit or set(found) >= expected, f"limit {limit}: some are missing"
 
     def test_no_keys(self, place: Place) -> None:
         """Nothing under a prefix is no key; reading and listing leave nothing behind."""

@@ -15,7 +15,8 @@ from .keys import KeyTemplate
 from .resolver import Resolution, read_checkpoint
 from .stores import StoreWriter
 
-_OPENING_ATTEMPTS = 5
+#: Before the opening is tried again under another id: what took this one may be seen only later.
+_WAITS_SECONDS = (0, 0.5, 1, 2, 4, 8)
 
 
 class CheckpointWriter:
@@ -48,6 +49,8 @@ class CheckpointWriter:
     ) -> Checkpoint:
         """Store the opening checkpoint: proves that the prefix can be written, and claims the run's first id.
 
+        Blocks; for about 15 s more if the id is taken each time.
+
         :param state: where the run starts
         :param resolution: what was found under the prefix; its checkpoint becomes the parent
         :param resolve_again: resolves again, for when another run took the id since
@@ -59,7 +62,7 @@ class CheckpointWriter:
         began_with = resolution.checkpoint
         units = _units_of(start)
         began_at = _place(began_with or Checkpoint(state, **units))
-        for attempt in range(_OPENING_ATTEMPTS):
+        for wait_seconds in (*_WAITS_SECONDS, None):
             parent = resolution.checkpoint
             newest = resolution.newest or parent
             if newest is not None and newest.run == self.run:  # a try before took, and its reply was lost
@@ -85,11 +88,14 @@ class CheckpointWriter:
                 self._create(opening)
                 return opening
             except KeyTaken:
-                time.sleep(attempt * 0.2)  # a listing may lag behind
+                if wait_seconds is None:
+                    break
+                time.sleep(wait_seconds)
                 resolution = resolve_again()
         raise StateConflict(
-            f"{self.store.uri(self.template.prefix)}: another run is storing checkpoints there right now; "
-            "let it end (or stop it) and start again"
+            f"{self.store.uri(self.template.prefix)}: there are checkpoints that were not to be seen when this run looked for "
+            "one. Either another run is storing them right now: let it end, or stop it. Or the store shows late what it holds "
+            "(OpenStack Swift under load): wait a minute. Then start again"
         )
 
     def next(

@@ -193,6 +193,10 @@ class FakeStore:
         self._answer("reads")
         return self.objects.get(key)
 
+    def read_part(self, key: str, begin: int, size: int) -> bytes | None:
+        content = self.read(key)
+        return None if content is None else content[begin:][:size]
+
     def create(self, key: str, file: IO[bytes]) -> None:
         file.seek(0)
         content = file.read()

@@ -87,6 +87,14 @@ class TestTargets:
         assert (fresh.code, fresh.out) == (0, 'STATE {"page": 7} from the settings (priority spider)\n')
         refused(run(tmp_path, "show", "numbers", environment=environment), 2, "%(region)s", "-a region=")
 
+    def test_only_as_deep(self, history: History) -> None:
+        """A folder stands for the files right in it: what lies below is not walked through, and is named in one line."""
+        history.run()
+        folder = Path(history.where)
+        refused(run(folder, "get", f"{folder}/"), 2, f"{folder}/", "in folders below it", "items/")
+        (folder / "0000000001.json").write_text('[{"state": {"page": 7}}]')
+        assert run(folder, "get", f"{folder}/").out == '{"page": 7}\n'
+
     def test_no_such_spider(self, project: Path, environment: dict[str, str]) -> None:
         """A name that is no spider's: the message has those there are, and what a URI looks like."""
         refused(run(project, "show", "nobody", environment=environment), 2, "'nobody'", "numbers", "s3://")

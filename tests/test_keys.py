@@ -133,6 +133,22 @@ def test_readable_order(text: str, keys: list[str]) -> None:
     assert template.in_order([*keys, ""]) == keys
 
 
+@pytest.mark.parametrize(
+    ("text", "depth"),
+    [
+        ("s/%(batch_id)010d.json", 0),
+        ("s/%(batch_id)010d", 0),
+        ("a/b/%(batch_id)010d/state.json", 1),
+        ("s/%(time)s/%(run_id)s/%(batch_id)d.json", 2),
+        ("s/", 0),
+        ("s/state-00", 0),
+    ],
+)
+def test_depth(text: str, depth: int) -> None:
+    """How deep below the prefix keys lie is known from the template; under a bare prefix they lie right there."""
+    assert KeyTemplate.parse(text, {}).depth == depth
+
+
 @pytest.mark.parametrize("text", ["s/%(batch_time)s.json", "s/%(time)s.json", "s/%(run_id)s-%(batch_id)03d.json"])
 def test_time_is_no_folder(text: str) -> None:
     """What lies in a folder below is not one of these keys: no time and no run's id has a slash."""

@@ -28,6 +28,7 @@ class Memory:
     listed: list[str] = field(default_factory=list)
     fails: dict[str, Exception] = field(default_factory=dict)
     reads: int = 0
+    most_reads: int = 100
 
     def uri(self, key: str) -> str:
         return f"memory://{key}"
@@ -41,10 +42,15 @@ class Memory:
 
     def read(self, key: str) -> bytes | None:
         self.reads += 1
-        assert self.reads < 100, "it does not come to an end"
+        assert self.reads < self.most_reads, "it does not come to an end"
         if key in self.fails:
             raise self.fails[key]
         return self.content.get(key)
+
+    def read_part(self, key: str, begin: int, size: int) -> bytes | None:
+        if key in self.fails:
+            raise self.fails[key]
+        return self.content[key][begin:][:size] if key in self.content else None
 
     def put(self, *checkpoints: Checkpoint) -> None:
         for each in checkpoints:
@@ -160,15 +166,109 @@ def test_passed_over(content: Callable[[Checkpoint], bytes], why: str, count: in
     assert found.checkpoint == checkpoints[5]
     assert found.uri == store.uri(TEMPLATE.key(6))
     assert found.newest_id == bad[-1]
-    assert [uri for uri, _ in found.passed_over] == [store.uri(TEMPLATE.key(id)) for id in reversed(bad)]
+    assert found.passed_over_count == count
+    assert found.passed_over[0][0] == store.uri(TEMPLATE.key(bad[-1]))
     assert all(why in text for _, text in found.passed_over)
+    assert len(found.passed_over) == 1 or found.passed_over[1][0] == store.uri(TEMPLATE.key(bad[0]))
+
+
+@dataclass
+class Lagging(Memory):
+    """A store whose listing lacks some keys, as Swift's may for a while."""
+
+    hidden: set[str] = field(default_factory=set)
+    ordered: bool = False
+
+    def keys(self, prefix: str, after: str = "", limit: int | None = None) -> Iterator[str]:
+        found = sorted(key for key in super().keys(prefix) if key not in self.hidden and key > after)
+        yield from found[:limit]
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("hidden", [{3}, {2, 3}, {1, 2, 3}, {2}, {1}])
+def test_listing_lags(hidden: set[int], ordered: bool) -> None:
+    """What a listing does not show yet is found all the same: the newest, and those before it."""
+    store = Lagging(ordered=ordered, hidden={TEMPLATE.key(id) for id in hidden})
+    made = chain(3)
+    store.put(*made)
+    found = resolve(store, TEMPLATE, "flights")
+    assert (found.checkpoint, found.newest_id, found.uri) == (made[-1], 3, store.uri(TEMPLATE.key(3)))
+    if hidden != {2}:
+        store.content[TEMPLATE.key(3)] = b"torn"
+        found = resolve(store, TEMPLATE, "flights")
+        assert (found.checkpoint, found.newest_id) == (made[1], 3)
+
+
+def foreign(first: int, count: int, run: str, spider: str = "trains") -> list[Checkpoint]:
+    return [Checkpoint({}, id=id, spider=spider, run=run) for id in range(first, first + count)]
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_another_spiders_runs(ordered: bool) -> None:
+    """Another spider's thousands of checkpoints are passed over run by run: some dozen reads, and one reason for all."""
+    store = Lagging(ordered=ordered)
+    ours = chain(2)
+    store.put(*ours, *foreign(3, 20_000, "a"), *foreign(20_003, 3, "b"), *foreign(20_006, 1, "c", "ships"))
+    store.reads = 0
+    found = resolve(store, TEMPLATE, "flights")
+    assert (found.checkpoint, found.newest_id, found.passed_over_count) == (ours[-1], 20_006, 20_004)
+    assert [uri for uri, _ in found.passed_over] == [store.uri(TEMPLATE.key(id)) for id in (20_006, 20_005)]
+    assert "'ships'; put %(name)s into" in found.passed_over[0][1]
+    assert found.passed_over[1][1].endswith("URI; likewise 20,002 older ones")
+    assert store.reads < 60
+
+
+@pytest.mark.parametrize("at", [2, -1, datetime(2026, 11, 20, 10, 2, tzinfo=timezone.utc)])
+def test_at_beside_another_spiders_runs(at: Any) -> None:
+    """STATE_AT passes over them in the same way."""
+    store = Memory()
+    ours = [replace(each, time=f"2026-11-20T10:0{each.id}:00Z") for each in chain(2)]
+    last = Checkpoint({"t": 3}, id=10_003, parent=2, spider="flights", time="2026-11-20T10:03:00Z")
+    store.put(*(replace(each, parent_digest=None) for each in ours), *foreign(3, 10_000, "a"), last)
+    found = resolve(store, TEMPLATE, "flights", at)
+    assert found.checkpoint is not None
+    assert found.checkpoint.id == 2
+    assert store.reads < 60
+
+
+def test_a_run_between_anothers() -> None:
+    """A run of our own between two of another spider's is never passed over, however short it is and long the others are."""
+    for before, between in ((1, 1), (7, 2), (64, 1), (1_000, 3)):
+        store = Memory()
+        ours = [Checkpoint({"t": id}, id=id, spider="flights", run="ours") for id in range(before + 1, before + between + 1)]
+        store.put(*foreign(1, before, "a"), *ours, *foreign(before + between + 1, 500, "b"))
+        found = resolve(store, TEMPLATE, "flights").checkpoint
+        assert found is not None
+        assert found.id == before + between
+
+
+@pytest.mark.parametrize("kind", ["foreign", "damaged"])
+def test_too_many_to_pass_over(kind: str) -> None:
+    """Where nothing is found among a thousand files, the run does not start from the beginning unless it was asked to."""
+    store = Memory(most_reads=1_100)
+    if kind == "damaged":
+        store.content = {TEMPLATE.key(id): b"" for id in range(2, 3_000)}
+    else:
+        store.put(*(each for id in range(2, 3_000) for each in foreign(id, 1, f"run {id}")))
+    store.put(*chain(1))
+    with pytest.raises(StateSettingsError, match=r"memory://state/: 1,000 files were read.*%\(name\)s.*STATE_AT") as caught:
+        resolve(store, TEMPLATE, "flights")
+    assert len(str(caught.value)) < 1_000
+    store.reads = 0
+    for options in ({"at": "none"}, {"or_none": True}):
+        store.reads = 0
+        found = resolve(store, TEMPLATE, "flights", **options)
+        assert (found.checkpoint, found.newest, found.newest_id) == (None, None, 2_999)
+    store.reads = 0
+    found = resolve(store, TEMPLATE, "flights", 1)
+    assert found.checkpoint == chain(1)[0]
 
 
 def test_only_bad_files() -> None:
     """Where no file is valid there is no checkpoint, but the highest id and the reasons are there."""
     store = Memory({TEMPLATE.key(3): b"", TEMPLATE.key(4): b"{"})
     found = resolve(store, TEMPLATE)
-    assert (found.checkpoint, found.uri, found.newest_id, len(found.passed_over)) == (None, None, 4, 2)
+    assert (found.checkpoint, found.uri, found.newest_id, found.passed_over_count) == (None, None, 4, 2)
 
 
 def test_bad_older_files() -> None:

@@ -1,6 +1,7 @@
 """Finding the newest of very many keys in few requests."""
 
 import random
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -23,6 +24,7 @@ class Bucket:
     ordered: bool = True
     shuffled: bool = False
     requests: int = 0
+    parts: int = 0
     pages: list[int] = field(default_factory=list)
 
     def uri(self, key: str) -> str:
@@ -40,6 +42,11 @@ class Bucket:
 
     def read(self, key: str) -> bytes | None:
         raise AssertionError("nothing is read by a search")
+
+    def read_part(self, key: str, begin: int, size: int) -> bytes | None:
+        self.parts += 1
+        assert size == 1
+        return b"[" if key in self.listed else None
 
 
 @dataclass
@@ -119,6 +126,7 @@ def test_one_page_below_a_thousand(count: int) -> None:
     assert (newest.position if newest else 0) == count
     assert len(list(found.down(count))) == count
     assert store.requests == 1
+    assert store.parts == 1, "is there one that the listing does not show yet?"
 
 
 @pytest.mark.parametrize("count", [1_000, 1_001, 2_000, 65_536, 999_999, 1_000_000, 31_536_000])
@@ -139,6 +147,37 @@ def test_foreign_keys_beyond_the_digits_cost_nothing() -> None:
     assert newest is not None
     assert newest.position == 2_499
     assert store.requests < 10
+
+
+ITEMS = [f"state/20261121T{second:06d}-74d768-{number:05d}.jsonl" for second in range(400) for number in range(100)]
+
+
+@pytest.mark.parametrize("count", [1, 1_000, 12_000])
+def test_many_other_files_are_not_paged_through(count: int, caplog: pytest.LogCaptureFixture) -> None:
+    """Forty thousand item files among the checkpoints cost a dozen requests, and one line that says what to do."""
+    store = Bucket([*(TEMPLATE.key(id) for id in range(1, count + 1)), *ITEMS])
+    found = find_keys(store, TEMPLATE)
+    newest = found.newest()
+    assert newest is not None
+    assert newest.position == count
+    assert [each.position for each in found.down(count)] == list(range(count, 0, -1))
+    store.requests = 0
+    find_keys(store, TEMPLATE)
+    assert store.requests <= 25
+    [line, _] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert re.fullmatch(rf"bucket://state/: .*10,000 other files .* checkpoint {count}, .* folder of their own", line)
+
+
+@pytest.mark.parametrize(
+    ("present", "rollups"), [([50_000, 50_001], []), ([3, 50_000], ["rollup-0000000004-0000049999.tar.gz"])]
+)
+def test_checkpoints_behind_many_other_files(present: list[int], rollups: list[str]) -> None:
+    """They are found all the same where none came before, and where those in between were pruned."""
+    others = [f"state/{number:010d}-of-another.json" for number in range(1, 30_000)]
+    store = Bucket([*(TEMPLATE.key(id) for id in present), *others, *(f"state/{name}" for name in rollups)])
+    newest = find_keys(store, TEMPLATE).newest()
+    assert newest is not None
+    assert newest.position == present[-1]
 
 
 @pytest.mark.parametrize("trouble", ["unordered", "shuffled", "unpadded", "times", "bare"])

@@ -198,6 +198,21 @@ def test_disk(tmp_path: Path) -> None:
     assert not (tmp_path / "data").exists()
 
 
+def test_no_checkpoint_far_and_wide(tmp_path: Path) -> None:
+    """Among more than a thousand damaged files it does not start from the beginning by itself; told where, it does."""
+    folder = tmp_path / "data/numbers/state"
+    folder.mkdir(parents=True)
+    for id in range(1, 1_102):
+        (folder / f"{id:010d}.json").touch()
+    line = refusal(crawl(tmp_path))
+    assert re.match(rf"{folder.as_uri()}: 1,000 files were read, .*it is empty; likewise 999 older ones", line)
+    told = crawl(tmp_path, SPIDER, "-s", 'STATE={"page": 5}')
+    assert told.code == 0, told.log
+    [warning] = told.lines("is passed over")
+    assert f"{folder.as_uri()}/0000001101.json is passed over: it is empty; likewise 999 older ones" in warning
+    assert (folder / "0000001102.json").exists()
+
+
 SETTINGS: list[tuple[dict[str, Any], str]] = [
     ({"STATE_INTERVAL": "soon"}, "STATE_INTERVAL is 'soon'; it must be a number of seconds"),
     ({"STATE_ENABLED": "maybe"}, "STATE_ENABLED is 'maybe'; it must be True or False"),

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shutil
 import socket
 import stat
 import tempfile
@@ -20,7 +21,7 @@ from typing import Any
 import pytest
 import sqlite_store
 from botocore.exceptions import BotoCoreError, ClientError, EndpointConnectionError
-from crawls import STATE_OPTIONS, crawl
+from crawls import SPIDER, STATE_OPTIONS, checkpoints, crawl, named_items
 from loopback import Handler, Server
 from scrapy.settings import BaseSettings
 from sqlite_store import SQLiteReader, SQLiteStore, SQLiteWriter
@@ -34,8 +35,10 @@ from scrapy_state.exceptions import (
     StoreRefused,
     StoreUnreachable,
 )
-from scrapy_state.keys import without_credentials
-from scrapy_state.stores import local, open_reader, open_writer, s3
+from scrapy_state.keys import KeyTemplate, without_credentials
+from scrapy_state.prune import prunable
+from scrapy_state.resolver import Resolution, resolve
+from scrapy_state.stores import local, naming, open_reader, open_writer, s3
 from scrapy_state.stores.s3 import S3Reader, S3Writer
 from scrapy_state.stores.s3client import S3Options, get_client
 from scrapy_state.testing import Place, StoreContract, every_call_raises
@@ -68,7 +71,7 @@ def s3_place(bucket: str, s3_settings: dict[str, str], s3_client: Any) -> EmptyP
 @pytest.fixture
 def swift_place(swift_server: Swift, monkeypatch: pytest.MonkeyPatch) -> EmptyPlace:
     """The whole of a bucket: there is nothing that all keys begin with."""
-    monkeypatch.delenv("AWS_CA_BUNDLE", raising=False)
+    monkeypatch.delenv("AWS_CA_BUNDLE")
     settings, bucket = swift_server.http.settings, f"contract-{next(_numbers)}"
     client = get_client(S3Options.from_settings(settings, ""), writes=True)
     client.create_bucket(Bucket=bucket)
@@ -296,7 +299,7 @@ class TestLocal:
         if not o_tmpfile:
             monkeypatch.setattr(os, "O_TMPFILE", 0)
             monkeypatch.setattr(tempfile, "_O_TMPFILE_WORKS", False)
-        file = local.nameless_file(tmp_path) if named else io.BytesIO()
+        file = naming.nameless_file(tmp_path) if named else io.BytesIO()
         with file:
             file.write(b"content")
             local_place.writer.create(local_place.key + "a/b.json", file)
@@ -306,7 +309,7 @@ class TestLocal:
         assert local_place.everything() == ["a/b.json"]
         assert local_place.read("a/b.json") == b"content"
         path = tmp_path / "a/b.json"
-        assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~local._UMASK
+        assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask()
         assert path.stat().st_nlink == 1
 
     def test_nothing_left_of_a_failure(self, local_place: EmptyPlace, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -327,14 +330,51 @@ class TestLocal:
         def copy(*_: Any) -> None:
             raise OSError(code, os.strerror(code))
 
-        monkeypatch.setattr(local, "_copy", copy)
+        monkeypatch.setattr(naming, "_copy", copy)
         with pytest.raises(StoreRefused, match=os.strerror(code)):
             local_place.create("a.json", b"content")
         assert local_place.everything() == []
 
+    def test_folders_are_durable(self, local_place: EmptyPlace, tmp_path: Path, synced: "Synced") -> None:
+        """Once a file is stored, the names of all the folders above it are durable too, whoever made them; asked for once."""
+        (tmp_path / "items").mkdir()  # by an open batch, or by a try that failed
+        local_place.create("items/run/1.json", b"x")
+        assert {str(tmp_path), f"{tmp_path}/items", f"{tmp_path}/items/run"} <= set(synced)
+        synced.clear()
+        local_place.create("items/run/2.json", b"x")
+        assert synced == [f"{tmp_path}/items/run"]
+        (tmp_path / "x/y").mkdir(parents=True)
+        (tmp_path / "link").symlink_to(tmp_path / "x/y")
+        local_place.create("link/1.json", b"x")
+        assert f"{tmp_path}/x" in synced, "where the folder really is"
+
+    def test_folders_made_again(self, local_place: EmptyPlace, tmp_path: Path, synced: "Synced") -> None:
+        """A folder that was removed and made again is a new one, and a sync that failed is done by the next try."""
+        local_place.create("a/b/1.json", b"x")
+        shutil.rmtree(tmp_path / "a")
+        synced.failing = [tmp_path / "a"]
+        with pytest.raises(StoreUnreachable, match="Input/output error"):
+            local_place.create("a/b/1.json", b"x")
+        synced.clear()
+        local_place.create("a/b/1.json", b"x")
+        assert {str(tmp_path), f"{tmp_path}/a", f"{tmp_path}/a/b"} <= set(synced)
+
+    @pytest.mark.parametrize("code", [errno.EINVAL, errno.EBADF, errno.ENOSYS, errno.EOPNOTSUPP])
+    def test_folder_without_sync(self, local_place: EmptyPlace, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+        """A file system (of a network) that can't sync folders is no failure: there is nothing to be done about it."""
+        monkeypatch.setattr(os, "fsync", only_files(os.fsync, code))
+        local_place.create("a/b/1.json", b"x")
+        assert local_place.read("a/b/1.json") == b"x"
+
+    def test_folder_sync_fails(self, local_place: EmptyPlace, monkeypatch: pytest.MonkeyPatch) -> None:
+        """One that can, and says that it failed, is: what is stored may not be durable."""
+        monkeypatch.setattr(os, "fsync", only_files(os.fsync, errno.EIO))
+        with pytest.raises(StoreUnreachable, match="Input/output error"):
+            local_place.create("a.json", b"x")
+
     def test_left_over_is_no_key(self, local_place: EmptyPlace, tmp_path: Path) -> None:
         """A temporary file that a kill left behind is not taken for a key."""
-        (tmp_path / f"{local._TEMPORARY}abc").write_bytes(b"{")
+        (tmp_path / f"{naming.TEMPORARY}abc").write_bytes(b"{")
         assert local_place.names() == set()
 
     @pytest.mark.parametrize("under", ["file/", "file/00", "file/state/00"])
@@ -360,6 +400,143 @@ class TestLocal:
             local_place.read("a")
         with pytest.raises(StoreRefused, match="Is a directory"):
             local_place.create("a", b"x")
+
+
+class Synced(list[str]):
+    """The folders that were synced. *failing*: those of which the next sync fails."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.failing: list[Path] = []
+
+
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> Synced:
+    found = Synced()
+    fsync = os.fsync
+
+    def note(handle: int) -> None:
+        path = Path(f"/proc/self/fd/{handle}").readlink()
+        if path.is_dir():
+            if path in found.failing:
+                found.failing.remove(path)
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            found.append(str(path))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", note)
+    return found
+
+
+def only_files(fsync: Callable[[int], None], code: int) -> Callable[[int], None]:
+    """os.fsync() of a file system where it fails for folders."""
+
+    def refuse(handle: int) -> None:
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(code, os.strerror(code))
+        fsync(handle)
+
+    return refuse
+
+
+@pytest.fixture(params=["renamed", "reserved"])
+def linkless_place(request: pytest.FixtureRequest, local_place: EmptyPlace, monkeypatch: pytest.MonkeyPatch) -> EmptyPlace:
+    """A disk without hard links; *reserved*: that can't rename a file only if the name is free, either."""
+
+    def link(*_: Any, **__: Any) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", link)
+    if request.param == "reserved":
+        monkeypatch.setattr(naming, "_renamed_new", lambda *_: False)
+    return local_place
+
+
+class TestWithoutLinks(StoreContract):
+    """exFAT, gcsfuse, s3fs, shared folders of virtual machines."""
+
+    @pytest.fixture
+    def place(self, linkless_place: EmptyPlace) -> Place:
+        return linkless_place
+
+    def test_leaves_nothing(self, place: EmptyPlace, request: pytest.FixtureRequest) -> None:
+        """Nothing is left beside what is stored, with the usual permissions; it says whether it was sure to be the only one."""
+        for content in (b"ours", b"ours", b"theirs"):
+            with suppress(KeyTaken):
+                place.create("a/b.json", content)
+        assert place.everything() == ["a/b.json"]
+        path = Path(place.key, "a/b.json")
+        assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask()
+        assert place.writer.atomic is ("renamed" in request.node.name)
+
+    @pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC])
+    def test_failure(self, place: EmptyPlace, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+        """A failure leaves nothing under the name, which can be tried again."""
+
+        def fail(*_: Any) -> None:
+            raise OSError(code, os.strerror(code))
+
+        for name in ("replace", "fsync"):
+            with monkeypatch.context() as patched:
+                patched.setattr(os, name, fail)
+                patched.setattr(naming, "_renamed_new", lambda *_: False)
+                with pytest.raises(StoreError, match=os.strerror(code)):
+                    place.create("a.json", b"content")
+            assert place.everything() == []
+        place.create("a.json", b"content")
+
+    @pytest.mark.parametrize("code", [errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EMLINK, errno.EACCES])
+    def test_how_systems_say_it(self, place: EmptyPlace, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+        """Whatever the system says about links it does not have, the file is stored."""
+
+        def link(*_: Any, **__: Any) -> None:
+            raise OSError(code, os.strerror(code))
+
+        monkeypatch.setattr(os, "link", link)
+        place.create("a.json", b"content")
+        assert place.everything() == ["a.json"]
+
+    def test_whole_or_empty(self, place: EmptyPlace, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Whoever looks while it is being stored sees nothing, an empty file, or the whole one."""
+        seen = []
+        fsync, replace = os.fsync, os.replace
+
+        def look(*arguments: Any) -> None:
+            seen.append(place.read("a.json"))
+            (replace if len(arguments) == 2 else fsync)(*arguments)
+
+        monkeypatch.setattr(os, "fsync", look)
+        monkeypatch.setattr(os, "replace", look)
+        place.create("a.json", b"content" * 1000)
+        assert len(seen) >= 2
+        assert set(seen) <= {None, b"", b"content" * 1000}
+
+
+def test_crawl_without_links(tmp_path: Path) -> None:
+    """A crawl where there are no hard links stores, and resumes, and says once that a second writer is not prevented."""
+    source = f"""
+import errno, os
+from scrapy_state.stores import naming
+
+def link(*_, **__):
+    raise OSError(errno.EPERM, "Operation not permitted")
+
+os.link, naming._renamed_new = link, lambda *_: False
+{SPIDER}"""
+    for page in (3, 6):
+        outcome = crawl(tmp_path, source)
+        assert outcome.code == 0, outcome.log
+        assert not outcome.lines("] WARNING")
+        [line] = outcome.lines("may not write create-only for sure")
+        assert f"{(tmp_path / 'data/numbers/state').as_uri()} may not" in line
+        assert checkpoints(tmp_path)[-1]["state"] == {"page": page}
+    assert named_items(tmp_path) == [{"page": page, "n": n} for page in range(6) for n in range(2)]
+
+
+def umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 def refuse_proc(link: Any) -> Any:
@@ -416,6 +593,14 @@ class TestForbiddenFolder:
         """A forbidden folder that can't hold any key of the prefix is none of our business."""
         store, key = open_reader(str(Path(forbidden).parent / "state-00"), {})
         assert list(store.keys(key)) == []
+
+    @pytest.mark.parametrize("text", ["%(batch_id)010d.json", "%(batch_id)d.json", ""])
+    def test_below_the_states(self, forbidden: str, text: str) -> None:
+        """One that lies deeper than the keys of a template is none either: ``lost+found`` beside the states."""
+        template = KeyTemplate.parse(f"{Path(forbidden).parent}/{text}", {})
+        store, _ = open_reader(template.prefix, {})
+        assert resolve(store, template) == Resolution()
+        assert prunable(store, template, 1) == []
 
 
 class Answering(Handler):
@@ -481,6 +666,20 @@ class TestS3:
         for number in range(8):
             s3_place.create(f"{number}", b"x")
         assert s3_place.names() == set("01234567")
+
+    def test_deeper_keys_cost_nothing(self, s3_place: EmptyPlace, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What lies in folders below is not paged through if it is not asked for."""
+        monkeypatch.setenv("MOTO_S3_DEFAULT_MAX_KEYS", "3")
+        for name in (*(f"items/{number}" for number in range(12)), "1", "2"):
+            s3_place.create(name, b"x")
+        listed: list[str] = []
+        events = s3_place.reader._client.meta.events  # type: ignore[attr-defined]
+        events.register("before-call.s3.ListObjectsV2", note := lambda **_: listed.append(""))
+        try:
+            assert set(s3_place.reader.keys(s3_place.key, depth=0)) == {f"{s3_place.key}1", f"{s3_place.key}2"}
+        finally:
+            events.unregister("before-call.s3.ListObjectsV2", note)
+        assert len(listed) == 1
 
     def test_unreachable(self) -> None:
         """No answer is StoreUnreachable for every method, with the address and where to set it; never "nothing there"."""
@@ -708,8 +907,8 @@ class TestS3:
     @pytest.mark.parametrize("name", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"])
     def test_atomic_on_aws_only(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
         """Only AWS itself is held to be atomic: an address in the environment, of either name, is another server's."""
-        monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
-        monkeypatch.delenv("AWS_ENDPOINT_URL_S3", raising=False)
+        monkeypatch.delenv("AWS_ENDPOINT_URL")
+        monkeypatch.delenv("AWS_ENDPOINT_URL_S3")
         store, _ = open_writer("s3://bucket/a", {})
         assert store.atomic
         monkeypatch.setenv(name, "http://127.0.0.1:1")

@@ -50,6 +50,10 @@ class Memory:
         self.calls += 1
         return self.content.get(key)
 
+    def read_part(self, key: str, begin: int, size: int) -> bytes | None:
+        data = self.read(key)
+        return None if data is None else data[begin:][:size]
+
     def create(self, key: str, file: IO[bytes]) -> None:
         self.calls += 1
         if self.before:
@@ -204,12 +208,25 @@ class TestOpening:
             writer(store).open({}, Resolution(), lambda: resolve(store, TEMPLATE))
         assert len(store.content) == 2
 
-    def test_gives_up(self) -> None:
-        """If the id is taken each time, it gives up after a few attempts."""
+    def test_gives_up(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """If the id is taken each time, it gives up after a few attempts and some seconds, and names both causes."""
+        waited: list[float] = []
+        monkeypatch.setattr(time, "sleep", waited.append)
         store = Memory({TEMPLATE.key(1): b"{"})
-        with pytest.raises(StateConflict):
+        with pytest.raises(StateConflict, match=r"another run .* the store shows late .* start again"):
             writer(store).open({}, Resolution(), Resolution)
         assert store.calls < 20
+        assert 10 < sum(waited) < 30
+
+    @pytest.mark.parametrize("later", [1, 4])
+    def test_seen_late(self, monkeypatch: pytest.MonkeyPatch, later: int) -> None:
+        """What took the id may be seen only after some seconds: a run that begins at the same state goes on from it."""
+        monkeypatch.setattr(time, "sleep", lambda seconds: None)
+        store = Memory()
+        opened(store, "two", {"t": 0})
+        seen = iter([Resolution()] * later)
+        opening = writer(store).open({"t": 0}, Resolution(), lambda: next(seen, None) or resolve(store, TEMPLATE))
+        assert (opening.id, opening.parent) == (2, 1)
 
     @pytest.mark.parametrize("error", [StoreUnreachable("no answer"), StoreRefused("forbidden")])
     def test_store_fails(self, error: Exception) -> None:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from inspect import signature
 from typing import IO, Any, Protocol
 
 
@@ -26,11 +27,13 @@ class StoreReader(Protocol):
     def ordered(self) -> bool:
         """Whether :meth:`keys` yields in UTF-8 binary order, and what lies before *after* costs nothing."""
 
-    def keys(self, prefix: str, after: str = "", limit: int | None = None) -> Iterator[str]:
+    def keys(self, prefix: str, after: str = "", limit: int | None = None, depth: int | None = None) -> Iterator[str]:
         """Yield the keys that begin with *prefix*, in no particular order unless the store is :attr:`ordered`.
 
         :param after: only those that sort after it
         :param limit: at most so many (1 to 1,000), asked for at once
+        :param depth: keys with more slashes than that after *prefix* are not needed, and may be left out if that saves
+            work; they don't count for *limit* then. A store that does without this argument is given none
         """
 
     def read(self, key: str) -> bytes | None:
@@ -42,6 +45,19 @@ class StoreReader(Protocol):
         :param begin: in bytes; below 0 from the end, as in a slice
         :param size: in bytes, 1 at least
         """
+
+
+def keys_within(store: StoreReader, prefix: str, depth: int | None) -> Iterator[str]:
+    """Yield the keys with *prefix* that have at most *depth* slashes after it (None: any), of any store. Blocks."""
+    if depth is None:
+        return store.keys(prefix)
+    found = store.keys(prefix, depth=depth) if takes_depth(store) else store.keys(prefix)
+    return (key for key in found if key.count("/", len(prefix)) <= depth)
+
+
+def takes_depth(store: StoreReader) -> bool:
+    """Whether the ``keys()`` of *store* has the argument *depth*, which came later than the others."""
+    return "depth" in signature(store.keys).parameters
 
 
 class StoreWriter(StoreReader, Protocol):

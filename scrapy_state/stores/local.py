@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import stat
-import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
@@ -16,10 +14,7 @@ from typing import IO, Any
 from w3lib.url import file_uri_to_path
 
 from ..exceptions import KeyTaken, StoreError, StoreRefused, StoreUnreachable
-
-_TEMPORARY = ".scrapy_state-"
-_UMASK = os.umask(0o077)
-os.umask(_UMASK)
+from .naming import TEMPORARY, make_folder, name_file, nameless_file, sync_folder
 
 
 def open_reader(uri: str, settings: Mapping[str, Any]) -> tuple[LocalReader, str]:
@@ -41,11 +36,11 @@ class LocalReader:
         """See :class:`~scrapy_state.stores.base.StoreReader`."""
         return Path(key).as_uri()
 
-    def keys(self, prefix: str, after: str = "", limit: int | None = None) -> Iterator[str]:
+    def keys(self, prefix: str, after: str = "", limit: int | None = None, depth: int | None = None) -> Iterator[str]:
         """See :class:`~scrapy_state.stores.base.StoreReader`. A folder that isn't there has no keys."""
-        return islice((key for key in self._keys(prefix) if key > after), limit)
+        return islice((key for key in self._keys(prefix, depth) if key > after), limit)
 
-    def _keys(self, prefix: str) -> Iterator[str]:
+    def _keys(self, prefix: str, depth: int | None) -> Iterator[str]:
         folder = os.path.dirname(prefix)
         with _errors(prefix):
             try:
@@ -54,10 +49,11 @@ class LocalReader:
             except FileNotFoundError:
                 return
             for inside, folders, names in os.walk(folder, onerror=_raise):
-                folders[:] = [each for each in folders if os.path.join(inside, each).startswith(prefix)]
+                deepest = depth is not None and os.path.join(inside, "").count(os.sep, len(prefix)) >= depth
+                folders[:] = [each for each in folders if not deepest and os.path.join(inside, each).startswith(prefix)]
                 for name in names:
                     path = os.path.join(inside, name)
-                    if path.startswith(prefix) and not name.startswith(_TEMPORARY):
+                    if path.startswith(prefix) and not name.startswith(TEMPORARY):
                         yield path
 
     def read(self, key: str) -> bytes | None:
@@ -83,19 +79,21 @@ class LocalReader:
 class LocalWriter(LocalReader):
     """The write side: a temporary file in the same folder, fsync, and a link, which never replaces a file."""
 
-    atomic = True
+    def __init__(self) -> None:
+        #: False once it was seen that the file system has neither links nor a rename that doesn't replace (docs/stores.md)
+        self.atomic = True
 
     def create(self, key: str, file: IO[bytes]) -> None:
         """See :class:`~scrapy_state.stores.base.StoreWriter`."""
         folder = os.path.dirname(key)
         with _errors(key):
-            os.makedirs(folder, exist_ok=True)
+            make_folder(folder)
             try:
-                _link(file, key)
+                self.atomic = name_file(file, key) and self.atomic
             except FileExistsError as error:
                 if not _same_content(file, key):
                     raise KeyTaken(f"{self.uri(key)} is there already, with other content; nothing is overwritten") from error
-            _sync_folder(folder)
+            sync_folder(folder)
 
     def probe(self, key: str) -> None:
         """See :class:`~scrapy_state.stores.base.StoreWriter`. In the nearest folder that is there; makes none."""
@@ -112,69 +110,12 @@ class LocalWriter(LocalReader):
             Path(key).unlink(missing_ok=True)
 
 
-def nameless_file(folder: str | os.PathLike[str]) -> IO[bytes]:
-    """Return a new file in *folder* that has no name: nothing is left of it however the process ends.
-
-    With O_TMPFILE (Linux; see open(2)), so that it can be given a name later. Not tempfile.TemporaryFile(), which opens
-    it with O_EXCL, so that it can't.
-    """
-    with suppress(OSError, AttributeError):
-        handle = os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o666)
-        return os.fdopen(handle, "w+b")
-    return tempfile.TemporaryFile(dir=folder)
-
-
 def _path(uri: str) -> str:
     if uri.startswith("file:"):
         # "#" and "?" end a path in a URI. Here they came in with a spider's name or argument, and belong to it, as on S3.
         uri = file_uri_to_path(uri.replace("#", "%23").replace("?", "%3F"))
     folder, name = os.path.split(uri)
     return os.path.join(os.path.abspath(folder), name)
-
-
-def _link(file: IO[bytes], path: str) -> None:
-    """Give *file*, or a copy of it, the name *path*; FileExistsError if there is one of that name."""
-    if _named(file, path):
-        return
-    folder = os.path.dirname(path)
-    with nameless_file(folder) as copy:
-        _copy(file, copy)
-        if _named(copy, path):
-            return
-    # A system without O_TMPFILE or /proc: the one place where a kill may leave a temporary file
-    with tempfile.NamedTemporaryFile(prefix=_TEMPORARY, dir=folder) as named:
-        _copy(file, named)
-        os.fchmod(named.fileno(), 0o666 & ~_UMASK)
-        os.fsync(named.fileno())
-        os.link(named.name, path)
-
-
-def _named(file: IO[bytes], path: str) -> bool:
-    """Give *file* the name *path*; False if that can't be done, or it has a name already, under which it may change."""
-    try:
-        file.flush()
-        if os.fstat(file.fileno()).st_nlink:
-            return False
-        os.fsync(file.fileno())
-        folder = os.open(os.path.dirname(path), os.O_RDONLY)
-    except (OSError, AttributeError):  # not a file, or a system that can't open a folder
-        return False
-    try:
-        # With a folder's handle, which an absolute path doesn't need, os.link() becomes linkat(2) and follows the link.
-        os.link(f"/proc/self/fd/{file.fileno()}", path, src_dir_fd=folder, follow_symlinks=True)
-    except FileExistsError:
-        raise
-    except (OSError, NotImplementedError):  # no O_TMPFILE, another disk, no /proc
-        return False
-    finally:
-        os.close(folder)
-    return True
-
-
-def _copy(file: IO[bytes], copy: IO[bytes]) -> None:
-    file.seek(0)
-    shutil.copyfileobj(file, copy)
-    copy.flush()
 
 
 def _same_content(file: IO[bytes], path: str) -> bool:
@@ -186,15 +127,6 @@ def _same_content(file: IO[bytes], path: str) -> bool:
                 return False
             if not ours:
                 return True
-
-
-def _sync_folder(folder: str) -> None:
-    with suppress(PermissionError):  # Windows can't open a folder
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 @contextmanager

@@ -61,9 +61,11 @@ class S3Reader:
         (https://docs.aws.amazon.com/AmazonS3/latest/API/API_ListObjectsV2.html)."""
         return not self.bucket.endswith("--x-s3")
 
-    def keys(self, prefix: str, after: str = "", limit: int | None = None) -> Iterator[str]:
+    def keys(self, prefix: str, after: str = "", limit: int | None = None, depth: int | None = None) -> Iterator[str]:
         """See :class:`~scrapy_state.stores.base.StoreReader`. One request for every 1,000 keys."""
         start: Any = {"StartAfter": after} if after and self.ordered else {}
+        if depth == 0:  # a whole folder is one entry then
+            start["Delimiter"] = "/"
         one_page: Any = {"PaginationConfig": {"PageSize": limit, "MaxItems": limit}} if limit and self.ordered else {}
         with self._errors(prefix, "ListBucket"):
             paginator = self._client.get_paginator("list_objects_v2")
