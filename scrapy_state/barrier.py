@@ -26,11 +26,11 @@ from scrapy.utils.misc import build_from_crawler, load_object
 from twisted.python.failure import Failure
 
 from .exceptions import StateError, StateSettingsError
-from .extension import as_text, is_crawl
+from .extension import is_crawl
 from .gaps import fail_when_closed, is_closing, mind_closing, watch_errbacks
 from .items import StateItem
 from .order import OrderCheck
-from .plain import json_object
+from .plain import in_log, json_object
 from .refusals import get_refusal, refuse, set_refusal
 from .settings import StateSettings
 from .tickets import get_barrier, within
@@ -137,7 +137,7 @@ class StateMiddleware(BaseSpiderMiddleware):
         state = json_object(getattr(spider, "state", {}), "spider.state") if found is None else json_object(found)
         spider.state = json_object(state)  # type: ignore[union-attr]
         if self._is_debug and logger.isEnabledFor(logging.DEBUG):
-            logger.debug("state item %s", as_text(state), extra={"spider": spider})
+            logger.debug("state item %s", in_log(state), extra={"spider": spider})
         if self._order.state_yielded(request):
             logger.warning(
                 "State items come from requests that are in flight at the same time, so they may come out of order, and "

@@ -26,7 +26,7 @@ from .feeds import StateFeed, uri_params
 from .keys import VARYING, KeyTemplate, placeholders
 from .lag import earlier
 from .patience import in_thread
-from .plain import json_object
+from .plain import in_log, json_object
 from .production import check_places, item_places
 from .refusals import get_refusal, refuse
 from .resolver import At, Resolution, resolve
@@ -117,7 +117,7 @@ class SpiderSettingsState:
         priority = max(settings.getpriority("STATE") or 0, SETTINGS_PRIORITIES["addon"])
         settings.set("STATE", deepcopy(self.state), priority=priority)
         spider.state = deepcopy(self.state)  # type: ignore[attr-defined]
-        logger.info("STATE %s %s", as_text(self.state), self.origin, extra={"spider": spider})
+        logger.info("STATE %s %s", in_log(self.state), self.origin, extra={"spider": spider})
         if self.state and (Path(job_dir(settings) or "") / "requests.seen").exists() and job_dir(settings):
             logger.warning(
                 "JOBDIR %s remembers the requests of an earlier run: the request that start() yields for the state may be "
@@ -272,7 +272,7 @@ def get_settings_priority_name(priority: int) -> str:
 
 
 def as_text(state: Any) -> str:
-    """Return *state* as it stands in the log: JSON on one line."""
+    """Return *state* as people see it: JSON on one line."""
     return json.dumps(state, ensure_ascii=False)
 
 

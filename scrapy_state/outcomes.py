@@ -13,6 +13,7 @@ from scrapy.crawler import Crawler
 from .exceptions import UnitFailed
 from .extension import SpiderSettingsState, get_extension
 from .keys import without_credentials
+from .plain import shortened
 from .settings import StateSettings
 from .tickets import Side, Ticket, get_barrier
 from .units import Failure, Units
@@ -132,13 +133,13 @@ class UnitOutcomes:
         self._stat("state/units_failed")
         self._drop(unit)
         if self.settings.on_unit_error == "stop" and self._barrier.listener is not None:
-            stop = UnitFailed(f"unit {unit} failed: {' '.join(filter(None, reversed(failure)))}")
+            stop = UnitFailed(f"unit {shortened(unit)} failed: {' '.join(filter(None, reversed(failure)))}")
             self._barrier.listener.fail("state_unit_failed", stop, blocks=False)
 
     def _spider_closed(self, spider: Spider) -> None:
         if not self._units.failures:
             return
-        then = f"the state stays before them, at {self._units.watermark}; a next run does only what is missing"
+        then = f"the state stays before them, at {shortened(self._units.watermark)}; a next run does only what is missing"
         if self._barrier.stored is None:
             then = "this run stores no checkpoint"
         elif self.settings.on_unit_error == "skip":

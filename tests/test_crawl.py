@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import signal
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ from typing import Any
 import pytest
 from crawls import FEEDS, ITEMS, SPIDER, STATE_OPTIONS, STATES, checkpoints, crawl, named_items, run_until, start
 from loopback import Handler, Server
+
+from scrapy_state.sources import last_state
 
 # A site of numbered pages: /0, /1, …; below /fail it answers 500.
 SITE_SPIDER = """
@@ -85,6 +88,33 @@ def test_log_lines(tmp_path: Path) -> None:
     assert int(line.rpartition(" from checkpoint ")[2].split()[0]) < newest
     assert "/data/numbers/state/" in line
     assert " s old)" in line
+
+
+def test_long_states_in_the_log(tmp_path: Path) -> None:
+    """The log shows the beginning, length and digest of a long state; STATE_FROM never takes an older one from such a log."""
+    source = """
+import scrapy
+from scrapy_state import StateItem
+
+class TestSpider(scrapy.Spider):
+    name = "numbers"
+
+    async def start(self):
+        yield StateItem({"open": "x" * 200_000})
+        for number in range(100):
+            yield scrapy.Request(f"data:,{number}")
+
+    def parse(self, response):
+        raise ValueError("no")
+"""
+    run = crawl(tmp_path, source, settings={"LOG_LEVEL": "INFO"})
+    assert checkpoints(tmp_path)[-1]["state"] == {"open": "x" * 200_000}
+    assert len(run.lines("the spider raised ValueError: last state yielded")) == 100
+    assert len(run.log) < 1_000_000
+    text = json.dumps({"open": "x" * 200_000})
+    shown = f"{text[:200]}... (200,012 characters, sha256 {hashlib.sha256(text.encode()).hexdigest()[:16]})"
+    assert run.lines(f"stored: STATE {shown}, items: 0, files: 0,")
+    assert last_state(run.log.splitlines()) is None
 
 
 def test_state_items_stay_inside(tmp_path: Path, site: str) -> None:

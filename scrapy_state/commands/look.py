@@ -73,7 +73,7 @@ def from_log(options: Namespace, settings: Settings) -> int:
         if state is not None:
             out(as_text(state))
             return OK
-    say("no state to go on from in " + ", ".join(options.logs))
+    say(f"no state to go on from in {', '.join(options.logs)}, or it is too long for the log, which shortens it")
     return NO
 
 
