@@ -30,7 +30,7 @@ from .plain import in_log, json_object
 from .production import check_places, item_places
 from .refusals import get_refusal, refuse
 from .resolver import At, Resolution, resolve
-from .settings import StateSettings
+from .settings import StateSettings, names_close_to_ours
 from .sources import find
 from .stores import StoreReader, open_reader
 
@@ -70,6 +70,11 @@ class SpiderSettingsState:
                 crawler.spider.state = extension.settings.state  # type: ignore[attr-defined]  # for callbacks that read it
             raise NotConfigured
         assert crawler.spider is not None
+        for name, near in names_close_to_ours(crawler.settings):
+            logger.warning(
+                "there is no setting %s in scrapy_state. If %s is meant, correct the name; if it is your own, all is well",
+                name, near, extra={"spider": crawler.spider},
+            )  # fmt: skip
         try:
             extension = cls(crawler)
         except StateError as error:
