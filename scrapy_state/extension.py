@@ -84,6 +84,7 @@ class SpiderSettingsState:
             extension._seed(crawler.spider)
         except StateError as error:
             refuse(crawler, error)
+            return extension
         # Again after the built-in SpiderState (JOBDIR), whose handler was connected before this one.
         crawler.signals.connect(extension._spider_opened, signals.spider_opened)
         return extension
@@ -106,12 +107,7 @@ class SpiderSettingsState:
         return self.settings.state, f"from the settings (priority {get_settings_priority_name(priority or 0)})"
 
     def _seed(self, spider: Spider) -> None:
-        found = getattr(spider, "state", None)
-        if found is not None and not isinstance(found, dict):
-            raise StateSettingsError(
-                f"spider.state is {found!r}; scrapy_state keeps the state there, a dict: "
-                "give the spider argument (-a state=…) or attribute another name"
-            )
+        _check_attribute(spider)
         state, self.origin = self.find_state()
         state = json_object(state, "STATE")
         self.state = json_object(self.change_state(deepcopy(state)), "what change_state() returned")
@@ -231,6 +227,22 @@ class StateResolver(SpiderSettingsState):
         if chosen is not None and chosen.state and settings.lag:
             text += f"; less STATE_LAG {as_text(settings.lag)}"
         return text
+
+
+def _check_attribute(spider: Spider) -> None:
+    """See whether the state can be kept in ``spider.state``."""
+    try:
+        found = getattr(spider, "state", None)
+        if isinstance(found, dict) or found is None:
+            spider.state = found  # type: ignore[attr-defined]
+            return
+        problem = f"is {found!r}"
+    except Exception as error:  # a property of the project's own
+        problem = f"can't be read and set ({type(error).__name__})"
+    raise StateSettingsError(
+        f"spider.state {problem}; scrapy_state keeps the state there, a dict: "
+        "give the spider argument (-a state=…) or attribute another name"
+    )
 
 
 S = TypeVar("S", bound=StoreReader)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import urlparse
@@ -120,16 +122,37 @@ def item_feeds(settings: BaseSettings) -> Iterator[tuple[str, Any]]:
             yield uri, options.get("uri_params")
 
 
-def uri_params(spider: Spider, function: Any) -> dict[str, Any]:
-    """Return what fills a state feed's URI: the spider's attributes, through the ``uri_params`` function if there is one.
+def uri_params(spider: Spider, function: Any, *, run_id: str = "0", batch_id: int = 1) -> dict[str, Any]:
+    """Return what fills a feed's URI: the spider's attributes, through the ``uri_params`` function if there is one.
 
-    As FeedExporter._get_uri_params (scrapy/extensions/feedexport.py), less what varies from batch to batch.
+    As FeedExporter._get_uri_params (scrapy/extensions/feedexport.py), but an attribute that can't be read is left out.
+
+    :param run_id: for the function to read, like *batch_id* and the time now, where the URI is not filled in with it
+    :raises StateSettingsError: if the function raises
     """
-    params = {name: getattr(spider, name) for name in dir(spider)}
-    if function is None or function == "":
+    now = datetime.now(timezone.utc)
+    params = _attributes(spider)
+    params["time"] = now.replace(microsecond=0).isoformat().replace(":", "-")
+    params["batch_time"] = now.isoformat().replace(":", "-")
+    params["batch_id"] = batch_id
+    params["run_id"] = run_id
+    if not function:
         return params
-    changed = load_object(function)(params, spider)
+    try:
+        changed = load_object(function)(params, spider)
+    except Exception as error:  # the project's own code: to be told of in one line
+        name = function if isinstance(function, str) else getattr(function, "__qualname__", function)
+        raise StateSettingsError(f"FEED_URI_PARAMS: {name} raised {type(error).__name__}: {error}") from error
     return params if changed is None else dict(changed)
+
+
+def _attributes(spider: Spider) -> dict[str, Any]:
+    found = {}
+    for name in dir(spider):
+        # A property may need the engine, which comes later, and few of them stand in a URI.
+        with suppress(Exception):
+            found[name] = getattr(spider, name)
+    return found
 
 
 def _is_state_feed(options: Mapping[str, Any]) -> bool:
