@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+import traceback
 from collections.abc import Callable
 from copy import deepcopy
 from datetime import datetime, timezone
@@ -26,7 +27,7 @@ from .feeds import StateFeed, uri_params
 from .keys import VARYING, KeyTemplate, placeholders
 from .lag import earlier
 from .patience import in_thread
-from .plain import in_log, json_object
+from .plain import in_log, json_object, shortened
 from .production import check_places, item_places
 from .refusals import get_refusal, refuse
 from .resolver import At, Resolution, resolve
@@ -109,9 +110,14 @@ class SpiderSettingsState:
     def _seed(self, spider: Spider) -> None:
         _check_attribute(spider)
         state, self.origin = self.find_state()
-        state = json_object(state, "STATE")
-        self.state = json_object(self.change_state(deepcopy(state)), "what change_state() returned")
-        self.validate_state(deepcopy(self.state), spider)
+        try:
+            state = json_object(state, "STATE")
+            self.state = json_object(self.change_state(deepcopy(state)), "what change_state() returned")
+            self.validate_state(deepcopy(self.state), spider)
+        except StateError:
+            raise
+        except Exception as error:  # whatever the project's hooks raise: they refuse
+            raise _refused_by(type(self), state, error) from error
         if self.start is not None and self.start.state != self.state:
             self.start = None
         settings = self.crawler.settings
@@ -227,6 +233,16 @@ class StateResolver(SpiderSettingsState):
         if chosen is not None and chosen.state and settings.lag:
             text += f"; less STATE_LAG {as_text(settings.lag)}"
         return text
+
+
+def _refused_by(resolver: type, state: Any, error: Exception) -> StateSettingsError:
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    is_ours = Path(__file__).parent in Path(frame.filename).parents
+    place = "" if is_ours else f" ({Path(frame.filename).name}, line {frame.lineno})"
+    return StateSettingsError(
+        f"{resolver.__qualname__} refuses to start from {shortened(repr(state))}: {type(error).__name__}: {error}{place}. "
+        "Correct the state (STATE, or STATE_AT for another checkpoint), or the hook"
+    )
 
 
 def _check_attribute(spider: Spider) -> None:
