@@ -15,7 +15,7 @@ from urllib.parse import urlparse
 from scrapy import Spider
 from scrapy.crawler import Crawler
 from scrapy.exceptions import NotConfigured
-from scrapy.extensions.feedexport import BlockingFeedStorage, FeedExporter, FeedSlot, UriParamsCallableT
+from scrapy.extensions.feedexport import BlockingFeedStorage, FeedExporter, FeedSlot, ItemFilter, UriParamsCallableT
 from scrapy.settings import SETTINGS_PRIORITIES, BaseSettings
 from scrapy.utils.asyncio import is_asyncio_available
 from scrapy.utils.misc import build_from_crawler
@@ -25,7 +25,7 @@ from .commits import Commits
 from .cuts import Cuts, needs_durable_items
 from .exceptions import ItemFailed, StateError, StateSettingsError
 from .extension import is_crawl, open_template
-from .feeds import StateFeed, item_feeds_with_checkpoints, uri_params
+from .feeds import StateFeed, is_state_feed, item_feeds_with_checkpoints, uri_params
 from .feedstorages import DURABLE, DurableFeedStorage, open_nameless
 from .held import HeldItems
 from .itemfeeds import ItemFeeds
@@ -186,6 +186,9 @@ class CheckpointFeedExporter(FeedExporter):
         return Batch(slot, storage.uri if isinstance(storage, DurableFeedStorage) else without_credentials(uri), kind)
 
     # What of Scrapy's is changed
+
+    def _load_filter(self, feed_options: dict[str, Any]) -> ItemFilter:
+        return ItemFilter({}) if is_state_feed(feed_options) else super()._load_filter(feed_options)
 
     def _storage_supported(self, uri: str, feed_options: dict[str, Any]) -> bool:
         if self.state_feed is not None and uri == self.state_feed.uri:

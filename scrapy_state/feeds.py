@@ -20,6 +20,7 @@ from .cloud import typed
 from .exceptions import StateSettingsError
 from .items import StateItem
 from .keys import placeholders, without_credentials
+from .settings import names_class
 
 logger = logging.getLogger("scrapy_state.state")
 
@@ -45,7 +46,7 @@ class StateFeed:
 
         :raises StateSettingsError: if there are two, or its format is not json or jsonlines
         """
-        found = [(key, options) for key, options in settings.getdict("FEEDS").items() if _is_state_feed(options)]
+        found = [(key, options) for key, options in settings.getdict("FEEDS").items() if is_state_feed(options)]
         if not found:
             return None
         if len(found) > 1:
@@ -77,7 +78,7 @@ class StateFeed:
 def all_item_feeds(settings: BaseSettings) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yield the URI template and the options of each feed that is no state feed."""
     for key, options in settings.getdict("FEEDS").items():
-        if not _is_state_feed(options):
+        if not is_state_feed(options):
             yield str(key.absolute()) if isinstance(key, Path) else str(key), options
 
 
@@ -155,6 +156,9 @@ def _attributes(spider: Spider) -> dict[str, Any]:
     return found
 
 
-def _is_state_feed(options: Mapping[str, Any]) -> bool:
+def is_state_feed(options: Mapping[str, Any]) -> bool:
+    """Whether a FEEDS entry with these options is a state feed."""
     classes = options.get("item_classes") or ()
+    if isinstance(classes, (str, type)):
+        return names_class(classes, StateItem)  # Scrapy takes a list only; that is its affair in an item feed
     return bool(classes) and all(load_object(each) is StateItem for each in classes)

@@ -12,12 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from scrapy.settings import SETTINGS_PRIORITIES, BaseSettings
+from scrapy.utils.misc import load_object
 
 from .cloud import typed
 from .durations import in_seconds
 from .exceptions import StateSettingsError
 from .plain import json_object
 
+#: What the settings of these names are, where scrapy_state is at work
+ITEM_PROCESSOR = "scrapy_state.barrier.BarrierItemProcessor"
+DOWNLOADER = "scrapy_state.downloader.TrackingDownloader"
 KNOWN = (
     *("STATE", "STATE_ENABLED", "STATE_FROM", "STATE_AT", "STATE_LAG", "STATE_READONLY"),
     *("STATE_INTERVAL", "STATE_ON_ITEM_ERROR", "STATE_ON_UNIT_ERROR", "STATE_ORPHANS"),
@@ -112,9 +116,18 @@ class StateSettings:
             retry_seconds=_seconds(settings, "STATE_RETRY_TIMEOUT", 900),
             close_seconds=_seconds(settings, "STATE_CLOSE_TIMEOUT", 25),
             selfcheck=_bool(settings, "STATE_SELFCHECK", True),
-            fallback_item_processor=settings.get("STATE_FALLBACK_ITEM_PROCESSOR"),
-            fallback_downloader=settings.get("STATE_FALLBACK_DOWNLOADER"),
+            fallback_item_processor=_fallback(settings, "STATE_FALLBACK_ITEM_PROCESSOR", ITEM_PROCESSOR),
+            fallback_downloader=_fallback(settings, "STATE_FALLBACK_DOWNLOADER", DOWNLOADER),
         )
+
+
+def names_class(value: Any, ours: str | type) -> bool:
+    """Whether the value of a setting, a class or its import path, is *ours* or a subclass of it."""
+    try:
+        found = load_object(value)
+    except (ImportError, NameError, TypeError, ValueError):
+        return False  # Scrapy will say so
+    return isinstance(found, type) and issubclass(found, load_object(ours))
 
 
 def size_in_bytes(name: str, value: Any) -> int:
@@ -257,6 +270,13 @@ def _read_from(settings: BaseSettings) -> str | dict[str, Any] | None:
     if not fields or not isinstance(fields, Mapping) or not all(isinstance(each, str) for each in (*fields, *fields.values())):
         raise StateSettingsError(f"STATE_FROM has {fields!r} as its 'state'; it must be {_FROM}")
     return {**source, place: str(source[place])}
+
+
+def _fallback(settings: BaseSettings, name: str, ours: str) -> Any:
+    value = settings.get(name)
+    if value is not None and names_class(value, ours):
+        raise _wrong(name, value, "what the project would have without scrapy_state; leave it out for Scrapy's own")
+    return value
 
 
 def _one_of(settings: BaseSettings, name: str, default: str, *others: str) -> str:

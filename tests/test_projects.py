@@ -76,3 +76,127 @@ def test_refused(tmp_path: Path, more: str, settings: dict[str, Any], expected: 
     assert "the crawl does not start: " in line
     assert expected in line
     assert "Traceback" not in run.log
+
+
+CLASSES = """
+from scrapy.core.downloader import Downloader
+from scrapy.core.scheduler import Scheduler
+from scrapy.extensions.feedexport import FeedExporter, FileFeedStorage
+from scrapy.exporters import JsonLinesItemExporter
+from scrapy.pipelines import ItemPipelineManager
+from scrapy_state import Addon, CheckpointFeedExporter, StateResolver
+from scrapy_state.barrier import BarrierItemProcessor, StateMiddleware
+from scrapy_state.downloader import TrackingDownloader
+from scrapy_state.selfcheck import SelfCheck
+
+class OwnProcessor(BarrierItemProcessor):
+    pass
+
+class OwnPlainProcessor(ItemPipelineManager):
+    pass
+"""
+#: Values of the spider's custom_settings, all of them classes
+AS_CLASSES = {
+    "with the add-on": """
+    "EXTENSIONS": {StateResolver: 10, SelfCheck: 10, CheckpointFeedExporter: 0, FeedExporter: None},
+    "ITEM_PROCESSOR": BarrierItemProcessor, "DOWNLOADER": TrackingDownloader, "SPIDER_MIDDLEWARES": {StateMiddleware: -100000},
+""",
+    "subclass": """
+    "ITEM_PROCESSOR": OwnProcessor, "STATE_FALLBACK_ITEM_PROCESSOR": OwnPlainProcessor, "STATE_FALLBACK_DOWNLOADER": Downloader,
+""",
+    "by hand": """
+    "ADDONS": {},
+    "EXTENSIONS": {StateResolver: 10, CheckpointFeedExporter: 0, FeedExporter: None},
+    "ITEM_PROCESSOR": BarrierItemProcessor, "DOWNLOADER": TrackingDownloader, "SPIDER_MIDDLEWARES": {StateMiddleware: -100000},
+    "STATE_FALLBACK_ITEM_PROCESSOR": ItemPipelineManager, "STATE_FALLBACK_DOWNLOADER": Downloader,
+""",
+    "its own": """
+    "ADDONS": {Addon: 500}, "ITEM_PROCESSOR": OwnPlainProcessor, "DOWNLOADER": Downloader,
+""",
+}
+
+
+@pytest.mark.parametrize("how", AS_CLASSES)
+def test_classes_in_settings(tmp_path: Path, how: str) -> None:
+    """Wherever a setting takes an import path it takes the class, too; nothing wraps itself."""
+    source = f"""{CLASSES}{SPIDER}
+    custom_settings = {{
+        "SCHEDULER": Scheduler, "FEED_STORAGES": {{"file": FileFeedStorage}},
+        "FEED_EXPORTERS": {{"jsonlines": JsonLinesItemExporter}},
+        {AS_CLASSES[how]}
+        "FEEDS": {{
+            "{ITEMS}": {{"format": "jsonlines"}}, "{STATES}": {{"format": "json", "item_classes": StateItem}},
+        }},
+    }}
+"""
+    run = crawl(tmp_path, source, settings={"LOG_LEVEL": "INFO"})
+    assert run.code == 0, run.log
+    assert not run.lines("ERROR"), run.log
+    assert named_items(tmp_path) == ALL_ITEMS
+
+
+def test_one_item_class_as_text(tmp_path: Path) -> None:
+    """The state feed's item_classes may be one class or one import path; a feed with another one is Scrapy's to judge."""
+    feeds = {ITEMS: {"format": "jsonlines"}, STATES: {"format": "json", "item_classes": "scrapy_state.StateItem"}}
+    run = crawl(tmp_path, settings={"FEEDS": feeds})
+    assert run.code == 0, run.log
+    assert named_items(tmp_path) == ALL_ITEMS
+
+
+@pytest.mark.parametrize("name", ["ITEM_PROCESSOR", "DOWNLOADER"])
+def test_falls_back_to_itself(tmp_path: Path, name: str) -> None:
+    """A fallback that is scrapy_state's own class, by hand, is refused in one line."""
+    ours = (
+        "scrapy_state.barrier.BarrierItemProcessor"
+        if name == "ITEM_PROCESSOR"
+        else "scrapy_state.downloader.TrackingDownloader"
+    )
+    run = crawl(tmp_path, settings={f"STATE_FALLBACK_{name}": ours, name: ours, "LOG_LEVEL": "INFO"})
+    assert run.code == 1
+    [line] = run.lines("ERROR")
+    assert f"the crawl does not start: STATE_FALLBACK_{name} is " in line
+
+
+META_SPIDER = """
+import scrapy
+
+class TestSpider(scrapy.Spider):
+    name = "numbers"
+
+    async def start(self):
+        yield scrapy.Request("data:,1", meta={"state": {"name": "Texas"}})
+
+    def parse(self, response):
+        yield {"state": response.meta["state"]["name"]}
+"""
+
+
+def test_meta_without_a_state_feed(tmp_path: Path) -> None:
+    """Where no state is kept, meta["state"] is a key like any other."""
+    run = crawl(tmp_path, META_SPIDER, settings={"FEEDS": {"items.jsonl": {"format": "jsonlines"}}})
+    assert not run.lines("ERROR"), run.log
+    assert (tmp_path / "items.jsonl").read_text() == '{"state": "Texas"}\n'
+
+
+@pytest.mark.parametrize(
+    ("hook", "expected"),
+    [
+        (
+            "def validate_state(self, state, spider):\n        raise ValueError('page is too high')",
+            "ValueError: page is too high",
+        ),
+        ("def change_state(self, state):\n        return state['page']", "KeyError: 'page'"),
+        ("def change_state(self, state):\n        return {'at': {1}}", "change_state() returned['at'] is a set"),
+        ("def find_state(self):\n        return {1}, 'from nowhere'", "STATE must be a JSON object"),
+    ],
+)
+def test_hook_that_raises(tmp_path: Path, hook: str, expected: str) -> None:
+    """What a hook of the state raises keeps the crawl from starting, in one line that says what and where."""
+    source = f"{SPIDER}\nfrom scrapy_state import StateResolver\n\nclass Own(StateResolver):\n    {hook}\n"
+    run = crawl(tmp_path, source, settings={"EXTENSIONS": {"spider.Own": 10}, "LOG_LEVEL": "INFO"})
+    assert run.code == 1
+    [line] = run.lines("ERROR")
+    assert "the crawl does not start: " in line
+    assert expected in line
+    assert "Traceback" not in run.log
+    assert not run.lines("begins at")
