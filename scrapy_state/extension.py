@@ -20,6 +20,7 @@ from scrapy.settings import SETTINGS_PRIORITIES
 from scrapy.utils.job import job_dir
 from scrapy.utils.misc import load_object
 
+from .arguments import warn_of_changes
 from .checkpoint import Checkpoint
 from .durations import in_words
 from .exceptions import StateError, StateSettingsError
@@ -175,6 +176,7 @@ class StateResolver(SpiderSettingsState):
             state, origin = super().find_state()
             return state, origin + self._passed_over(found)
         self.start = found.checkpoint
+        warn_of_changes(self.crawler, found.checkpoint)
         state = earlier(found.checkpoint.state, settings.lag) if found.checkpoint.state else {}
         return state, f"from {_named(found)}{self._passed_over(found)}"
 

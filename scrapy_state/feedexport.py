@@ -20,6 +20,7 @@ from scrapy.settings import SETTINGS_PRIORITIES, BaseSettings
 from scrapy.utils.asyncio import is_asyncio_available
 from scrapy.utils.misc import build_from_crawler
 
+from .arguments import spider_arguments
 from .batches import Batch
 from .commits import Commits
 from .cuts import Cuts, needs_durable_items
@@ -96,8 +97,9 @@ class CheckpointFeedExporter(FeedExporter):
         assert crawler.spider is not None
         job = os.environ.get("SHUB_JOBKEY") or os.environ.get("SCRAPY_JOB") or None
         writer = CheckpointWriter(
-            store, template, format=self.state_feed.format, spider=crawler.spider.name, run=self.run_id, job=job
-        )
+            store, template, format=self.state_feed.format, spider=crawler.spider.name, run=self.run_id, job=job,
+            arguments=spider_arguments(crawler),
+        )  # fmt: skip
         return Commits(crawler, self.state_settings, writer, items, self._orphan_feeds)
 
     @classmethod

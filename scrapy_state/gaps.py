@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import Any, Protocol
@@ -15,6 +16,21 @@ from scrapy.utils.asyncgen import as_async_generator
 from twisted.python.failure import Failure
 
 _CHECK_SECONDS = 0.25
+_CRAWL = {inspect.unwrap(method).__code__ for method in (Crawler.crawl, Crawler.crawl_async)}
+
+
+def arguments_of(crawler: Crawler) -> dict[str, Any] | None:
+    """Return the keyword arguments that *crawler*'s spider was made with; None if it is not being started.
+
+    Crawler.crawl() and crawl_async() keep them nowhere but in their own frame, which is there while they make the components.
+    A spider need not keep them either, and has attributes that were no arguments.
+    """
+    frame = inspect.currentframe()
+    while frame is not None:
+        if frame.f_code in _CRAWL and frame.f_locals.get("self") is crawler:
+            return dict(frame.f_locals["kwargs"])
+        frame = frame.f_back
+    return None
 
 
 def watch_errbacks(
