@@ -252,7 +252,7 @@ def _check_attribute(spider: Spider) -> None:
     try:
         found = getattr(spider, "state", None)
         if isinstance(found, dict) or found is None:
-            spider.state = found  # type: ignore[attr-defined]
+            spider.state = found or {}  # type: ignore[attr-defined]
             return
         problem = f"is {found!r}"
     except Exception as error:  # a property of the project's own

@@ -81,6 +81,7 @@ class CheckpointFeedExporter(FeedExporter):
         self._options = {uri: self.feeds.pop(uri) for uri in list(self.feeds) if uri in self._item_feeds}
         items = partial(ItemFeeds, self._options, self._new_batch)
         self._commits = self._with_checkpoints(items) if checkpoints else Cuts(crawler, self.state_settings, items)
+        self._commits.barrier.keeps_requests = needs_durable_items(crawler.settings)
         self._held = HeldItems(self._commits.barrier, self._commits.items, self._export)
 
     def _with_checkpoints(self, items: Callable[[Uploads], ItemFeeds]) -> Commits:

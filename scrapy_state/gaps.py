@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Set
 from functools import partial
 from typing import Any, Protocol
 
@@ -146,6 +146,21 @@ def fail_when_closed(crawler: Crawler) -> None:
             crawler.spider = None
 
     crawler.stop_async = stop_async  # type: ignore[method-assign]
+
+
+def requests_in_flight(engine: ExecutionEngine) -> Set[Request]:
+    """Return the requests in flight, those that pipelines and middlewares download too."""
+    return engine._slot.inprogress if engine._slot is not None else set()
+
+
+def requests_waiting(engine: ExecutionEngine) -> int:
+    """Return how many requests wait in the scheduler; 1 for "some" where a scheduler does not say."""
+    if engine._slot is None:
+        return 0
+    try:
+        return len(engine._slot.scheduler)  # type: ignore[arg-type]  # Scrapy's has it, others need not
+    except TypeError:
+        return int(engine._slot.scheduler.has_pending_requests())
 
 
 def hold(engine: ExecutionEngine) -> Callable[[], None]:

@@ -148,6 +148,8 @@ class Barrier:
     unit_items: UnitItems | None = None
     #: the tracker, once a request has started a unit; None for a spider that gives requests no state
     tracking: Tracker | None = None
+    #: whether the requests that are out are kept elsewhere, so that no state item need say what is done
+    keeps_requests: bool = False
     #: what an item yielded now gets; all items between two state items share one
     ticket: Ticket = field(default_factory=lambda: Ticket(Side(), 0))
     #: the newest state the spider yielded, and the newest stored checkpoint
