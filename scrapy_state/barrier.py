@@ -32,6 +32,7 @@ from .items import StateItem
 from .order import OrderCheck, Page, StateItemCheck
 from .plain import in_log, json_object
 from .refusals import get_refusal, refuse, set_refusal
+from .remembering import warn_of_memories
 from .settings import StateSettings
 from .tickets import get_barrier, within
 
@@ -59,6 +60,7 @@ class StateMiddleware(BaseSpiderMiddleware):
         # Scrapy's root logger lets everything by, and its handler drops it: making a line that is not shown costs the same.
         self._is_debug = logging.Handler(crawler.settings["LOG_LEVEL"]).level <= logging.DEBUG
         crawler.signals.connect(self._spider_error, signals.spider_error)
+        crawler.signals.connect(self._spider_opened, signals.spider_opened)
         crawler.signals.connect(self._spider_closed, signals.spider_closed)
 
     async def process_start(self, start: AsyncIterator[Any]) -> AsyncIterator[Any]:
@@ -150,6 +152,10 @@ class StateMiddleware(BaseSpiderMiddleware):
         if not self._barrier.keeps_requests:
             self._check.state(page)
         self._barrier.state_yielded(state)
+
+    def _spider_opened(self, spider: Spider) -> None:
+        if self._barrier.listener is not None:
+            warn_of_memories(self.crawler)
 
     def _spider_closed(self, spider: Spider, reason: str) -> None:
         if self._barrier.tracking is None:

@@ -200,3 +200,42 @@ def test_hook_that_raises(tmp_path: Path, hook: str, expected: str) -> None:
     assert expected in line
     assert "Traceback" not in run.log
     assert not run.lines("begins at")
+
+
+DELTAFETCH = """
+class DeltaFetch:
+    async def process_spider_output(self, response, result):
+        async for each in result:
+            yield each
+
+class Derived(DeltaFetch):
+    pass
+
+class CrawlOnceMiddleware:
+    pass
+"""
+
+
+def test_middlewares_that_remember(tmp_path: Path) -> None:
+    """A middleware that is known to remember items before they are stored is told of at start, once, with what to do."""
+    settings = {
+        "SPIDER_MIDDLEWARES": {"spider.Derived": 100, "spider.CrawlOnceMiddleware": 101},
+        "DOWNLOADER_MIDDLEWARES": {"spider.CrawlOnceMiddleware": 100},
+        "DUPEFILTER_CLASS": "scrapy_redis.RFPDupeFilter",
+        "LOG_LEVEL": "INFO",
+    }
+    (tmp_path / "scrapy_redis.py").write_text(
+        "from scrapy.dupefilters import RFPDupeFilter as Base\n\nclass RFPDupeFilter(Base):\n    pass\n"
+    )
+    run = crawl(tmp_path, SPIDER + DELTAFETCH, settings=settings)
+    assert run.code == 0, run.log
+    one, other, dupefilter = run.lines(
+        "before the items are stored. If this run is killed, the items since its last checkpoint are lost"
+    )
+    assert "WARNING: spider.Derived notes a page as soon as its callback yields an item" in one
+    assert "start the next run with -s DELTAFETCH_RESET=1" in one
+    assert "WARNING: spider.CrawlOnceMiddleware notes" in other
+    assert "WARNING: scrapy_redis.RFPDupeFilter notes" in dupefilter
+    assert run.log.index(one) < run.log.index("begins at")
+    readonly = crawl(tmp_path, SPIDER + DELTAFETCH, settings={**settings, "FEEDS": {"a.jsonl": {"format": "jsonlines"}}})
+    assert not readonly.lines("WARNING: spider")
