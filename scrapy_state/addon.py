@@ -20,8 +20,6 @@ _NEEDED = (2, 18)
 _MIDDLEWARE = "scrapy_state.barrier.StateMiddleware"
 #: Below what others have for "nearest the engine": sh_scrapy.diskquota.DiskQuotaSpiderMiddleware (Scrapy Cloud) -10001
 _NEAREST = -100_000
-_PROCESSOR = "scrapy_state.barrier.BarrierItemProcessor"
-_DOWNLOADER = "scrapy_state.downloader.TrackingDownloader"
 _RESOLVER = "scrapy_state.extension.StateResolver"
 _SELFCHECK = "scrapy_state.selfcheck.SelfCheck"
 _EXPORTER = "scrapy_state.feedexport.CheckpointFeedExporter"
@@ -45,13 +43,17 @@ class Addon:
         _set_resolver(settings)
         settings.setdefault_in_component_priority_dict("EXTENSIONS", load_object(_SELFCHECK), 10)
         if _is_enabled(settings):
-            _put_around(settings, "ITEM_PROCESSOR", _PROCESSOR)
-            _put_around(settings, "DOWNLOADER", _DOWNLOADER)
+            from .settings import DOWNLOADER, ITEM_PROCESSOR
+
+            _put_around(settings, "ITEM_PROCESSOR", ITEM_PROCESSOR)
+            _put_around(settings, "DOWNLOADER", DOWNLOADER)
 
 
 def _put_around(settings: BaseSettings, name: str, ours: str) -> None:
     """Set *name* to *ours*, and STATE_FALLBACK_… to what it was. At its own priority: the add-ons' is below the project's."""
-    if settings[name] != ours:
+    from .settings import names_class
+
+    if not names_class(settings[name], ours):
         priority = settings.getpriority(name) or 0
         settings.set(f"STATE_FALLBACK_{name}", settings[name], priority=priority)
         settings.set(name, ours, priority=priority)

@@ -26,12 +26,13 @@ from scrapy.utils.misc import build_from_crawler, load_object
 from twisted.python.failure import Failure
 
 from .exceptions import StateError, StateSettingsError
-from .extension import as_text, is_crawl
-from .gaps import fail_when_closed, is_closing, mind_closing, watch_errbacks
+from .extension import is_crawl
+from .gaps import fail_when_closed, is_closing, mind_closing, requests_in_flight, requests_waiting, watch_errbacks
 from .items import StateItem
-from .order import OrderCheck
-from .plain import json_object
+from .order import OrderCheck, Page, StateItemCheck
+from .plain import in_log, json_object
 from .refusals import get_refusal, refuse, set_refusal
+from .remembering import warn_of_memories
 from .settings import StateSettings
 from .tickets import get_barrier, within
 
@@ -53,11 +54,16 @@ class StateMiddleware(BaseSpiderMiddleware):
     def __init__(self, crawler: Crawler) -> None:
         super().__init__(crawler)
         self._barrier = get_barrier(crawler)
-        self._order = OrderCheck()
+        self._check = StateItemCheck(
+            OrderCheck(lambda: requests_in_flight(crawler.engine), lambda: requests_waiting(crawler.engine)),
+            _interval_seconds(crawler),
+            {"spider": crawler.spider},
+        )
         self._told = False
         # Scrapy's root logger lets everything by, and its handler drops it: making a line that is not shown costs the same.
         self._is_debug = logging.Handler(crawler.settings["LOG_LEVEL"]).level <= logging.DEBUG
         crawler.signals.connect(self._spider_error, signals.spider_error)
+        crawler.signals.connect(self._spider_opened, signals.spider_opened)
         crawler.signals.connect(self._spider_closed, signals.spider_closed)
 
     async def process_start(self, start: AsyncIterator[Any]) -> AsyncIterator[Any]:
@@ -83,17 +89,20 @@ class StateMiddleware(BaseSpiderMiddleware):
         Every item of a crawl comes by here: the base class's does the same in more steps, each with a price.
         """
         request: Request | None = getattr(response, "request", None)
+        page = self._check.order.begin(request)
         try:
             async for each in result:
                 if isinstance(each, Request):
-                    if self._is_to_be_sent(each, request):
+                    if self._is_to_be_sent(each, page):
                         yield each
-                elif (item := self._processed_item(each, request)) is not None:
+                elif (item := self._processed_item(each, request, page)) is not None:
                     yield item
         except Exception as error:
             if self._barrier.tracking is not None:
                 self._barrier.tracking.yielding_failed(error, request)
             raise
+        finally:
+            self._check.order.end(page)
         if self._barrier.tracking is not None:
             self._barrier.tracking.all_yielded(request)
 
@@ -107,25 +116,27 @@ class StateMiddleware(BaseSpiderMiddleware):
             return  # left out on purpose: robots.txt, off-site, a middleware's wish
         self._barrier.log_progress(f"{request} failed ({type(failure.value).__name__})", self.crawler.spider)
 
-    def _is_to_be_sent(self, request: Request, by: Request | None) -> bool:
+    def _is_to_be_sent(self, request: Request, page: Page) -> bool:
         tracker = self._barrier.tracker
         if tracker is not None and (self._barrier.tracking is not None or "state" in request.meta):
-            return tracker.request_yielded(request, by)
-        self._order.request_yielded(request, by)
+            return tracker.request_yielded(request, page.request)
+        page.sent += 1
         return True
 
-    def _processed_item(self, item: Any, request: Request | None) -> Any:
+    def _processed_item(self, item: Any, request: Request | None, page: Page | None = None) -> Any:
         if isinstance(item, StateItem):
-            self._state_item(item, request)
+            self._state_item(item, page)
             return None
         if item is not None and self._barrier.listener is not None:
             if self._barrier.tracking is None:
                 self._barrier.issue(item)
+                if not self._barrier.keeps_requests:
+                    self._check.item()
             else:
                 self._barrier.issue(item, self._barrier.tracking.ticket(request))
         return item
 
-    def _state_item(self, item: StateItem, request: Request | None) -> None:
+    def _state_item(self, item: StateItem, page: Page | None) -> None:
         spider = self.crawler.spider
         if self._barrier.tracking is not None:
             if not self._told:
@@ -140,17 +151,18 @@ class StateMiddleware(BaseSpiderMiddleware):
         state = json_object(getattr(spider, "state", {}), "spider.state") if found is None else json_object(found)
         spider.state = json_object(state)  # type: ignore[union-attr]
         if self._is_debug and logger.isEnabledFor(logging.DEBUG):
-            logger.debug("state item %s", as_text(state), extra={"spider": spider})
-        if self._order.state_yielded(request):
-            logger.warning(
-                "State items come from requests that are in flight at the same time, so they may come out of order, and "
-                "a state may be stored before an earlier request has done its part. Yield the next request from the "
-                "callback of the last one, or the state only where no earlier request is left: see docs/state.md",
-                extra={"spider": spider},
-            )
+            logger.debug("state item %s", in_log(state), extra={"spider": spider})
+        if not self._barrier.keeps_requests:
+            self._check.state(page)
         self._barrier.state_yielded(state)
 
+    def _spider_opened(self, spider: Spider) -> None:
+        if self._barrier.listener is not None:
+            warn_of_memories(self.crawler)
+
     def _spider_closed(self, spider: Spider, reason: str) -> None:
+        if self._barrier.tracking is None:
+            self._check.closed(reason)
         if self._barrier.listener is None:  # else the exporter does, after the last checkpoint
             self._barrier.log_progress(f"spider closed ({reason})", spider)
 
@@ -273,6 +285,13 @@ def _no_state_item(output: Any) -> Any:
     if isinstance(output, StateItem):
         raise DropItem(_NOT_YIELDED)
     return output
+
+
+def _interval_seconds(crawler: Crawler) -> float:
+    try:
+        return StateSettings.from_settings(crawler.settings).interval_seconds
+    except StateSettingsError:
+        return 0  # the crawl does not start, which others say
 
 
 def _has_async(processor: Any, method: str) -> bool:

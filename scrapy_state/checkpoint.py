@@ -71,6 +71,7 @@ class Checkpoint:
     :param missing: the first units before the newest of these that are not done: ``{"state": …, "reason": … or None}``
     :param missing_units: how many such there are
     :param skipped_units: the states of failed units that were passed over since the parent (STATE_ON_UNIT_ERROR = "skip")
+    :param arguments: the spider's arguments in that run, as arguments.py keeps them; None: not known
     :param digest: SHA-256 over the rest; computed by :meth:`to_bytes`
     :param extra: keys that this version does not know; kept
     """
@@ -92,6 +93,7 @@ class Checkpoint:
     missing: tuple[dict[str, Any], ...] = ()
     missing_units: int = 0
     skipped_units: tuple[dict[str, Any], ...] = ()
+    arguments: Mapping[str, str] | None = None
     digest: str | None = None
     version: int = VERSION
     extra: Mapping[str, Any] = field(default_factory=dict)
@@ -103,6 +105,8 @@ class Checkpoint:
         data.update({name: list(value) for name in _UNIT_LISTS if (value := getattr(self, name))})
         if self.missing_units:
             data["missing_units"] = self.missing_units
+        if self.arguments is not None:
+            data["arguments"] = dict(self.arguments)
         data.update(self.extra)
         data["digest"] = digest_of(data)
         return data
@@ -132,7 +136,7 @@ class Checkpoint:
         for name, kinds in _KINDS.items():
             if name in found and type(found[name]) not in kinds:
                 raise CheckpointError(f"its {name} is {type(found[name]).__name__}")
-        known = {name: found[name] for name in (*_ORDER, "missing_units", "digest") if name in found}
+        known = {name: found[name] for name in (*_ORDER, "missing_units", "arguments", "digest") if name in found}
         known |= {name: _of_kind(found[name], name, kind) for name, kind in _UNIT_LISTS.items() if name in found}
         try:
             known["files"] = tuple(ItemFile.from_json(each) for each in found.get("files", ()))
@@ -154,6 +158,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("id", "parent"), (int, type(None))),
     **dict.fromkeys(("parent_digest", "spider", "run", "job", "time", "reason", "digest"), (str, type(None))),
     "overlap": (bool,),
+    "arguments": (dict,),
 }
 
 

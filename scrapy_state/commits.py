@@ -15,10 +15,11 @@ from scrapy.crawler import Crawler
 from .checkpoint import Checkpoint, ItemFile
 from .cuts import Cuts
 from .exceptions import StateSettingsError
-from .extension import StateResolver, as_text, get_extension
+from .extension import StateResolver, get_extension
 from .itemfeeds import ItemFeeds
 from .orphans import Orphan, OrphanFeeds, find_orphans, treat_orphans
 from .patience import patiently
+from .plain import in_log
 from .settings import StateSettings
 from .signals import checkpoint_stored
 from .uploads import Uploads
@@ -116,7 +117,7 @@ class Commits(Cuts):
         assert checkpoint is not None
         logger.info(
             "checkpoint %s stored: STATE %s, items: %s, files: %s, seconds: %.3f%s",
-            checkpoint.id, as_text(checkpoint.state), checkpoint.items, len(checkpoint.files), time.monotonic() - began,
+            checkpoint.id, in_log(checkpoint.state), checkpoint.items, len(checkpoint.files), time.monotonic() - began,
             f", {checkpoint.reason}" if checkpoint.reason else "", extra={"spider": self.crawler.spider},
         )  # fmt: skip
         stats = self.crawler.stats
@@ -141,6 +142,6 @@ class Commits(Cuts):
         last = self.writer.last
         assert last is not None
         return (
-            f"checkpoints stopped at checkpoint {last.id}, STATE {as_text(last.state)}, because: {self.failure}. "
+            f"checkpoints stopped at checkpoint {last.id}, STATE {in_log(last.state)}, because: {self.failure}. "
             "Put that right and start the crawl again: it goes on from there"
         )

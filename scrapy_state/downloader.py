@@ -12,8 +12,10 @@ from scrapy.crawler import Crawler
 from scrapy.utils.job import job_dir
 from scrapy.utils.misc import load_object
 
+from .cuts import needs_durable_items
 from .exceptions import StateSettingsError
 from .extension import is_crawl
+from .feeds import StateFeed
 from .refusals import refuse
 from .settings import StateSettings
 from .tickets import get_barrier
@@ -30,12 +32,17 @@ class TrackingDownloader:
         """Return the project's own: others look at its class, and set its attributes."""
         try:
             settings = StateSettings.from_settings(crawler.settings)
+            has_units = (
+                StateFeed.from_settings(crawler.settings) is not None
+                or settings.read_from is not None
+                or needs_durable_items(crawler.settings)
+            )
         except StateSettingsError as error:
             refuse(crawler, error)
             return Downloader(crawler)
         downloader = load_object(settings.fallback_downloader or Downloader)(crawler)
-        if not is_crawl(crawler):
-            return downloader
+        if not (has_units and is_crawl(crawler)):
+            return downloader  # meta["state"] is a key like any other there
         folder = job_dir(crawler.settings)
         seen_before = folder is not None and (Path(folder) / "requests.seen").exists()  # the filter is not open yet
         tracker = get_barrier(crawler).tracker = RequestTracker(crawler, folder is not None, seen_before)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+import traceback
 from collections.abc import Callable
 from copy import deepcopy
 from datetime import datetime, timezone
@@ -19,6 +20,7 @@ from scrapy.settings import SETTINGS_PRIORITIES
 from scrapy.utils.job import job_dir
 from scrapy.utils.misc import load_object
 
+from .arguments import warn_of_changes
 from .checkpoint import Checkpoint
 from .durations import in_words
 from .exceptions import StateError, StateSettingsError
@@ -26,11 +28,11 @@ from .feeds import StateFeed, uri_params
 from .keys import VARYING, KeyTemplate, placeholders
 from .lag import earlier
 from .patience import in_thread
-from .plain import json_object
+from .plain import in_log, json_object, shortened
 from .production import check_places, item_places
 from .refusals import get_refusal, refuse
 from .resolver import At, Resolution, resolve
-from .settings import StateSettings
+from .settings import StateSettings, names_close_to_ours
 from .sources import find
 from .stores import StoreReader, open_reader
 
@@ -70,6 +72,11 @@ class SpiderSettingsState:
                 crawler.spider.state = extension.settings.state  # type: ignore[attr-defined]  # for callbacks that read it
             raise NotConfigured
         assert crawler.spider is not None
+        for name, near in names_close_to_ours(crawler.settings):
+            logger.warning(
+                "there is no setting %s in scrapy_state. If %s is meant, correct the name; if it is your own, all is well",
+                name, near, extra={"spider": crawler.spider},
+            )  # fmt: skip
         try:
             extension = cls(crawler)
         except StateError as error:
@@ -79,6 +86,7 @@ class SpiderSettingsState:
             extension._seed(crawler.spider)
         except StateError as error:
             refuse(crawler, error)
+            return extension
         # Again after the built-in SpiderState (JOBDIR), whose handler was connected before this one.
         crawler.signals.connect(extension._spider_opened, signals.spider_opened)
         return extension
@@ -101,23 +109,23 @@ class SpiderSettingsState:
         return self.settings.state, f"from the settings (priority {get_settings_priority_name(priority or 0)})"
 
     def _seed(self, spider: Spider) -> None:
-        found = getattr(spider, "state", None)
-        if found is not None and not isinstance(found, dict):
-            raise StateSettingsError(
-                f"spider.state is {found!r}; scrapy_state keeps the state there, a dict: "
-                "give the spider argument (-a state=…) or attribute another name"
-            )
+        _check_attribute(spider)
         state, self.origin = self.find_state()
-        state = json_object(state, "STATE")
-        self.state = json_object(self.change_state(deepcopy(state)), "what change_state() returned")
-        self.validate_state(deepcopy(self.state), spider)
+        try:
+            state = json_object(state, "STATE")
+            self.state = json_object(self.change_state(deepcopy(state)), "what change_state() returned")
+            self.validate_state(deepcopy(self.state), spider)
+        except StateError:
+            raise
+        except Exception as error:  # whatever the project's hooks raise: they refuse
+            raise _refused_by(type(self), state, error) from error
         if self.start is not None and self.start.state != self.state:
             self.start = None
         settings = self.crawler.settings
         priority = max(settings.getpriority("STATE") or 0, SETTINGS_PRIORITIES["addon"])
         settings.set("STATE", deepcopy(self.state), priority=priority)
         spider.state = deepcopy(self.state)  # type: ignore[attr-defined]
-        logger.info("STATE %s %s", as_text(self.state), self.origin, extra={"spider": spider})
+        logger.info("STATE %s %s", in_log(self.state), self.origin, extra={"spider": spider})
         if self.state and (Path(job_dir(settings) or "") / "requests.seen").exists() and job_dir(settings):
             logger.warning(
                 "JOBDIR %s remembers the requests of an earlier run: the request that start() yields for the state may be "
@@ -168,6 +176,7 @@ class StateResolver(SpiderSettingsState):
             state, origin = super().find_state()
             return state, origin + self._passed_over(found)
         self.start = found.checkpoint
+        warn_of_changes(self.crawler, found.checkpoint)
         state = earlier(found.checkpoint.state, settings.lag) if found.checkpoint.state else {}
         return state, f"from {_named(found)}{self._passed_over(found)}"
 
@@ -230,6 +239,32 @@ class StateResolver(SpiderSettingsState):
         return text
 
 
+def _refused_by(resolver: type, state: Any, error: Exception) -> StateSettingsError:
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    is_ours = Path(__file__).parent in Path(frame.filename).parents
+    place = "" if is_ours else f" ({Path(frame.filename).name}, line {frame.lineno})"
+    return StateSettingsError(
+        f"{resolver.__qualname__} refuses to start from {shortened(repr(state))}: {type(error).__name__}: {error}{place}. "
+        "Correct the state (STATE, or STATE_AT for another checkpoint), or the hook"
+    )
+
+
+def _check_attribute(spider: Spider) -> None:
+    """See whether the state can be kept in ``spider.state``."""
+    try:
+        found = getattr(spider, "state", None)
+        if isinstance(found, dict) or found is None:
+            spider.state = found or {}  # type: ignore[attr-defined]
+            return
+        problem = f"is {found!r}"
+    except Exception as error:  # a property of the project's own
+        problem = f"can't be read and set ({type(error).__name__})"
+    raise StateSettingsError(
+        f"spider.state {problem}; scrapy_state keeps the state there, a dict: "
+        "give the spider argument (-a state=…) or attribute another name"
+    )
+
+
 S = TypeVar("S", bound=StoreReader)
 
 
@@ -274,7 +309,7 @@ def get_settings_priority_name(priority: int) -> str:
 
 
 def as_text(state: Any) -> str:
-    """Return *state* as it stands in the log: JSON on one line."""
+    """Return *state* as people see it: JSON on one line."""
     return json.dumps(state, ensure_ascii=False)
 
 

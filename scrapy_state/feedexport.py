@@ -15,17 +15,18 @@ from urllib.parse import urlparse
 from scrapy import Spider
 from scrapy.crawler import Crawler
 from scrapy.exceptions import NotConfigured
-from scrapy.extensions.feedexport import BlockingFeedStorage, FeedExporter, FeedSlot, UriParamsCallableT, apply_uri_params
+from scrapy.extensions.feedexport import BlockingFeedStorage, FeedExporter, FeedSlot, ItemFilter, UriParamsCallableT
 from scrapy.settings import SETTINGS_PRIORITIES, BaseSettings
 from scrapy.utils.asyncio import is_asyncio_available
-from scrapy.utils.misc import build_from_crawler, load_object
+from scrapy.utils.misc import build_from_crawler
 
+from .arguments import spider_arguments
 from .batches import Batch
 from .commits import Commits
 from .cuts import Cuts, needs_durable_items
 from .exceptions import ItemFailed, StateError, StateSettingsError
 from .extension import is_crawl, open_template
-from .feeds import StateFeed, item_feeds_with_checkpoints
+from .feeds import StateFeed, is_state_feed, item_feeds_with_checkpoints, uri_params
 from .feedstorages import DURABLE, DurableFeedStorage, open_nameless
 from .held import HeldItems
 from .itemfeeds import ItemFeeds
@@ -78,11 +79,9 @@ class CheckpointFeedExporter(FeedExporter):
         if not self.writing:
             return
         self._options = {uri: self.feeds.pop(uri) for uri in list(self.feeds) if uri in self._item_feeds}
-        for uri, options in self._options.items():  # now, not when the first item comes
-            params = self._get_uri_params(crawler.spider, options["uri_params"])  # type: ignore[arg-type]
-            KeyTemplate.parse(uri, params, varying=frozenset())
         items = partial(ItemFeeds, self._options, self._new_batch)
         self._commits = self._with_checkpoints(items) if checkpoints else Cuts(crawler, self.state_settings, items)
+        self._commits.barrier.keeps_requests = needs_durable_items(crawler.settings)
         self._held = HeldItems(self._commits.barrier, self._commits.items, self._export)
 
     def _with_checkpoints(self, items: Callable[[Uploads], ItemFeeds]) -> Commits:
@@ -99,8 +98,9 @@ class CheckpointFeedExporter(FeedExporter):
         assert crawler.spider is not None
         job = os.environ.get("SHUB_JOBKEY") or os.environ.get("SCRAPY_JOB") or None
         writer = CheckpointWriter(
-            store, template, format=self.state_feed.format, spider=crawler.spider.name, run=self.run_id, job=job
-        )
+            store, template, format=self.state_feed.format, spider=crawler.spider.name, run=self.run_id, job=job,
+            arguments=spider_arguments(crawler),
+        )  # fmt: skip
         return Commits(crawler, self.state_settings, writer, items, self._orphan_feeds)
 
     @classmethod
@@ -179,7 +179,8 @@ class CheckpointFeedExporter(FeedExporter):
         spider, options = self.crawler.spider, self._options[template]
         assert spider is not None
         before = SimpleNamespace(batch_id=number - 1)
-        uri = apply_uri_params(template, self._get_uri_params(spider, options["uri_params"], before))  # type: ignore[arg-type]
+        params = self._get_uri_params(spider, options["uri_params"], before)  # type: ignore[arg-type]
+        uri = KeyTemplate.parse(template, params, varying=frozenset()).prefix
         storage = build_from_crawler(self._storage_class(uri), self.crawler, uri, feed_options=options)
         if isinstance(storage, BlockingFeedStorage) and type(storage).open is BlockingFeedStorage.open:
             # Its temporary file would have a name, and stay when the process is killed.
@@ -193,6 +194,9 @@ class CheckpointFeedExporter(FeedExporter):
         return Batch(slot, storage.uri if isinstance(storage, DurableFeedStorage) else without_credentials(uri), kind)
 
     # What of Scrapy's is changed
+
+    def _load_filter(self, feed_options: dict[str, Any]) -> ItemFilter:
+        return ItemFilter({}) if is_state_feed(feed_options) else super()._load_filter(feed_options)
 
     def _storage_supported(self, uri: str, feed_options: dict[str, Any]) -> bool:
         if self.state_feed is not None and uri == self.state_feed.uri:
@@ -209,12 +213,9 @@ class CheckpointFeedExporter(FeedExporter):
     def _get_uri_params(
         self, spider: Spider, uri_params_function: str | UriParamsCallableT | None, slot: FeedSlot | None = None
     ) -> dict[str, Any]:
-        def with_run_id(params: dict[str, Any], spider: Spider) -> dict[str, Any]:
-            params["run_id"] = self.run_id
-            changed = load_object(uri_params_function)(params, spider) if uri_params_function else None
-            return params if changed is None else {"run_id": self.run_id, **changed}
-
-        return super()._get_uri_params(spider, with_run_id, slot)
+        batch_id = slot.batch_id + 1 if slot is not None else 1
+        params = uri_params(spider, uri_params_function, run_id=self.run_id, batch_id=batch_id)
+        return {"run_id": self.run_id, **params}
 
 
 def new_run_id() -> str:

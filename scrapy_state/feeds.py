@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import urlparse
@@ -18,6 +20,7 @@ from .cloud import typed
 from .exceptions import StateSettingsError
 from .items import StateItem
 from .keys import placeholders, without_credentials
+from .settings import names_class
 
 logger = logging.getLogger("scrapy_state.state")
 
@@ -43,7 +46,7 @@ class StateFeed:
 
         :raises StateSettingsError: if there are two, or its format is not json or jsonlines
         """
-        found = [(key, options) for key, options in settings.getdict("FEEDS").items() if _is_state_feed(options)]
+        found = [(key, options) for key, options in settings.getdict("FEEDS").items() if is_state_feed(options)]
         if not found:
             return None
         if len(found) > 1:
@@ -75,7 +78,7 @@ class StateFeed:
 def all_item_feeds(settings: BaseSettings) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yield the URI template and the options of each feed that is no state feed."""
     for key, options in settings.getdict("FEEDS").items():
-        if not _is_state_feed(options):
+        if not is_state_feed(options):
             yield str(key.absolute()) if isinstance(key, Path) else str(key), options
 
 
@@ -120,18 +123,42 @@ def item_feeds(settings: BaseSettings) -> Iterator[tuple[str, Any]]:
             yield uri, options.get("uri_params")
 
 
-def uri_params(spider: Spider, function: Any) -> dict[str, Any]:
-    """Return what fills a state feed's URI: the spider's attributes, through the ``uri_params`` function if there is one.
+def uri_params(spider: Spider, function: Any, *, run_id: str = "0", batch_id: int = 1) -> dict[str, Any]:
+    """Return what fills a feed's URI: the spider's attributes, through the ``uri_params`` function if there is one.
 
-    As FeedExporter._get_uri_params (scrapy/extensions/feedexport.py), less what varies from batch to batch.
+    As FeedExporter._get_uri_params (scrapy/extensions/feedexport.py), but an attribute that can't be read is left out.
+
+    :param run_id: for the function to read, like *batch_id* and the time now, where the URI is not filled in with it
+    :raises StateSettingsError: if the function raises
     """
-    params = {name: getattr(spider, name) for name in dir(spider)}
-    if function is None or function == "":
+    now = datetime.now(timezone.utc)
+    params = _attributes(spider)
+    params["time"] = now.replace(microsecond=0).isoformat().replace(":", "-")
+    params["batch_time"] = now.isoformat().replace(":", "-")
+    params["batch_id"] = batch_id
+    params["run_id"] = run_id
+    if not function:
         return params
-    changed = load_object(function)(params, spider)
+    try:
+        changed = load_object(function)(params, spider)
+    except Exception as error:  # the project's own code: to be told of in one line
+        name = function if isinstance(function, str) else getattr(function, "__qualname__", function)
+        raise StateSettingsError(f"FEED_URI_PARAMS: {name} raised {type(error).__name__}: {error}") from error
     return params if changed is None else dict(changed)
 
 
-def _is_state_feed(options: Mapping[str, Any]) -> bool:
+def _attributes(spider: Spider) -> dict[str, Any]:
+    found = {}
+    for name in dir(spider):
+        # A property may need the engine, which comes later, and few of them stand in a URI.
+        with suppress(Exception):
+            found[name] = getattr(spider, name)
+    return found
+
+
+def is_state_feed(options: Mapping[str, Any]) -> bool:
+    """Whether a FEEDS entry with these options is a state feed."""
     classes = options.get("item_classes") or ()
+    if isinstance(classes, (str, type)):
+        return names_class(classes, StateItem)  # Scrapy takes a list only; that is its affair in an item feed
     return bool(classes) and all(load_object(each) is StateItem for each in classes)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable, Set
 from functools import partial
 from typing import Any, Protocol
 
@@ -16,6 +17,21 @@ from scrapy.utils.asyncgen import as_async_generator
 from twisted.python.failure import Failure
 
 _CHECK_SECONDS = 0.25
+_CRAWL = {inspect.unwrap(method).__code__ for method in (Crawler.crawl, Crawler.crawl_async)}
+
+
+def arguments_of(crawler: Crawler) -> dict[str, Any] | None:
+    """Return the keyword arguments that *crawler*'s spider was made with; None if it is not being started.
+
+    Crawler.crawl() and crawl_async() keep them nowhere but in their own frame, which is there while they make the components.
+    A spider need not keep them either, and has attributes that were no arguments.
+    """
+    frame = inspect.currentframe()
+    while frame is not None:
+        if frame.f_code in _CRAWL and frame.f_locals.get("self") is crawler:
+            return dict(frame.f_locals["kwargs"])
+        frame = frame.f_back
+    return None
 
 
 def watch_errbacks(
@@ -131,6 +147,21 @@ def fail_when_closed(crawler: Crawler) -> None:
             crawler.spider = None
 
     crawler.stop_async = stop_async  # type: ignore[method-assign]
+
+
+def requests_in_flight(engine: ExecutionEngine) -> Set[Request]:
+    """Return the requests in flight, those that pipelines and middlewares download too."""
+    return engine._slot.inprogress if engine._slot is not None else set()
+
+
+def requests_waiting(engine: ExecutionEngine) -> int:
+    """Return how many requests wait in the scheduler; 1 for "some" where a scheduler does not say."""
+    if engine._slot is None:
+        return 0
+    try:
+        return len(engine._slot.scheduler)  # type: ignore[arg-type]  # Scrapy's has it, others need not
+    except TypeError:
+        return int(engine._slot.scheduler.has_pending_requests())
 
 
 def hold(engine: ExecutionEngine) -> Callable[[], None]:

@@ -106,7 +106,7 @@ class KeyTemplate:
             else:
                 raise StateSettingsError(
                     f"the URI {without_credentials(template)!r} has %({name}){format}, but the spider has no attribute "
-                    f"{name!r}: give it one (-a {name}=…) or take the placeholder out"
+                    f"{name!r} that can be read: give it one (-a {name}=…) or take the placeholder out"
                 )
         _add(parts, template[last:])
         return cls(str(parts[0]), tuple(parts[1:]))

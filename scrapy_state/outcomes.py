@@ -12,6 +12,7 @@ from scrapy.crawler import Crawler
 from .exceptions import UnitFailed
 from .extension import SpiderSettingsState, get_extension
 from .keys import without_credentials
+from .plain import shortened
 from .settings import StateSettings
 from .tickets import Side, Ticket, get_barrier
 from .units import Failure, Units, name_of, state_of
@@ -131,13 +132,13 @@ class UnitOutcomes:
         self._stat("state/units_failed")
         self._drop(unit)
         if self.settings.on_unit_error == "stop" and self._barrier.listener is not None:
-            stop = UnitFailed(f"unit {unit} failed: {' '.join(filter(None, reversed(failure)))}")
+            stop = UnitFailed(f"unit {shortened(unit)} failed: {' '.join(filter(None, reversed(failure)))}")
             self._barrier.listener.fail("state_unit_failed", stop, blocks=False)
 
     def _spider_closed(self, spider: Spider) -> None:
         if not self._units.failures:
             return
-        state = name_of(state_of(self._units.watermark))
+        state = shortened(name_of(state_of(self._units.watermark)))
         then = f"the state stays before them, at {state}; the next run does only what is missing"
         if self._barrier.stored is None:
             then = "this run stores no checkpoint"

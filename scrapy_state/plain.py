@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from typing import Any
+
+#: How much of a shortened text is shown
+SHOWN_CHARACTERS = 200
 
 _AS_IT_IS = frozenset({int, bool, type(None)})
 
@@ -18,6 +23,19 @@ def json_object(state: Any, name: str = "state") -> dict[str, Any]:
         raise TypeError(f"{name} must be a JSON object (a dict with text keys), not {type(state).__name__}")
     copy: dict[str, Any] = _container_copy(state, (name,), ())
     return copy
+
+
+def in_log(state: Any) -> str:
+    """Return *state* as the log shows it: JSON on one line, :func:`shortened`."""
+    return shortened(json.dumps(state, ensure_ascii=False))
+
+
+def shortened(text: str, limit: int = 1000) -> str:
+    """Return *text*, or the beginning, length and digest of one with more than *limit* characters."""
+    if len(text) <= limit:
+        return text
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{text[:SHOWN_CHARACTERS]}... ({len(text):,} characters, sha256 {digest[:16]})"
 
 
 def _container_copy(value: Any, path: tuple[Any, ...], outer: tuple[int, ...]) -> Any:

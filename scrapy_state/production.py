@@ -45,7 +45,8 @@ def item_places(crawler: Crawler) -> list[ItemPlace]:
         if options.get(ALLOW, False) or uri.startswith("stdout:"):
             continue
         params = uri_params(crawler.spider, options.get("uri_params") or crawler.settings["FEED_URI_PARAMS"])
-        keys = KeyTemplate.parse(uri, params, VARYING)
+        not_yet = set(dir(crawler.spider)) - params.keys()  # a property that needs the engine
+        keys = KeyTemplate.parse(uri, params, VARYING | not_yet)
         home, prefix = _home(keys.prefix, crawler.settings)
         found.append(ItemPlace(uri, home, keys.under(prefix)))
     return found

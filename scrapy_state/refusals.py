@@ -5,8 +5,7 @@ from __future__ import annotations
 from scrapy.crawler import Crawler
 
 from .exceptions import StateError
-
-_PROCESSOR = "scrapy_state.barrier.BarrierItemProcessor"
+from .settings import ITEM_PROCESSOR, names_class
 
 
 def refuse(crawler: Crawler, error: StateError) -> None:
@@ -14,7 +13,7 @@ def refuse(crawler: Crawler, error: StateError) -> None:
 
     :raises StateError: *error*, where that processor is not in place
     """
-    if crawler.settings["ITEM_PROCESSOR"] != _PROCESSOR:
+    if not names_class(crawler.settings["ITEM_PROCESSOR"], ITEM_PROCESSOR):
         raise error
     set_refusal(crawler, error)
 

@@ -5,19 +5,23 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from scrapy.settings import SETTINGS_PRIORITIES, BaseSettings
+from scrapy.utils.misc import load_object
 
 from .cloud import typed
 from .durations import in_seconds
 from .exceptions import StateSettingsError
 from .plain import json_object
 
+#: What the settings of these names are, where scrapy_state is at work
+ITEM_PROCESSOR = "scrapy_state.barrier.BarrierItemProcessor"
+DOWNLOADER = "scrapy_state.downloader.TrackingDownloader"
 KNOWN = (
     *("STATE", "STATE_ENABLED", "STATE_FROM", "STATE_AT", "STATE_LAG", "STATE_READONLY"),
     *("STATE_INTERVAL", "STATE_ON_ITEM_ERROR", "STATE_ON_UNIT_ERROR", "STATE_ORPHANS"),
@@ -29,6 +33,8 @@ KNOWN = (
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(B|[kMGT]i?B|)", re.IGNORECASE)
 _UNITS = {"": 1, "b": 1} | {f"{letter}b": 1000**n for n, letter in enumerate("kmgt", 1)}
 _UNITS |= {f"{letter}ib": 1024**n for n, letter in enumerate("kmgt", 1)}
+#: From so many letters on, underscores left out, a word with one letter wrong is no other word
+_LONG_NAME = 12
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)?")
 _FROM = (
     'a URI template or prefix, as in FEEDS, or {"items": URI template or prefix, "state": {state key: item field}}, or '
@@ -87,7 +93,7 @@ class StateSettings:
     def from_settings(cls, settings: BaseSettings) -> StateSettings:
         """Read them all.
 
-        :raises StateSettingsError: for a value of the wrong kind, and for a STATE_* name close to a known one
+        :raises StateSettingsError: for a value of the wrong kind, and for a misspelt STATE_* name
         """
         _check_names(settings)
         stores_by_scheme(settings)
@@ -110,9 +116,18 @@ class StateSettings:
             retry_seconds=_seconds(settings, "STATE_RETRY_TIMEOUT", 900),
             close_seconds=_seconds(settings, "STATE_CLOSE_TIMEOUT", 25),
             selfcheck=_bool(settings, "STATE_SELFCHECK", True),
-            fallback_item_processor=settings.get("STATE_FALLBACK_ITEM_PROCESSOR"),
-            fallback_downloader=settings.get("STATE_FALLBACK_DOWNLOADER"),
+            fallback_item_processor=_fallback(settings, "STATE_FALLBACK_ITEM_PROCESSOR", ITEM_PROCESSOR),
+            fallback_downloader=_fallback(settings, "STATE_FALLBACK_DOWNLOADER", DOWNLOADER),
         )
+
+
+def names_class(value: Any, ours: str | type) -> bool:
+    """Whether the value of a setting, a class or its import path, is *ours* or a subclass of it."""
+    try:
+        found = load_object(value)
+    except (ImportError, NameError, TypeError, ValueError):
+        return False  # Scrapy will say so
+    return isinstance(found, type) and issubclass(found, load_object(ours))
 
 
 def size_in_bytes(name: str, value: Any) -> int:
@@ -154,13 +169,31 @@ def from_json(name: str, value: Any, expected: str) -> dict[str, Any]:
     return dict(found)
 
 
-def _check_names(settings: BaseSettings) -> None:
+def names_close_to_ours(settings: BaseSettings) -> Iterator[tuple[str, str]]:
+    """Yield each setting that is none of ours but has nearly the name of one, and that name."""
     for name in settings:
-        if not isinstance(name, str) or not name.startswith("STATE") or name in KNOWN:
-            continue
-        near = difflib.get_close_matches(name, KNOWN, n=1, cutoff=0.85)
-        if near:
-            raise StateSettingsError(f"there is no setting {name}; is {near[0]} meant? Correct the name or remove it")
+        if isinstance(name, str) and name.startswith("STATE") and name not in KNOWN:
+            for near in difflib.get_close_matches(name, KNOWN, n=1, cutoff=0.85):
+                yield name, near
+
+
+def _check_names(settings: BaseSettings) -> None:
+    for name, near in names_close_to_ours(settings):
+        if _is_misspelt(name.replace("_", ""), near.replace("_", "")):
+            raise StateSettingsError(f"there is no setting {name}; is {near} meant? Correct the name or remove it")
+
+
+def _is_misspelt(name: str, meant: str) -> bool:
+    """Whether *name* can hardly be a project's own: it is *meant* itself, or that long word with a slip before its last letter.
+
+    STATES, STATE_PATH, STATE_ENABLE are words, too.
+    """
+    return name == meant or (len(meant) >= _LONG_NAME and not _with_a_slip(name).isdisjoint(_with_a_slip(meant)))
+
+
+def _with_a_slip(word: str) -> set[str]:
+    """Return *word*, and it with one letter left out: words that differ by one letter, or swap two, have one in common."""
+    return {word, *(word[:at] + word[at + 1 :] for at in range(len(word) - 1))}
 
 
 def _state(settings: BaseSettings) -> dict[str, Any] | None:
@@ -237,6 +270,13 @@ def _read_from(settings: BaseSettings) -> str | dict[str, Any] | None:
     if not fields or not isinstance(fields, Mapping) or not all(isinstance(each, str) for each in (*fields, *fields.values())):
         raise StateSettingsError(f"STATE_FROM has {fields!r} as its 'state'; it must be {_FROM}")
     return {**source, place: str(source[place])}
+
+
+def _fallback(settings: BaseSettings, name: str, ours: str) -> Any:
+    value = settings.get(name)
+    if value is not None and names_class(value, ours):
+        raise _wrong(name, value, "what the project would have without scrapy_state; leave it out for Scrapy's own")
+    return value
 
 
 def _one_of(settings: BaseSettings, name: str, default: str, *others: str) -> str:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from .exceptions import StateSettingsError
 from .keys import KeyTemplate
-from .plain import json_object
+from .plain import SHOWN_CHARACTERS, json_object
 from .search import find_keys
 from .stores import StoreReader
 from .stores.stream import StoredFile
@@ -34,6 +34,8 @@ _TORN_LINES = 100
 #: What precedes a state that is safe to resume from in a log line, and what may follow it: see docs/log.md
 _BEFORE = re.compile(r"(?:^|[\]:|>-]\s*|, )(?:STATE|last stored) (?=\{)")
 _BEHIND = re.compile(r"\s*$| from |, items: |, because: | \(checkpoint \d+\)")
+#: What stands behind the beginning of a state that was too long for the log (plain.shortened)
+_SHORTENED = re.compile(r"\.\.\. \([0-9,]+ characters, sha256 [0-9a-f]{16}\)")
 _DECODER = json.JSONDecoder()
 logger = logging.getLogger("scrapy_state.state")
 
@@ -69,14 +71,14 @@ def last_state(lines: Iterable[str | bytes]) -> dict[str, Any] | None:
     """Return the last state in the *lines* of a log from which it is safe to resume; None if there is none. Pure.
 
     That is a state a run started from, or one whose checkpoint was stored; never one that was only yielded. Anything may
-    precede the message in a line; a line may also be a JSON object with the message in ``"message"``.
+    precede the message in a line; a line may also be a JSON object with the message in ``"message"``. If the log shortens
+    the last such state, the result is None: resuming from an older one would be a surprise.
     """
     found = None
     for line in lines:
         text = line if isinstance(line, str) else line.decode("utf-8", "surrogateescape")
         if "STATE {" in text or "last stored {" in text:
-            state = _state_in(text)
-            found = found if state is None else state
+            found = _state_in(text, found)
     return found
 
 
@@ -98,13 +100,14 @@ def _from_log(uri: str, opener: Opener) -> Source | None:
     state = _last_of(store, key, last_state)
     if state is None:
         raise StateSettingsError(
-            f"STATE_FROM: the log {store.uri(key)} has no line with a stored state (STATE {{…}}); name another log, or set "
-            "STATE"
+            f"STATE_FROM: the log {store.uri(key)} has no line with a stored state (STATE {{…}}), or shortens the last one; name "
+            "another log, or set STATE"
         )
     return Source(state, "the log", store.uri(key))
 
 
-def _state_in(line: str) -> dict[str, Any] | None:
+def _state_in(line: str, before: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return the state in *line*; *before* if it has none; None if it is shortened."""
     if line.startswith("{"):
         with suppress(ValueError):
             line = str(json.loads(line).get("message"))
@@ -114,8 +117,9 @@ def _state_in(line: str) -> dict[str, Any] | None:
             if _BEHIND.match(line, end):
                 return json_object(state)
         except (TypeError, ValueError):  # a torn line, or a text of some other program
-            continue
-    return None
+            if _SHORTENED.match(line, match.end() + SHOWN_CHARACTERS):
+                return None
+    return before
 
 
 def _state_of(item: Mapping[str, Any], fields: Mapping[str, str], uri: str) -> dict[str, Any]:

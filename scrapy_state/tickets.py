@@ -14,7 +14,7 @@ from scrapy.crawler import Crawler
 
 from .checkpoint import Checkpoint
 from .exceptions import StateError
-from .extension import as_text
+from .plain import in_log
 
 logger = logging.getLogger("scrapy_state.state")
 
@@ -151,6 +151,8 @@ class Barrier:
     unit_items: UnitItems | None = None
     #: the tracker, once a request has started a unit; None for a spider that gives requests no state
     tracking: Tracker | None = None
+    #: whether the requests that are out are kept elsewhere, so that no state item need say what is done
+    keeps_requests: bool = False
     #: what an item yielded now gets; all items between two state items share one
     ticket: Ticket = field(default_factory=lambda: Ticket(Side(), 0))
     #: the newest state the spider yielded, and the newest stored checkpoint
@@ -216,8 +218,8 @@ class Barrier:
 
     def log_progress(self, why: str, spider: Spider | None) -> None:
         """Log the newest state yielded beside the newest stored."""
-        stored = f"{as_text(self.stored.state)} (checkpoint {self.stored.id})" if self.stored else "none in this run"
-        yielded = "none in this run" if self.yielded is None else as_text(self.yielded)
+        stored = f"{in_log(self.stored.state)} (checkpoint {self.stored.id})" if self.stored else "none in this run"
+        yielded = "none in this run" if self.yielded is None else in_log(self.yielded)
         logger.info("%s: last state yielded %s, last stored %s", why, yielded, stored, extra={"spider": spider})
 
     def _issued_within(self) -> Ticket:

@@ -24,7 +24,7 @@ from scrapy.spidermiddlewares.httperror import HttpError
 
 from .gaps import watch_requests
 from .outcomes import UnitOutcomes
-from .plain import json_object
+from .plain import json_object, shortened
 from .tickets import Ticket
 from .units import name_of
 
@@ -212,7 +212,9 @@ class RequestTracker(UnitOutcomes):
         self._coming[request] = unit
         request.meta[UNIT] = [self.run, unit]
         if unit != name:
-            self._tell("the state %s came again when its unit was done: give it to requests that are yielded together", name)
+            self._tell(
+                "the state %s came again when its unit was done: give it to requests that are yielded together", shortened(name)
+            )
         return True
 
     def _activate(self) -> None:

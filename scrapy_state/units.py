@@ -11,6 +11,7 @@ from itertools import count, islice
 from typing import Any, NamedTuple
 
 from .checkpoint import Checkpoint
+from .plain import shortened
 
 _DIGEST_BYTES = 12
 _DECODER = json.JSONDecoder()
@@ -108,7 +109,7 @@ class Units:
 
     def failures_told(self) -> list[str]:
         """Return one line for each of the first failures, for the log."""
-        lines = [f"  {unit}: {failure.reason} {failure.url}" for unit, failure in self._first_failures]
+        lines = [f"  {shortened(unit)}: {failure.reason} {failure.url}" for unit, failure in self._first_failures]
         return lines if self.failures == len(lines) else [*lines, f"  and {self.failures - len(lines)} more"]
 
     def has_begun_another(self, unit: str) -> None:

@@ -24,10 +24,19 @@ class CheckpointWriter:
 
     :param format: a key of :data:`~scrapy_state.checkpoint.FORMATS`
     :param spider: the spider's name, if it is known; *run*: the run's id; *job*: the platform's name for it
+    :param arguments: the spider's, as a checkpoint keeps them; None: those of the parent
     """
 
     def __init__(
-        self, store: StoreWriter, template: KeyTemplate, *, format: str, spider: str | None, run: str, job: str | None
+        self,
+        store: StoreWriter,
+        template: KeyTemplate,
+        *,
+        format: str,
+        spider: str | None,
+        run: str,
+        job: str | None,
+        arguments: Mapping[str, str] | None = None,
     ) -> None:
         self.store = store
         self.template = template
@@ -35,6 +44,7 @@ class CheckpointWriter:
         self.spider = spider
         self.run = run
         self.job = job
+        self.arguments = arguments
         #: the newest checkpoint that this run stored
         self.last: Checkpoint | None = None
 
@@ -80,6 +90,7 @@ class CheckpointWriter:
                     errors=parent.errors if parent else 0,
                     reason=reason,
                     extra=dict(extra or {}),
+                    arguments=parent.arguments if parent else None,
                     overlap=parent is not None and _place(parent) != (state, units["ahead"]),
                     **units,
                 )
@@ -126,6 +137,7 @@ class CheckpointWriter:
                 errors=parent.errors + errors,
                 files=tuple(files),
                 reason=reason,
+                arguments=parent.arguments,
                 **(_units_of(parent) if units is None else units),
             )
         )
@@ -149,6 +161,8 @@ class CheckpointWriter:
     def _sealed(self, checkpoint: Checkpoint) -> Checkpoint:
         now = datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         checkpoint = replace(checkpoint, spider=self.spider, run=self.run, job=self.job, time=now)
+        if self.arguments is not None:
+            checkpoint = replace(checkpoint, arguments=self.arguments)
         return replace(checkpoint, digest=checkpoint.to_json()["digest"])
 
     def _create(self, checkpoint: Checkpoint) -> None:

@@ -42,6 +42,7 @@ checkpoints = st.builds(
     files=st.lists(item_files, max_size=3).map(tuple),
     reason=st.none() | text,
     overlap=st.booleans(),
+    arguments=st.none() | st.dictionaries(text, text, max_size=2),
     extra=st.dictionaries(st.sampled_from(["later", "x-é", ""]), json_values, max_size=3),
 )
 formats = st.sampled_from(sorted(FORMATS))

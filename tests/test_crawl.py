@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +13,8 @@ from typing import Any
 import pytest
 from crawls import FEEDS, ITEMS, SPIDER, STATE_OPTIONS, STATES, checkpoints, crawl, named_items, run_until, start
 from loopback import Handler, Server
+
+from scrapy_state.sources import last_state
 
 # A site of numbered pages: /0, /1, …; below /fail it answers 500.
 SITE_SPIDER = """
@@ -85,6 +89,33 @@ def test_log_lines(tmp_path: Path) -> None:
     assert int(line.rpartition(" from checkpoint ")[2].split()[0]) < newest
     assert "/data/numbers/state/" in line
     assert " s old)" in line
+
+
+def test_long_states_in_the_log(tmp_path: Path) -> None:
+    """The log shows the beginning, length and digest of a long state; STATE_FROM never takes an older one from such a log."""
+    source = """
+import scrapy
+from scrapy_state import StateItem
+
+class TestSpider(scrapy.Spider):
+    name = "numbers"
+
+    async def start(self):
+        yield StateItem({"open": "x" * 200_000})
+        for number in range(100):
+            yield scrapy.Request(f"data:,{number}")
+
+    def parse(self, response):
+        raise ValueError("no")
+"""
+    run = crawl(tmp_path, source, settings={"LOG_LEVEL": "INFO"})
+    assert checkpoints(tmp_path)[-1]["state"] == {"open": "x" * 200_000}
+    assert len(run.lines("the spider raised ValueError: last state yielded")) == 100
+    assert len(run.log) < 1_000_000
+    text = json.dumps({"open": "x" * 200_000})
+    shown = f"{text[:200]}... (200,012 characters, sha256 {hashlib.sha256(text.encode()).hexdigest()[:16]})"
+    assert run.lines(f"stored: STATE {shown}, items: 0, files: 0,")
+    assert last_state(run.log.splitlines()) is None
 
 
 def test_state_items_stay_inside(tmp_path: Path, site: str) -> None:
@@ -344,8 +375,8 @@ def test_state_feed_template(tmp_path: Path) -> None:
         assert run.lines("%(batch_id)010d.json"), run.log
 
 
-def test_out_of_order_warning(tmp_path: Path, site: str) -> None:
-    """Requests in flight at the same time that yield state items get one warning; sequential spiders get none."""
+def test_state_items_while_requests_are_out(tmp_path: Path, site: str) -> None:
+    """State items that come while other requests are out get a warning, and one with the numbers at the end; else none."""
     request_first = SITE_SPIDER.replace(
         "        yield StateItem({", "        yield from self.next(page)\n        yield StateItem({"
     )
@@ -353,10 +384,49 @@ def test_out_of_order_warning(tmp_path: Path, site: str) -> None:
     for number, source in enumerate((SITE_SPIDER, request_first)):
         run = crawl(tmp_path / str(number), source, "-a", f"site={site}")
         assert checkpoints(tmp_path / str(number))[-1]["state"] == {"page": 6}, run.log
-        assert not run.lines("WARNING"), run.log
+        assert not run.lines("] WARNING: "), run.log
     concurrent = SITE_SPIDER + "\n    def first(self):\n        return range(5)\n    def next(self, page):\n        return []\n"
-    run = crawl(tmp_path / "concurrent", concurrent, "-a", f"site={site}")
-    assert len(run.lines("in flight at the same time")) == 1
+    details = SITE_SPIDER.replace(
+        "        yield StateItem({",
+        """        if page < 5:
+            for detail in range(10):
+                yield scrapy.Request(f"{self.site}1{page}{detail}", callback=self.parse_detail)
+        yield StateItem({""",
+    )
+    details += """
+    def parse_detail(self, response):
+        yield {"detail": response.url}
+"""
+    for name, source, count in (("concurrent", concurrent, 4), ("details", details, 5)):
+        run = crawl(tmp_path / name, source, "-a", f"site={site}")
+        first, last, *_ = run.lines("] WARNING: ")
+        assert "a state item came while requests that were yielded before it are still out (" in first
+        assert int(re.search(r"WARNING: (\d+) of \d state items came while requests", last)[1]) >= count, run.log  # type: ignore[index]
+
+
+def test_no_state_item(tmp_path: Path) -> None:
+    """A spider that yields items but no state item is told of while it crawls and when it is closed, with the numbers."""
+    source = """
+import scrapy
+
+class TestSpider(scrapy.Spider):
+    name = "numbers"
+
+    async def start(self):
+        for number in range(150):
+            yield {"number": number}
+"""
+    run = crawl(tmp_path, source, settings={"STATE_INTERVAL": 0})
+    first, last = run.lines("] WARNING: ")
+    assert "100 items in 0 s, and no state item yet: if this run is killed now, the next one begins before them." in first
+    assert "the spider yielded 150 items and no state item: no checkpoint names them, and the next run begins" in last
+    assert run.lines("spider closed (finished)")
+    after = crawl(tmp_path / "after", SPIDER + '        yield {"page": -1}\n').lines("] WARNING: ")
+    assert [line.partition("WARNING: ")[2][:56] for line in after] == [
+        "the spider yielded 1 items after the last state item: no"
+    ]
+    for settings in ({"STATE_READONLY": True}, {"FEEDS": {"items.jsonl": {"format": "jsonlines"}}}):
+        assert not crawl(tmp_path / "nothing stored", source, settings={"STATE_INTERVAL": 0, **settings}).lines("] WARNING: ")
 
 
 def test_failures_log_where_it_stands(tmp_path: Path, site: str) -> None:

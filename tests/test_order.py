@@ -1,186 +1,261 @@
-"""OrderCheck: a warning for state items out of requests in flight at the same time, and only for these."""
+"""OrderCheck and StateItemCheck: warnings where state items don't come, or come while requests are out, and only there."""
 
-import gc
-from collections.abc import Callable
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from scrapy import Request
+from scrapy.http.request import NO_CALLBACK
 
-from scrapy_state.order import OrderCheck
+from scrapy_state.order import MANY_INTERVALS, MANY_ITEMS, OrderCheck, Page, StateItemCheck
 
-
-class Step:
-    """In the place of a Request, which takes longer to make."""
-
-
-class Spider:
-    """Drives an OrderCheck as a spider's callbacks would; *warnings* counts what it said."""
-
-    def __init__(self) -> None:
-        self.order = OrderCheck()
-        self.warnings = 0
-
-    def request(self, by: Request | None = None) -> Request:
-        request = Request("http://127.0.0.1/")
-        self.order.request_yielded(request, by)
-        return request
-
-    def state(self, by: Request | None = None) -> None:
-        self.warnings += self.order.state_yielded(by)
+STATE = object()
+Steps = Iterator[Any]
+Callback = Callable[["Engine", Request], Steps]
 
 
-def request_before_state(spider: Spider) -> None:
-    request = spider.request()
-    for _ in range(20):
-        following = spider.request(request)
-        spider.state(request)
-        request = following
+class Engine:
+    """Runs callbacks as Scrapy does, that of the lowest number first; what one yields comes to the scheduler when it is over.
+
+    :param concurrent: how many requests are in flight at most
+    """
+
+    def __init__(self, start: Callable[[Engine], Steps], callback: Callback, concurrent: int = 16) -> None:
+        self.in_flight: set[Request] = set()
+        self.scheduled: deque[Request] = deque()
+        self.check = StateItemCheck(OrderCheck(lambda: self.in_flight, lambda: len(self.scheduled)), 60, {})
+        self.callback = callback
+        self.concurrent = concurrent
+        self._run(start(self), self.check.order.begin(None), lambda request: self.scheduled.append(request))
+        self.order: list[Request] = []
+        while self._fill() or self.in_flight:
+            self.answer(min(self.order, key=lambda request: request.cb_kwargs["number"]))
+
+    def _fill(self) -> bool:
+        while self.scheduled and len(self.in_flight) < self.concurrent:
+            request = self.scheduled.popleft()
+            self.in_flight.add(request)
+            self.order.append(request)
+        return bool(self.in_flight)
+
+    def answer(self, request: Request) -> None:
+        """The response of *request* comes: its callback runs to its end."""
+        self.order.remove(request)
+        yielded: list[Request] = []
+        self._run(self.callback(self, request), self.check.order.begin(request), yielded.append)
+        self.scheduled += yielded
+        self.in_flight.remove(request)
+
+    def _run(self, steps: Steps, page: Page, send: Callable[[Request], None]) -> None:
+        for step in steps:
+            if step is STATE:
+                self.check.state(page)
+            else:
+                page.sent += 1
+                send(step)
+        self.check.order.end(page)
 
 
-def request_after_state(spider: Spider) -> None:
-    request = spider.request()
-    for _ in range(20):
-        spider.state(request)
-        request = spider.request(request)
+def page(number: int = 0, **more: Any) -> Request:
+    return Request("http://127.0.0.1/", cb_kwargs={"number": number}, **more)
 
 
-def states_on_both_sides(spider: Spider) -> None:
-    request = spider.request()
-    for _ in range(20):
-        spider.state(request)
-        following = spider.request(request)
-        spider.state(request)
-        request = following
+def one(engine: Engine) -> Steps:
+    yield page()
 
 
-def states_only_sometimes(spider: Spider) -> None:
-    request = spider.request()
-    for step in range(50):
-        if step % 7 == 0:
-            spider.state(request)
-        request = spider.request(request)
+def state_then_one(engine: Engine) -> Steps:
+    yield STATE
+    yield page()
 
 
-def start_first(spider: Spider) -> None:
-    spider.state()
-    request = spider.request()
-    for _ in range(20):
-        request, by = spider.request(request), request
-        spider.state(by)
+def one_then_state(engine: Engine) -> Steps:
+    yield page()
+    yield STATE
 
 
-def start_request_then_state(spider: Spider) -> None:
-    request = spider.request()
-    spider.state()
-    for _ in range(20):
-        request, by = spider.request(request), request
-        spider.state(by)
+def only_states(engine: Engine) -> Steps:
+    yield from [STATE] * 20
 
 
-def only_start(spider: Spider) -> None:
-    for _ in range(20):
-        spider.state()
+def many(engine: Engine) -> Steps:
+    yield from map(page, range(5))
 
 
-def details_without_states(spider: Spider) -> None:
-    page = spider.request()
-    for _ in range(10):
-        details = [spider.request(page) for _ in range(16)]
-        following = spider.request(page)
-        spider.state(page)
-        for detail in details:
-            spider.request(detail)
-        page = following
+def one_by_one(engine: Engine) -> Steps:
+    """A start() that says that pages are done which it has only sent."""
+    for number in range(5):
+        yield page(number)
+        yield STATE
 
 
-def redirected(spider: Spider) -> None:
-    spider.request()
-    for _ in range(20):
-        answered = Request("http://127.0.0.1/redirected")  # nobody yielded it
-        spider.request(answered)
-        spider.state(answered)
+def nothing(engine: Engine, request: Request) -> Steps:
+    yield from ()
 
 
-def concurrent_start(spider: Spider) -> None:
-    for request in [spider.request() for _ in range(16)]:
-        spider.state(request)
+def request_before_state(engine: Engine, request: Request) -> Steps:
+    number = request.cb_kwargs["number"]
+    if number < 20:
+        yield page(number + 1)
+        yield STATE
 
 
-def parallel_chains(spider: Spider) -> None:
-    one, two = spider.request(), spider.request()
-    for _ in range(4):
-        one, by_one = spider.request(one), one
-        spider.state(by_one)
-        two, by_two = spider.request(two), two
-        spider.state(by_two)
+def request_after_state(engine: Engine, request: Request) -> Steps:
+    yield STATE
+    yield from (step for step in request_before_state(engine, request) if step is not STATE)
 
 
-def siblings(spider: Spider) -> None:
-    page = spider.request()
-    for request in [spider.request(page) for _ in range(3)]:
-        spider.state(request)
+def states_on_both_sides(engine: Engine, request: Request) -> Steps:
+    yield STATE
+    yield from request_before_state(engine, request)
 
 
-def child_before_parent(spider: Spider) -> None:
-    page = spider.request()
-    for _ in range(4):
-        child = spider.request(page)
-        grandchild = spider.request(child)
-        spider.state(child)
-        spider.state(page)
-        page = grandchild
+def states_only_sometimes(engine: Engine, request: Request) -> Steps:
+    number = request.cb_kwargs["number"]
+    yield from (step for step in request_before_state(engine, request) if step is not STATE or number % 7 == 0)
+
+
+def in_rounds(engine: Engine, request: Request) -> Steps:
+    """Requests of one round together; the state, and the next round, when the last one is done."""
+    if len(engine.in_flight) == 1 and not engine.scheduled and request.cb_kwargs["number"] < 100:
+        yield STATE
+        yield from (page(request.cb_kwargs["number"] + more) for more in range(1, 10))
+
+
+def state_each(engine: Engine, request: Request) -> Steps:
+    yield STATE
+
+
+def parallel_chains(engine: Engine, request: Request) -> Steps:
+    yield from request_before_state(engine, request)
+
+
+def details(engine: Engine, request: Request) -> Steps:
+    """A listing: its details, a state item, the next listing. Details yield no state items."""
+    number = request.cb_kwargs["number"]
+    if number < 10:
+        yield from (page(number + 100 + more) for more in range(10))
+        yield STATE
+        yield page(number + 1)
+
+
+def slow_details(engine: Engine, request: Request) -> Steps:
+    """A listing with one detail, which is still out when the next listing comes."""
+    number = request.cb_kwargs["number"]
+    if number < 10:
+        yield page(number + 100)
+        yield STATE
+        yield page(number + 1)
 
 
 SEQUENTIAL = [
-    request_before_state,
-    request_after_state,
-    states_on_both_sides,
-    states_only_sometimes,
-    start_first,
-    start_request_then_state,
-    only_start,
-    details_without_states,
-    redirected,
+    *[(start, callback) for start in (one, state_then_one, one_then_state) for callback in (request_before_state, nothing)],
+    *[(one, callback) for callback in (request_after_state, states_on_both_sides, states_only_sometimes)],
+    (only_states, nothing),
+    (one, in_rounds),
+    (many, in_rounds),
 ]
-CONCURRENT = [concurrent_start, parallel_chains, siblings, child_before_parent]
+EARLY = [(many, state_each), (many, parallel_chains), (one, details), (one, slow_details), (one_by_one, nothing)]
 
 
-@pytest.mark.parametrize("behaviour", SEQUENTIAL, ids=lambda each: each.__name__)
-def test_sequential(behaviour: Callable[[Spider], None]) -> None:
-    """A spider that goes on from one request to the next is never warned."""
-    spider = Spider()
-    behaviour(spider)
-    assert spider.warnings == 0
+@pytest.mark.parametrize("concurrent", [1, 16])
+@pytest.mark.parametrize(("start", "callback"), SEQUENTIAL)
+def test_nothing_out(start: Any, callback: Any, concurrent: int) -> None:
+    """A spider whose state items come when nothing else is under way is never warned."""
+    check = Engine(start, callback, concurrent).check
+    assert (check.early, check.most_out) == (0, 0)
 
 
-@pytest.mark.parametrize("behaviour", CONCURRENT, ids=lambda each: each.__name__)
-def test_concurrent(behaviour: Callable[[Spider], None]) -> None:
-    """State items out of requests in flight at the same time are found, and said once."""
-    spider = Spider()
-    behaviour(spider)
-    behaviour(spider)
-    assert spider.warnings == 1
+@pytest.mark.parametrize("concurrent", [2, 16])
+@pytest.mark.parametrize(("start", "callback"), EARLY)
+def test_requests_out(start: Any, callback: Any, concurrent: int, caplog: pytest.LogCaptureFixture) -> None:
+    """State items that come while requests are out are counted; a warning once, and one with the numbers at the end."""
+    check = Engine(start, callback, concurrent).check
+    assert check.early > 1
+    assert check.most_out >= 1
+    [line] = [record.getMessage() for record in caplog.records]
+    assert "a state item came while requests that were yielded before it are still out" in line
+    check.closed("finished")
+    assert f"{check.early} of {check.states} state items came" in caplog.records[-1].getMessage()
+    assert f"(up to {check.most_out})" in caplog.records[-1].getMessage()
+
+
+def test_parent_that_goes_on() -> None:
+    """A callback that has sent its request and yields on is out when a state item comes of that request."""
+    order = OrderCheck(lambda: {parent, child}, lambda: 0)
+    parent, child = page(), page()
+    outer = order.begin(parent)
+    outer.sent = 1
+    inner = order.begin(child)
+    assert order.out(inner) == 1
+    order.end(outer)  # its items may still be in the pipelines
+    assert order.out(inner) == 0
+
+
+def test_downloads_of_others() -> None:
+    """What pipelines and middlewares download is no request of the spider's."""
+    own = page()
+    order = OrderCheck(lambda: {own, page(callback=NO_CALLBACK)}, lambda: 0)
+    assert order.out(order.begin(own)) == 0
 
 
 def test_memory() -> None:
-    """A hundred thousand steps, one after the other, leave nothing behind but the last request."""
-    order = OrderCheck()
-    request = Step()
-    for _ in range(100_000):
-        following = Step()
-        order.request_yielded(following, request)  # type: ignore[arg-type]
-        assert not order.state_yielded(request)  # type: ignore[arg-type]
-        request = following
-    del following
-    gc.collect()
-    assert len(order._origins) == 1
-    assert len(order._latest) <= 3
+    """Nothing is remembered of a request that is not in flight any more."""
+    in_flight: set[Request] = set()
+    order = OrderCheck(lambda: in_flight, lambda: 0)
+    for number in range(1000):
+        in_flight = {page(number)}
+        [request] = in_flight
+        began = order.begin(request)
+        order.end(began)
+    assert len(order._over) == 1
 
 
-def test_memory_once_found() -> None:
-    """Once the warning was given, no further request is remembered."""
-    spider = Spider()
-    concurrent_start(spider)
-    gc.collect()
-    kept = [spider.request() for _ in range(100)]
-    assert len(spider.order._origins) < len(kept)
+@pytest.mark.parametrize("states", [0, 1])
+def test_no_state_items(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, states: int) -> None:
+    """Many items and no state item for long: one warning while it crawls, one at its end; a state item begins anew."""
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    check = StateItemCheck(OrderCheck(set, lambda: 0), 60, {})
+    for _ in range(states):
+        now += 1000
+        check.state(None)
+    now += 60 * MANY_INTERVALS - 1
+    for _ in range(MANY_ITEMS):
+        check.item()
+    now += 1
+    assert not caplog.records
+    check.item()
+    check.item()
+    [line] = [record.getMessage() for record in caplog.records]
+    assert line.startswith("101 items in 300 s, and no state item " + ("since the last one:" if states else "yet:"))
+    check.closed("shutdown")
+    assert len(caplog.records) == (1 if states else 2)
+    check.closed("finished")
+    assert (
+        caplog.records[-1]
+        .getMessage()
+        .startswith(
+            f"the spider yielded 102 items {'after the last' if states else 'and no'} state item: no checkpoint names them"
+        )
+    )
+    assert {record.levelno for record in caplog.records} == {logging.WARNING}
+
+
+def test_enough_state_items(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A spider with a state item now and then, and one at its end, is not warned, however long it takes."""
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    check = StateItemCheck(OrderCheck(set, lambda: 0), 60, {})
+    for _ in range(20):
+        for _ in range(MANY_ITEMS - 1):
+            now += 100
+            check.item()
+        check.state(None)
+    check.closed("finished")
+    assert not caplog.records

@@ -43,6 +43,7 @@ def test_crawl_ends_by_itself_and_leaves_nothing(tmp_path: Path, server: RedisSe
     assert crawled.code == 0
     assert sorted(site.asked.elements()) == list(range(60))
     assert not crawled.lines("] ERROR")
+    assert not crawled.lines("no state item")  # the state is the frontier
     assert crawled.lines("'scheduler/dequeued/redis': 60")
     assert crawled.lines("'scheduler/enqueued/redis': 60")
     assert crawled.lines("'dupefilter/filtered'")

@@ -14,7 +14,7 @@ from scrapy.settings import BaseSettings, Settings
 from scrapy_state import StateItem
 from scrapy_state.exceptions import StateSettingsError
 from scrapy_state.feeds import StateFeed, item_feeds_with_checkpoints, uri_params
-from scrapy_state.settings import KNOWN, StateSettings, size_in_bytes
+from scrapy_state.settings import KNOWN, StateSettings, names_close_to_ours, size_in_bytes
 
 STATE_URI = "s3://bucket/state/%(name)s/%(batch_id)010d.json"
 STATE_FEED: dict[str, Any] = {"format": "json", "item_classes": [StateItem]}
@@ -165,20 +165,38 @@ class TestStateSettings:
         [
             ("STATE_READ_ONLY", "STATE_READONLY"),
             ("STATE_READONY", "STATE_READONLY"),
+            ("STATE_REDAONLY", "STATE_READONLY"),
             ("STATE_INTERVALL", "STATE_INTERVAL"),
-            ("STATE_INTERVALS", "STATE_INTERVAL"),
-            ("STATE_ENABLE", "STATE_ENABLED"),
-            ("STATE_FORM", "STATE_FROM"),
-            ("STATE_ON_ITEM_ERRORS", "STATE_ON_ITEM_ERROR"),
+            ("STATE_ORPHNAS", "STATE_ORPHANS"),
+            ("STATE_ON_ITEMS_ERROR", "STATE_ON_ITEM_ERROR"),
             ("STATE_SPOOLSIZE", "STATE_SPOOL_SIZE"),
-            ("STATES", "STATE"),
         ],
     )
     @pytest.mark.parametrize("value", [True, "0", None])
-    def test_near_miss(self, name: str, meant: str, value: Any) -> None:
-        """A name close to a known one is an error that says which is meant."""
+    def test_misspelt(self, name: str, meant: str, value: Any) -> None:
+        """A name that can only be a misspelt one of ours is an error that says which is meant."""
         with pytest.raises(StateSettingsError, match=f"no setting {name}; is {meant} meant"):
             read({name: value})
+
+    @pytest.mark.parametrize(
+        ("name", "near"),
+        [
+            ("STATES", "STATE"),
+            ("STATE_PATH", "STATE_AT"),
+            ("STATE_FORM", "STATE_FROM"),
+            ("STATE_LOG", "STATE_LAG"),
+            ("STATE_STORE", "STATE_STORES"),
+            ("STATE_SCORES", "STATE_STORES"),
+            ("STATE_ENABLE", "STATE_ENABLED"),
+            ("STATE_INTERVALS", "STATE_INTERVAL"),
+            ("STATE_ON_ITEM_ERRORS", "STATE_ON_ITEM_ERROR"),
+        ],
+    )
+    def test_perhaps_misspelt(self, name: str, near: str) -> None:
+        """A name that may be the project's own is left alone, and told of with the one that it is close to."""
+        settings = Settings({name: "TX"})
+        assert StateSettings.from_settings(settings) == read({})
+        assert list(names_close_to_ours(settings)) == [(name, near)]
 
     @pytest.mark.parametrize(
         "name", ["STATEMENT_TIMEOUT", "STATE_OF_THE_ART", "STATE_MACHINE", "STATE_FEED", "MY_STATE", "STATSD"]
@@ -186,6 +204,7 @@ class TestStateSettings:
     def test_other_names(self, name: str) -> None:
         """A name that is not close to one of ours is none of our business."""
         assert read({name: object()}) == read({})
+        assert not list(names_close_to_ours(Settings({name: object()})))
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from scrapy_state import sources
 from scrapy_state.exceptions import StateSettingsError, StoreUnreachable
 from scrapy_state.extension import StateResolver
 from scrapy_state.keys import VARYING, KeyTemplate
+from scrapy_state.plain import in_log
 from scrapy_state.settings import StateSettings
 from scrapy_state.sources import Source, find, last_state
 from scrapy_state.stores import StoreReader, open_reader
@@ -316,6 +317,19 @@ class TestLog:
         """A state that was only yielded, a line that is torn, and what somebody else has logged never count."""
         assert last_state([START, line]) == {"page": 10}
         assert last_state([line.encode() + b"\xff\n"]) is None
+
+    def test_shortened(self) -> None:
+        """A stored state that the log shortens hides the older ones; the next whole one counts again."""
+        long = {"open": [10] * 1000}
+        assert in_log({"page": 14}) == '{"page": 14}'
+        line = STORED.replace('{"page": 14}', in_log(long))
+        assert len(line) < 400
+        assert last_state([START, line]) is None
+        assert last_state([START, json.dumps({"message": line})]) is None
+        assert last_state([START, line, STORED]) == {"page": 14}
+        yielded = f"spider closed (finished): last state yielded {in_log(long)}, last stored {{}} (checkpoint 1)"
+        assert last_state([START, yielded]) == {}
+        assert last_state([START, f"STATE {in_log(long)[:100]}"]) == {"page": 10}  # a torn line
 
     def test_newest(self) -> None:
         """The last of them counts, also if it is of a run that started further back."""

@@ -73,7 +73,7 @@ def from_log(options: Namespace, settings: Settings) -> int:
         if state is not None:
             out(as_text(state))
             return OK
-    say("no state to resume from in " + ", ".join(options.logs))
+    say(f"no state to resume from in {', '.join(options.logs)}, or the log shortens it because it is long")
     return NO
 
 
