@@ -20,6 +20,7 @@ from .gaps import fail_when_closed
 from .itemfeeds import ItemFeeds
 from .patience import patiently
 from .settings import StateSettings
+from .threads import StoreThreads
 from .tickets import Barrier, Side, Ticket, get_barrier
 from .uploads import Retry, Uploads
 
@@ -44,6 +45,8 @@ class Cuts:
     def __init__(self, crawler: Crawler, settings: StateSettings, items: Callable[[Uploads], ItemFeeds]) -> None:
         self.crawler = crawler
         self.settings = settings
+        #: for all calls to stores
+        self.threads = StoreThreads()
         retry = Retry(settings.retry_seconds, settings.close_seconds)
         self._uploads = Uploads(crawler, retry, settings.spool_bytes, partial(self.fail, "state_store_failed"))
         self.items = items(self._uploads)
@@ -67,9 +70,9 @@ class Cuts:
 
         :raises StateError: if they can't be; the crawl does not begin
         """
-        await asyncio.to_thread(check_temporary_folder, self.crawler.settings)
+        await self.threads.run(check_temporary_folder, self.crawler.settings)
         for probe in self.items.probes():
-            await asyncio.to_thread(patiently, probe)
+            await self.threads.run(patiently, probe)
         await self._open()
         self._opened = True
         self._last_cut = time.monotonic()
@@ -202,12 +205,12 @@ class Cuts:
 
     async def close(self, reason: str) -> None:
         """Cut a last time, or say what stopped that. To be called once."""
-        if not self._opened:
-            return
         try:
-            await self._close(reason)
+            if self._opened:
+                await self._close(reason)
         finally:
-            if self.failure is not None:
+            self.threads.close()
+            if self._opened and self.failure is not None:
                 logger.error("%s", self._told_of_failure(), extra={"spider": self.crawler.spider})
 
     def _told_of_failure(self) -> str:

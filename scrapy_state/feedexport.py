@@ -176,9 +176,13 @@ class CheckpointFeedExporter(FeedExporter):
         before = SimpleNamespace(batch_id=number - 1)
         uri = apply_uri_params(template, self._get_uri_params(spider, options["uri_params"], before))  # type: ignore[arg-type]
         storage = build_from_crawler(self._storage_class(uri), self.crawler, uri, feed_options=options)
-        if isinstance(storage, BlockingFeedStorage) and type(storage).open is BlockingFeedStorage.open:
-            # Its temporary file would have a name, and stay when the process is killed.
-            storage.open = open_nameless  # type: ignore[method-assign]
+        if isinstance(storage, BlockingFeedStorage):
+            if type(storage).open is BlockingFeedStorage.open:
+                # Its temporary file would have a name, and stay when the process is killed.
+                storage.open = open_nameless  # type: ignore[method-assign]
+            if type(storage).store is BlockingFeedStorage.store:
+                # It would take one of asyncio's threads.
+                storage.store = partial(self._commits.threads.run, storage._store_in_thread)  # type: ignore
         slot = FeedSlot(
             storage=storage, uri=uri, format=options["format"], store_empty=False, batch_id=number, uri_template=template,
             filter=self.filters[template], feed_options=options, spider=spider, exporters=self.exporters,

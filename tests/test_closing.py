@@ -1,0 +1,92 @@
+"""Uploads that are many or slow, by a storage of the project's own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from crawls import STATE_OPTIONS, STATES, checkpoints, crawl
+
+#: A storage of the project's own for own://, which blocks a thread: as FTP's and Google's do. What it does is put in.
+SPIDER = """
+import asyncio, functools, logging, os, resource, threading, time
+import scrapy
+from pathlib import Path
+from scrapy.extensions.feedexport import BlockingFeedStorage
+from scrapy_state import StateItem, uploads
+
+logger = logging.getLogger("own")
+assert hasattr(uploads, "_LEAST_SECONDS")
+uploads._LEAST_SECONDS = 0.5
+
+class OwnStorage(BlockingFeedStorage):
+    def __init__(self, uri, *, feed_options=None):
+        self.path = Path(uri.partition("://")[2])
+
+    def _store_in_thread(self, file):
+        logger.info("storing in thread %s", threading.current_thread().name)
+        file.seek(0)
+        self.before(file)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        file.seek(0)
+        self.path.write_bytes(file.read())
+
+    def before(self, file):
+        pass
+
+class TestSpider(scrapy.Spider):
+    name = "numbers"
+    pages = 3
+
+    async def start(self):
+        first = self.state.get("page", 0)
+        for page in range(first, first + int(self.pages)):
+            yield {"page": page, "text": "x" * 200}
+            yield StateItem({"page": page + 1})
+"""
+ITEMS = "own://own/items/%(run_id)s-%(batch_id)05d.jsonl"
+EACH_ITS_OWN = {"format": "jsonlines", "batch_item_count": 1}
+
+
+def settings(**more: Any) -> dict[str, Any]:
+    feeds = {ITEMS: EACH_ITS_OWN, STATES: STATE_OPTIONS}
+    return {"FEEDS": feeds, "FEED_STORAGES": {"own": "spider.OwnStorage"}, "LOG_LEVEL": "INFO", **more}
+
+
+def stored(folder: Path) -> int:
+    """Return how many items the newest checkpoint's lineage names; each must be there once."""
+    named = [file["uri"] for each in checkpoints(folder) for file in each["files"]]
+    files = [folder / uri.removeprefix("own://") for uri in named]
+    items = [json.loads(line)["page"] for file in files for line in file.read_text().splitlines()]
+    assert sorted(items) == list(range(len(items)))
+    assert checkpoints(folder)[-1]["items"] == len(items)
+    return len(items)
+
+
+def test_pipelines_find_threads(tmp_path: Path) -> None:
+    """However many uploads there are, a pipeline's asyncio.to_thread() does not wait for one of them."""
+    waiting = """
+free = threading.Event()
+
+class Threads:
+    seen = 0
+
+    async def process_item(self, item):
+        await asyncio.to_thread(time.sleep, 0)
+        Threads.seen += 1
+        if Threads.seen == 40:
+            free.set()
+        return item
+
+def blocked(self, file):
+    assert free.wait(20), "the uploads have all the threads"
+
+OwnStorage.before = blocked
+"""
+    more = {"ITEM_PIPELINES": {"spider.Threads": 1}, "CLOSESPIDER_ITEMCOUNT": 40}  # else only the heartbeat looks, after 5 s
+    run = crawl(tmp_path, SPIDER + waiting, "-a", "pages=40", settings=settings(**more))
+    assert run.code == 0, run.log
+    assert stored(tmp_path) == 40
+    threads = {line.split()[-1].rpartition("_")[0] for line in run.lines("storing in thread")}
+    assert threads == {"scrapy_state"}, threads
