@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import IO, Any
@@ -103,6 +104,13 @@ class Batch:
         slot.file, slot.itemcount = kept_file, slot.itemcount - moved.itemcount
         self.after.clear()
         source.close()
+
+    def position(self) -> int | None:
+        """Return where its file is being read, by whatever storage, None if that can't be told. From any thread."""
+        try:
+            return os.lseek(self._finished.fileno(), 0, os.SEEK_CUR)
+        except (AttributeError, OSError, ValueError):  # not finished, not a file, closed
+            return None
 
     async def store(self) -> ItemFile:
         """Finish the file and make it durable. May be called again after a StoreUnreachable.

@@ -14,7 +14,7 @@ from scrapy.settings import BaseSettings
 from scrapy.utils.misc import load_object
 
 from .checkpoint import ItemFile
-from .exceptions import ItemFailed, StateConflict, StateError
+from .exceptions import ItemFailed, StateConflict, StateError, StoreError
 from .feedstorages import check_temporary_folder
 from .gaps import fail_when_closed
 from .itemfeeds import ItemFeeds
@@ -60,6 +60,7 @@ class Cuts:
         self._failure_reason = ""
         #: nothing that the spider has yielded since the last cut may be passed by another one
         self._blocked = False
+        self._store_failed = False
         #: the last cut is made
         self.closed = False
         self.barrier: Barrier = get_barrier(crawler)
@@ -127,7 +128,7 @@ class Cuts:
         """Cut now, without a state item; return whether all that is settled by now is durable. Waits for that."""
         if closing:
             self._uploads.spool.close()
-            self._uploads.retry.closing()
+            self._uploads.retry.closing(stopped=not self.crawler.crawling)
             if self.barrier.side.out or (self._cut_side is not None and self._cut_side.out):
                 return False  # these will never be settled; close() says so
         while self._commit_task is not None:
@@ -146,10 +147,10 @@ class Cuts:
             if reason is not None:
                 self.items.split_side(side, epoch)
             self.items.close_side(side)
+            await asyncio.gather(*(batch.upload for batch in side.batches))  # ends at once if one of them fails
             files = []
             for batch in side.batches:
-                assert batch.upload is not None
-                stored = await batch.upload
+                stored = batch.upload.result()
                 files.append(ItemFile(stored.uri, stored.items, stored.bytes, batch.skip(epoch) if reason is not None else ()))
             errors = sum(count for at, count in side.errors.items() if at < epoch)
             await self._store(files, began, errors=errors, reason=reason, **told)
@@ -188,6 +189,7 @@ class Cuts:
         :param blocks: whether that also holds for the newest state item
         """
         self._blocked = self._blocked or blocks
+        self._store_failed = self._store_failed or isinstance(failure, StoreError)
         if self.failure is not None:
             return
         self.failure = failure
@@ -202,6 +204,8 @@ class Cuts:
     def closing(self) -> None:
         """Hold nothing back any more: what is in flight shall come to its end."""
         self._uploads.spool.close()
+        if not self.crawler.crawling:
+            self._uploads.retry.closing(stopped=True)
 
     async def close(self, reason: str) -> None:
         """Cut a last time, or say what stopped that. To be called once."""
@@ -226,7 +230,7 @@ class Cuts:
     async def _close(self, reason: str) -> None:
         self.barrier.ended = True  # start() may still be read, and its items come: they are for the next run
         self._uploads.spool.close()
-        self._uploads.retry.closing()
+        self._uploads.retry.closing(stopped=not self.crawler.crawling)
         # Every item has been through the pipelines by now. What is not settled was cancelled, or has failed.
         if self._commit_task is not None:
             if self._cut_side is not None and self._cut_side.out:
@@ -243,6 +247,8 @@ class Cuts:
         if not self._blocked:
             await self._cut(reason)
         self.items.discard()
+        if self._store_failed:
+            self._uploads.abandon()
         await self._uploads.wait()
 
     def _unsettled(self, count: int) -> None:

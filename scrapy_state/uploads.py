@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from typing import Any, TypeVar
 
 from scrapy import signals
@@ -16,6 +18,7 @@ from .batches import Batch
 from .checkpoint import ItemFile
 from .exceptions import StoreError, StoreUnreachable
 from .gaps import hold
+from .threads import UPLOADS_AT_ONCE
 from .tickets import get_barrier
 
 logger = logging.getLogger("scrapy_state.state")
@@ -26,40 +29,60 @@ _LONGEST_PAUSE_SECONDS = 30.0
 _LONGEST_PAUSE_CLOSING_SECONDS = 2.0
 #: What a call gets at least, however late it is made, so that a store which is well is not called down
 _LEAST_SECONDS = 5.0
+#: How often to look whether a call has got on
+_LOOK_SECONDS = 1.0
+_AT_ONCE = nullcontext()
 
 
 class Retry:
     """Calls again what raises StoreUnreachable, with pauses that grow and vary (full jitter).
 
+    A call may take as long as it makes progress, also when the crawl is closing. A time limit begins with a failure, or when
+    somebody stops the crawl, who may then kill it.
+
     :param retry_seconds: how long after the first failure: STATE_RETRY_TIMEOUT
-    :param close_seconds: how long after :meth:`closing`, at most: STATE_CLOSE_TIMEOUT
+    :param close_seconds: how long, at most, after the first failure or the stop once the crawl is closing: STATE_CLOSE_TIMEOUT
     """
 
     def __init__(self, retry_seconds: float, close_seconds: float) -> None:
         self.retry_seconds = retry_seconds
         self.close_seconds = close_seconds
         self._closing = asyncio.Event()
-        self._closing_since = 0.0
+        self._closing_since = self._stopped_since = math.inf
 
-    def closing(self) -> None:
-        """The crawl is closing: whoever is pausing tries again at once."""
-        if not self._closing.is_set():
-            self._closing_since = time.monotonic()
-            self._closing.set()
+    def closing(self, stopped: bool) -> None:
+        """The crawl is closing: whoever is pausing tries again at once. *stopped*: because somebody stops it (SIGTERM)."""
+        now = time.monotonic()
+        self._closing_since = min(self._closing_since, now)
+        if stopped:
+            self._stopped_since = min(self._stopped_since, now)
+        self._closing.set()
 
-    async def run(self, what: str, function: Callable[[], Awaitable[T]]) -> T:
-        """Return what *function* returns. *what*: its name in the log.
+    async def run(
+        self,
+        what: str,
+        function: Callable[[], Awaitable[T]],
+        turns: AbstractAsyncContextManager[Any] = _AT_ONCE,
+        progress: Callable[[], object] = lambda: None,
+    ) -> T:
+        """Return what *function* returns.
 
+        :param what: its name in the log
+        :param turns: entered for each call; waiting for it does not count
+        :param progress: returns something else each time that a call has got on
         :raises StoreUnreachable: if the time is over; any other error of *function* at once
+        :raises StoreError: if a call is given up. It may still be at work in its thread, so it is not made again
         """
-        first_failure: float | None = None
+        first_failure = math.inf
         pause = _FIRST_PAUSE_SECONDS
         while True:
             try:
-                return await self._bounded(asyncio.ensure_future(function()), what)
+                async with turns:
+                    return await self._watched(asyncio.ensure_future(function()), what, first_failure, progress)
             except StoreUnreachable as error:
-                first_failure = first_failure or time.monotonic()
-                left = self._deadline(first_failure) - time.monotonic()
+                now = time.monotonic()
+                first_failure = min(first_failure, now)
+                left = self._deadline(first_failure) - now
                 if left <= 0:
                     raise
                 logger.warning("%s is not stored yet: %s. Trying again for %.0f s", what, error, left)
@@ -67,30 +90,39 @@ class Retry:
                 pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
 
     def _deadline(self, first_failure: float) -> float:
-        by_failure = first_failure + self.retry_seconds
-        return min(by_failure, self._closing_since + self.close_seconds) if self._closing.is_set() else by_failure
+        closing = max(first_failure, self._closing_since) + self.close_seconds
+        return min(first_failure + self.retry_seconds, closing, self._stopped_since + self.close_seconds)
 
-    async def _bounded(self, call: asyncio.Future[T], what: str) -> T:
-        """Wait for *call*, which may be in a thread: once the crawl is closing, no longer than it has time."""
-        closing: asyncio.Future[Any] = asyncio.ensure_future(self._closing.wait())
-        either: list[asyncio.Future[Any]] = [call, closing]
+    async def _watched(self, call: asyncio.Future[T], what: str, first_failure: float, progress: Callable[[], object]) -> T:
+        """Wait for *call*, which may be in a thread, and give it up when its time is over."""
+        began = moved = time.monotonic()
+        seen = progress()
         try:
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-            if not call.done():
-                left = self._closing_since + self.close_seconds - time.monotonic()
-                await asyncio.wait([call], timeout=max(_LEAST_SECONDS, left))
-            if not call.done():
-                call.cancel()
-                raise StoreUnreachable(f"{what}: no answer within STATE_CLOSE_TIMEOUT ({self.close_seconds:g} s)")
+            while not call.done():
+                now = time.monotonic()
+                stop = max(self._stopped_since + self.close_seconds, began + _LEAST_SECONDS)
+                if now >= stop:
+                    limit = f"STATE_CLOSE_TIMEOUT ({self.close_seconds:g} s)"
+                    raise StoreError(f"{what}: it was not stored within {limit} after the crawl was told to stop")
+                silent = min(
+                    moved + max(self.retry_seconds, self.close_seconds, _LEAST_SECONDS),
+                    max(self._deadline(first_failure), moved + _LEAST_SECONDS),
+                )
+                if now >= silent:
+                    raise StoreError(f"{what}: no answer for {now - moved:.0f} s, and nothing of it was read in that time")
+                await asyncio.wait([call], timeout=min(stop - now, silent - now, _LOOK_SECONDS))
+                if seen != (seen := progress()):
+                    moved = time.monotonic()
             return call.result()
         finally:
-            closing.cancel()
+            call.cancel()
 
     async def _pause(self, seconds: float) -> None:
         if self._closing.is_set():
             await asyncio.sleep(min(seconds, _LONGEST_PAUSE_CLOSING_SECONDS))
         else:
-            await asyncio.wait([asyncio.ensure_future(self._closing.wait())], timeout=seconds)
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._closing.wait(), seconds)
 
 
 class Spool:
@@ -164,6 +196,7 @@ class Uploads:
         self._failed = failed
         self._barrier = get_barrier(crawler)
         self._let_go: Callable[[], None] | None = None
+        self._turns = asyncio.Semaphore(UPLOADS_AT_ONCE)
         self._tasks: set[asyncio.Task[ItemFile]] = set()
 
     def start(self, batch: Batch) -> None:
@@ -172,6 +205,11 @@ class Uploads:
         batch.upload = asyncio.create_task(self._upload(batch))
         self._tasks.add(batch.upload)
         batch.upload.add_done_callback(self._done)
+
+    def abandon(self) -> None:
+        """Give up those that are under way: the store has failed, so that no checkpoint will name them."""
+        for task in self._tasks:
+            task.cancel()
 
     async def wait(self) -> None:
         """Wait until all have come to their end."""
@@ -186,7 +224,7 @@ class Uploads:
     async def _upload(self, batch: Batch) -> ItemFile:
         slot, stats, counted = batch.slot, self.crawler.stats, batch.bytes
         try:
-            stored = await self.retry.run(batch.uri, batch.store)
+            stored = await self.retry.run(batch.uri, batch.store, self._turns, batch.position)
         except StoreError as error:
             stats.inc_value(f"feedexport/failed_count/{batch.kind}")
             self._failed(error)

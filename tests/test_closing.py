@@ -1,8 +1,9 @@
-"""Uploads that are many or slow, by a storage of the project's own."""
+"""Closing a crawl whose uploads are slow, many or silent; what a full spool and a full disk do to it."""
 
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,14 @@ class TestSpider(scrapy.Spider):
         for page in range(first, first + int(self.pages)):
             yield {"page": page, "text": "x" * 200}
             yield StateItem({"page": page + 1})
+"""
+#: Bit by bit: an item of start()'s, 230 bytes, takes so many seconds.
+SLOWLY = """
+def slowly(self, file):
+    while file.read(23):
+        time.sleep(seconds / 10)
+
+OwnStorage.before = slowly
 """
 ITEMS = "own://own/items/%(run_id)s-%(batch_id)05d.jsonl"
 EACH_ITS_OWN = {"format": "jsonlines", "batch_item_count": 1}
@@ -90,3 +99,24 @@ OwnStorage.before = blocked
     assert stored(tmp_path) == 40
     threads = {line.split()[-1].rpartition("_")[0] for line in run.lines("storing in thread")}
     assert threads == {"scrapy_state"}, threads
+
+
+def test_slow_uploads_are_waited_for(tmp_path: Path) -> None:
+    """At the close uploads that are slow, or wait for others, may take longer than STATE_CLOSE_TIMEOUT: nothing has failed."""
+    source = SPIDER + SLOWLY.replace("seconds", "0.8")
+    run = crawl(tmp_path, source, "-a", "pages=20", settings=settings(STATE_CLOSE_TIMEOUT=0.5))
+    assert run.code == 0, run.log
+    assert stored(tmp_path) == 20
+
+
+def test_silent_store_at_the_close(tmp_path: Path) -> None:
+    """A store that never answers and has no time-out of its own does not keep the crawl from ending."""
+    silent = "\ndef silent(self, file):\n    time.sleep(4)\n\nOwnStorage.before = silent\n"
+    began = time.monotonic()
+    more = {"STATE_CLOSE_TIMEOUT": 1, "STATE_RETRY_TIMEOUT": 1}
+    run = crawl(tmp_path, SPIDER + silent, settings=settings(**more))
+    assert run.code == 1, run.log
+    [error] = run.lines("[scrapy_state.state] ERROR: ")
+    assert "no answer for 1 s" in error
+    assert len(run.lines("storing in thread")) == 3, run.log  # none is begun again while its file is in use
+    assert time.monotonic() - began < 10
