@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
+from scrapy import signals
 from scrapy.crawler import Crawler
 from scrapy.settings import BaseSettings
 from scrapy.utils.misc import load_object
@@ -16,7 +17,7 @@ from scrapy.utils.misc import load_object
 from .checkpoint import ItemFile
 from .exceptions import ItemFailed, StateConflict, StateError, StoreError
 from .feedstorages import check_temporary_folder
-from .gaps import fail_when_closed
+from .gaps import fail_when_closed, until_closed
 from .itemfeeds import ItemFeeds
 from .patience import patiently
 from .settings import StateSettings
@@ -63,6 +64,7 @@ class Cuts:
         self._store_failed = False
         #: the last cut is made
         self.closed = False
+        crawler.signals.connect(self._engine_stopped, signals.engine_stopped)
         self.barrier: Barrier = get_barrier(crawler)
         self.barrier.listener = self
 
@@ -206,6 +208,12 @@ class Cuts:
         self._uploads.spool.close()
         if not self.crawler.crawling:
             self._uploads.retry.closing(stopped=True)
+
+    async def _engine_stopped(self) -> None:
+        """The crawl was stopped while it was closing anyway: keep the process until that is done."""
+        if self.crawler.engine.spider is not None:
+            self._uploads.retry.closing(stopped=True)
+            await until_closed(self.crawler.engine)
 
     async def close(self, reason: str) -> None:
         """Cut a last time, or say what stopped that. To be called once."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import signal
 import time
 from pathlib import Path
 from typing import Any
 
-from crawls import STATE_OPTIONS, STATES, checkpoints, crawl
+from crawls import STATE_OPTIONS, STATES, Crawl, checkpoints, crawl, run_until, start
 
 #: A storage of the project's own for own://, which blocks a thread: as FTP's and Google's do. What it does is put in.
 SPIDER = """
@@ -107,6 +108,52 @@ def test_slow_uploads_are_waited_for(tmp_path: Path) -> None:
     run = crawl(tmp_path, source, "-a", "pages=20", settings=settings(STATE_CLOSE_TIMEOUT=0.5))
     assert run.code == 0, run.log
     assert stored(tmp_path) == 20
+
+
+def closing_run(folder: Path, source: str, signals: int, **more: Any) -> tuple[Crawl, float]:
+    """Send SIGTERM *signals* times while the last uploads are under way; return what came of it and how long that took."""
+    process = start(folder, source, settings=settings(**more))
+    try:
+        log = run_until(process, "Closing spider (finished)")
+        log += run_until(process, "storing in thread") if "storing in thread" not in log else ""
+        began = time.monotonic()
+        for number in range(signals):
+            process.send_signal(signal.SIGTERM)
+            log += run_until(process, "Received SIGTERM" + " twice" * number)
+        log += process.communicate(timeout=30)[1]
+        return Crawl(process.returncode, log, folder), time.monotonic() - began
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_sigterm_while_closing(tmp_path: Path) -> None:
+    """SIGTERM while the last files are being stored: they have STATE_CLOSE_TIMEOUT from then on, and the run ends well."""
+    run, _ = closing_run(tmp_path, SPIDER + SLOWLY.replace("seconds", "2"), 1, STATE_CLOSE_TIMEOUT=20)
+    assert run.code == 0, run.log
+    assert run.lines("'finish_reason': 'finished'"), run.log
+    assert stored(tmp_path) == 3
+    assert checkpoints(tmp_path)[-1]["reason"] == "finished"
+
+
+def test_sigterm_bounds_slow_uploads(tmp_path: Path) -> None:
+    """After SIGTERM an upload is given up after STATE_CLOSE_TIMEOUT, though it makes progress: one error says so."""
+    run, took = closing_run(tmp_path, SPIDER + SLOWLY.replace("seconds", "4"), 1, STATE_CLOSE_TIMEOUT=1)
+    assert run.code == 1, run.log
+    [error] = run.lines("[scrapy_state.state] ERROR: ")
+    assert "checkpoints stopped at checkpoint 1" in error
+    assert "STATE_CLOSE_TIMEOUT (1 s)" in error
+    told = run.log.index("checkpoints stopped at")
+    assert "Spider closed" in run.log[told:]
+    assert took < 7, run.log  # the calls under way end by themselves, after 4 s: no thread can be broken off
+
+
+def test_two_sigterms_while_closing(tmp_path: Path) -> None:
+    """A second SIGTERM ends the process as soon as the uploads under way are done: none of those that wait is begun."""
+    source = SPIDER.replace("pages = 3", "pages = 60") + SLOWLY.replace("seconds", "1")
+    run, _ = closing_run(tmp_path, source, 2)
+    assert 0 < len(run.lines("storing in thread")) < 20, run.log
+    assert checkpoints(tmp_path)[-1]["state"] == {}
 
 
 def test_silent_store_at_the_close(tmp_path: Path) -> None:
