@@ -204,8 +204,7 @@ class Cuts:
             self._closing = asyncio.create_task(self.crawler.engine.close_spider_async(reason=reason))
 
     def closing(self) -> None:
-        """Hold nothing back any more: what is in flight shall come to its end."""
-        self._uploads.spool.close()
+        """The time begins to run if the crawl was told to stop. What is in flight still waits while the spool is full."""
         if not self.crawler.crawling:
             self._uploads.retry.closing(stopped=True)
 

@@ -42,8 +42,8 @@ class ItemFeeds:
         items_limit, bytes_limit = self._limits[template]
         if batch.slot.itemcount >= items_limit or batch.bytes >= bytes_limit:
             self._uploads.start(self._open.pop(place))
-        if spool.over and not spool.held:
-            if self._open:
+        if spool.full:
+            if self._open and spool.bytes > spool.limit_bytes:  # not for too many files: that would make one more
                 largest = max(self._open, key=lambda each: self._open[each].bytes)
                 self._uploads.start(self._open.pop(largest))
             spool.hold()

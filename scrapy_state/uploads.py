@@ -126,7 +126,7 @@ class Retry:
 
 
 class Spool:
-    """Counts the bytes in batches that are open or wait to be uploaded, and holds the crawl back above a limit.
+    """Counts the batches that are open or wait to be uploaded, and holds the crawl back above a limit, until half is free.
 
     :param limit_bytes: STATE_SPOOL_SIZE
     :param pause: stops the crawl from sending requests; *resume*: lets it go on
@@ -148,13 +148,13 @@ class Spool:
         self._room.set()
 
     @property
-    def over(self) -> bool:
-        """Whether there is more than there should be."""
-        return self.bytes > self.limit_bytes or self.waiting > self.MAX_WAITING
+    def full(self) -> bool:
+        """Whether the crawl should be held back, and is not yet."""
+        return (self.bytes > self.limit_bytes or self.waiting > self.MAX_WAITING) and not self.held and not self._closed
 
     def hold(self) -> None:
         """Hold the crawl back until there is room. Only while something is being uploaded."""
-        if not self.held and self.waiting and not self._closed:
+        if self.full and self.waiting:
             self.held = True
             self._room.clear()
             self._pause()
@@ -163,11 +163,11 @@ class Spool:
         """A batch of *bytes* has been uploaded, or has failed for good."""
         self.bytes -= bytes
         self.waiting -= 1
-        if not self.over or not self.waiting:
-            self.release()
+        half_free = self.bytes <= self.limit_bytes / 2 and self.waiting <= self.MAX_WAITING / 2
+        if half_free or not self.waiting:
+            self._release()
 
-    def release(self) -> None:
-        """Let the crawl go on."""
+    def _release(self) -> None:
         if self.held:
             self.held = False
             self._room.set()
@@ -176,7 +176,7 @@ class Spool:
     def close(self) -> None:
         """Let the crawl go on, and hold it back no more: what is under way can come to its end."""
         self._closed = True
-        self.release()
+        self._release()
 
     async def room(self) -> None:
         """Wait until there is room."""
@@ -243,10 +243,16 @@ class Uploads:
         self._let_go = hold(self.crawler.engine)
         self.crawler.stats.inc_value("state/pauses")
         spool = self.spool
-        logger.info("the crawl waits: %s bytes to upload, STATE_SPOOL_SIZE is %s", spool.bytes, spool.limit_bytes)
+        if spool.bytes > spool.limit_bytes:
+            logger.info("the crawl waits: %s bytes to upload, STATE_SPOOL_SIZE is %s", spool.bytes, spool.limit_bytes)
+        else:
+            logger.info(
+                "the crawl waits: %s files to upload, all of them open, and a process may open only so many. A longer "
+                "STATE_INTERVAL or larger batches make fewer files", spool.waiting,
+            )  # fmt: skip
 
     def _resume(self) -> None:
         self._barrier.held = False
         if self._let_go is not None:
             self._let_go()
-            logger.info("the crawl goes on: %s bytes to upload", self.spool.bytes)
+            logger.info("the crawl goes on: %s bytes, %s files to upload", self.spool.bytes, self.spool.waiting)

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 from crawls import STATE_OPTIONS, STATES, Crawl, checkpoints, crawl, run_until, start
 
 #: A storage of the project's own for own://, which blocks a thread: as FTP's and Google's do. What it does is put in.
@@ -167,3 +168,44 @@ def test_silent_store_at_the_close(tmp_path: Path) -> None:
     assert "no answer for 1 s" in error
     assert len(run.lines("storing in thread")) == 3, run.log  # none is begun again while its file is in use
     assert time.monotonic() - began < 10
+
+
+#: Its callback yields most of its items once the spider is being closed.
+LATE = """
+resource.setrlimit(resource.RLIMIT_NOFILE, (400, 400))
+
+class TestSpider(TestSpider):
+    async def start(self):
+        yield scrapy.Request("data:,page")
+
+    async def parse(self, response):
+        closing = asyncio.create_task(self.crawler.engine.close_spider_async(reason="enough"))
+        while self.crawler.engine._slot.closing is None:
+            await asyncio.sleep(0)
+        await asyncio.sleep(0.5)  # two looks of mind_closing()
+        for page in range(1000):
+            yield {"page": page, "text": "x" * 200}
+        yield StateItem({"page": 1000})
+"""
+
+
+@pytest.mark.parametrize("limited", ["bytes", "files"])
+def test_full_spool_at_the_close(tmp_path: Path, limited: str) -> None:
+    """While the spool is full, by its bytes or by the number of files, items wait, also when the spider is being closed: there
+    are no more files than else, nor more of them open than a process may have. The log says which it is, and seldom."""
+    options = EACH_ITS_OWN if limited == "files" else {"format": "jsonlines"}
+    more: dict[str, Any] = {"FEEDS": {ITEMS: options, STATES: STATE_OPTIONS}}
+    if limited == "bytes":
+        more["STATE_SPOOL_SIZE"] = "20kB"
+    run = crawl(tmp_path, SPIDER + SLOWLY.replace("seconds", "0.003") + LATE, settings=settings(**more))
+    assert run.code == 0, run.log
+    assert stored(tmp_path) == 1000
+    waits = [line.partition("the crawl waits: ")[2] for line in run.lines("the crawl waits: ")]
+    assert 1 <= len(waits) < 30, waits
+    assert len(run.lines("the crawl goes on")) == len(waits)
+    if limited == "bytes":
+        assert len(run.lines("Stored jsonlines feed")) < 50
+        assert max(int(each.split()[0]) for each in waits) <= 20_000 + 100 * 230  # and CONCURRENT_ITEMS
+        assert all("STATE_SPOOL_SIZE is 20000" in each for each in waits), waits
+    else:
+        assert all(each.startswith("20") and "files to upload" in each and "SPOOL" not in each for each in waits), waits
