@@ -16,7 +16,7 @@ from scrapy.utils.defer import ensure_awaitable
 
 from .checkpoint import ItemFile
 from .exceptions import StoreError, StoreUnreachable
-from .feedstorages import DurableFeedStorage
+from .feedstorages import DurableFeedStorage, disk_error
 from .gaps import write_csv_header
 
 #: Exporters that write each item at once and as a whole. A subclass may write later, or in another order.
@@ -117,6 +117,13 @@ class Batch:
         source.close()
         return True
 
+    def position(self) -> int | None:
+        """Return where its file is being read, by whatever storage, None if that can't be told. From any thread."""
+        try:
+            return os.lseek(self._finished.fileno(), 0, os.SEEK_CUR)
+        except (AttributeError, OSError, ValueError):  # not finished, not a file, closed
+            return None
+
     async def store(self) -> ItemFile:
         """Finish the file and make it durable. May be called again after a StoreUnreachable.
 
@@ -126,8 +133,12 @@ class Batch:
             if self._finished is None:  # once: closing a postprocessing plugin twice may write its end twice
                 self._finished = self._finish()
             file = self._finished
+            with suppress(AttributeError, ValueError):  # ValueError: its storage has closed it
+                file.flush()  # here, where what it raises is known for the disk's
             with suppress(AttributeError, OSError, ValueError):  # somebody else's file, or one that is closed by now
                 self.bytes = file.seek(0, io.SEEK_END)
+        except OSError as error:
+            raise StoreError(f"{self.uri}: the file could not be finished: {disk_error(error, self.slot)}") from error
         except Exception as error:
             raise StoreError(f"{self.uri}: {type(error).__name__}: {error}") from error
         try:

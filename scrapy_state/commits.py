@@ -58,9 +58,9 @@ class Commits(Cuts):
             raise StateSettingsError("EXTENSIONS has no scrapy_state.extension.StateResolver, which the state feed needs")
         began = time.monotonic()
         arguments = (self.writer.store, self.writer.template, resolver.resolution, self._orphan_feeds)
-        self._orphans = await asyncio.to_thread(find_orphans, *arguments)
+        self._orphans = await self.threads.run(find_orphans, *arguments)
         opening = partial(self.writer.open, resolver.state, resolver.resolution, resolver.resolve_own, start=resolver.start)
-        checkpoint = await asyncio.to_thread(patiently, opening)
+        checkpoint = await self.threads.run(patiently, opening)
         if not self.writer.store.atomic:
             logger.info(
                 "%s may not write create-only for sure: a second writer there is detected, not prevented",
@@ -86,7 +86,7 @@ class Commits(Cuts):
         """
         orphans, self._orphans = self._orphans, []
         if orphans:
-            await asyncio.to_thread(treat_orphans, orphans, self.settings.orphans == "delete")
+            await self.threads.run(treat_orphans, orphans, self.settings.orphans == "delete")
 
     def state_yielded(self, state: dict[str, Any]) -> None:
         """Cut at this state item if one is due; else remember it."""
@@ -107,7 +107,7 @@ class Commits(Cuts):
     async def _store(self, files: list[ItemFile], began: float, **fields: Any) -> None:
         """Store the checkpoint of a side whose *files* are durable. Its state, if it is None: that of the last one."""
         checkpoint = self.writer.next(files=files, **fields)
-        commit = partial(asyncio.to_thread, self.writer.commit, checkpoint)
+        commit = partial(self.threads.run, self.writer.commit, checkpoint)
         await self._uploads.retry.run(f"checkpoint {checkpoint.id}", commit)
         await self._stored(began)
         await self._treat_orphans()

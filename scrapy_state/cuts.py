@@ -9,17 +9,19 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
+from scrapy import signals
 from scrapy.crawler import Crawler
 from scrapy.settings import BaseSettings
 from scrapy.utils.misc import load_object
 
 from .checkpoint import ItemFile
-from .exceptions import ItemFailed, StateConflict, StateError
+from .exceptions import ItemFailed, StateConflict, StateError, StoreError
 from .feedstorages import check_temporary_folder
-from .gaps import fail_when_closed
+from .gaps import fail_when_closed, until_closed
 from .itemfeeds import ItemFeeds
 from .patience import patiently
 from .settings import StateSettings
+from .threads import StoreThreads
 from .tickets import Barrier, Side, Ticket, get_barrier
 from .uploads import Retry, Uploads
 
@@ -44,6 +46,8 @@ class Cuts:
     def __init__(self, crawler: Crawler, settings: StateSettings, items: Callable[[Uploads], ItemFeeds]) -> None:
         self.crawler = crawler
         self.settings = settings
+        #: for all calls to stores
+        self.threads = StoreThreads()
         retry = Retry(settings.retry_seconds, settings.close_seconds)
         self._uploads = Uploads(crawler, retry, settings.spool_bytes, partial(self.fail, "state_store_failed"))
         self.items = items(self._uploads)
@@ -57,9 +61,11 @@ class Cuts:
         self._failure_reason = ""
         #: nothing that the spider has yielded since the last cut may be passed by another one
         self._blocked = False
+        self._store_failed = False
         #: the last cut is made
         self.closed = False
         self._late = False
+        crawler.signals.connect(self._engine_stopped, signals.engine_stopped)
         self.barrier: Barrier = get_barrier(crawler)
         self.barrier.listener = self
 
@@ -68,9 +74,9 @@ class Cuts:
 
         :raises StateError: if they can't be; the crawl does not begin
         """
-        await asyncio.to_thread(check_temporary_folder, self.crawler.settings)
+        await self.threads.run(check_temporary_folder, self.crawler.settings)
         for probe in self.items.probes():
-            await asyncio.to_thread(patiently, probe)
+            await self.threads.run(patiently, probe)
         await self._open()
         self._opened = True
         self._last_cut = time.monotonic()
@@ -136,7 +142,7 @@ class Cuts:
         """Cut now, without a state item; return whether all that is settled by now is durable. Waits for that."""
         if closing:
             self._uploads.spool.close()
-            self._uploads.retry.closing()
+            self._uploads.retry.closing(stopped=not self.crawler.crawling)
             if self.barrier.side.out or (self._cut_side is not None and self._cut_side.out):
                 return False  # these will never be settled; close() says so
         while self._commit_task is not None:
@@ -155,10 +161,10 @@ class Cuts:
             if reason is not None:
                 self.items.split_side(side, epoch)
             self.items.close_side(side)
+            await asyncio.gather(*(batch.upload for batch in side.batches))  # ends at once if one of them fails
             files = []
             for batch in side.batches:
-                assert batch.upload is not None
-                stored = await batch.upload
+                stored = batch.upload.result()
                 files.append(ItemFile(stored.uri, stored.items, stored.bytes, batch.skip(epoch) if reason is not None else ()))
             errors = sum(count for at, count in side.errors.items() if at < epoch)
             await self._store(files, began, errors=errors, reason=reason, **told)
@@ -197,6 +203,7 @@ class Cuts:
         :param blocks: whether that also holds for the newest state item
         """
         self._blocked = self._blocked or blocks
+        self._store_failed = self._store_failed or isinstance(failure, StoreError)
         if self.failure is not None:
             return
         self.failure = failure
@@ -209,17 +216,24 @@ class Cuts:
             self._closing = asyncio.create_task(self.crawler.engine.close_spider_async(reason=reason))
 
     def closing(self) -> None:
-        """Hold nothing back any more: what is in flight shall come to its end."""
-        self._uploads.spool.close()
+        """The time begins to run if the crawl was told to stop. What is in flight still waits while the spool is full."""
+        if not self.crawler.crawling:
+            self._uploads.retry.closing(stopped=True)
+
+    async def _engine_stopped(self) -> None:
+        """The crawl was stopped while it was closing anyway: keep the process until that is done."""
+        if self.crawler.engine.spider is not None:
+            self._uploads.retry.closing(stopped=True)
+            await until_closed(self.crawler.engine)
 
     async def close(self, reason: str) -> None:
         """Cut a last time, or say what stopped that. To be called once."""
-        if not self._opened:
-            return
         try:
-            await self._close(reason)
+            if self._opened:
+                await self._close(reason)
         finally:
-            if self.failure is not None:
+            self.threads.close()
+            if self._opened and self.failure is not None:
                 logger.error("%s", self._told_of_failure(), extra={"spider": self.crawler.spider})
 
     def _told_of_failure(self) -> str:
@@ -235,7 +249,7 @@ class Cuts:
     async def _close(self, reason: str) -> None:
         self.barrier.ended = True  # start() may still be read, and its items come: they are for the next run
         self._uploads.spool.close()
-        self._uploads.retry.closing()
+        self._uploads.retry.closing(stopped=not self.crawler.crawling)
         # Every item has been through the pipelines by now. What is not settled was cancelled, or has failed.
         if self._commit_task is not None:
             if self._cut_side is not None and self._cut_side.out:
@@ -252,6 +266,8 @@ class Cuts:
         if not self._blocked:
             await self._cut(reason)
         self.items.discard()
+        if self._store_failed:
+            self._uploads.abandon()
         await self._uploads.wait()
 
     def _unsettled(self, count: int) -> None:

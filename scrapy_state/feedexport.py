@@ -155,6 +155,9 @@ class CheckpointFeedExporter(FeedExporter):
             for template in self._options:
                 if self.filters[template].accepts(item):
                     commits.items.export(item, template, ticket, commits.barrier.epoch)
+        except ItemFailed as error:  # the disk, most likely for each item: fail() tells of the first
+            commits.fail("state_store_failed", error)
+            return False
         except Exception as error:
             # With its trace, which nobody else logs; a pipeline's is in Scrapy's log.
             logger.warning("Error exporting an item", exc_info=True, extra={"spider": self.crawler.spider})
@@ -182,9 +185,13 @@ class CheckpointFeedExporter(FeedExporter):
         params = self._get_uri_params(spider, options["uri_params"], before)  # type: ignore[arg-type]
         uri = KeyTemplate.parse(template, params, varying=frozenset()).prefix
         storage = build_from_crawler(self._storage_class(uri), self.crawler, uri, feed_options=options)
-        if isinstance(storage, BlockingFeedStorage) and type(storage).open is BlockingFeedStorage.open:
-            # Its temporary file would have a name, and stay when the process is killed.
-            storage.open = open_nameless  # type: ignore[method-assign]
+        if isinstance(storage, BlockingFeedStorage):
+            if type(storage).open is BlockingFeedStorage.open:
+                # Its temporary file would have a name, and stay when the process is killed.
+                storage.open = open_nameless  # type: ignore[method-assign]
+            if type(storage).store is BlockingFeedStorage.store:
+                # It would take one of asyncio's threads.
+                storage.store = partial(self._commits.threads.run, storage._store_in_thread)  # type: ignore
         slot = FeedSlot(
             storage=storage, uri=uri, format=options["format"], store_empty=False, batch_id=number, uri_template=template,
             filter=self.filters[template], feed_options=options, spider=spider, exporters=self.exporters,

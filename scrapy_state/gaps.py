@@ -256,3 +256,14 @@ def mind_closing(engine: ExecutionEngine, closing: Callable[[], None]) -> asynci
                 engine.scraper._check_if_closing()
 
     return asyncio.create_task(check())
+
+
+async def until_closed(engine: ExecutionEngine) -> None:
+    """Return when the spider is closed.
+
+    An engine that is stopped (SIGTERM) while its spider is closing for another reason does not wait for that:
+    ExecutionEngine.close_spider_async() (scrapy/core/engine.py) returns at once, and the reactor stops while the last files
+    are being stored. It does wait for the handlers of ``engine_stopped``.
+    """
+    while engine.spider is not None:  # noqa: ASYNC110 - nobody tells when
+        await asyncio.sleep(_CHECK_SECONDS)

@@ -100,8 +100,8 @@ def _from_log(uri: str, opener: Opener) -> Source | None:
     state = _last_of(store, key, last_state)
     if state is None:
         raise StateSettingsError(
-            f"STATE_FROM: the log {store.uri(key)} has no line with a stored state (STATE {{…}}), or shortens the last one; name "
-            "another log, or set STATE"
+            f"STATE_FROM: the log {store.uri(key)} has no line with a stored state (STATE {{…}}), or shortens the last one; "
+            "name another log, or set STATE"
         )
     return Source(state, "the log", store.uri(key))
 

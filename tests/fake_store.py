@@ -59,6 +59,19 @@ class Loop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._clock.now
 
+    def run_in_executor(  # type: ignore[override]
+        self, executor: Any, function: Callable[..., Any], *args: Any
+    ) -> asyncio.Future[Any]:
+        async def call() -> Any:
+            if self.run.dead:
+                raise asyncio.CancelledError
+            call = Call(partial(function, *args), self.run, self.create_future())
+            call.begin()
+            await asyncio.sleep(0)
+            return await call._future
+
+        return self.create_task(call())
+
     def settle(self) -> None:
         """Go on until nothing is left to do at this time."""
         for _ in range(10_000):
@@ -127,18 +140,6 @@ class Call(threading.Thread):
             self._future.exception()  # not asyncio's business if nobody looks
         elif self._error is None:
             self._future.set_result(self._result)
-
-
-async def to_thread(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-    """Stands in for :func:`asyncio.to_thread`."""
-    loop = asyncio.get_running_loop()
-    assert isinstance(loop, Loop)
-    if loop.run.dead:
-        raise asyncio.CancelledError
-    call = Call(partial(function, *args, **kwargs), loop.run, loop.create_future())
-    call.begin()
-    await asyncio.sleep(0)
-    return await call._future
 
 
 class FakeStore:
@@ -259,7 +260,6 @@ def install(monkeypatch: pytest.MonkeyPatch, world: Any) -> None:
         def now(cls, tz: tzinfo | None = None) -> datetime:
             return datetime.fromtimestamp(world().clock.now, tz)
 
-    monkeypatch.setattr(asyncio, "to_thread", to_thread)
     for name, module in list(sys.modules.items()):
         if not name.startswith("scrapy_state.") or name.startswith("scrapy_state.stores"):
             continue
