@@ -14,7 +14,7 @@ from scrapy.utils.defer import ensure_awaitable
 
 from .checkpoint import ItemFile
 from .exceptions import StoreError, StoreUnreachable
-from .feedstorages import DurableFeedStorage
+from .feedstorages import DurableFeedStorage, disk_error
 
 #: Formats in which each item is a line (or a record) of its own, so that a file can be split between two.
 LINE_FORMATS = frozenset({"jsonlines", "jsonl", "jl", "csv"})
@@ -122,8 +122,12 @@ class Batch:
                 self.slot.finish_exporting()
                 self._finished = FeedExporter._get_file(self.slot)
             file = self._finished
+            with suppress(AttributeError):
+                file.flush()  # here, where what it raises is known for the disk's
             with suppress(AttributeError, OSError):
                 self.bytes = file.seek(0, io.SEEK_END)
+        except OSError as error:
+            raise StoreError(f"{self.uri}: the file could not be finished: {disk_error(error, self.slot)}") from error
         except Exception as error:
             raise StoreError(f"{self.uri}: {type(error).__name__}: {error}") from error
         try:

@@ -150,6 +150,9 @@ class CheckpointFeedExporter(FeedExporter):
             for template in self._options:
                 if self.filters[template].accepts(item):
                     commits.items.export(item, template, ticket, commits.barrier.epoch)
+        except ItemFailed as error:  # the disk, most likely for each item: fail() tells of the first
+            commits.fail("state_store_failed", error)
+            return False
         except Exception as error:
             # With its trace, which nobody else logs; a pipeline's is in Scrapy's log.
             logger.warning("Error exporting an item", exc_info=True, extra={"spider": self.crawler.spider})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from scrapy import Spider
 from scrapy.crawler import Crawler
-from scrapy.extensions.feedexport import BlockingFeedStorage, FileFeedStorage, S3FeedStorage
+from scrapy.extensions.feedexport import BlockingFeedStorage, FeedSlot, FileFeedStorage, S3FeedStorage
 from scrapy.settings import BaseSettings
 
 from .exceptions import StateSettingsError
@@ -43,11 +44,15 @@ class DurableFeedStorage(BlockingFeedStorage):
 
     def open(self, spider: Spider) -> IO[bytes]:
         """See Scrapy's FeedStorageProtocol."""
-        if not spider.crawler.settings["FEED_TEMPDIR"] and isinstance(self._store, LocalWriter):
-            folder = os.path.dirname(self._key)
+        folder = self.folder(spider.crawler.settings)
+        if folder == os.path.dirname(self._key):
             os.makedirs(folder, exist_ok=True)
-            return nameless_file(folder)
-        return open_nameless(spider)
+        return nameless_file(folder)
+
+    def folder(self, settings: BaseSettings) -> str:
+        """Return where the temporary file lies."""
+        beside = isinstance(self._store, LocalWriter) and not settings["FEED_TEMPDIR"]
+        return os.path.dirname(self._key) if beside else _temporary_folder(settings)
 
     def probe(self) -> None:
         """Prove that it could be stored, leaving nothing behind. Blocks.
@@ -62,7 +67,27 @@ class DurableFeedStorage(BlockingFeedStorage):
 
 def open_nameless(spider: Spider) -> IO[bytes]:
     """Return a new file in FEED_TEMPDIR, or where the system has its temporary files, of which nothing is ever left."""
-    return nameless_file(spider.crawler.settings["FEED_TEMPDIR"] or tempfile.gettempdir())
+    return nameless_file(_temporary_folder(spider.crawler.settings))
+
+
+def _temporary_folder(settings: BaseSettings) -> str:
+    return str(settings["FEED_TEMPDIR"] or tempfile.gettempdir())
+
+
+def disk_error(error: OSError, slot: FeedSlot) -> str:
+    """Return what went wrong with the temporary file of *slot*: on which disk, and what to do."""
+    said, storage, settings = error.strerror or str(error), slot.storage, slot.crawler.settings
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return f"{said}; allow the process more (ulimit -n)"
+    if isinstance(storage, DurableFeedStorage):
+        folder = storage.folder(settings)
+    elif isinstance(storage, BlockingFeedStorage):
+        folder = _temporary_folder(settings)
+    else:  # somebody else's, who alone knows where its file lies
+        return f"{said}; check the disk"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{said} on the disk of {folder}; make room there, or set FEED_TEMPDIR to a folder on another disk"
+    return f"{said}; check the disk of {folder}, and who may write there"
 
 
 def check_temporary_folder(settings: BaseSettings) -> None:

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .batches import Batch
-from .feedstorages import DurableFeedStorage
+from .exceptions import ItemFailed
+from .feedstorages import DurableFeedStorage, disk_error
 from .keys import without_credentials
 from .settings import size_in_bytes
 from .tickets import Side, Ticket
@@ -31,14 +32,20 @@ class ItemFeeds:
         self._open: dict[tuple[Side, str], Batch] = {}
 
     def export(self, item: Any, template: str, ticket: Ticket, epoch: int) -> None:
-        """Export *item* to the feed *template*, to the batch of its side. *epoch*: how many state items there have been."""
+        """Export *item* to the feed *template*, to the batch of its side. *epoch*: how many state items there have been.
+
+        :raises ItemFailed: if the disk does not take it
+        """
         place = (ticket.side, template)
         batch = self._open.get(place)
         if batch is None:
             batch = self._open[place] = self._next_batch(template)
             ticket.side.batches.append(batch)
         spool = self._uploads.spool
-        spool.bytes += batch.add(item, ticket.epoch == epoch, epoch)
+        try:
+            spool.bytes += batch.add(item, ticket.epoch == epoch, epoch)
+        except OSError as error:
+            raise ItemFailed(f"{batch.uri}: an item could not be exported: {disk_error(error, batch.slot)}") from error
         items_limit, bytes_limit = self._limits[template]
         if batch.slot.itemcount >= items_limit or batch.bytes >= bytes_limit:
             self._uploads.start(self._open.pop(place))

@@ -230,20 +230,30 @@ def test_without_asyncio(tmp_path: Path) -> None:
     assert check_lineage(tmp_path / "2") == 3
 
 
-def test_full_disk(tmp_path: Path) -> None:
-    """A full disk stops the crawl at once: no checkpoint past it, one error that says so, and the next run goes on."""
+@pytest.mark.parametrize("full", ["feed", "FEED_TEMPDIR"])
+def test_full_disk(tmp_path: Path, full: str) -> None:
+    """A full disk stops the crawl at once: no checkpoint past it, and one error that names the file, the disk and a remedy."""
     if os.geteuid() != 0:
         pytest.skip("only root can mount a small disk")
     folder = tmp_path / "small"
     folder.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k", "none", str(folder)], capture_output=True).returncode:
         pytest.skip("this machine does not let root mount a small disk")
-    feeds = {f"{folder}/{ITEMS}": {"format": "jsonlines"}, STATES: STATE_OPTIONS}
+    items = f"{folder if full == 'feed' else tmp_path}/{ITEMS}"
+    settings = {"FEEDS": {items: {"format": "jsonlines"}, STATES: STATE_OPTIONS}, "STATE_INTERVAL": 0}
+    if full == "FEED_TEMPDIR":
+        settings |= {"FEED_TEMPDIR": str(folder), "STATE_INTERVAL": 60}
     try:
         source = SPIDER.replace('"n": 0}', '"n": 0, "text": "x" * 5000}')
-        run = crawl(tmp_path, source, "-a", "pages=100", settings={"FEEDS": feeds, "STATE_INTERVAL": 0})
+        run = crawl(tmp_path, source, "-a", "pages=100", settings=settings)
     finally:
         subprocess.run(["umount", "-l", str(folder)], check=True)
     assert run.code == 1
     assert run.lines("'finish_reason': 'state_store_failed'")
-    assert len(run.lines("checkpoints stopped at")) == 1
+    [error] = run.lines("ERROR: ")
+    assert "checkpoints stopped at" in error
+    assert "/items/" in error
+    where = folder / "data/numbers/items" if full == "feed" else folder
+    assert f"No space left on device on the disk of {where}; make room there, or set FEED_TEMPDIR" in error, error
+    assert len(run.lines("No space left")) == 2, run.log  # when it happens, and at the end
+    assert "Traceback" not in run.log

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import math
+import os
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from fake_store import Clock, Loop
+from scrapy.extensions.feedexport import BlockingFeedStorage
+from scrapy.settings import Settings
 
 from scrapy_state import uploads
+from scrapy_state.batches import Batch
 from scrapy_state.exceptions import StoreError, StoreUnreachable
+from scrapy_state.feedstorages import disk_error
 from scrapy_state.uploads import Retry
 
 RETRY_SECONDS, CLOSE_SECONDS = 900, 25
@@ -156,6 +164,32 @@ def test_waiting_for_a_turn_does_not_count(world: World) -> None:
 
     assert world.until_done(all_of_them()) == ["stored"] * 120
     assert world.seconds == 20 * 120 / 8
+
+
+class OwnStorage(BlockingFeedStorage):
+    def _store_in_thread(self, file: Any) -> None:
+        raise AssertionError("nothing to store")
+
+
+def test_disk_is_full_when_a_file_is_finished(tmp_path: Path) -> None:
+    """What is written last of a file meets a full disk only then: the error is the disk's, not the store's, and is final."""
+    settings = Settings({"FEED_TEMPDIR": str(tmp_path)})
+    with open("/dev/full", "r+b") as file:
+        slot: Any = SimpleNamespace(file=file, storage=OwnStorage(), crawler=SimpleNamespace(settings=settings))
+        slot.finish_exporting = lambda: file.write(b"the end")
+        expected = f"own://file: the file could not be finished: No space left on device on the disk of {tmp_path}; make room"
+        with pytest.raises(StoreError, match=expected) as raised:
+            asyncio.run(Batch(slot, "own://file", "OwnStorage").store())
+        assert type(raised.value) is StoreError
+        file.raw.close()  # type: ignore[attr-defined]  # else it would be written to again
+
+
+def test_too_many_open_files() -> None:
+    """The remedy fits what is wrong: more room does not help a process that may open no more files."""
+    error = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+    assert disk_error(error, SimpleNamespace(storage=OwnStorage(), crawler=SimpleNamespace(settings=Settings()))) == (  # type: ignore[arg-type]
+        "Too many open files; allow the process more (ulimit -n)"
+    )
 
 
 async def _result(task: asyncio.Task[Any]) -> Any:
