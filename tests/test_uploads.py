@@ -7,6 +7,7 @@ import errno
 import math
 import os
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +20,8 @@ from scrapy.settings import Settings
 from scrapy_state import uploads
 from scrapy_state.batches import Batch
 from scrapy_state.exceptions import StoreError, StoreUnreachable
-from scrapy_state.feedstorages import disk_error
+from scrapy_state.feedstorages import DurableFeedStorage, disk_error
+from scrapy_state.stores import s3
 from scrapy_state.uploads import Retry
 
 RETRY_SECONDS, CLOSE_SECONDS = 900, 25
@@ -190,6 +192,49 @@ def test_too_many_open_files() -> None:
     assert disk_error(error, SimpleNamespace(storage=OwnStorage(), crawler=SimpleNamespace(settings=Settings()))) == (  # type: ignore[arg-type]
         "Too many open files; allow the process more (ulimit -n)"
     )
+
+
+class S3Client:
+    """Reads what it is given bit by bit, as botocore does, and notes where the batch's file is by then."""
+
+    meta = SimpleNamespace(endpoint_url="https://s3.amazonaws.com")
+
+    def __init__(self) -> None:
+        self.batch: Any = None
+        self.positions: list[int] = []
+
+    def put_object(self, Body: Any, **options: Any) -> dict[str, str]:
+        while Body.read(100_000):
+            self.positions.append(self.batch.position())
+        return {"ETag": "etag"}
+
+    upload_part = put_object
+
+    def create_multipart_upload(self, **options: Any) -> dict[str, str]:
+        return {"UploadId": "upload"}
+
+    def complete_multipart_upload(self, **options: Any) -> None:
+        pass
+
+
+@pytest.mark.parametrize("part_bytes", [s3.PART_BYTES, 300_000], ids=["one request", "parts"])
+def test_progress_of_an_upload_to_s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part_bytes: int) -> None:
+    """A batch's position tells how far its upload has got, in one request and in parts."""
+    client = S3Client()
+    monkeypatch.setattr(s3, "get_client", lambda options, writes: client)
+    monkeypatch.setattr(s3, "PART_BYTES", part_bytes)
+    settings = Settings({"FEED_TEMPDIR": str(tmp_path)})
+    storage = DurableFeedStorage(*s3.open_writer("s3://bucket/key", settings))
+    slot: Any = SimpleNamespace(storage=storage, finish_exporting=lambda: None, itemcount=1)
+    slot.file = storage.open(SimpleNamespace(crawler=SimpleNamespace(settings=settings)))  # type: ignore[arg-type]
+    slot.file.write(b"x" * 1_000_000)
+    client.batch = Batch(slot, "s3://bucket/key", "S3FeedStorage")
+    assert client.batch.position() is None
+    storage.store = partial(asyncio.to_thread, storage._store_in_thread)  # type: ignore
+    asyncio.run(client.batch.store())
+    assert client.positions == sorted(client.positions)
+    assert len(set(client.positions)) >= 10, client.positions
+    assert client.batch.position() is None  # closed
 
 
 async def _result(task: asyncio.Task[Any]) -> Any:
