@@ -58,7 +58,7 @@ class StateSettings:
     :param orphans: STATE_ORPHANS, "keep" or "delete": what to do with the item files of a killed run that nothing names
     :param spool_bytes: STATE_SPOOL_SIZE, how much may lie on this disk in open batches and batches that wait for upload
     :param retry_seconds: STATE_RETRY_TIMEOUT, how long an upload is tried again
-    :param close_seconds: STATE_CLOSE_TIMEOUT, the same once the crawl is closing
+    :param close_seconds: STATE_CLOSE_TIMEOUT, the same once the crawl is closing; after a signal, how long uploads may take
     :param selfcheck: STATE_SELFCHECK, whether the request queues are tried out before the first request
     :param fallback_item_processor: STATE_FALLBACK_ITEM_PROCESSOR, the one the project would have without scrapy_state
     :param fallback_downloader: STATE_FALLBACK_DOWNLOADER, likewise
