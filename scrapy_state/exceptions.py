@@ -9,6 +9,7 @@
      +-- StoreError              a store that did not do what was asked
      |    +-- StoreUnreachable   no answer, or "try again later": may pass by itself
      |    +-- StoreRefused       it answered no: credentials, permission, bucket; does not pass by itself
+     |    +-- ContentDamaged     what was read does not fit the checksum stored with it; a CheckpointError, too
      |    +-- KeyTaken           create-only, and the name is taken by something else
      |    +-- StoreReadOnly      a write was asked of what may only read: a bug, caught before anything was sent
      +-- StateConflict           another run writes under the same prefix
@@ -47,6 +48,10 @@ class StoreUnreachable(StoreError):
 
 class StoreRefused(StoreError):
     """The store answered no (403, no such bucket, wrong key): trying again does not help."""
+
+
+class ContentDamaged(StoreError, CheckpointError):
+    """What was read does not fit the checksum that the store keeps with it. A state file is then passed over, as a torn one."""
 
 
 class KeyTaken(StoreError):

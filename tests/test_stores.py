@@ -35,7 +35,7 @@ from scrapy_state.exceptions import (
     StoreUnreachable,
 )
 from scrapy_state.keys import without_credentials
-from scrapy_state.stores import local, open_reader, open_writer, s3
+from scrapy_state.stores import local, open_reader, open_writer, s3, s3client
 from scrapy_state.stores.s3 import S3Reader, S3Writer
 from scrapy_state.stores.s3client import S3Options, get_client
 from scrapy_state.testing import Place, StoreContract, every_call_raises
@@ -503,6 +503,18 @@ class TestS3:
             (400, "ExpiredToken", StoreRefused, "check AWS_SESSION_TOKEN"),
             (400, "AuthorizationHeaderMalformed", StoreRefused, "check AWS_REGION_NAME"),
             (401, "", StoreRefused, "401"),
+            (
+                411,
+                "MissingContentLength",
+                StoreRefused,
+                "set AWS_REQUEST_CHECKSUM_CALCULATION=when_required in",
+            ),
+            (403, "QuotaExceeded", StoreRefused, "403 QuotaExceeded; a quota .* is reached"),
+            (413, "", StoreRefused, "a quota .* is reached"),
+            (405, "MethodNotAllowed", StoreRefused, "does not do PutObject: check AWS_ENDPOINT_URL"),
+            (405, "", StoreRefused, "does not do PutObject: check AWS_ENDPOINT_URL"),
+            (404, "NoSuchUpload", StoreRefused, "was aborted, by a later run"),
+            (400, "BadDigest", StoreUnreachable, "BadDigest; it may pass"),
             (500, "InternalError", StoreUnreachable, "500 InternalError; it may pass"),
             (503, "SlowDown", StoreUnreachable, "503 SlowDown; it may pass"),
             (429, "TooManyRequests", StoreUnreachable, "429"),
@@ -517,6 +529,14 @@ class TestS3:
         assert re.search(says, messages[-1])
         assert all(each.startswith("s3://bucket/a/b: ") for each in messages)
         assert SECRET not in "".join(messages)
+
+    def test_empty_ca_bundle(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """An empty AWS_CA_BUNDLE is a mistake that does not pass by itself, and the error names it."""
+        monkeypatch.setenv("AWS_CA_BUNDLE", "")
+        monkeypatch.setattr(s3client, "_clients", {})
+        monkeypatch.setattr(s3client, "_sessions", {})
+        for message in every_call_raises(s3_at(f"https://127.0.0.1:{closed_port()}"), "a/b", StoreRefused):
+            assert re.search("CA bundle.*AWS_CA_BUNDLE.* empty", message)
 
     def test_conflict_is_tried_again(self, answering: Any) -> None:
         """409 says that another request is at work on the key: the write is tried again."""
