@@ -8,7 +8,8 @@ each commit (the last checkpoint is read again, where the store is not sure to b
   item PUT and state PUT. The opening's state PUT is met once, too, but for a lost reply, which has crawls of its own.
 - for good: a bucket for three kinds at a time; the crawl that meets the next one is also the proof that the last one can be
   resumed from. At the start, where nothing is stored, each has a crawl of its own.
-- 403: once, for a while and for good are one cell, since it is not tried again: the tests see that one request met it.
+- 403: once, for a while and for good are one cell, since it is not tried again: the tests see that one request met it (of
+  GET two, for a missing file may look forbidden).
 - slow: all of its cells are one crawl, in which every answer is late.
 
 What waits in scrapy_state is made shorter by the spider's own module, before anything is read: see SPIDER.
@@ -273,7 +274,8 @@ def test_for_good(world: World, place: str, kinds: tuple[str, ...]) -> None:
         assert world.report().checkpoints[id - 1]["state"] == state
         tried_again = len(run.lines("is not stored yet"))
         if kind == "403":
-            assert (fault.met, tried_again) == (1, 0), run.log
+            # A GET is made again once a listing has shown that the file is there: 403 may also mean that it is missing.
+            assert (fault.met, tried_again) == (2 if "GET" in place else 1, 0), run.log
         else:
             assert fault.met > 1, run.log
             assert tried_again >= 1, run.log
@@ -320,7 +322,7 @@ def test_for_good_at_start(world: World, place: str, kind: str) -> None:
     assert run.code == 1, run.log
     assert world.site.asked == []
     assert not run.lines("begins at")
-    assert fault.met == 1 if kind == "403" else fault.met >= 1, run.log
+    assert fault.met == (2 if place == "GET" else 1) if kind == "403" else fault.met >= 1, run.log
     [line] = run.lines("[scrapy_state.state] ERROR: the crawl does not start: ")
     assert REMEDIES.get(kind, "check AWS_ENDPOINT_URL") in line
     assert "StateConflict" not in run.log

@@ -21,6 +21,7 @@ import pytest
 import sqlite_store
 from botocore.exceptions import BotoCoreError, ClientError, EndpointConnectionError
 from crawls import STATE_OPTIONS, crawl
+from faulty import Proxy
 from loopback import Handler, Server
 from scrapy.settings import BaseSettings
 from sqlite_store import SQLiteReader, SQLiteStore, SQLiteWriter
@@ -42,6 +43,8 @@ from scrapy_state.testing import Place, StoreContract, every_call_raises
 
 SECRET = "s3cr3t"
 _numbers = count(1)
+EMPTY = "<ListBucketResult></ListBucketResult>"
+LISTED = "<ListBucketResult><Contents><Key>a</Key></Contents></ListBucketResult>"
 BEGUN = "<InitiateMultipartUploadResult><UploadId>1</UploadId></InitiateMultipartUploadResult>"
 
 
@@ -61,6 +64,19 @@ def local_place(tmp_path: Path) -> EmptyPlace:
 @pytest.fixture
 def s3_place(bucket: str, s3_settings: dict[str, str], s3_client: Any) -> EmptyPlace:
     place = EmptyPlace(f"s3://{bucket}/a/place/", s3_settings)
+    place.everything = lambda: _in_bucket(s3_client, bucket, place.key)
+    return place
+
+
+@pytest.fixture
+def ceph(s3_endpoint: str) -> Iterator[Proxy]:
+    with Proxy(s3_endpoint, ceph=True) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def ceph_place(bucket: str, s3_settings: dict[str, str], s3_client: Any, ceph: Proxy) -> EmptyPlace:
+    place = EmptyPlace(f"s3://{bucket}/a/place/", {**s3_settings, "AWS_ENDPOINT_URL": ceph.url})
     place.everything = lambda: _in_bucket(s3_client, bucket, place.key)
     return place
 
@@ -92,7 +108,7 @@ def _in_bucket(client: Any, bucket: str, prefix: str) -> list[str]:
 
 
 # For a class, so that the tests come store by store, and few of pytest-xdist's workers start a Swift.
-@pytest.fixture(params=["local", "s3", "sqlite", "swift"], scope="class")
+@pytest.fixture(params=["local", "s3", "ceph", "sqlite", "swift"], scope="class")
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -537,6 +553,31 @@ class TestS3:
         monkeypatch.setattr(s3client, "_sessions", {})
         for message in every_call_raises(s3_at(f"https://127.0.0.1:{closed_port()}"), "a/b", StoreRefused):
             assert re.search("CA bundle.*AWS_CA_BUNDLE.* empty", message)
+
+    @pytest.mark.parametrize("is_part", [False, True])
+    def test_forbidden_or_missing(self, answering: Any, is_part: bool) -> None:
+        """Only a listing that does not have the key makes a missing one of a 403; what is there and forbidden is refused."""
+        store = s3_at(answering.url)
+
+        def read() -> bytes | None:
+            return store.read_part("a", 0, 10) if is_part else store.read("a")
+
+        forbidden, listed = (403, "AccessDenied"), (200, LISTED)
+        answering.answers = [forbidden, (200, EMPTY)]
+        assert read() is None
+        answering.answers = [forbidden, (200, LISTED.replace(">a<", ">a.bak<"))]
+        assert read() is None
+        answering.answers = [forbidden, listed, forbidden]
+        with pytest.raises(StoreRefused, match=r"a: GetObject: .* 403 .* may GetObject there"):
+            read()
+        answering.answers = [forbidden, listed, (200, "<x>")]  # it was stored in between
+        assert read() == b"<x>"
+        answering.answers = [forbidden]
+        with pytest.raises(StoreRefused, match=r"403 .* may GetObject and ListBucket there"):
+            read()
+        answering.answers = [forbidden, (500, "InternalError")]
+        with pytest.raises(StoreUnreachable):
+            read()
 
     def test_conflict_is_tried_again(self, answering: Any) -> None:
         """409 says that another request is at work on the key: the write is tried again."""

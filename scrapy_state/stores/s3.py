@@ -15,6 +15,7 @@ from ..keys import without_credentials
 from .s3client import S3Options, get_client, s3_errors, status_of
 
 if TYPE_CHECKING:
+    from botocore.response import StreamingBody
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_s3.type_defs import CompletedPartTypeDef
 
@@ -66,10 +67,7 @@ class S3Reader:
         start: Any = {"StartAfter": after} if after and self.ordered else {}
         one_page: Any = {"PaginationConfig": {"PageSize": limit, "MaxItems": limit}} if limit and self.ordered else {}
         with self._errors(prefix, "ListBucket"):
-            paginator = self._client.get_paginator("list_objects_v2")
-            pages = paginator.paginate(Bucket=self.bucket, Prefix=prefix, **start, **one_page)
-            found = (each["Key"] for page in pages for each in page.get("Contents", ()))
-            yield from islice((key for key in found if key > after), limit)
+            yield from islice((key for key in self._listed(prefix, **start, **one_page) if key > after), limit)
 
     def read(self, key: str) -> bytes | None:
         """See :class:`~scrapy_state.stores.base.StoreReader`."""
@@ -77,23 +75,44 @@ class S3Reader:
 
     def read_part(self, key: str, begin: int, size: int) -> bytes | None:
         """See :class:`~scrapy_state.stores.base.StoreReader`."""
-        from botocore.exceptions import ClientError
-
         try:
             found = self._get(key, Range=f"bytes={begin}" if begin < 0 else f"bytes={begin}-{begin + size - 1}")
         except StoreRefused as error:
-            if isinstance(error.__cause__, ClientError) and status_of(error.__cause__) == 416:  # it is not that long
+            if status_of(error.__cause__) == 416:  # it is not that long
                 return b""
             raise
         return found if found is None else found[:size]
 
     def _get(self, key: str, **options: Any) -> bytes | None:
         with self._errors(key, "GetObject"):
-            client = self._client
+            body = self._open(key, **options)
+            return None if body is None else body.read()
+
+    def _open(self, key: str, **options: Any) -> StreamingBody | None:
+        """Return what GetObject answers, None if there is no such key.
+
+        Who may list only some prefixes of the bucket gets a 403 for a missing key, from AWS and from Ceph. A listing of that
+        key settles it.
+        """
+        from botocore.exceptions import ClientError
+
+        client, is_listed = self._client, False
+        while True:
             try:
-                return client.get_object(Bucket=self.bucket, Key=key, **options)["Body"].read()
+                return client.get_object(Bucket=self.bucket, Key=key, **options)["Body"]
             except client.exceptions.NoSuchKey:
                 return None
+            except ClientError as error:
+                if status_of(error) != 403 or is_listed:
+                    raise
+            with self._errors(key, "GetObject and ListBucket"):
+                is_listed = key in self._listed(key)
+            if not is_listed:
+                return None  # else it is forbidden, or was stored just now: the next try tells
+
+    def _listed(self, prefix: str, **options: Any) -> Iterator[str]:
+        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix, **options)
+        return (each["Key"] for page in pages for each in page.get("Contents", ()))
 
     @property
     def _client(self) -> S3Client:
@@ -131,7 +150,7 @@ class S3Writer(S3Reader):
 
         with self._errors(key, "PutObject"):
             for attempt in range(1, _CONFLICT_ATTEMPTS + 1):
-                if not self._condition and self._is_there(key):
+                if not self._condition and key in self._listed(key):
                     break
                 try:
                     return self._put(key, file)
@@ -200,16 +219,9 @@ class S3Writer(S3Reader):
                     client.abort_multipart_upload(Bucket=self.bucket, Key=key, UploadId=upload)
             raise
 
-    def _is_there(self, key: str) -> bool:
-        # Not HeadObject: where ListBucket is not granted, it can't tell "not there" from "forbidden" either.
-        found = self._client.list_objects_v2(Bucket=self.bucket, Prefix=key, MaxKeys=1).get("Contents", ())
-        return any(each["Key"] == key for each in found)
-
     def _has_content(self, key: str, file: IO[bytes]) -> bool:
-        client = self._client
-        try:
-            stored = client.get_object(Bucket=self.bucket, Key=key)["Body"]
-        except client.exceptions.NoSuchKey:
+        stored = self._open(key)
+        if stored is None:
             return False
         file.seek(0)
         return all(chunk == file.read(len(chunk)) for chunk in stored.iter_chunks(1 << 20)) and not file.read(1)
