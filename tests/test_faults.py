@@ -191,17 +191,26 @@ def test_once(world: World, kind: str) -> None:
 @pytest.mark.parametrize("kind", PASSING)
 def test_for_a_while(world: World, kind: str) -> None:
     """A store that fails for a while, at the start and later, is waited for: every item is stored once."""
+    puts = 1 if kind == "lost reply" else A_WHILE  # before it puts the file again it looks, and finds it there
     faults = [
         Fault(kind, LIST, count=A_WHILE),
         Fault(kind, GET.format(id=1), count=A_WHILE),
-        Fault(kind, ITEM_PUT.format(batch="00001"), count=A_WHILE),
+        Fault(kind, ITEM_PUT.format(batch="00001"), count=puts),
         Fault(kind, GET.format(id=2), count=A_WHILE),
-        Fault(kind, STATE_PUT.format(id=4), count=A_WHILE),
+        Fault(kind, STATE_PUT.format(id=4), count=puts),
     ]
     run = world.run(*faults, start_seconds=15)
     assert all_met(faults), run.log
     world.is_complete(run)
-    assert [len(run.lines(f"{what} is not stored yet")) for what in NAMES] == [A_WHILE] * 3, run.log
+    assert [len(run.lines(f"{what} is not stored yet")) for what in NAMES] == [puts, A_WHILE, puts], run.log
+
+
+def test_every_reply_is_lost(world: World) -> None:
+    """A store that never answers a PUT, but does it, is looked at: every item is stored once, nothing stops."""
+    lost = Fault("lost reply", r"PUT .*/(items|state)/", first=2, count=inf)  # the opening has a test of its own
+    run = world.run(lost)
+    assert lost.met > 2, run.log
+    world.is_complete(run)
 
 
 @pytest.mark.parametrize("empty", [False, True], ids=["resuming", "first run"])
@@ -263,14 +272,14 @@ def test_for_good(world: World, place: str, kinds: tuple[str, ...]) -> None:
     world.gives_up_soon()
     world.pages = 60
     for kind in kinds:
+        if kind == "lost reply" and "PUT" in place:
+            continue  # test_every_reply_is_lost
         before = world.newest()
         fault = at_later_commit(place, kind, before)
         run = world.run(fault, page_seconds=0.2)
         id, state = stopped(run)
         world.is_right()
-        # A state PUT whose reply was lost did store one more, whole and true: the run can't know of it.
-        unknown = 1 if (place, kind) == ("state PUT", "lost reply") else 0
-        assert (id, world.newest()) == (before + 2, before + 2 + unknown), run.log
+        assert (id, world.newest()) == (before + 2, before + 2), run.log
         assert world.report().checkpoints[id - 1]["state"] == state
         tried_again = len(run.lines("is not stored yet"))
         if kind == "403":
