@@ -280,6 +280,18 @@ def _gets_on(step: Callable[[], object]) -> bool:
     return True
 
 
+def test_unfinished_upload(bucket_at: Callable[[str], Bucket]) -> None:
+    """What a killed run was uploading is aborted, parts and all; another run's upload stays."""
+    bucket = bucket_at("http")
+    for name in ("run-1", "run-2"):
+        upload = bucket.client.create_multipart_upload(Bucket=bucket.name, Key=f"items/{name}-1")["UploadId"]
+        part = {"Key": f"items/{name}-1", "UploadId": upload, "PartNumber": 1}
+        bucket.client.upload_part(Bucket=bucket.name, Body=b"x", **part)
+    assert list(bucket.writer().abort_uploads("items/run-1")) == ["items/run-1-1"]
+    [left] = bucket.client.list_multipart_uploads(Bucket=bucket.name)["Uploads"]
+    assert left["Key"] == "items/run-2-1"
+
+
 @schemes
 def test_several_parts(
     tmp_path: Path, bucket_at: Callable[[str], Bucket], scheme: str, monkeypatch: pytest.MonkeyPatch

@@ -211,6 +211,20 @@ class S3Writer(S3Reader):
         with self._errors(key, "DeleteObject"):
             self._client.delete_object(Bucket=self.bucket, Key=key)
 
+    def abort_uploads(self, prefix: str) -> Iterator[str]:
+        """See :class:`~scrapy_state.stores.base.UploadsInParts`: needs ListBucketMultipartUploads and AbortMultipartUpload."""
+        client = self._client
+        with self._errors(prefix, "ListBucketMultipartUploads"):
+            pages = client.get_paginator("list_multipart_uploads").paginate(Bucket=self.bucket, Prefix=prefix)
+            found = [(each["Key"], each["UploadId"]) for page in pages for each in page.get("Uploads", ())]
+        for key, upload in found:
+            # Killed while it completes one, Swift keeps both; an abort would delete the parts that the file is made of.
+            if not key.startswith(prefix) or self.read_part(key, 0, 1) is not None:
+                continue
+            with self._errors(key, "AbortMultipartUpload"), suppress(client.exceptions.NoSuchUpload):
+                client.abort_multipart_upload(Bucket=self.bucket, Key=key, UploadId=upload)
+                yield key
+
     def _put(self, key: str, file: IO[bytes]) -> bool:
         """Store it; return False if it turned out that the key is taken."""
         size = file.seek(0, io.SEEK_END)

@@ -57,7 +57,7 @@ class PartsUpload:
         Some servers would delete the parts that the stored file is made of.
         """
         if not self.may_be_complete:
-            with suppress(Exception):  # the error to report is the first one; a lifecycle rule removes what is left
+            with suppress(Exception):  # the error to report is the first one; the next run aborts what is left
                 self._client.abort_multipart_upload(**self._names)
 
 
