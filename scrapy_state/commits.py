@@ -22,6 +22,7 @@ from .patience import patiently
 from .plain import in_log
 from .settings import StateSettings
 from .signals import checkpoint_stored
+from .unfinished import abort_unfinished
 from .uploads import Uploads
 from .writer import CheckpointWriter
 
@@ -78,6 +79,13 @@ class Commits(Cuts):
         self.crawler.stats.set_value("state/orphans", len(self._orphans))
         if self.writer.store.atomic:
             await self._treat_orphans()
+        await self._abort_unfinished(resolver.resolution.newest)
+
+    async def _abort_unfinished(self, last: Checkpoint | None) -> None:
+        """Abort the last run's uploads: now that an opening follows its checkpoints, it can name no more files."""
+        if last is not None and last.run is not None:
+            aborted = await self.threads.run(abort_unfinished, self._orphan_feeds(last.run).feeds)
+            self.crawler.stats.set_value("state/uploads_aborted", aborted)
 
     async def _treat_orphans(self) -> None:
         """Only when the run they are of can't name them any more: once we have an opening that is sure to be the only one.
