@@ -94,7 +94,7 @@ def ceph_place(bucket: str, s3_settings: dict[str, str], s3_client: Any, ceph: P
 @pytest.fixture
 def swift_place(swift_server: Swift, monkeypatch: pytest.MonkeyPatch) -> EmptyPlace:
     """The whole of a bucket: there is nothing that all keys begin with."""
-    monkeypatch.delenv("AWS_CA_BUNDLE")
+    monkeypatch.delenv("AWS_CA_BUNDLE", raising=False)
     settings, bucket = swift_server.http.settings, f"contract-{next(_numbers)}"
     client = get_client(S3Options.from_settings(settings, ""), writes=True)
     client.create_bucket(Bucket=bucket)
@@ -1086,8 +1086,8 @@ class TestS3:
     @pytest.mark.parametrize("name", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"])
     def test_atomic_on_aws_only(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
         """Only AWS itself is held to be atomic: an address in the environment, of either name, is another server's."""
-        monkeypatch.delenv("AWS_ENDPOINT_URL")
-        monkeypatch.delenv("AWS_ENDPOINT_URL_S3")
+        monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+        monkeypatch.delenv("AWS_ENDPOINT_URL_S3", raising=False)
         store, _ = open_writer("s3://bucket/a", {})
         assert store.atomic
         monkeypatch.setenv(name, "http://127.0.0.1:1")
