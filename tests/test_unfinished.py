@@ -53,11 +53,11 @@ def test_killed_run(tmp_path: Path, bucket: str, s3_client: Any, s3_settings: di
     s3_client.create_multipart_upload(Bucket=bucket, Key=alive)
     s3_client.create_multipart_upload(Bucket=bucket, Key="elsewhere")
 
-    run = crawl(tmp_path, LARGE, settings={**settings, "STATE_READONLY": True})
+    run = crawl(tmp_path, LARGE, "-a", "pages=1", settings={**settings, "STATE_READONLY": True})
     assert run.code == 0, run.log
     assert uploads(s3_client, bucket) == {left, alive, "elsewhere"}
 
-    run = crawl(tmp_path, LARGE, settings=settings)
+    run = crawl(tmp_path, LARGE, "-a", "pages=1", settings=settings)
     assert run.code == 0, run.log
     assert uploads(s3_client, bucket) == {alive, "elsewhere"}
     assert run.lines(f"INFO: aborted an unfinished upload of the last run: s3://{bucket}/{left}")
