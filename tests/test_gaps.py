@@ -7,7 +7,7 @@ from scrapy import Spider
 from scrapy.core.engine import ExecutionEngine
 from scrapy.utils.test import get_crawler
 
-from scrapy_state.gaps import hold
+from scrapy_state.scrapy_internals import hold
 
 
 @pytest.fixture

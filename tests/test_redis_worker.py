@@ -22,7 +22,7 @@ from scrapy_state.redis.frontier import NewRequest, Reply
 from scrapy_state.redis.options import RedisSettings
 from scrapy_state.redis.scheduler import Scheduler
 from scrapy_state.redis.worker import ROOM, Worker
-from scrapy_state.tracking import UNIT
+from scrapy_state.units.tracker import UNIT
 
 
 class FrontierSpider(scrapy.Spider):

@@ -39,15 +39,16 @@ from scrapy_state.exceptions import (
     StoreRefused,
     StoreUnreachable,
 )
-from scrapy_state.keys import KeyTemplate, without_credentials
-from scrapy_state.prune import prunable
-from scrapy_state.resolver import Resolution, resolve
-from scrapy_state.stores import local, naming, open_reader, open_writer, s3, s3client
+from scrapy_state.lineage.prune import prunable
+from scrapy_state.lineage.resolve import Resolution, resolve
+from scrapy_state.lineage.writer import CheckpointWriter
+from scrapy_state.model.key_template import KeyTemplate, without_credentials
+from scrapy_state.stores import local, naming, open_reader, open_writer, s3
+from scrapy_state.stores import s3_client as s3client
 from scrapy_state.stores.s3 import S3Reader, S3Writer
-from scrapy_state.stores.s3client import S3Options, get_client
-from scrapy_state.stores.s3parts import PartsUpload
+from scrapy_state.stores.s3_client import S3Options, get_client
+from scrapy_state.stores.s3_parts import PartsUpload
 from scrapy_state.testing import Place, StoreContract, every_call_raises
-from scrapy_state.writer import CheckpointWriter
 
 SECRET = "s3cr3t"
 MIN_PART_BYTES = 5 * 1024 * 1024

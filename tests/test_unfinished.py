@@ -11,10 +11,10 @@ import pytest
 from crawls import DEADLINE_SECONDS, ITEMS, SPIDER, STATE_OPTIONS, STATES, crawl, run_until, start
 from faulty import Fault, Proxy
 
-from scrapy_state.keys import KeyTemplate
+from scrapy_state.lineage.unfinished import abort_unfinished
+from scrapy_state.model.key_template import KeyTemplate
 from scrapy_state.stores import open_writer
 from scrapy_state.stores.s3 import S3Writer
-from scrapy_state.unfinished import abort_unfinished
 
 LARGE = SPIDER.replace('"n": 1}', '"n": "x" * 6_000_000}') + (
     "\n    from scrapy_state.stores import s3\n    s3.PART_BYTES = 5 * 1024 * 1024\n"

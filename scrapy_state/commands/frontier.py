@@ -6,11 +6,11 @@ from argparse import Namespace
 
 from scrapy.settings import Settings
 
-from ..durations import in_words
+from ..model.times import in_words
 from ..redis.options import RedisSettings
-from .output import confirm, out, out_json, say, table
 from .state import NO, OK
 from .target import find_crawler
+from .terminal import confirm, out, out_json, say, table
 
 
 def frontier(options: Namespace, settings: Settings) -> int:

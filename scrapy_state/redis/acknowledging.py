@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from ..tickets import Listener
+from ..barrier.barrier import Listener
 from .worker import Worker
 
 _OFTEN_SECONDS = 0.1

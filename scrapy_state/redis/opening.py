@@ -14,7 +14,7 @@ from scrapy.crawler import Crawler
 
 from ..exceptions import StateConflict, StoreError, StoreUnreachable
 from ..feeds import StateFeed
-from ..keys import placeholders
+from ..model.key_template import placeholders
 from ..settings import StateSettings
 from .codec import Codec
 from .connection import Connection

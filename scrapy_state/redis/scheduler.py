@@ -16,10 +16,10 @@ from scrapy.utils.defer import deferred_from_coro
 from scrapy.utils.misc import load_object
 from twisted.internet.defer import Deferred
 
-from ..barrier import BarrierItemProcessor
+from ..barrier.barrier import get_barrier
+from ..barrier.item_processor import BarrierItemProcessor
 from ..exceptions import StateSettingsError, StoreError
-from ..gaps import fail_when_closed, hold_start, watch_done
-from ..tickets import get_barrier
+from ..scrapy_internals import fail_when_closed, hold_start, watch_done
 from .acknowledging import Acknowledging
 from .codec import Codec, Unreadable
 from .frontier import NewRequest, Reply

@@ -16,9 +16,9 @@ from typing import Any
 from scrapy import Request
 from scrapy.crawler import Crawler
 
+from ..barrier.barrier import get_barrier
 from ..exceptions import StoreError
-from ..tickets import get_barrier
-from ..tracking import UNIT
+from ..units.tracker import UNIT
 from .frontier import NewRequest, Reply
 from .opening import Opening
 from .options import RedisSettings

@@ -11,9 +11,9 @@ from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from ..exceptions import ContentDamaged, KeyTaken, StateSettingsError, StoreRefused, StoreUnreachable
-from ..keys import without_credentials
-from .s3client import S3Options, get_client, s3_errors, status_of
-from .s3parts import PartsUpload
+from ..model.key_template import without_credentials
+from .s3_client import S3Options, get_client, s3_errors, status_of
+from .s3_parts import PartsUpload
 
 if TYPE_CHECKING:
     from botocore.response import StreamingBody
