@@ -9,6 +9,7 @@
      +-- StoreError              a store that did not do what it was asked to
      |    +-- StoreUnreachable   no answer, or "try again later": may pass by itself
      |    +-- StoreRefused       it answered no: credentials, permission, bucket; does not pass by itself
+     |    +-- ContentDamaged     what was read does not fit the checksum stored with it; a CheckpointError, too
      |    +-- KeyTaken           a create-only write found the name taken by something else
      |    +-- StoreReadOnly      a reader was asked to write: a bug, caught before anything was sent
      +-- StateConflict           another run writes under the same prefix
@@ -65,6 +66,10 @@ class StoreUnreachable(StoreError):
 
 class StoreRefused(StoreError):
     """The store answered no (403, no such bucket, wrong key): trying again does not help."""
+
+
+class ContentDamaged(StoreError, CheckpointError):
+    """What was read does not fit the checksum that the store keeps with it. A state file is then passed over, as a torn one."""
 
 
 class KeyTaken(StoreError):

@@ -15,6 +15,7 @@ from scrapy.crawler import Crawler
 from ..exceptions import StateSettingsError
 from ..extension import StateResolver, get_extension
 from ..lineage.orphans import Orphan, OrphanFeeds, find_orphans, treat_orphans
+from ..lineage.unfinished import abort_unfinished
 from ..lineage.writer import CheckpointWriter
 from ..model.checkpoint import Checkpoint, ItemFile
 from ..model.json_values import in_log
@@ -78,6 +79,13 @@ class Commits(Cuts):
         self.crawler.stats.set_value("state/orphans", len(self._orphans))
         if self.writer.store.atomic:
             await self._treat_orphans()
+        await self._abort_unfinished(resolver.resolution.newest)
+
+    async def _abort_unfinished(self, last: Checkpoint | None) -> None:
+        """Abort the last run's uploads: now that an opening follows its checkpoints, it can name no more files."""
+        if last is not None and last.run is not None:
+            aborted = await self.threads.run(abort_unfinished, self._orphan_feeds(last.run).feeds)
+            self.crawler.stats.set_value("state/uploads_aborted", aborted)
 
     async def _treat_orphans(self) -> None:
         """Only when the run they are of can't name them any more: once we have an opening that is sure to be the only one.

@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from inspect import signature
-from typing import IO, Any, Protocol
+from typing import IO, Any, Protocol, runtime_checkable
 
 
 class StoreReader(Protocol):
@@ -84,6 +84,17 @@ class StoreWriter(StoreReader, Protocol):
 
     def delete(self, key: str) -> None:
         """Delete *key*; only for orphans, when the user has asked for it (STATE_ORPHANS). Not there: nothing happens."""
+
+
+@runtime_checkable
+class UploadsInParts(Protocol):
+    """What the write side may have besides, where a killed run can leave unfinished uploads that the store keeps."""
+
+    def abort_uploads(self, prefix: str) -> Iterable[str]:
+        """Abort every unfinished upload whose key begins with *prefix*, and yield its key. Only for runs that are over.
+
+        Nothing that can be read changes. An upload is left alone where a file is stored under its key: it may be that file's.
+        """
 
 
 class Store(Protocol):

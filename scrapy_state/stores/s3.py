@@ -7,21 +7,21 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
 from itertools import islice
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from ..exceptions import KeyTaken, StateSettingsError, StoreRefused
+from ..exceptions import ContentDamaged, KeyTaken, StateSettingsError, StoreRefused, StoreUnreachable
 from ..model.key_template import without_credentials
 from .s3_client import S3Options, get_client, s3_errors, status_of
+from .s3_parts import PartsUpload
 
 if TYPE_CHECKING:
+    from botocore.response import StreamingBody
     from mypy_boto3_s3 import S3Client
-    from mypy_boto3_s3.type_defs import CompletedPartTypeDef
 
 #: A file above this goes in parts, of this size at least (S3 allows 10,000 of them, 5 MiB to 5 GiB each:
 #: https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html; OpenStack Swift 1,000)
 PART_BYTES = 64 * 1024 * 1024
-_PARTS = 1_000
 _CONFLICT_ATTEMPTS = 5
 logger = logging.getLogger("scrapy_state.state")
 
@@ -68,10 +68,7 @@ class S3Reader:
             start["Delimiter"] = "/"
         one_page: Any = {"PaginationConfig": {"PageSize": limit, "MaxItems": limit}} if limit and self.ordered else {}
         with self._errors(prefix, "ListBucket"):
-            paginator = self._client.get_paginator("list_objects_v2")
-            pages = paginator.paginate(Bucket=self.bucket, Prefix=prefix, **start, **one_page)
-            found = (each["Key"] for page in pages for each in page.get("Contents", ()))
-            yield from islice((key for key in found if key > after), limit)
+            yield from islice((key for key in self._listed(prefix, **start, **one_page) if key > after), limit)
 
     def read(self, key: str) -> bytes | None:
         """See :class:`~scrapy_state.stores.base.StoreReader`."""
@@ -79,23 +76,51 @@ class S3Reader:
 
     def read_part(self, key: str, begin: int, size: int) -> bytes | None:
         """See :class:`~scrapy_state.stores.base.StoreReader`."""
-        from botocore.exceptions import ClientError
-
         try:
             found = self._get(key, Range=f"bytes={begin}" if begin < 0 else f"bytes={begin}-{begin + size - 1}")
         except StoreRefused as error:
-            if isinstance(error.__cause__, ClientError) and status_of(error.__cause__) == 416:  # it is not that long
+            if status_of(error.__cause__) == 416:  # it is not that long
                 return b""
             raise
         return found if found is None else found[:size]
 
     def _get(self, key: str, **options: Any) -> bytes | None:
-        with self._errors(key, "GetObject"):
-            client = self._client
+        damaged: ContentDamaged | None = None
+        for _ in range(2):  # once more if it is damaged: it may have been on the way only
             try:
-                return client.get_object(Bucket=self.bucket, Key=key, **options)["Body"].read()
+                with self._errors(key, "GetObject"):
+                    body = self._open(key, **options)
+                    return None if body is None else body.read()
+            except ContentDamaged as error:
+                damaged = error
+        assert damaged is not None
+        raise damaged
+
+    def _open(self, key: str, **options: Any) -> StreamingBody | None:
+        """Return what GetObject answers, None if there is no such key.
+
+        Who may list only some prefixes of the bucket gets a 403 for a missing key, from AWS and from Ceph. A listing of that
+        key settles it.
+        """
+        from botocore.exceptions import ClientError
+
+        client, is_listed = self._client, False
+        while True:
+            try:
+                return client.get_object(Bucket=self.bucket, Key=key, **options)["Body"]
             except client.exceptions.NoSuchKey:
                 return None
+            except ClientError as error:
+                if status_of(error) != 403 or is_listed:
+                    raise
+            with self._errors(key, "GetObject and ListBucket"):
+                is_listed = key in self._listed(key)
+            if not is_listed:
+                return None  # else it is forbidden, or was stored just now: the next try tells
+
+    def _listed(self, prefix: str, **options: Any) -> Iterator[str]:
+        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix, **options)
+        return (each["Key"] for page in pages for each in page.get("Contents", ()))
 
     @property
     def _client(self) -> S3Client:
@@ -120,33 +145,44 @@ class S3Writer(S3Reader):
         self._condition: Any = {"IfNoneMatch": "*"}
         #: the key and the upload of a probe under way
         self._probing: tuple[str, str] | None = None
+        #: uploads whose parts are sent, by key, until it is known that they are completed or refused
+        self._sent: dict[str, PartsUpload] = {}
 
     @property
     def atomic(self) -> bool:
-        """AWS promises it; servers that speak the protocol may check first and write then."""
+        """AWS promises it; servers that speak the protocol may check first and write then, or not check at all."""
         host = urlsplit(self._client.meta.endpoint_url).hostname or ""
-        return host.endswith((".amazonaws.com", ".amazonaws.com.cn"))
+        return bool(self._condition) and host.endswith((".amazonaws.com", ".amazonaws.com.cn"))
 
     def create(self, key: str, file: IO[bytes]) -> None:
         """See :class:`~scrapy_state.stores.base.StoreWriter`."""
+        with self._errors(key, "PutObject"):
+            was_free = self._try_to_put(key, file)
+        self._sent.pop(key, None)
+        if was_free:
+            return
+        with self._errors(key, "GetObject"):
+            stored = self._open(key)
+            if stored is None:
+                raise StoreUnreachable(f"{self.uri(key)}: the store takes it for stored, but does not find it; it may pass")
+            if not _is_same(stored, file):
+                raise KeyTaken(f"{self.uri(key)} is there already, with other content; nothing is overwritten")
+
+    def _try_to_put(self, key: str, file: IO[bytes]) -> bool:
+        """Store it unless the key is taken; return whether it was free."""
         from botocore.exceptions import ClientError
 
-        with self._errors(key, "PutObject"):
-            for attempt in range(1, _CONFLICT_ATTEMPTS + 1):
-                if not self._condition and self._is_there(key):
-                    break
-                try:
-                    return self._put(key, file)
-                except ClientError as error:
-                    if status_of(error) == 412:
-                        break
-                    if status_of(error) == 501 and self._condition:
-                        self._condition = {}  # the server can't do it: look first, then write
-                    elif status_of(error) != 409 or attempt == _CONFLICT_ATTEMPTS:
-                        raise
-        with self._errors(key, "GetObject"):
-            if not self._has_content(key, file):
-                raise KeyTaken(f"{self.uri(key)} is there already, with other content; nothing is overwritten")
+        for attempt in range(1, _CONFLICT_ATTEMPTS + 1):
+            try:
+                return not self._is_taken(key) and self._put(key, file)
+            except ClientError as error:
+                if status_of(error) == 412:
+                    return False
+                if status_of(error) == 501 and self._condition:
+                    self._condition = {}  # the server can't do it: nothing but looking is left
+                elif status_of(error) != 409 or attempt == _CONFLICT_ATTEMPTS:
+                    raise
+        raise AssertionError("the last attempt returns or raises")
 
     def probe(self, key: str) -> None:
         """See :class:`~scrapy_state.stores.base.StoreWriter`.
@@ -177,68 +213,67 @@ class S3Writer(S3Reader):
         with self._errors(key, "DeleteObject"):
             self._client.delete_object(Bucket=self.bucket, Key=key)
 
-    def _put(self, key: str, file: IO[bytes]) -> None:
+    def abort_uploads(self, prefix: str) -> Iterator[str]:
+        """See :class:`~scrapy_state.stores.base.UploadsInParts`: needs ListBucketMultipartUploads and AbortMultipartUpload."""
         client = self._client
+        with self._errors(prefix, "ListBucketMultipartUploads"):
+            pages = client.get_paginator("list_multipart_uploads").paginate(Bucket=self.bucket, Prefix=prefix)
+            found = [(each["Key"], each["UploadId"]) for page in pages for each in page.get("Uploads", ())]
+        for key, upload in found:
+            # Killed while it completes one, Swift keeps both; an abort would delete the parts that the file is made of.
+            if not key.startswith(prefix) or self.read_part(key, 0, 1) is not None:
+                continue
+            with self._errors(key, "AbortMultipartUpload"), suppress(client.exceptions.NoSuchUpload):
+                client.abort_multipart_upload(Bucket=self.bucket, Key=key, UploadId=upload)
+                yield key
+
+    def _put(self, key: str, file: IO[bytes]) -> bool:
+        """Store it; return False if it turned out that the key is taken."""
         size = file.seek(0, io.SEEK_END)
-        if size <= PART_BYTES:
-            file.seek(0)
-            client.put_object(Bucket=self.bucket, Key=key, Body=file, **self._condition, **self.acl)
-            return
-        upload = client.create_multipart_upload(Bucket=self.bucket, Key=key, **self.acl)["UploadId"]
-        part_bytes = max(PART_BYTES, size // (_PARTS - 1))
-        parts: list[CompletedPartTypeDef] = []
-        try:
-            for start in range(0, size, part_bytes):
-                number, body = len(parts) + 1, cast(IO[bytes], _Part(file, start, min(part_bytes, size - start)))
-                done = client.upload_part(Bucket=self.bucket, Key=key, UploadId=upload, PartNumber=number, Body=body)
-                parts.append({"ETag": done["ETag"], "PartNumber": number})
-            client.complete_multipart_upload(
-                Bucket=self.bucket, Key=key, UploadId=upload, MultipartUpload={"Parts": parts}, **self._condition
-            )
-        except Exception as error:
-            # Not after a completion that may have taken: on some servers the abort takes away what it is made of.
-            if len(parts) * part_bytes < size or 400 <= status_of(error) < 500:
-                with suppress(Exception):  # the error to tell is the first one; a lifecycle rule removes stale parts
-                    client.abort_multipart_upload(Bucket=self.bucket, Key=key, UploadId=upload)
-            raise
-
-    def _is_there(self, key: str) -> bool:
-        # Not HeadObject: where ListBucket is not granted, it can't tell "not there" from "forbidden" either.
-        found = self._client.list_objects_v2(Bucket=self.bucket, Prefix=key, MaxKeys=1).get("Contents", ())
-        return any(each["Key"] == key for each in found)
-
-    def _has_content(self, key: str, file: IO[bytes]) -> bool:
-        client = self._client
-        try:
-            stored = client.get_object(Bucket=self.bucket, Key=key)["Body"]
-        except client.exceptions.NoSuchKey:
-            return False
+        if size > PART_BYTES:
+            return self._put_in_parts(key, file, size)
         file.seek(0)
-        return all(chunk == file.read(len(chunk)) for chunk in stored.iter_chunks(1 << 20)) and not file.read(1)
-
-
-class _Part(io.RawIOBase):
-    """The *size* bytes of *file* from *start* on, as a file: what botocore reads bit by bit is never in memory as a whole."""
-
-    def __init__(self, file: IO[bytes], start: int, size: int) -> None:
-        self._file, self._start, self._size, self._at = file, start, size, 0
-
-    def readable(self) -> bool:
+        self._client.put_object(Bucket=self.bucket, Key=key, Body=file, **self._condition, **self.acl)
         return True
 
-    def readinto(self, buffer: Any) -> int:
-        self._file.seek(self._start + self._at)
-        found = self._file.read(min(len(buffer), self._size - self._at))
-        buffer[: len(found)] = found
-        self._at += len(found)
-        return len(found)
+    def _put_in_parts(self, key: str, file: IO[bytes], size: int) -> bool:
+        from botocore.exceptions import ClientError
 
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        return self._at
+        upload = self._sent.get(key)
+        if upload is None or upload.file is not file:
+            upload = PartsUpload(self._client, self.bucket, key, file, **self.acl)
+            try:
+                upload.send(size, PART_BYTES)
+            except Exception:
+                upload.abort()
+                raise
+            self._sent[key] = upload
+        if self._is_taken(key):  # once more: sending took its time
+            upload.abort()
+            return False
+        try:
+            upload.complete(**self._condition)
+        except ClientError as error:
+            if status_of(error) >= 500:
+                raise
+            del self._sent[key]
+            upload.abort()
+            if status_of(error) != 404 or not upload.may_be_complete:
+                raise
+            return False  # there is no such upload any more: it was completed the first time
+        return True
 
-    def tell(self) -> int:
-        return self._at
+    def _is_taken(self, key: str) -> bool:
+        """Look, where the store is not proved to do it: Ceph completes uploads in parts over whatever is there."""
+        if self.atomic:
+            return False
+        with self._errors(key, "ListBucket"):
+            return key in self._listed(key)
+
+
+def _is_same(stored: StreamingBody, file: IO[bytes]) -> bool:
+    file.seek(0)
+    return all(chunk == file.read(len(chunk)) for chunk in stored.iter_chunks(1 << 20)) and not file.read(1)
 
 
 def split(uri: str) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from ..exceptions import StoreError, StoreReadOnly, StoreRefused, StoreUnreachable
+from ..exceptions import ContentDamaged, StoreError, StoreReadOnly, StoreRefused, StoreUnreachable
 from ..model.key_template import without_credentials
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ _WRONG_REGION = (
     *("301", "PermanentRedirect", "AuthorizationHeaderMalformed"),
     *("IllegalLocationConstraintException", "InvalidRegion"),
 )
+#: codes of answers below 500 that may pass: the last ones say that what was sent arrived damaged, or not whole
+_MAY_PASS = ("SlowDown", "RequestTimeout", "BadDigest", "XAmzContentChecksumMismatch", "IncompleteBody")
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ def s3_errors(where: str, action: str, options: S3Options) -> Iterator[None]:
     """
     from botocore import exceptions as boto
 
-    wrong = (boto.ParamValidationError, boto.ProfileNotFound, boto.InvalidRegionError)
+    wrong = (boto.ParamValidationError, boto.ProfileNotFound, boto.InvalidRegionError, boto.InvalidConfigError)
     try:
         yield
     except StoreError:
@@ -142,14 +144,19 @@ def s3_errors(where: str, action: str, options: S3Options) -> Iterator[None]:
         code = error.response.get("Error", {}).get("Code", "")
         status = status_of(error)
         said = f"{where}: {action}: the store answered {status} {code}".rstrip()
-        if status in (408, 409, 429) or status >= 500 or code in ("SlowDown", "RequestTimeout"):
+        if status in (408, 409, 429) or status >= 500 or code in _MAY_PASS:
             raise StoreUnreachable(f"{said}; it may pass, try again later") from error
-        raise StoreRefused(f"{said}; {_remedy(code, action, options)}") from error
+        raise StoreRefused(f"{said}; {_remedy(status, code, action, options)}") from error
+    except boto.FlexibleChecksumError as error:
+        raise ContentDamaged(
+            f"{where} is damaged: its content does not fit the checksum that the store keeps with it; "
+            "restore it from a copy, or delete it"
+        ) from error
     except (boto.NoCredentialsError, boto.PartialCredentialsError) as error:
         raise StoreRefused(f"{where}: {error}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY") from error
     except wrong as error:
         text = " ".join(str(error).split())
-        raise StoreRefused(f"{where}: {text}; check the URI and the AWS_… settings") from error
+        raise StoreRefused(f"{where}: {text.rstrip('.')}; check the URI, and AWS_… in settings and environment") from error
     except ValueError as error:
         if not str(error).startswith("Invalid endpoint"):
             raise
@@ -170,10 +177,11 @@ def s3_errors(where: str, action: str, options: S3Options) -> Iterator[None]:
 
 def status_of(error: Any) -> int:
     """Return the HTTP status in an exception of botocore's, 0 if it has none."""
-    return int(getattr(error, "response", {}).get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    answer = getattr(error, "response", None) or {}  # botocore's connection errors have one that is None
+    return int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
-def _remedy(code: str, action: str, options: S3Options) -> str:
+def _remedy(status: int, code: str, action: str, options: S3Options) -> str:
     keys = "the access key and the secret in the URI" if options.keys_in_uri else "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
     if code in ("NoSuchBucket", "InvalidBucketName", "404"):
         return "check the bucket's name in the URI, and AWS_ENDPOINT_URL"
@@ -183,7 +191,18 @@ def _remedy(code: str, action: str, options: S3Options) -> str:
         return f"the credentials have expired: check AWS_SESSION_TOKEN, and {keys}"
     if code in _WRONG_REGION:
         return "check AWS_REGION_NAME"
-    if code in ("400", "BadRequest", "405"):
+    if code == "NoSuchUpload":
+        return "the upload was aborted, by a later run that took over from this one or by a lifecycle rule of the bucket"
+    if status == 411:  # botocore sends them over https only, behind a body whose length it does not tell
+        return (
+            "the server does not take the checksums that boto3 sends behind the content: "
+            "set AWS_REQUEST_CHECKSUM_CALCULATION=when_required in the environment"
+        )
+    if status == 413 or code in ("QuotaExceeded", "EntityTooLarge"):
+        return "a quota of the bucket or the user, or another limit of the server, is reached: make room there, or raise it"
+    if status == 405:
+        return f"what answers there does not do {action}: check AWS_ENDPOINT_URL, its port too, and the bucket in the URI"
+    if code in ("400", "BadRequest"):
         return "check AWS_ENDPOINT_URL (https or http, the port) and AWS_REGION_NAME"
     if code == "RequestTimeTooSkewed":
         return "check this machine's clock"

@@ -1,5 +1,6 @@
 """The stores: one contract for all of them, then what is each one's own."""
 
+import base64
 import errno
 import io
 import json
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from itertools import count
+from math import inf
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,22 +24,38 @@ import pytest
 import sqlite_store
 from botocore.exceptions import BotoCoreError, ClientError, EndpointConnectionError
 from crawls import SPIDER, STATE_OPTIONS, checkpoints, crawl, named_items
+from faulty import Fault, Proxy
 from loopback import Handler, Server
 from scrapy.settings import BaseSettings
 from sqlite_store import SQLiteReader, SQLiteStore, SQLiteWriter
 from swift_server import Swift
 
-from scrapy_state.exceptions import KeyTaken, StateSettingsError, StoreError, StoreReadOnly, StoreRefused, StoreUnreachable
+from scrapy_state.exceptions import (
+    ContentDamaged,
+    KeyTaken,
+    StateSettingsError,
+    StoreError,
+    StoreReadOnly,
+    StoreRefused,
+    StoreUnreachable,
+)
 from scrapy_state.lineage.prune import prunable
 from scrapy_state.lineage.resolve import Resolution, resolve
+from scrapy_state.lineage.writer import CheckpointWriter
 from scrapy_state.model.key_template import KeyTemplate, without_credentials
 from scrapy_state.stores import local, naming, open_reader, open_writer, s3
+from scrapy_state.stores import s3_client as s3client
 from scrapy_state.stores.s3 import S3Reader, S3Writer
 from scrapy_state.stores.s3_client import S3Options, get_client
+from scrapy_state.stores.s3_parts import PartsUpload
 from scrapy_state.testing import Place, StoreContract, every_call_raises
 
 SECRET = "s3cr3t"
+MIN_PART_BYTES = 5 * 1024 * 1024
 _numbers = count(1)
+DAMAGED = "<damaged>"
+EMPTY = "<ListBucketResult></ListBucketResult>"
+LISTED = "<ListBucketResult><Contents><Key>a</Key></Contents></ListBucketResult>"
 BEGUN = "<InitiateMultipartUploadResult><UploadId>1</UploadId></InitiateMultipartUploadResult>"
 
 
@@ -57,6 +75,19 @@ def local_place(tmp_path: Path) -> EmptyPlace:
 @pytest.fixture
 def s3_place(bucket: str, s3_settings: dict[str, str], s3_client: Any) -> EmptyPlace:
     place = EmptyPlace(f"s3://{bucket}/a/place/", s3_settings)
+    place.everything = lambda: _in_bucket(s3_client, bucket, place.key)
+    return place
+
+
+@pytest.fixture
+def ceph(s3_endpoint: str) -> Iterator[Proxy]:
+    with Proxy(s3_endpoint, ceph=True) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def ceph_place(bucket: str, s3_settings: dict[str, str], s3_client: Any, ceph: Proxy) -> EmptyPlace:
+    place = EmptyPlace(f"s3://{bucket}/a/place/", {**s3_settings, "AWS_ENDPOINT_URL": ceph.url})
     place.everything = lambda: _in_bucket(s3_client, bucket, place.key)
     return place
 
@@ -88,12 +119,18 @@ def _in_bucket(client: Any, bucket: str, prefix: str) -> list[str]:
 
 
 # For a class, so that the tests come store by store, and few of pytest-xdist's workers start a Swift.
-@pytest.fixture(params=["local", "s3", "sqlite", "swift"], scope="class")
+@pytest.fixture(params=["local", "s3", "ceph", "sqlite", "swift"], scope="class")
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
 class TestEveryStore(StoreContract):
+    large_bytes = MIN_PART_BYTES + 1
+
+    @pytest.fixture(autouse=True)
+    def small_parts(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(s3, "PART_BYTES", MIN_PART_BYTES)
+
     @pytest.fixture
     def place(self, kind: str, request: pytest.FixtureRequest) -> Place:
         found: Place = request.getfixturevalue(f"{kind}_place")
@@ -604,7 +641,8 @@ class Answering(Handler):
         self.server.seen.append(f"{self.command} {self.headers.get('If-None-Match', '')}".strip())
         answers = self.server.answers
         status, code = answers.pop(0) if len(answers) > 1 else answers[0]
-        self.reply(status, code if code.startswith("<") else f"<Error><Code>{code}</Code></Error>" if code else "")
+        body = code if code.startswith("<") else f"<Error><Code>{code}</Code></Error>" if code else ""
+        self.reply(status, body, {"x-amz-checksum-crc32": base64.b64encode(bytes(4)).decode()} if body == DAMAGED else None)
 
     do_GET = do_HEAD = do_POST = do_DELETE = do_PUT
 
@@ -695,6 +733,18 @@ class TestS3:
             (400, "ExpiredToken", StoreRefused, "check AWS_SESSION_TOKEN"),
             (400, "AuthorizationHeaderMalformed", StoreRefused, "check AWS_REGION_NAME"),
             (401, "", StoreRefused, "401"),
+            (
+                411,
+                "MissingContentLength",
+                StoreRefused,
+                "set AWS_REQUEST_CHECKSUM_CALCULATION=when_required in",
+            ),
+            (403, "QuotaExceeded", StoreRefused, "403 QuotaExceeded; a quota .* is reached"),
+            (413, "", StoreRefused, "a quota .* is reached"),
+            (405, "MethodNotAllowed", StoreRefused, "does not do PutObject: check AWS_ENDPOINT_URL"),
+            (405, "", StoreRefused, "does not do PutObject: check AWS_ENDPOINT_URL"),
+            (404, "NoSuchUpload", StoreRefused, "was aborted, by a later run"),
+            (400, "BadDigest", StoreUnreachable, "BadDigest; it may pass"),
             (500, "InternalError", StoreUnreachable, "500 InternalError; it may pass"),
             (503, "SlowDown", StoreUnreachable, "503 SlowDown; it may pass"),
             (429, "TooManyRequests", StoreUnreachable, "429"),
@@ -710,23 +760,160 @@ class TestS3:
         assert all(each.startswith("s3://bucket/a/b: ") for each in messages)
         assert SECRET not in "".join(messages)
 
+    @pytest.mark.parametrize("is_part", [False, True])
+    def test_forbidden_or_missing(self, answering: Any, is_part: bool) -> None:
+        """Only a listing that does not have the key makes a missing one of a 403; what is there and forbidden is refused."""
+        store = s3_at(answering.url)
+
+        def read() -> bytes | None:
+            return store.read_part("a", 0, 10) if is_part else store.read("a")
+
+        forbidden, listed = (403, "AccessDenied"), (200, LISTED)
+        answering.answers = [forbidden, (200, EMPTY)]
+        assert read() is None
+        answering.answers = [forbidden, (200, LISTED.replace(">a<", ">a.bak<"))]
+        assert read() is None
+        answering.answers = [forbidden, listed, forbidden]
+        with pytest.raises(StoreRefused, match=r"a: GetObject: .* 403 .* may GetObject there"):
+            read()
+        answering.answers = [forbidden, listed, (200, "<x>")]  # it was stored in between
+        assert read() == b"<x>"
+        answering.answers = [forbidden]
+        with pytest.raises(StoreRefused, match=r"403 .* may GetObject and ListBucket there"):
+            read()
+        answering.answers = [forbidden, (500, "InternalError")]
+        with pytest.raises(StoreUnreachable):
+            read()
+
+    def test_damaged(self, answering: Any) -> None:
+        """What does not fit its checksum is read once more, then called damaged: it is neither missing nor out of reach."""
+        store = s3_at(answering.url)
+        answering.answers = [(200, DAMAGED), (200, "<whole>")]
+        assert store.read("a") == b"<whole>"
+        answering.answers = [(200, DAMAGED)]
+        with pytest.raises(
+            ContentDamaged, match=r"^s3://bucket/a is damaged: .* checksum .*; restore it from a copy"
+        ) as caught:
+            store.read("a")
+        assert not isinstance(caught.value, StoreUnreachable | StoreRefused)
+        answering.answers = [(200, LISTED), (200, DAMAGED)]
+        with pytest.raises(ContentDamaged):
+            store.create("a", io.BytesIO(DAMAGED.encode()))
+
+    def test_damaged_checkpoint(self, s3_place: EmptyPlace) -> None:
+        """A checkpoint that is damaged in the store is passed over, as a torn one is, with the reason."""
+        template = KeyTemplate.parse(f"{s3_place.key}%(batch_id)010d.json", {})
+        writer = CheckpointWriter(s3_place.writer, template, format="json", spider=None, run="one", job=None)
+        writer.open({"t": 0}, Resolution(), Resolution)
+        writer.commit(writer.next({"t": 1}, ()))
+        with Proxy(s3_place.settings["AWS_ENDPOINT_URL"], [Fault("damaged", "GET .*0002.json", count=inf)]) as proxy:
+            store = Place(s3_place.uri, {**s3_place.settings, "AWS_ENDPOINT_URL": proxy.url}).reader
+            found = resolve(store, template)
+        assert found.checkpoint is not None
+        assert (found.checkpoint.state, found.newest_id) == ({"t": 0}, 2)
+        [(uri, why)] = found.passed_over
+        assert uri == s3_place.reader.uri(template.key(2))
+        assert "is damaged" in why
+
+    def test_empty_ca_bundle(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """An empty AWS_CA_BUNDLE is a mistake that does not pass by itself, and the error names it."""
+        monkeypatch.setenv("AWS_CA_BUNDLE", "")
+        monkeypatch.setattr(s3client, "_clients", {})
+        monkeypatch.setattr(s3client, "_sessions", {})
+        for message in every_call_raises(s3_at(f"https://127.0.0.1:{closed_port()}"), "a/b", StoreRefused):
+            assert re.search("CA bundle.*AWS_CA_BUNDLE.* empty", message)
+
+    def test_condition_not_heeded(self, answering: Any) -> None:
+        """A server that may ignore the condition is not even asked to store a file over another one."""
+        answering.answers = [(200, LISTED), (200, "<other>")]
+        with pytest.raises(KeyTaken):
+            s3_at(answering.url).create("a", io.BytesIO(b"x"))
+        assert answering.seen == ["GET", "GET"]
+
+    def test_no_abort_of_what_may_be_complete(self) -> None:
+        """An upload whose completion got no answer is not aborted, also if the server refuses it the second time."""
+        aborted: list[str] = []
+
+        def refusing(*statuses: int) -> PartsUpload:
+            left = list(statuses)
+
+            def complete(**_: Any) -> None:
+                raise ClientError({"ResponseMetadata": {"HTTPStatusCode": left.pop(0)}}, "CompleteMultipartUpload")
+
+            client: Any = SimpleNamespace(
+                create_multipart_upload=lambda **_: {"UploadId": str(statuses)},
+                complete_multipart_upload=complete,
+                abort_multipart_upload=lambda **names: aborted.append(names["UploadId"]),
+            )
+            upload = PartsUpload(client, "bucket", "a", io.BytesIO())
+            for _ in statuses:
+                with pytest.raises(ClientError):
+                    upload.complete()
+                upload.abort()
+            return upload
+
+        assert refusing(500, 412).may_be_complete
+        assert aborted == []
+        assert not refusing(412).may_be_complete
+        assert aborted == ["(412,)"]
+
+    def test_taken_while_sending(self, ceph_place: EmptyPlace, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Where the server completes uploads over what is there, a file that came while the parts were sent is seen."""
+        monkeypatch.setattr(s3, "PART_BYTES", MIN_PART_BYTES)
+        send = PartsUpload.send
+
+        def slowly(*arguments: Any) -> None:
+            send(*arguments)
+            ceph_place.create("a", b"other")
+
+        monkeypatch.setattr(PartsUpload, "send", slowly)
+        with pytest.raises(KeyTaken):
+            ceph_place.create("a", b"x" * (MIN_PART_BYTES + 1))
+        assert ceph_place.read("a") == b"other"
+        assert ceph_place.everything() == ["a"]
+
+    @pytest.mark.parametrize("kind", ["too slow", "time-out", "500"])
+    @pytest.mark.parametrize("is_atomic", [True, False])
+    def test_completion_without_answer(
+        self, s3_place: EmptyPlace, monkeypatch: pytest.MonkeyPatch, kind: str, is_atomic: bool
+    ) -> None:
+        """An upload in parts whose completion got no answer was stored, or is completed again: no part is sent twice."""
+        monkeypatch.setattr(s3, "PART_BYTES", MIN_PART_BYTES)
+        monkeypatch.setattr(s3client, "READ_TIMEOUT_SECONDS", 1)
+        monkeypatch.setattr(S3Writer, "atomic", is_atomic)
+        content = b"x" * MIN_PART_BYTES + b"the end"
+        with Proxy(s3_place.settings["AWS_ENDPOINT_URL"], [Fault(kind, "POST .*uploadId=")]) as proxy:
+            place = Place(s3_place.uri, {**s3_place.settings, "AWS_ENDPOINT_URL": proxy.url})
+            with io.BytesIO(content) as file:
+                with pytest.raises(StoreUnreachable):
+                    place.writer.create(f"{place.key}a", file)
+                place.writer.create(f"{place.key}a", file)
+            assert not proxy.seen("DELETE .*uploadId="), "some servers would delete the parts that the file is made of"
+            with pytest.raises(KeyTaken):
+                place.create("a", content[::-1])
+            assert len(proxy.seen("PUT .*partNumber=")) == 2 + (2 if is_atomic else 0)  # the last ones by the other content
+        assert s3_place.read("a") == content
+        assert s3_place.everything() == ["a"]
+
     def test_conflict_is_tried_again(self, answering: Any) -> None:
         """409 says that another request is at work on the key: the write is tried again."""
-        answering.answers = [(409, "ConditionalRequestConflict")] * 2 + [(200, "")]
+        conflict = [(200, EMPTY), (409, "ConditionalRequestConflict")]
+        answering.answers = [*conflict, *conflict, (200, EMPTY), (200, "")]
         s3_at(answering.url).create("a", io.BytesIO(b"x"))
-        assert answering.seen == ["PUT *"] * 3
+        assert answering.seen == ["GET", "PUT *"] * 3
 
     def test_conflict_for_good(self, answering: Any) -> None:
         """409 for ever is not tried for ever: StoreUnreachable, for whoever has more time."""
-        answering.answers = [(409, "ConditionalRequestConflict")]
-        with pytest.raises(StoreUnreachable, match="409"):
+        answering.answers = [(200, EMPTY), (409, "ConditionalRequestConflict")] * 9
+        with pytest.raises(StoreUnreachable, match=r"PutObject: .* 409"):
             s3_at(answering.url).create("a", io.BytesIO(b"x"))
+        assert answering.seen == ["GET", "PUT *"] * s3._CONFLICT_ATTEMPTS
 
     def test_no_conditional_writes(self, answering: Any) -> None:
         """A server that answers 501 to a conditional write is looked at first, then written to without."""
-        answering.answers = [(501, "NotImplemented"), (200, "")]
+        answering.answers = [(200, EMPTY), (501, "NotImplemented"), (200, EMPTY), (200, "")]
         s3_at(answering.url).create("a", io.BytesIO(b"x"))
-        assert answering.seen == ["PUT *", "GET", "PUT"]
+        assert answering.seen == ["GET", "PUT *", "GET", "PUT"]
 
     def test_probe_without_multipart(self, answering: Any, caplog: pytest.LogCaptureFixture) -> None:
         """A server that knows no multipart uploads is taken to be writable; a line says that it was not tried."""

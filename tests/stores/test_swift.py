@@ -20,9 +20,9 @@ import pytest
 from chaos import Scenario, run
 from crawls import STATE_OPTIONS, crawl, run_until, start
 from oracle import Feed, Report, S3Files, check, jsonlines_keys
-from swift_server import Endpoint, Swift
+from swift_server import READER, Endpoint, Swift
 
-from scrapy_state.exceptions import KeyTaken, StateConflict, StoreError
+from scrapy_state.exceptions import KeyTaken, StateConflict, StoreError, StoreRefused
 from scrapy_state.lineage.resolve import Resolution, lineage, resolve
 from scrapy_state.lineage.writer import CheckpointWriter
 from scrapy_state.model.key_template import KeyTemplate
@@ -279,6 +279,36 @@ def _gets_on(step: Callable[[], object]) -> bool:
     except StateConflict:
         return False
     return True
+
+
+def test_read_only_user(tmp_path: Path, bucket_at: Callable[[str], Bucket]) -> None:
+    """A user who may only read, as docs/setup.md sets one up where there are bucket ACLs, starts from production's state."""
+    bucket = bucket_at("http")
+    bucket.client.put_bucket_acl(Bucket=bucket.name, GrantRead=f'id="{READER}"')
+    settings = {**bucket.settings, "FEED_STORAGE_S3_ACL": "authenticated-read"}
+    assert crawl(tmp_path, SPIDER, settings=settings).code == 0
+    before = bucket.etags()
+    run = crawl(tmp_path, SPIDER, settings={**settings, "AWS_ACCESS_KEY_ID": READER, "STATE_READONLY": True, "FEEDS": {
+        uri: options for uri, options in settings["FEEDS"].items() if options is STATE_OPTIONS
+    }})  # fmt: skip
+    assert run.code == 0, run.log
+    assert run.lines('STATE {"page": 4} from checkpoint')
+    assert bucket.etags() == before
+    reader = s3.S3Writer(bucket.name, s3.S3Options.from_settings({**settings, "AWS_ACCESS_KEY_ID": READER}, ""))
+    with pytest.raises(StoreRefused, match="may PutObject there"):
+        reader.create("state/0000000099.json", io.BytesIO(b"x"))
+
+
+def test_unfinished_upload(bucket_at: Callable[[str], Bucket]) -> None:
+    """What a killed run was uploading is aborted, parts and all; another run's upload stays."""
+    bucket = bucket_at("http")
+    for name in ("run-1", "run-2"):
+        upload = bucket.client.create_multipart_upload(Bucket=bucket.name, Key=f"items/{name}-1")["UploadId"]
+        part = {"Key": f"items/{name}-1", "UploadId": upload, "PartNumber": 1}
+        bucket.client.upload_part(Bucket=bucket.name, Body=b"x", **part)
+    assert list(bucket.writer().abort_uploads("items/run-1")) == ["items/run-1-1"]
+    [left] = bucket.client.list_multipart_uploads(Bucket=bucket.name)["Uploads"]
+    assert left["Key"] == "items/run-2-1"
 
 
 @schemes

@@ -27,6 +27,8 @@ KINDS = {
     "time-out": "no answer until the client gives up, the store never sees the request",
     "lost reply": "the store does what is asked; the connection is cut before a PUT's answer, in the middle of a GET's",
     "slow": "the store does what is asked; its answer comes late",
+    "damaged": "the store does what is asked; a GET's content does not fit the checksum that comes with it",
+    "too slow": "the store does what is asked; the client gives up before the answer comes",
 }
 SLOW_SECONDS = 0.3
 _HOP_HEADERS = frozenset({"connection", "transfer-encoding", "content-length", "expect", "keep-alive", "server", "date"})
@@ -95,11 +97,15 @@ class Proxy(Server):
 
     :param store: the URL of the S3 server
     :param readers: access keys that may only read: all else is answered 403
+    :param ceph: whether to do what Ceph's RGW 16 was seen to do for a user who may list only some prefixes: 403 for a missing
+        key, and an upload in parts is completed over whatever is there
     """
 
-    def __init__(self, store: str, faults: Iterable[Fault] = (), readers: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self, store: str, faults: Iterable[Fault] = (), readers: frozenset[str] = frozenset(), ceph: bool = False
+    ) -> None:
         super().__init__(_Handler)
-        self.store, self.faults, self.readers = store, list(faults), readers
+        self.store, self.faults, self.readers, self.ceph = store, list(faults), readers, ceph
         self.log: list[Seen] = []
         self.closing = threading.Event()
         self._lock = threading.Lock()
@@ -139,14 +145,18 @@ class _Handler(Handler):
             fault = None
         if self.command not in ("GET", "HEAD") and self._access_key() in proxy.readers:
             fault = "403"
-        forwarded = fault in (None, "slow", "lost reply")
+        forwarded = fault in (None, "slow", "too slow", "damaged", "lost reply")
         status, headers, content = self._forward(body) if forwarded else (None, {}, b"")
+        if proxy.ceph and b"<Code>NoSuchKey<" in content:
+            status, content = 403, b"<Error><Code>AccessDenied</Code></Error>"
         proxy.note(Seen(request, len(body), sha256(body).hexdigest(), status, fault, self._access_key()))
-        if fault == "time-out":
+        if fault in ("time-out", "too slow"):
             self._wait_until_given_up()
-        if fault in ("reset", "time-out"):
+        if fault in ("reset", "time-out", "too slow"):
             self._cut()
             return
+        if fault == "damaged":
+            headers |= {"x-amz-checksum-crc32": "AAAAAA=="}
         if fault == "slow":
             proxy.closing.wait(SLOW_SECONDS)
         if fault in ANSWERS:
@@ -175,6 +185,8 @@ class _Handler(Handler):
         connection = HTTPConnection(urlsplit(self.server.store).netloc, timeout=30)
         try:
             headers = {name: value for name, value in self.headers.items() if name.lower() not in _HOP_HEADERS}
+            if self.server.ceph and self.command == "POST":
+                headers.pop("If-None-Match", None)
             connection.request(self.command, self.path, body, {**headers, "Content-Length": str(len(body))})
             response = connection.getresponse()
             kept = {name: value for name, value in response.getheaders() if name.lower() not in _HOP_HEADERS}

@@ -30,6 +30,8 @@ INSTALL_SECONDS = 300
 START_SECONDS = 20
 #: Swift keeps an object's metadata in one.
 _ATTRIBUTE_BYTES = 2000
+#: The access key of a user who may do nothing but what an ACL grants; the secret key is the other one's.
+READER = "tests:reader"
 _STORAGE = ("account", "container", "object")
 _PIPELINE = "catch_errors listing_formats bulk s3api tempauth slo dlo proxy-server"
 
@@ -86,6 +88,7 @@ use = egg:swift#dlo
 [filter:tempauth]
 use = egg:swift#tempauth
 user_{access_key_} = {secret_key} .admin
+user_{reader_} = {secret_key}
 [filter:s3api]
 use = egg:swift#s3api
 s3_acl = true
@@ -252,6 +255,7 @@ def _start(folder: Path, bin: Path, servers: list[subprocess.Popen[bytes]]) -> S
     proxy = {
         "pipeline": _PIPELINE,
         "access_key_": f"{account}_{user}",
+        "reader_": READER.replace(":", "_"),
         "secret_key": http.secret_key,
         "region": http.region,
     }
