@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import scrapy
-from redis_server import RedisServer, free_port, make_certificate, redis_server
+from redis_server import RedisServer, free_port, make_certificate, proxy, redis_server
 from scrapy.pqueues import ScrapyPriorityQueue
 from scrapy.settings import Settings
 from scrapy.squeues import FifoMemoryQueue, LifoMemoryQueue
@@ -659,6 +659,96 @@ def test_full_redis_changes_nothing_and_means_later(server: RedisServer) -> None
     in_frontiers(server, scenario)
 
 
+def test_failover_behind_one_address() -> None:
+    """When another Redis has taken over behind the same address, the first exchange finds out, and the next one reaches it."""
+
+    async def scenario(url: str, demote: Callable[[], None]) -> None:
+        connection = Connection.acquire(url)
+        one = Frontier(connection, PREFIX, "one", 60.0)
+        await one.exchange("open")
+        await one.exchange(new=[request("a")])
+        await asyncio.to_thread(demote)
+        with pytest.raises(StoreUnreachable, match="it is read-only now"):
+            await one.exchange(new=[request("b")])
+        reply = await one.exchange("again", new=[request("b")])
+        assert (reply.pending, reply.duplicates) == (2, [False])
+        await connection.release()
+
+    with redis_server() as old, redis_server(replicaof=f"127.0.0.1 {old.port}") as new, proxy(old.port) as address:
+
+        def demote() -> None:
+            assert old.client().execute_command("WAIT", 1, 10_000) == 1
+            new.client().replicaof("NO", "ONE")
+            old.client().replicaof("127.0.0.1", new.port)
+            address.target = new.port
+
+        asyncio.run(scenario(address.url, demote))
+
+
+@pytest.mark.parametrize(
+    "says",
+    [
+        *("LOADING Redis is loading", "MASTERDOWN Link with MASTER is down", "MOVED 3999 127.0.0.1:6381", "READONLY You can't"),
+        "ERR Error running script (call to f_1): @user_script:1: -READONLY You can't write against a read only replica.",
+    ],
+)
+def test_whoever_is_not_the_one_to_ask_is_asked_by_new_connections(says: str) -> None:
+    """What Redis says when it is not in charge (any more) means "later", and that by a new connection."""
+    connections = 0
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        while data := await reader.read(100_000):
+            count = data.count(b"CLIENT") + data.count(b"SELECT") + data.count(b"HELLO")
+            writer.write(b"+OK\r\n" * count + (b"-" + says.encode() + b"\r\n" if b"EVALSHA" in data else b""))
+        writer.close()
+
+    async def main() -> None:
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        connection = Connection.acquire(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0?protocol=2")
+        for _ in range(2):
+            with pytest.raises(StoreUnreachable):
+                await Frontier(connection, PREFIX, "one", 60.0).exchange("open")
+        await connection.release()
+        server.close()
+
+    asyncio.run(main())
+    assert connections == 2
+
+
+def test_a_script_that_is_forgotten_at_once_is_sent_again(server: RedisServer) -> None:
+    """A script that Redis has forgotten right after it was loaded (a failover, SCRIPT FLUSH) costs nothing but time; if it
+    forgets it all the time that means "later"."""
+
+    async def main() -> None:
+        connection = Connection.acquire(server.url)
+        load = connection.client.script_load
+        forgetting = 1
+
+        async def load_and_forget(script: Any) -> Any:
+            nonlocal forgetting
+            sha = await load(script)
+            if forgetting:
+                forgetting -= 1
+                await connection.client.script_flush()
+            return sha
+
+        connection.client.script_load = load_and_forget
+        one = Frontier(connection, PREFIX, "one", 60.0)
+        await connection.client.script_flush()
+        await one.exchange("open")
+        forgetting = 9
+        await connection.client.script_flush()
+        with pytest.raises(StoreUnreachable):
+            await one.exchange()
+        forgetting = 0
+        assert not (await one.exchange("again")).lost
+        await connection.release()
+
+    asyncio.run(main())
+
+
 def test_connections_are_shared_by_url() -> None:
     """Spiders with one URL share a connection, with different ones they don't; the last to let go closes it."""
 
@@ -689,6 +779,21 @@ def test_report(server: RedisServer) -> None:
     found = read_frontier(server.url, PREFIX)
     assert (found.pending, found.pending_by_priority, found.leased, found.seen) == (4, {5: 1, 0: 2}, {"one": 1}, 4)
     assert 0 < found.seconds_left["one"] <= 60
+
+
+def test_report_of_many_slots(server: RedisServer) -> None:
+    """read_frontier() needs few round trips, however many download slots there are."""
+
+    async def scenario(frontier: Callable[..., Frontier]) -> None:
+        one = frontier("one")
+        await one.exchange("open")
+        await one.exchange(new=[request(f"{number}", number % 2, f"slot{number}") for number in range(2000)])
+
+    in_frontiers(server, scenario)
+    with proxy(server.port, delay_seconds=0.01) as away:
+        began = time.monotonic()
+        assert read_frontier(away.url, PREFIX).pending_by_priority == {1: 1000, 0: 1000}
+        assert time.monotonic() - began < 3  # 4,000 round trips would take 80 s
 
 
 @pytest.mark.parametrize("count", [3000, 20000])
