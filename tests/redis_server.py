@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -87,12 +87,16 @@ class Proxy:
 
     :param bytes_per_second: for each connection and direction; 0: any number
     :param delay_seconds: before each piece
+    :param stall: returns how many more seconds the next piece waits
     """
 
-    def __init__(self, port: int, bytes_per_second: int = 0, delay_seconds: float = 0.0) -> None:
+    def __init__(
+        self, port: int, bytes_per_second: int = 0, delay_seconds: float = 0.0, stall: Callable[[], float] = lambda: 0.0
+    ) -> None:
         self.target = port
         self.bytes_per_second = bytes_per_second
         self.delay_seconds = delay_seconds
+        self.stall = stall
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
         self._thread.start()
@@ -121,7 +125,7 @@ class Proxy:
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while data := await reader.read(16384):
-                await asyncio.sleep(self.delay_seconds)
+                await asyncio.sleep(self.delay_seconds + self.stall())
                 if self.bytes_per_second:
                     await asyncio.sleep(len(data) / self.bytes_per_second)
                 writer.write(data)

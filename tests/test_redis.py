@@ -206,6 +206,11 @@ def test_a_lost_reply_loses_nothing(server: RedisServer) -> None:
         rest = await one.exchange(wanted=9)
         assert sorted(texts(rest)) == ["b", "c"]
         assert len(server.client().hgetall(f"{PREFIX}leases:one")) == 3
+        one.attempt += 1
+        await one.exchange()
+        one.number -= 1
+        await one.exchange("again")  # it had leased nothing: what came before stays
+        assert len(server.client().hgetall(f"{PREFIX}leases:one")) == 3
 
     in_frontiers(server, scenario)
 

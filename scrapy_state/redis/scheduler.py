@@ -262,7 +262,8 @@ class Scheduler(ScrapyScheduler):
             self._pace.keep(self._leases.running)
         self._leased(reply.leased)
         self._all_fatal = reply.all_fatal
-        tell_fatal((self._name(data) for _, data in reply.fatal), self.settings.most_deliveries, self.spider)
+        fatal = (self._name(data) for _, data in reply.fatal)
+        tell_fatal(fatal, self.settings.most_deliveries, self.stats, self.spider)
         if reply.vanished:
             tell_vanished(reply.vanished, self.spider)
             self._end("state_frontier_failed")

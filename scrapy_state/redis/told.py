@@ -36,9 +36,10 @@ def tell_lost(lease_seconds: float, spider: Spider) -> None:
     )  # fmt: skip
 
 
-def tell_fatal(pages: Iterable[str], deliveries: int, spider: Spider) -> None:
-    """Say of each page that is set aside that it may have killed its workers."""
+def tell_fatal(pages: Iterable[str], deliveries: int, stats: Any, spider: Spider) -> None:
+    """Count the pages that are set aside, and say of each that it may have killed its workers."""
     for page in pages:
+        stats.inc_value("state/redis/fatal")
         logger.error(
             "%s is set aside: %s workers died while they had it, so it may have killed them (memory?). scrapy state frontier "
             "%s --fatal shows such pages, and --put-back has them crawled again", page, deliveries, spider.name,
