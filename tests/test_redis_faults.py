@@ -216,7 +216,8 @@ class FrontierSpider(scrapy.Spider):
 
 def test_a_callback_that_yields_more_than_there_is_room_for(tmp_path: Path, server: RedisServer, site: Site) -> None:
     """A callback waits while thousands of its requests are still to be sent, as start() does."""
-    crawled = ended(worker(tmp_path, server, site, PROLIFIC), tmp_path)
+    with proxy(server.port, delay_seconds=0.1) as away:
+        crawled = ended(worker(tmp_path, server, site, PROLIFIC, STATE_REDIS_URL=away.url), tmp_path)
     assert crawled.code == 0
     most = [int(line.rpartition("MOST ")[2]) for line in crawled.lines("MOST ")]
     assert most

@@ -39,6 +39,7 @@ from .told import (
     tell_unreadable,
     tell_unserializable,
     tell_vanished,
+    tell_waiting,
 )
 from .units import UnitRequests
 from .worker import Worker
@@ -97,6 +98,7 @@ class Scheduler(ScrapyScheduler):
         self._order = Order(self.mqclass, self._smqclass)
         self._heartbeat: Heartbeat | None = None
         self._finished = self._starving = self._failed = False
+        self._told_waiting = False
         self._all_fatal = 0
         self._from_start: Any = None
         self._barrier = get_barrier(self.crawler)
@@ -273,6 +275,9 @@ class Scheduler(ScrapyScheduler):
         self._finished = is_over and not reply.others_open
         if is_over and reply.others_open:
             self._acknowledging.hurry()
+            if not self._told_waiting:
+                self._told_waiting = True
+                tell_waiting(reply.others_open, self.spider)
         if reply.leased or self._finished:
             self._starving = False
             self.crawler.engine._slot.nextcall.schedule()  # type: ignore[union-attr]

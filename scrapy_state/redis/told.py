@@ -56,6 +56,14 @@ def tell_all_fatal(count: int, spider: Spider) -> None:
         )  # fmt: skip
 
 
+def tell_waiting(count: int, spider: Spider) -> None:
+    """Say that this worker could end but for others."""
+    logger.info(
+        "nothing is left to crawl; this worker waits until others have made the items of %s pages durable. If they die it "
+        "crawls these again", count, extra={"spider": spider},
+    )  # fmt: skip
+
+
 def tell_vanished(count: int, spider: Spider) -> None:
     """Say that requests are gone."""
     logger.error(
