@@ -195,14 +195,15 @@ def test_a_lost_reply_loses_nothing(server: RedisServer) -> None:
         await one.exchange("open")
         await one.exchange(new=[request("a")], wanted=1)
         new = [request("a"), request("b", filtered=False), request("c"), request("c")]
-        arguments: dict[str, Any] = {"new": new, "wanted": 1}
+        [(first, _)] = (await one.exchange(new=[request("first", 1)], wanted=1)).leased
+        arguments: dict[str, Any] = {"new": new, "wanted": 1, "acknowledged": [first]}
         lost = await one.exchange(**arguments)
         assert len(lost.leased) == 1
         for _ in range(2):
             one.number -= 1  # as if the reply had not come
             again = await one.exchange("again", **arguments)
             assert again.duplicates == lost.duplicates == [True, False, False, True]
-            assert again.leased == []
+            assert (again.leased, again.refused) == ([], 0)
         rest = await one.exchange(wanted=9)
         assert sorted(texts(rest)) == ["b", "c"]
         assert len(server.client().hgetall(f"{PREFIX}leases:one")) == 3
@@ -439,6 +440,24 @@ def test_a_page_that_kills_its_workers_is_set_aside(server: RedisServer) -> None
         assert (await opener.exchange()).pending == 1
         assert texts(await opener.exchange(wanted=9)) == ["7"]
         assert not await asyncio.to_thread(read_fatal, server.url, PREFIX)
+
+    in_frontiers(server, scenario)
+
+
+def test_a_worker_has_one_suspect_at_a_time(server: RedisServer) -> None:
+    """Of pages that are due for their last delivery a worker gets the next one when the one before is done."""
+
+    async def scenario(frontier: Callable[..., Frontier]) -> None:
+        opener = frontier("opener", most_deliveries=2)
+        await opener.exchange("open")
+        await opener.exchange(new=[request(f"{number}") for number in range(3)])
+        victim = frontier("victim", lease_seconds=0.05, most_deliveries=2)
+        assert len((await victim.exchange("open", wanted=3)).leased) == 3
+        await asyncio.sleep(0.08)
+        [(first, _)] = (await opener.exchange(wanted=9)).leased
+        assert not (await opener.exchange(wanted=9)).leased
+        assert len((await frontier("other", most_deliveries=2).exchange("open", wanted=9)).leased) == 1
+        [_] = (await opener.exchange(wanted=9, done=[first])).leased
 
     in_frontiers(server, scenario)
 

@@ -72,9 +72,10 @@ local function come_back_some()
     if not first then
         return
     end
-    local name, why = string.match(first, '^(%S+) (%S+)$')
+    local name, why, cursor = string.match(first, '^(%S+) (%S+) ?(%d*)$')
     local from, were_done = prefix .. 'returning:' .. name, prefix .. 'finished:' .. name
-    local cursor, count, bytes = '0', 0, 0
+    local count, bytes = 0, 0
+    cursor = cursor == '' and '0' or cursor
     repeat
         local part = call('HSCAN', from, cursor, 'COUNT', 50)
         cursor = part[1]
@@ -89,6 +90,8 @@ local function come_back_some()
     if call('EXISTS', from) == 0 then
         call('LPOP', returning)
         call('UNLINK', were_done)
+    else -- the next one goes on here: to find what is left in a large hash that is nearly empty takes long
+        call('LSET', returning, 0, name .. ' ' .. why .. ' ' .. cursor)
     end
 end
 
