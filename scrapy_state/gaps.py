@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from scrapy import Request
+from scrapy.core.downloader import Downloader
 from scrapy.core.engine import ExecutionEngine
 from scrapy.core.scraper import Scraper
 from scrapy.crawler import Crawler
@@ -228,6 +229,35 @@ def write_csv_header(exporter: CsvItemExporter, like: CsvItemExporter) -> None:
     """
     exporter.fields_to_export = like.fields_to_export
     exporter._write_headers_and_set_fields_to_export({})
+
+
+def hold_output(scraper: Scraper, room: Callable[[], Awaitable[None]]) -> None:
+    """Have callbacks and errbacks wait for *room* after each request that they yield. One method of this one object is wrapped.
+
+    Scraper._process_spidermw_output_async (scrapy/core/scraper.py) gives a request to the engine without a wait, so a callback
+    that yields a million of them has all in memory before anything else happens.
+    """
+    process = scraper._process_spidermw_output_async
+
+    async def process_output(output: Any, response: Any) -> None:
+        await process(output, response)
+        if isinstance(output, Request):
+            await room()
+
+    scraper._process_spidermw_output_async = process_output  # type: ignore[method-assign]
+
+
+def slot_limits(downloader: Downloader, slot: str | None) -> tuple[int, float]:
+    """Return how many requests of a download slot are sent at once (0: any number), and how many seconds apart.
+
+    As Downloader._get_slot (scrapy/core/downloader/__init__.py) has it for a slot that is not there yet; None: any other.
+    """
+    found = downloader.slots.get(slot) if slot is not None else None
+    if found is not None:
+        return found.concurrency, found.delay
+    chosen = downloader.per_slot_settings.get(slot, {}) if slot is not None else {}
+    concurrency = chosen.get("concurrency", downloader.ip_concurrency or downloader.domain_concurrency)
+    return concurrency, chosen.get("delay", getattr(downloader, "_delay", downloader.settings.getfloat("DOWNLOAD_DELAY")))
 
 
 def is_closing(engine: ExecutionEngine) -> bool:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import socket
 import subprocess
 import tempfile
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -78,6 +80,73 @@ def redis_server(**options: str) -> Iterator[RedisServer]:
         yield server
     finally:
         server.stop()
+
+
+class Proxy:
+    """Stands before a Redis, in a thread of its own: another *port* for connections to come, slow lines, late replies.
+
+    :param bytes_per_second: for each connection and direction; 0: any number
+    :param delay_seconds: before each piece
+    :param stall: returns how many more seconds the next piece waits
+    """
+
+    def __init__(
+        self, port: int, bytes_per_second: int = 0, delay_seconds: float = 0.0, stall: Callable[[], float] = lambda: 0.0
+    ) -> None:
+        self.target = port
+        self.bytes_per_second = bytes_per_second
+        self.delay_seconds = delay_seconds
+        self.stall = stall
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
+        self._thread.start()
+        assert self._ready.wait(DEADLINE_SECONDS)
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    async def _serve(self) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        self.port = server.sockets[0].getsockname()[1]
+        self._ready.set()
+        await self._stop.wait()
+        server.close()
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.target)
+        except OSError:
+            writer.close()
+            return
+        await asyncio.gather(self._pass_on(reader, far_writer), self._pass_on(far_reader, writer))
+
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(16384):
+                await asyncio.sleep(self.delay_seconds + self.stall())
+                if self.bytes_per_second:
+                    await asyncio.sleep(len(data) / self.bytes_per_second)
+                writer.write(data)
+                await writer.drain()
+        except OSError:
+            pass
+        finally:
+            writer.close()
+
+    def close(self) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(DEADLINE_SECONDS)
+
+
+@contextmanager
+def proxy(port: int, **line: Any) -> Iterator[Proxy]:
+    found = Proxy(port, **line)
+    try:
+        yield found
+    finally:
+        found.close()
 
 
 def make_certificate(folder: Path) -> tuple[Path, Path]:

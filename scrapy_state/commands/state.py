@@ -231,6 +231,8 @@ def _prune(parser: argparse.ArgumentParser) -> None:
 def _frontier(parser: argparse.ArgumentParser) -> None:
     _target(parser)
     parser.add_argument("--clear", action="store_true", help="remove it; asks first")
+    parser.add_argument("--fatal", action="store_true", help="list the pages that are set aside because their workers died")
+    parser.add_argument("--put-back", action="store_true", help="have these crawled again")
     _yes(parser)
 
 

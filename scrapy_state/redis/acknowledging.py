@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 
 from ..tickets import Listener
 from .worker import Worker
@@ -25,6 +26,7 @@ class Acknowledging:
         self._listener = listener
         self._interval_seconds = max(interval_seconds, _OFTEN_SECONDS)
         self._last_cut = time.monotonic()
+        self._hurry = asyncio.Event()
         self._task = asyncio.create_task(self._cut_when_due()) if listener is not None else None
 
     def done(self, id: int) -> None:
@@ -32,7 +34,11 @@ class Acknowledging:
         if self._listener is None:
             self._worker.acknowledge([id])
         else:
-            self._worker.done.append(id)
+            self._worker.finish(id)
+
+    def hurry(self) -> None:
+        """Make a cut now: nothing is left to crawl, and the other workers wait for this one."""
+        self._hurry.set()
 
     async def close(self) -> None:
         """Make a last cut. What it can't make durable keeps its lease."""
@@ -44,19 +50,21 @@ class Acknowledging:
     async def _cut_when_due(self) -> None:
         busy = time.monotonic()
         while True:
-            await asyncio.sleep(min(self._interval_seconds, 1.0))
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._hurry.wait(), min(self._interval_seconds, 1.0))
             now = time.monotonic()
             if not self._worker.idle:
                 busy = now
-            if self._worker.done and (now - self._last_cut >= self._interval_seconds or now - busy >= _IDLE_SECONDS):
+            is_due = self._hurry.is_set() or now - self._last_cut >= self._interval_seconds or now - busy >= _IDLE_SECONDS
+            self._hurry.clear()
+            if self._worker.done and is_due:
                 await self._make_durable()
 
     async def _make_durable(self, closing: bool = False) -> None:
         assert self._listener is not None
-        done = self._worker.done
         # What is done by now has all its items exported: before the cut, whatever is done meanwhile.
-        ids = list(done)
+        ids = list(self._worker.done)
         self._last_cut = time.monotonic()
-        if ids and await self._listener.make_durable(closing) and done is self._worker.done:
-            del done[: len(ids)]
+        if ids and await self._listener.make_durable(closing):
+            del self._worker.done[: len(ids)]
             self._worker.acknowledge(ids)

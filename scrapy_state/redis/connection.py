@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Awaitable
+from contextlib import suppress
 from importlib import resources
 from ssl import SSLError
 from typing import Any, TypeVar
@@ -12,16 +14,22 @@ from typing import Any, TypeVar
 import redis.asyncio
 from redis.backoff import NoBackoff
 from redis.exceptions import (
+    AskError,
     AuthenticationError,
     AuthorizationError,
     BusyLoadingError,
+    ClusterDownError,
     ConnectionError,
+    MasterDownError,
+    MovedError,
     NoPermissionError,
+    NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
     ResponseError,
     TimeoutError,
+    TryAgainError,
 )  # fmt: skip
 from redis.retry import Retry
 
@@ -35,10 +43,19 @@ _CONNECT_SECONDS = 5.0
 #: No exchange takes that long, unless Redis is not there any more.
 _ANSWER_SECONDS = 10.0
 _START_SECONDS = 12.0
-#: What Redis says when it may do it later: loading, busy, can't write to its disk, no replicas, cluster in trouble.
-_LATER = ("LOADING", "BUSY", "MISCONF", "NOREPLICAS", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN")
+#: What Redis says when it may do it later: loading, busy, can't write to its disk, no replicas, cluster in trouble. Before
+#: version 7 it says so of a script in other words first.
+_LATER = re.compile(r"(^|.*: -)(BUSY|MISCONF|NOREPLICAS|TRYAGAIN|CLUSTERDOWN)\b")
+#: What it says when it is not the one to ask (any more): behind the same address there may be another one now.
+_ELSEWHERE = re.compile(r"(^|.*: -)(READONLY|MASTERDOWN|MOVED|ASK|LOADING)\b")
+#: redis-py's errors for these say no more what Redis said first.
+_LATER_ERRORS = (ClusterDownError, TryAgainError)
+_ELSEWHERE_ERRORS = (ReadOnlyError, MasterDownError, MovedError, AskError, BusyLoadingError)
+#: How often a script is sent that Redis has forgotten, right after it was loaded.
+_SCRIPT_ATTEMPTS = 3
 _HINT = "see whether Redis runs there and can be reached, and whether it wants TLS (rediss://) or not"
-EXCHANGE = resources.files(__package__).joinpath("exchange.lua").read_text()
+_PARTS = ("exchange.lua", "queues.lua", "returning.lua", "steps.lua")
+EXCHANGE = "\n".join(resources.files(__package__).joinpath(part).read_text() for part in _PARTS)
 
 
 class Connection:
@@ -76,15 +93,34 @@ class Connection:
         self._users -= 1
         if not self._users:
             type(self)._open = {key: each for key, each in self._open.items() if each is not self}
-            await self.client.aclose()
+            await self.close()
 
-    async def exchange(self, key: str, arguments: list[Any]) -> list[Any]:
-        """Run exchange.lua with *arguments*, return its reply.
+    async def close(self) -> None:
+        """Close it, if it was not acquired."""
+        await self.client.aclose()
+
+    async def exchange(self, keys: list[str], arguments: list[Any]) -> list[Any]:
+        """Run exchange.lua with *keys* and *arguments*, return its reply.
 
         :raises StoreUnreachable: no answer, or one that means "later"
         :raises StoreRefused: Redis said no
         """
-        return list(await self._translating(self._script(keys=[key], args=arguments)))
+        return list(await self._translating(self._run(keys, arguments)))
+
+    async def _run(self, keys: list[str], arguments: list[Any]) -> Any:
+        for _ in range(_SCRIPT_ATTEMPTS - 1):
+            with suppress(NoScriptError):  # a failover, or SCRIPT FLUSH, after redis-py had loaded it
+                return await self._script(keys=keys, args=arguments)
+        return await self._script(keys=keys, args=arguments)
+
+    async def renew(self, prefix: str, worker: str, lease_seconds: float) -> None:
+        """Have *worker*'s leases hold for *lease_seconds* from now on, if they have not been taken from it.
+
+        :raises StoreError: as :meth:`exchange`
+        """
+        seconds, micros = await self._translating(self.client.time())
+        deadline = seconds * 1000 + micros // 1000 + int(lease_seconds * 1000)
+        await self._translating(self.client.zadd(f"{prefix}workers", {worker: deadline}, xx=True))
 
     async def deadlines(self, prefix: str) -> dict[str, float]:
         """Return until when each worker's leases hold, by Redis's clock in milliseconds.
@@ -141,6 +177,8 @@ class Connection:
         try:
             return await call
         except RedisError as error:
+            if isinstance(error, _ELSEWHERE_ERRORS) or _ELSEWHERE.match(str(error)):
+                await self.client.connection_pool.disconnect(inuse_connections=False)
             raise _translated(error, self.url) from error
         except OSError as error:
             raise StoreUnreachable(f"STATE_REDIS_URL {redacted(self.url)}: {error}") from error
@@ -159,9 +197,11 @@ def _translated(error: RedisError, url: str) -> StoreError:
         return StoreRefused(f"{where}: there is no such database ({says})")
     if isinstance(error, ReadOnlyError) or "READONLY" in says:
         return StoreUnreachable(f"{where}: it is read-only now ({says})")
+    if isinstance(error, _ELSEWHERE_ERRORS) or _ELSEWHERE.match(says):
+        return StoreUnreachable(f"{where}: it can't answer for this frontier just now ({says or type(error).__name__})")
     if isinstance(error, OutOfMemoryError) or says.startswith("OOM"):
         return StoreUnreachable(f"{where}: it is full, give it more maxmemory ({says})")
-    if isinstance(error, BusyLoadingError) or says.startswith(_LATER):
+    if isinstance(error, (*_LATER_ERRORS, NoScriptError)) or _LATER.match(says):
         return StoreUnreachable(f"{where}: {says}")
     cause = error.__cause__ or error.__context__
     if isinstance(cause, SSLError):  # not every redis-py tells its reason

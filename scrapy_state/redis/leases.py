@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from queuelib.queue import FifoMemoryQueue, LifoMemoryQueue
 from scrapy import Request
 
@@ -15,6 +17,8 @@ class Leases:
     def __init__(self) -> None:
         self.waiting: dict[Request, int] = {}
         self.running: dict[Request, int] = {}
+        #: leases that Redis has taken, and whose requests are at work or done here all the same
+        self.taken: set[int] = set()
 
     def __bool__(self) -> bool:
         return bool(self.waiting or self.running)
@@ -30,10 +34,10 @@ class Leases:
         """The engine is done with *request*. Return its lease id; 0 if it has none, or is not one of these."""
         return self.running.pop(request, 0)
 
-    def lose(self) -> None:
-        """All leases were lost; what runs goes on without."""
+    def lose(self, done: Iterable[int]) -> None:
+        """Redis has taken all leases. What waits here is for others; what runs, or is *done*, may still be acknowledged."""
         self.waiting = {request: id for request, id in self.waiting.items() if not id}
-        self.running = dict.fromkeys(self.running, 0)
+        self.taken = {*self.ids, *done}
 
     @property
     def ids(self) -> list[int]:

@@ -27,7 +27,8 @@ logger = logging.getLogger("scrapy_state.state")
 _START_RETRY_SECONDS = 4
 #: The keys that the round trip of a made-up request makes, beside its leases.
 _SELFCHECK_PARTS = (
-    *("meta", "workers", "busy", "ring", "clocks", "duplicates", "priorities:selfcheck", "queue:0:selfcheck"),
+    *("meta", "workers", "busy", "ring", "exchanges", "left", "given", "duplicates", "priorities:selfcheck"),
+    *("queue:0:selfcheck", "late", "returning"),
     *(f"seen:0:{number}" for number in range(16)),
 )
 
@@ -63,7 +64,9 @@ class Opening:
         if before and self._shared_state_feed:
             await asyncio.sleep(watch_seconds)
             await self._refuse_company(before)
-        frontier = Frontier(connection, settings.prefix, self.worker, settings.lease_seconds, *self._order)
+        frontier = Frontier(
+            connection, settings.prefix, self.worker, settings.lease_seconds, *self._order, settings.most_deliveries
+        )
         reply = await frontier.exchange("open", hidden=1)
         if self._shared_state_feed and set(await self._deadlines()) - {*before, self.worker}:
             await frontier.exchange("close")
@@ -112,7 +115,8 @@ class Opening:
         :raises StoreError: if that can't be done, or what comes back is another request
         """
         prefix = f"{self._settings.prefix}selfcheck-{self.worker}:"
-        frontier = Frontier(connection, prefix, self.worker, self._settings.lease_seconds, *self._order)
+        parts = (*_SELFCHECK_PARTS, f"leases:{self.worker}", f"done:{self.worker}")
+        frontier = Frontier(connection, prefix, self.worker, self._settings.lease_seconds, *self._order, expiring=parts)
         sent = Request("https://scrapy-state.invalid/selfcheck?b=2&a=%20", method="POST", body=b"\x00\xff", meta={"depth": 1})
         fingerprint = self._crawler.request_fingerprinter.fingerprint
         new = NewRequest(self._codec.encode(sent), fingerprint(sent), 0, False, "selfcheck")
@@ -122,7 +126,7 @@ class Opening:
             same = [fingerprint(self._codec.decode(data)) for _, data in leased] == [fingerprint(sent)]
             refused = (await frontier.exchange("close", acknowledged=[id for id, _ in leased])).refused
         finally:
-            await connection.remove([prefix + part for part in (*_SELFCHECK_PARTS, f"leases:{self.worker}")])
+            await connection.remove([prefix + part for part in parts])
         if not same or refused:
             raise StoreError(
                 f"STATE_REDIS_URL: of a made-up request sent twice {len(leased)} came back, "

@@ -27,6 +27,7 @@ class RedisSettings:
     :param prefix: what all keys of the job begin with: STATE_REDIS_KEY, filled in, as a hash tag
     :param lease_seconds: STATE_REDIS_LEASE_TIMEOUT: without a heartbeat for that long, a worker's leases come back
     :param prefetch: STATE_REDIS_PREFETCH: how many requests a worker leases ahead
+    :param most_deliveries: STATE_REDIS_MAX_DELIVERIES: a page whose worker has died that many times is set aside
     :param keep_open: STATE_REDIS_KEEP_OPEN: don't end when nothing is pending or running
     :param early: STATE_REDIS_ACKNOWLEDGE is "done": acknowledge when the pipelines are done, before items are durable
     :param filter_start: STATE_REDIS_FILTER_START: leave out start requests seen before, also with ``dont_filter``
@@ -40,6 +41,7 @@ class RedisSettings:
     prefix: str
     lease_seconds: float
     prefetch: int
+    most_deliveries: int
     keep_open: bool
     early: bool
     filter_start: bool
@@ -73,6 +75,7 @@ class RedisSettings:
             prefix=key_prefix(settings.get("STATE_REDIS_KEY", "%(name)s"), spider),
             lease_seconds=lease_seconds,
             prefetch=int(_number(settings, "STATE_REDIS_PREFETCH", concurrency, 1)),
+            most_deliveries=int(_number(settings, "STATE_REDIS_MAX_DELIVERIES", 3, 2)),
             keep_open=_bool(settings, "STATE_REDIS_KEEP_OPEN"),
             early=_acknowledges_early(settings),
             filter_start=_bool(settings, "STATE_REDIS_FILTER_START"),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from scrapy import Request, Spider, signals
@@ -18,15 +19,28 @@ from twisted.internet.defer import Deferred
 
 from ..barrier import BarrierItemProcessor
 from ..exceptions import StateSettingsError, StoreError
-from ..gaps import fail_when_closed, hold_start, watch_done
+from ..gaps import fail_when_closed, hold_output, hold_start, is_closing, watch_done
 from ..tickets import get_barrier
 from .acknowledging import Acknowledging
 from .codec import Codec, Unreadable
 from .frontier import NewRequest, Reply
+from .heartbeat import Heartbeat
 from .leases import Leases, Order
 from .opening import Opening
 from .options import RedisSettings, local_dupefilter
-from .told import tell_failed, tell_feeds, tell_lost, tell_reply, tell_unreadable, tell_unserializable
+from .pace import Pace
+from .told import (
+    tell_all_fatal,
+    tell_failed,
+    tell_fatal,
+    tell_feeds,
+    tell_lost,
+    tell_reply,
+    tell_unreadable,
+    tell_unserializable,
+    tell_vanished,
+    tell_waiting,
+)
 from .units import UnitRequests
 from .worker import Worker
 
@@ -35,6 +49,10 @@ if TYPE_CHECKING:
     from scrapy.pqueues import ScrapyPriorityQueue
     from scrapy.statscollectors import StatsCollector
     from typing_extensions import Self
+
+
+#: How often a callback that waits for room looks whether the crawl is closing.
+_LOOK_SECONDS = 0.25
 
 
 class Scheduler(ScrapyScheduler):
@@ -78,7 +96,10 @@ class Scheduler(ScrapyScheduler):
             return None
         self._leases = Leases()
         self._order = Order(self.mqclass, self._smqclass)
+        self._heartbeat: Heartbeat | None = None
         self._finished = self._starving = self._failed = False
+        self._told_waiting = False
+        self._all_fatal = 0
         self._from_start: Any = None
         self._barrier = get_barrier(self.crawler)
         self._units = UnitRequests(self.crawler, self._end)
@@ -98,16 +119,20 @@ class Scheduler(ScrapyScheduler):
         self._opening = Opening(crawler, settings, self._codec, self._order)
         frontier, reply = await self._opening.open()
         self._units.opened(self._opening, settings)
-        self._worker = Worker(frontier, settings, self)
+        assert crawler.engine is not None
+        self._pace = Pace(crawler.engine.downloader, self._by_slot)
+        self._worker = worker = Worker(frontier, settings, self)
         listener = None if settings.early else self._barrier.listener
         if listener is None and not settings.early and crawler.settings.getdict("FEEDS"):
             tell_feeds(self.spider)
         self._acknowledging = Acknowledging(self._worker, listener, settings.interval_seconds)
         tell_reply(reply, self.stats, self.spider)
-        assert crawler.engine is not None
         watch_done(crawler.engine, self._done)
         hold_start(crawler.engine, self._starting, self._room)
+        hold_output(crawler.engine.scraper, self._output_room)
         self._worker.start()
+        self._heartbeat = Heartbeat(settings, self._opening.worker, self.spider, lambda: worker.last)
+        self._heartbeat.start()
 
     def close(self, reason: str) -> Deferred[None] | None:
         """Have the items made durable, acknowledge, give back what is leased."""
@@ -126,7 +151,10 @@ class Scheduler(ScrapyScheduler):
                     await worker.close()
                 except StoreError as error:
                     self.failed(error)
+                tell_all_fatal(self._all_fatal, self.spider)
         finally:
+            if self._heartbeat is not None:
+                self._heartbeat.stop()
             await opening.close()
             super().close(reason)
 
@@ -193,6 +221,11 @@ class Scheduler(ScrapyScheduler):
         return 0 if self._failed else max(0, self.settings.prefetch - len(self._leases.waiting))
 
     @property
+    def rooms(self) -> tuple[Mapping[str, int], int]:
+        """How many of them may be of each download slot, and of any slot that is not named."""
+        return self._pace.rooms
+
+    @property
     def low(self) -> bool:
         """Whether half of what was leased ahead is used up."""
         return self.wanted * 2 >= self.settings.prefetch
@@ -223,13 +256,28 @@ class Scheduler(ScrapyScheduler):
                 self.stats.inc_value("scheduler/enqueued/redis")
                 self.stats.inc_value("scheduler/enqueued")
         self._units.received(reply, sent)
+        worker = self._worker
+        assert worker is not None
         if reply.lost:
             tell_lost(self.settings.lease_seconds, self.spider)
-            self._leases.lose()
+            self._leases.lose(worker.done)
+            self._pace.keep(self._leases.running)
         self._leased(reply.leased)
+        self._all_fatal = reply.all_fatal
+        fatal = (self._name(data) for _, data in reply.fatal)
+        tell_fatal(fatal, self.settings.most_deliveries, self.stats, self.spider)
+        if reply.vanished:
+            tell_vanished(reply.vanished, self.spider)
+            self._end("state_frontier_failed")
         is_over = not (reply.pending or reply.leased or reply.others_busy or self.settings.keep_open or self._units.unsure)
-        worker = self._worker
-        self._finished = is_over and not (self._leases or self.hidden or worker is None or worker.outbox)
+        is_over = is_over and not (self._leases or self.hidden or worker.outbox)
+        # Others that die before their items are durable leave pages that somebody must crawl again.
+        self._finished = is_over and not reply.others_open
+        if is_over and reply.others_open:
+            self._acknowledging.hurry()
+            if not self._told_waiting:
+                self._told_waiting = True
+                tell_waiting(reply.others_open, self.spider)
         if reply.leased or self._finished:
             self._starving = False
             self.crawler.engine._slot.nextcall.schedule()  # type: ignore[union-attr]
@@ -244,6 +292,8 @@ class Scheduler(ScrapyScheduler):
         if self._failed:
             return
         self._failed = True
+        if self._heartbeat is not None:
+            self._heartbeat.stop()
         fail_when_closed(self.crawler)
         engine = self.crawler.engine
         if engine is not None and engine.spider is not None and engine._slot is not None and engine._slot.closing is None:
@@ -253,6 +303,10 @@ class Scheduler(ScrapyScheduler):
         assert self._worker is not None
         requests = []
         for id, data in leased:
+            if id in self._leases.taken:  # it was taken from this worker, and nobody else wanted it
+                self._leases.taken.discard(id)
+                self._worker.finish_again(id)
+                continue
             try:
                 request = self._codec.decode(data)
                 left_over = self._units.is_left_over(request.meta)
@@ -265,6 +319,7 @@ class Scheduler(ScrapyScheduler):
                 self._worker.acknowledge([id])
             else:
                 self._leases.waiting[request] = id
+                self._pace.took(request)
                 requests.append(request)
         for request in self._order.to_push(requests):
             self.mqs.push(request)
@@ -285,6 +340,7 @@ class Scheduler(ScrapyScheduler):
 
     def _done(self, request: Request) -> None:
         id = self._leases.end(request)
+        self._pace.ended(request)
         assert self._worker is not None
         if id:
             self._acknowledging.done(id)
@@ -299,3 +355,17 @@ class Scheduler(ScrapyScheduler):
         if not self._failed:
             await self._worker.room()
         return not self._failed
+
+    async def _output_room(self) -> None:
+        worker, engine = self._worker, self.crawler.engine
+        assert worker is not None
+        assert engine is not None
+        while not (worker.has_room or self._failed or is_closing(engine)):  # a crawl that ends waits for its callbacks
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(worker.room(), _LOOK_SECONDS)
+
+    def _name(self, data: bytes) -> str:
+        try:
+            return str(self._codec.decode(data))
+        except Unreadable as error:
+            return f"a request that can't be read ({error})"
