@@ -46,12 +46,53 @@ class FrontierSpider(scrapy.Spider):
             yield response.follow(link)
 """
 
+#: Rules and a LinkExtractor, whose link_text is no plain str; every third request can't be stored at all
+CRAWL_SPIDER = """
+from datetime import date
+from scrapy.linkextractors import LinkExtractor
+from scrapy.spiders import CrawlSpider, Rule
+
+class FrontierSpider(CrawlSpider):
+    name = "frontier"
+    rules = [Rule(LinkExtractor(), callback="parse_page", follow=True, process_request="mark")]
+
+    async def start(self):
+        async for each in super().start():
+            yield each.replace(dont_filter=False)
+
+    @property
+    def start_urls(self):
+        return [f"{self.site}/0"]
+
+    def mark(self, request, response):
+        page = int(request.url.rpartition("/")[2])
+        request.meta["found"] = date(2026, 1, 1)
+        if page % 3 == 0:
+            request.meta["unstorable"] = object()
+        return request
+
+    def parse_start_url(self, response):
+        return self.parse_page(response)
+
+    def parse_page(self, response):
+        assert "found" not in response.meta or response.meta["found"].year == 2026
+        page = int(response.url.rpartition("/")[2])
+        for number in range(2):
+            yield {"page": page, "n": number, "text": "some text " * 5}
+"""
+
 
 class Site:
-    """A site of *pages* pages; counts how often each is asked for. In a thread of its own."""
+    """A site of *pages* pages; counts how often each is asked for. In a thread of its own.
 
-    def __init__(self, pages: int, delay_seconds: float = 0.0) -> None:
+    With *html* there is one link to each page only, so that whoever loses it loses the page.
+    """
+
+    def __init__(self, pages: int, delay_seconds: float = 0.0, html: bool = False) -> None:
         self.pages = pages
+        self.html = html
+        #: pages that are not answered for now
+        self.held: set[int] = set()
         self.delay_seconds = delay_seconds
         self.asked: Counter[int] = Counter()
         self._ready = threading.Event()
@@ -65,7 +106,7 @@ class Site:
 
     def links(self, page: int) -> list[int]:
         further = [each for each in range(3 * page + 1, 3 * page + 4) if each < self.pages]
-        return [*further, page // 2, max(0, page - 1)]
+        return further if self.html else [*further, page // 2, max(0, page - 1)]
 
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
@@ -83,8 +124,12 @@ class Site:
                 self.asked[page] += 1
                 if self.delay_seconds:
                     await asyncio.sleep(self.delay_seconds)
-                body = "\n".join(f"/{each}" for each in self.links(page)).encode()
-                writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+                while page in self.held:  # noqa: ASYNC110 - changed from another thread
+                    await asyncio.sleep(0.02)
+                form, kind = ('<a href="/{0}">page {0}</a>', b"html") if self.html else ("/{0}", b"plain")
+                body = "\n".join(form.format(each) for each in self.links(page)).encode()
+                head = b"HTTP/1.1 200 OK\r\nContent-Type: text/%s\r\nContent-Length: %d\r\n\r\n" % (kind, len(body))
+                writer.write(head + body)
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
             writer.close()
@@ -123,14 +168,14 @@ class Outcome:
 
 def run(
     folder: Path, server: RedisServer, *, workers: int, kills: int, seed: int, pages: int = 2000, stops: int = 0,
-    delay: float = 0.0, restart_redis: bool = False,
+    delay: float = 0.0, restart_redis: bool = False, source: str = SPIDER,
 ) -> Outcome:  # fmt: skip
     """Crawl a site with *workers* workers, kill one of them *kills* times; return what came of it.
 
     The moments are chosen by how many pages have been asked for, so that each is one at which the crawl is at work.
     """
     chance, outcome, began = random.Random(seed), Outcome(), time.monotonic()
-    site = Site(pages, delay)
+    site = Site(pages, delay, html=source == CRAWL_SPIDER)
     settings = {
         "SCHEDULER": "scrapy_state.redis.Scheduler",
         "STATE_REDIS_URL": server.url,
@@ -142,7 +187,7 @@ def run(
     }
 
     def begin(number: int) -> subprocess.Popen[str]:
-        return start(folder / f"worker{number}", SPIDER, "-a", f"site={site.url}", settings=settings)
+        return start(folder / f"worker{number}", source, "-a", f"site={site.url}", settings=settings)
 
     running = {number: begin(number) for number in range(workers)}
     plan = ["kill"] * kills + ["stop"] * stops + ["redis"] * restart_redis
@@ -211,7 +256,7 @@ def main() -> int:
         with redis_server(appendonly="yes") as server:
             outcome = run(
                 folder, server, workers=workers, kills=options.kills_a_crawl, stops=seed % 3 == 0, seed=seed,
-                pages=options.pages, restart_redis=seed % 4 == 1,
+                pages=options.pages, restart_redis=seed % 4 == 1, source=CRAWL_SPIDER if seed % 5 > 2 else SPIDER,
             )  # fmt: skip
         total += outcome.kills
         wrong += outcome.wrong

@@ -16,6 +16,7 @@ from scrapy.utils.test import get_crawler
 
 from scrapy_state.barrier import BarrierItemProcessor
 from scrapy_state.exceptions import StoreUnreachable
+from scrapy_state.gaps import PAGE
 from scrapy_state.redis.acknowledging import Acknowledging
 from scrapy_state.redis.codec import Codec
 from scrapy_state.redis.frontier import NewRequest, Reply
@@ -333,6 +334,50 @@ def test_lost_leases_are_not_crawled_here() -> None:
         scheduler.received(reply_of(lost=True), [])
         assert scheduler.next_request() is None
         assert scheduler._leases.end(running) == 0
+
+    asyncio.run(main())
+
+
+def test_a_page_is_not_done_before_what_only_memory_has() -> None:
+    """The lease of a page is given up once the requests it sent that can't be stored are done, and those that they sent."""
+
+    async def main() -> None:
+        scheduler, engine = scheduler_alone()
+        engine.downloader = SimpleNamespace(get_slot_key=lambda request: "")
+        scheduler._shared_filter, scheduler._by_slot = True, False
+        scheduler._acknowledging = Acknowledging(scheduler._worker, None, 60.0)  # type: ignore[arg-type]
+        worker = scheduler._worker
+        assert worker is not None
+
+        def unstorable(name: str) -> scrapy.Request:
+            return scrapy.Request(f"https://example.com/{name}", meta={"x": object()})
+
+        def taken() -> scrapy.Request:
+            found = scheduler.next_request()
+            assert found is not None
+            return found
+
+        scheduler.received(reply_of(leased=[(7, b"https://example.com/a"), (8, b"https://example.com/b")]), [])
+        page, other = sorted((taken(), taken()), key=lambda each: each.url)
+        PAGE.set(page)
+        assert scheduler.enqueue_request(unstorable("c"))
+        assert scheduler.enqueue_request(scrapy.Request("https://example.com/d"))
+        PAGE.set(other)
+        scheduler._done(other)
+        scheduler._done(page)
+        assert [id for _, id in worker._acknowledged] == [8]
+        assert scheduler.held == [7]  # an exchange that is sent again does not give it back
+        child = taken()
+        assert scheduler.enqueue_request(unstorable("e"))  # PAGE is the one that was taken
+        scheduler._done(child)
+        assert [id for _, id in worker._acknowledged] == [8]
+        scheduler._done(taken())
+        assert [id for _, id in worker._acknowledged] == [8, 7]
+        assert scheduler.held == []
+        PAGE.set(None)
+        assert scheduler.enqueue_request(unstorable("f"))  # start() sends it: there is no page
+        scheduler._done(taken())
+        assert len(worker._acknowledged) == 2
 
     asyncio.run(main())
 

@@ -18,7 +18,7 @@ from twisted.internet.defer import Deferred
 
 from ..barrier import BarrierItemProcessor
 from ..exceptions import StateSettingsError, StoreError
-from ..gaps import fail_when_closed, hold_start, watch_done
+from ..gaps import PAGE, fail_when_closed, hold_start, watch_done, watch_pages
 from ..tickets import get_barrier
 from .acknowledging import Acknowledging
 from .codec import Codec, Unreadable
@@ -26,8 +26,9 @@ from .frontier import NewRequest, Reply
 from .leases import Leases, Order
 from .opening import Opening
 from .options import RedisSettings, local_dupefilter
-from .told import tell_failed, tell_feeds, tell_lost, tell_reply, tell_unreadable, tell_unserializable
+from .told import tell_failed, tell_feeds, tell_lost, tell_reply, tell_unreadable, tell_unserializable, tell_unstored
 from .units import UnitRequests
+from .unstored import Unstored
 from .worker import Worker
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ class Scheduler(ScrapyScheduler):
         if engine._slot is None or not engine._slot.close_if_idle:  # scrapy shell, scrapy fetch, scrapy view
             return None
         self._leases = Leases()
+        self._unstored = Unstored()
         self._order = Order(self.mqclass, self._smqclass)
         self._finished = self._starving = self._failed = False
         self._from_start: Any = None
@@ -106,6 +108,7 @@ class Scheduler(ScrapyScheduler):
         tell_reply(reply, self.stats, self.spider)
         assert crawler.engine is not None
         watch_done(crawler.engine, self._done)
+        watch_pages(crawler.engine)
         hold_start(crawler.engine, self._starting, self._room)
         self._worker.start()
 
@@ -119,6 +122,7 @@ class Scheduler(ScrapyScheduler):
         worker, opening = self._worker, self._opening
         assert opening is not None
         self._units.close()
+        tell_unstored(self._unstored.count, self._leases.own, self.spider)
         try:
             if worker is not None:
                 await self._acknowledging.close()
@@ -173,6 +177,7 @@ class Scheduler(ScrapyScheduler):
                 continue
             self.stats.inc_value("scheduler/dequeued/redis" if id else "scheduler/dequeued/memory")
             self.stats.inc_value("scheduler/dequeued")
+            PAGE.set(request)
             if self.low:
                 self._worker.wake()
             return request
@@ -210,7 +215,7 @@ class Scheduler(ScrapyScheduler):
     @property
     def held(self) -> Sequence[int]:
         """The leases that are not done."""
-        return self._leases.ids
+        return [*self._leases.ids, *self._unstored.kept]
 
     def received(self, reply: Reply, sent: Sequence[NewRequest]) -> None:
         """Take what an exchange brought."""
@@ -226,6 +231,7 @@ class Scheduler(ScrapyScheduler):
         if reply.lost:
             tell_lost(self.settings.lease_seconds, self.spider)
             self._leases.lose()
+            self._unstored.lose()
         self._leased(reply.leased)
         is_over = not (reply.pending or reply.leased or reply.others_busy or self.settings.keep_open or self._units.unsure)
         worker = self._worker
@@ -273,10 +279,12 @@ class Scheduler(ScrapyScheduler):
         if filtered and self._shared_filter and self.df.request_seen(request):
             self.df.log(request, self.spider)
             return False
+        self.mqs.push(request)
         if self.logunser:
             tell_unserializable(request, error, self.spider)
             self.logunser = False
-        self.mqs.push(request)
+        page = PAGE.get()
+        self._unstored.add(request, page, self._leases.running.get(page, 0) if page is not None else 0)
         self._leases.waiting[request] = 0
         self.stats.inc_value("scheduler/unserializable")
         self.stats.inc_value("scheduler/enqueued/memory")
@@ -284,7 +292,7 @@ class Scheduler(ScrapyScheduler):
         return True
 
     def _done(self, request: Request) -> None:
-        id = self._leases.end(request)
+        id = self._unstored.end(request, self._leases.end(request))
         assert self._worker is not None
         if id:
             self._acknowledging.done(id)

@@ -44,11 +44,21 @@ def tell_failed(error: Exception, lease_seconds: float, spider: Spider) -> None:
 
 
 def tell_unserializable(request: Request, error: ValueError, spider: Spider) -> None:
-    """Say once that a request stays in memory, as Scrapy's scheduler does."""
+    """Say once that a request stays in memory."""
     logger.warning(
-        "Unable to serialize request: %s - reason: %s. It stays in this worker's memory, and is lost if that dies. "
-        "No more of them are logged, they are counted", request, error, extra={"spider": spider},
+        "%s can't be stored (%s), so it stays in this worker's memory. The page that it comes from is not done before it is: "
+        "if this worker dies, that page is crawled again. Further ones are only counted", request, error,
+        extra={"spider": spider},
     )  # fmt: skip
+
+
+def tell_unstored(count: int, lost: int, spider: Spider) -> None:
+    """Say at the end how many requests stayed in memory, and how many of them are gone."""
+    if count:
+        logger.warning(
+            "%s requests could not be stored and stayed in this worker's memory; %s of them are not done, so the pages that "
+            "they come from are crawled again", count, lost, extra={"spider": spider},
+        )  # fmt: skip
 
 
 def tell_unreadable(error: ValueError, stats: Any, spider: Spider) -> None:
