@@ -120,7 +120,7 @@ class Site:
         try:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
-                page = int(head.split()[1].rpartition(b"/")[2])
+                page = int(head.split()[1].rpartition(b"/")[2] or 0)
                 self.asked[page] += 1
                 if self.delay_seconds:
                     await asyncio.sleep(self.delay_seconds)
@@ -168,7 +168,7 @@ class Outcome:
 
 def run(
     folder: Path, server: RedisServer, *, workers: int, kills: int, seed: int, pages: int = 2000, stops: int = 0,
-    delay: float = 0.0, restart_redis: bool = False, source: str = SPIDER,
+    delay: float = 0.0, restart_redis: bool = False, pushes: int = 0, source: str = SPIDER,
 ) -> Outcome:  # fmt: skip
     """Crawl a site with *workers* workers, kill one of them *kills* times; return what came of it.
 
@@ -190,7 +190,7 @@ def run(
         return start(folder / f"worker{number}", source, "-a", f"site={site.url}", settings=settings)
 
     running = {number: begin(number) for number in range(workers)}
-    plan = ["kill"] * kills + ["stop"] * stops + ["redis"] * restart_redis
+    plan = ["kill"] * kills + ["stop"] * stops + ["push"] * pushes + ["redis"] * restart_redis
     chance.shuffle(plan)
     try:
         moments = sorted(chance.randrange(1, pages * 9 // 10) for _ in plan)
@@ -215,6 +215,10 @@ def run(
                     running[number].send_signal(signal.SIGSTOP)
                     time.sleep(LEASE_SECONDS * 2)
                     running[number].send_signal(signal.SIGCONT)
+                case "push":  # as people do
+                    key = "scrapy_state:{frontier}:urls"
+                    server.client().delete(key)
+                    getattr(server.client(), chance.choice(("rpush", "sadd", "set")))(key, '{"a": 1}')
                 case "redis":
                     server.kill()
                     time.sleep(0.5)
@@ -256,7 +260,8 @@ def main() -> int:
         with redis_server(appendonly="yes") as server:
             outcome = run(
                 folder, server, workers=workers, kills=options.kills_a_crawl, stops=seed % 3 == 0, seed=seed,
-                pages=options.pages, restart_redis=seed % 4 == 1, source=CRAWL_SPIDER if seed % 5 > 2 else SPIDER,
+                pages=options.pages, restart_redis=seed % 4 == 1, pushes=seed % 3,
+                source=CRAWL_SPIDER if seed % 5 > 2 else SPIDER,
             )  # fmt: skip
         total += outcome.kills
         wrong += outcome.wrong

@@ -25,7 +25,7 @@ from scrapy_state.redis.connection import Connection
 from scrapy_state.redis.frontier import Frontier, FrontierGone, NewRequest, Reply
 from scrapy_state.redis.leases import Order
 from scrapy_state.redis.options import RedisSettings
-from scrapy_state.redis.report import clear_frontier, read_frontier
+from scrapy_state.redis.report import clear_frontier, read_frontier, read_unreadable
 
 PREFIX = "scrapy_state:{frontier}:"
 
@@ -163,8 +163,88 @@ def test_what_others_are_told_of_a_worker(server: RedisServer) -> None:
         server.client().rpush(f"{PREFIX}urls", "d")
         reply = await two.exchange()
         assert (reply.others, reply.others_busy, reply.pending) == (1, 6, 2)
-        assert texts(await two.exchange(wanted=9)) == ["a", "d"]
+        assert texts(await two.exchange(wanted=9)) == ["a", "+d"]
         assert (await two.exchange()).pending == 0
+
+    in_frontiers(server, scenario)
+
+
+@pytest.mark.parametrize(
+    ("push", "expected"),
+    [
+        (lambda client, key: client.rpush(key, "a", "b", "c"), ["+a", "+b", "+c"]),
+        (lambda client, key: client.sadd(key, "a", "b", "c"), {"+a", "+b", "+c"}),
+        (lambda client, key: client.zadd(key, {"a": 1, "b": 3, "c": 2}), ["+b", "+c", "+a"]),
+    ],
+    ids=["list", "set", "sorted set"],
+)
+def test_what_others_push(server: RedisServer, push: Callable[..., Any], expected: Any) -> None:
+    """A list, a set or a sorted set (highest score first) may be pushed to, under any key; what is there is pending."""
+
+    async def scenario(frontier: Callable[..., Frontier]) -> None:
+        one = frontier("one", pushed_key="start_urls")
+        await one.exchange("open")
+        push(server.client(), "start_urls")
+        assert (await one.exchange()).pending == 3
+        assert await asyncio.to_thread(lambda: read_frontier(server.url, PREFIX, "start_urls").pending) == 3
+        reply = await one.exchange(wanted=2)
+        assert reply.pending == 1
+        found = texts(reply) + texts(await one.exchange(wanted=2))
+        assert (set(found) if isinstance(expected, set) else found) == expected
+        assert not server.client().exists("start_urls")
+
+    in_frontiers(server, scenario)
+
+
+@pytest.mark.parametrize(
+    ("push", "kind"),
+    [
+        (lambda client, key: client.set(key, "https://example.com/"), "string"),
+        (lambda client, key: client.hset(key, "a", "b"), "hash"),
+        (lambda client, key: client.xadd(key, {"a": "b"}), "stream"),
+    ],
+)
+def test_what_can_not_be_pushed(server: RedisServer, push: Callable[..., Any], kind: str) -> None:
+    """Another type where others push: the exchange takes place as ever, and says so."""
+    push(server.client(), f"{PREFIX}urls")
+
+    async def scenario(frontier: Callable[..., Frontier]) -> None:
+        one = frontier("one")
+        assert (await one.exchange("open")).pushed_type == kind
+        reply = await one.exchange(new=[request("a"), request("b")], wanted=1)
+        reply = await one.exchange(wanted=9, acknowledged=[reply.leased[0][0]])
+        assert (reply.pushed_type, reply.refused, reply.pending, len(reply.leased)) == (kind, 0, 0, 1)
+        server.client().delete(f"{PREFIX}urls")
+        assert (await one.exchange()).pushed_type == ""
+
+    in_frontiers(server, scenario)
+    assert read_frontier(server.url, PREFIX).pending == 0
+
+
+def test_what_can_not_be_read_is_set_aside(server: RedisServer) -> None:
+    """A lease that can't be read goes to a list of its own, once, and only while it is this worker's; a later run may try it
+    again."""
+
+    async def scenario(frontier: Callable[..., Frontier]) -> None:
+        one, two = frontier("one"), frontier("two")
+        await one.exchange("open")
+        await two.exchange("open")
+        server.client().rpush(f"{PREFIX}urls", "bad")
+        leased = (await one.exchange(new=[request("a", 5, "slot")], wanted=2)).leased
+        ids = [id for id, _ in leased]
+        await two.set_aside(ids)
+        for _ in range(2):
+            await one.set_aside(ids)
+        assert (await one.exchange("close")).pending == 0
+        found = await asyncio.to_thread(lambda: (read_frontier(server.url, PREFIX), list(read_unreadable(server.url, PREFIX))))
+        assert (found[0].unreadable, found[0].pending, found[1]) == (2, 0, [b"a", b"+bad"])
+        for _ in range(2):
+            await two.connection.put_back(PREFIX)
+        assert (await two.exchange()).pending == 2
+        assert await asyncio.to_thread(lambda: read_frontier(server.url, PREFIX).pending) == 2
+        assert texts(await two.exchange(wanted=2)) == ["a", "+bad"]
+        await two.exchange("close")
+        assert (await one.exchange("open")).pending == 2
 
     in_frontiers(server, scenario)
 

@@ -247,7 +247,128 @@ def test_pushed_urls_and_keep_open(tmp_path: Path, server: RedisServer, site: Si
     assert read_frontier(server.url, PREFIX).leased == {}
 
 
+#: What somebody may push: no request at all, and requests that some part of Scrapy can't do with
+NO_REQUESTS = [
+    *('{"a": 1}', "nothing", "{", '{"url": 5}', "\x00\xff", "", "[]", "zzz", "pcos", '{"url": "http://[/"}', "http://x:99999/"),
+    *('{"url": "URL", "meta": {"download_slot": 5}}', '{"url": "URL", "meta": {"download_slot": {"a": 1}}}'),
+    *('{"url": "URL", "meta": 5}', '{"url": "URL", "priority": "high"}', '{"url": "URL", "callback": "__init__"}'),
+    *('{"url": "URL", "cb_kwargs": 5}', '{"url": "URL", "flags": 5}', '{"url": "URL", "encoding": 5}'),
+    *('{"url": "URL", "body": 5}', '{"url": "URL", "_class": "os.system"}'),
+]
+ODD_METAS = [
+    *('"download_timeout": "long"', '"depth": "deep"', '"proxy": 5', '"max_retry_times": []', '"handle_httpstatus_list": 5'),
+    *('"cookiejar": {}', '"redirect_times": "a"', '"is_start_request": {}', '"download_maxsize": "a"', '"state": {"a": 1}'),
+    *('"_state_unit": 5', '"_state_unit": {"a": 1}', '"bindaddress": 5', '"download_delay": {}', '"referrer_policy": 5'),
+]
+ODD_REQUESTS = [
+    *('{"url": "URL/40", "cookies": 5}', '{"url": "URL/41", "method": "\\n"}', '{"url": "nothing://x"}'),
+    '{"url": "URL/42", "headers": {"a": {"b": 1}}}',
+    *(f'{{"url": "URL/{number}", "dont_filter": true, "meta": {{{meta}}}}}' for number, meta in enumerate(ODD_METAS)),
+]
+
+
+def test_nothing_that_is_pushed_ends_a_worker(tmp_path: Path, server: RedisServer, site: Site) -> None:
+    """What is no request is set aside: logged once, counted, listed by the command; what is one is crawled, and may fail. The
+    next run tries again what can't be read, and ends well too."""
+    source = SPIDER.replace('yield scrapy.Request(f"{self.site}/0")', "return\n        yield").replace(
+        "yield response.follow(link)", "pass"
+    )
+    pushed = [each.replace("URL", site.url).encode() for each in (*NO_REQUESTS, *ODD_REQUESTS)]
+    server.client().rpush(f"{PREFIX}urls", *pushed, *[b'{"a": 1}'] * 3000, f"{site.url}/59")
+    settings = {
+        "RETRY_TIMES": 0,
+        "DOWNLOAD_TIMEOUT": 5,
+        "SCHEDULER_PRIORITY_QUEUE": "scrapy.pqueues.DownloaderAwarePriorityQueue",
+    }
+    unreadable = len(NO_REQUESTS) + 3000
+    for is_first in (True, False):
+        crawled = frontier_crawl(tmp_path, server, site, source, **settings)
+        assert crawled.code == 0, crawled.log
+        assert site.asked[59] == is_first
+        said = crawled.lines("could not be read") + crawled.lines("can't be read")
+        assert len(said) == 2, said
+        assert f"{unreadable} requests in the frontier could not be read and are set aside" in said[0]
+        assert crawled.lines(f"'state/redis/unreadable': {unreadable}")
+        found = read_frontier(server.url, PREFIX)
+        assert (found.pending, found.leased, found.unreadable) == (0, {}, unreadable)
+    listed = json.loads(command(tmp_path, "frontier", "spider.py", "--unreadable", "--json").stdout)
+    assert len(listed) == unreadable
+    assert {"reason": "it is a JSON object without a url", "request": "'{\"a\": 1}'"} in listed
+    assert (
+        command(tmp_path, "frontier", "spider.py")
+        .stdout.splitlines()[1]
+        .startswith(f"{unreadable:,} requests could not be read")
+    )
+
+
+FED = """
+import json
+import scrapy
+from scrapy import signals
+
+class FrontierSpider(scrapy.Spider):
+    name = "frontier"
+    idle = 0
+
+    @classmethod
+    def from_crawler(cls, crawler, *args, **kwargs):
+        spider = super().from_crawler(crawler, *args, **kwargs)
+        crawler.signals.connect(spider.spider_idle, signals.spider_idle)
+        return spider
+
+    async def start(self):
+        return
+        yield
+
+    def spider_idle(self):
+        self.idle += 1
+        if self.idle == 1:
+            self.crawler.engine.crawl(scrapy.Request(f"{self.site}/1"))
+
+    def make_request_from_data(self, data):
+        if data == b"none":
+            return None
+        if data == b"several":
+            return (scrapy.Request(f"{self.site}/{page}", meta={"x": object() if page == 5 else 0}) for page in (4, 5))
+        return scrapy.Request(f"{self.site}/{json.loads(data)['page']}", cb_kwargs={"given": True})
+
+    def parse(self, response, given=False):
+        yield {"page": int(response.url.rpartition("/")[2]), "given": given}
+"""
+
+
+def test_a_spider_that_is_fed(tmp_path: Path, server: RedisServer, site: Site) -> None:
+    """The spider makes requests of what is pushed to a key of its own; its spider_idle is called though the crawl is kept open;
+    after STATE_REDIS_IDLE_TIMEOUT without anything the crawl ends by itself."""
+    key = "frontier:start_urls"
+    server.client().sadd(key, '{"page": 3}', "several", "none", "no JSON")
+    feeds = {"items/%(run_id)s-%(batch_id)05d.jsonl": {"format": "jsonlines"}}
+    settings = {"STATE_REDIS_KEEP_OPEN": True, "STATE_REDIS_IDLE_TIMEOUT": 3, "STATE_REDIS_URLS_KEY": "%(name)s:start_urls"}
+    began = time.monotonic()
+    crawled = frontier_crawl(tmp_path, server, site, FED, FEEDS=feeds, **settings)
+    assert time.monotonic() - began > 3
+    assert crawled.code == 0, crawled.log
+    assert crawled.lines("nothing was pushed for STATE_REDIS_IDLE_TIMEOUT (3 s): the crawl ends")
+    assert crawled.lines("Closing spider (finished)")
+    assert +site.asked == {1: 1, 3: 1, 4: 1, 5: 1}
+    items = [json.loads(line) for path in tmp_path.glob("items/*") for line in path.read_text().splitlines()]
+    assert sorted((item["page"], item["given"]) for item in items) == [(1, False), (3, True), (4, False), (5, False)]
+    [line] = crawled.lines("can't be read")
+    assert "make_request_from_data() raised JSONDecodeError" in line
+    found = read_frontier(server.url, PREFIX)
+    assert (found.pending, found.leased, found.unreadable) == (0, {}, 1)
+
+
 # What refuses to start
+
+
+def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "SCRAPY_SETTINGS_MODULE": "project_settings", "PYTHONPATH": path, "PYTHONWARNINGS": ""}
+    return subprocess.run(
+        [sys.executable, "-m", "scrapy", "state", *arguments],
+        cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
 
 
 def refusal(crawled: Crawl) -> str:
@@ -465,15 +586,9 @@ def test_a_user_of_redis_who_may_little(tmp_path: Path, server: RedisServer, sit
 def test_command(tmp_path: Path, server: RedisServer, site: Site) -> None:
     """``scrapy state frontier`` counts what is there; ``--clear`` removes it, and asks before."""
     assert frontier_crawl(tmp_path, server, site, CLOSESPIDER_PAGECOUNT=10).code == 0
-    path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
-    environment = {**os.environ, "SCRAPY_SETTINGS_MODULE": "project_settings", "PYTHONPATH": path, "PYTHONWARNINGS": ""}
 
     def frontier(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "scrapy", "state", "frontier", "spider.py", *arguments]
-        return subprocess.run(
-            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False,
-            stdin=subprocess.DEVNULL,
-        )  # fmt: skip
+        return command(tmp_path, "frontier", "spider.py", *arguments)
 
     shown = json.loads(frontier("--json").stdout)
     assert shown["pending"] == read_frontier(server.url, PREFIX).pending > 0

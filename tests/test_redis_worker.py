@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import scrapy
+from scrapy import signals
+from scrapy.exceptions import DontCloseSpider
 from scrapy.settings import Settings
 from scrapy.utils.request import fingerprint
 from scrapy.utils.test import get_crawler
+from twisted.python.failure import Failure
 
 from scrapy_state.barrier import BarrierItemProcessor
 from scrapy_state.exceptions import StoreUnreachable
@@ -20,6 +24,8 @@ from scrapy_state.gaps import PAGE
 from scrapy_state.redis.acknowledging import Acknowledging
 from scrapy_state.redis.codec import Codec
 from scrapy_state.redis.frontier import NewRequest, Reply
+from scrapy_state.redis.idle import KeepOpen
+from scrapy_state.redis.incoming import Incoming
 from scrapy_state.redis.options import RedisSettings
 from scrapy_state.redis.scheduler import Scheduler
 from scrapy_state.redis.worker import ROOM, Worker
@@ -54,6 +60,9 @@ class Lagging:
             self.failures -= 1
             raise StoreUnreachable("STATE_REDIS_URL: gone for a while")
         return Reply(self.lost, 0, 0, 0, 0, [False] * len(arguments["new"]), 0, [])
+
+    async def set_aside(self, ids: Sequence[int]) -> None:
+        raise StoreUnreachable("STATE_REDIS_URL: gone for this, which changes nothing")
 
 
 class IdleHost:
@@ -267,6 +276,11 @@ def scheduler_alone(**settings: Any) -> tuple[Scheduler, Any]:
     scheduler._codec = Codec(crawler.spider)
     scheduler._opening = SimpleNamespace()  # type: ignore[assignment]
     scheduler._worker = Worker(Lagging(failures=0), scheduler.settings, scheduler)  # type: ignore[arg-type]
+    scheduler._keep_open = KeepOpen(crawler, scheduler.settings)
+    scheduler._incoming = Incoming(
+        crawler.spider, scheduler.settings, scheduler._codec, scheduler._units, scheduler._worker, crawler.stats,
+        scheduler._crawl_pushed,
+    )  # fmt: skip
     return scheduler, engine
 
 
@@ -299,9 +313,13 @@ def test_the_crawl_ends_when_nothing_is_left_anywhere() -> None:
         scheduler._worker.outbox.clear()  # type: ignore[union-attr]
         scheduler.received(reply_of(others=1), [])
         assert not scheduler.has_pending_requests()
-        kept_open, _ = scheduler_alone(STATE_REDIS_KEEP_OPEN=True)
-        kept_open.received(reply_of(), [])
-        assert kept_open.has_pending_requests()
+        for timeout, stays in ((None, True), (60, True), (0, False)):
+            kept_open, _ = scheduler_alone(STATE_REDIS_KEEP_OPEN=True, STATE_REDIS_IDLE_TIMEOUT=timeout)
+            kept_open.received(reply_of(), [])
+            assert not kept_open.has_pending_requests()  # so that Scrapy sends spider_idle
+            sent = kept_open.crawler.signals.send_catch_log(signals.spider_idle, dont_log=DontCloseSpider)
+            assert [isinstance(result, Failure) for _, result in sent] == [stays]
+            assert kept_open.starving  # the worker looks at its own pace: the engine does not hurry it
 
     asyncio.run(main())
 
@@ -321,6 +339,19 @@ def test_what_can_not_be_read_keeps_its_lease_and_nobody_waiting() -> None:
         assert not scheduler.has_pending_requests()
 
     asyncio.run(main())
+
+
+def test_a_download_slot_is_text() -> None:
+    """A request whose slot no queue can hold is an error of who sends it, as with Scrapy's queue; not of the worker."""
+    scheduler, engine = asyncio.run(_made())
+    engine.downloader = SimpleNamespace(get_slot_key=lambda request: request.meta["download_slot"])
+    scheduler._shared_filter = scheduler._by_slot = True
+    with pytest.raises(TypeError, match="must be text"):
+        scheduler.enqueue_request(scrapy.Request("https://example.com/", meta={"download_slot": 5}))
+
+
+async def _made() -> tuple[Scheduler, Any]:
+    return scheduler_alone()
 
 
 def test_lost_leases_are_not_crawled_here() -> None:

@@ -231,6 +231,7 @@ def _prune(parser: argparse.ArgumentParser) -> None:
 def _frontier(parser: argparse.ArgumentParser) -> None:
     _target(parser)
     parser.add_argument("--clear", action="store_true", help="remove it; asks first")
+    parser.add_argument("--unreadable", action="store_true", help="list the requests that could not be read, with the reasons")
     _yes(parser)
 
 

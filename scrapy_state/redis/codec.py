@@ -13,6 +13,8 @@ from scrapy import Request, Spider
 
 from .values import Classes, Values
 
+#: What a request begins with that somebody has pushed from outside
+PUSHED = b"+"
 #: Below this compression does not pay.
 _COMPRESS_BYTES = 400
 #: No request is as large; what unpacks to more is an attack.
@@ -85,7 +87,11 @@ class Codec:
 
         :raises Unreadable: as :meth:`decode`
         """
-        return self._decoded(data, self._pushed)
+        request = self._decoded(data, self._pushed)
+        slot = request.meta.get("download_slot")
+        if not isinstance(slot, (str, type(None))):  # Scrapy's queues raise at it
+            raise Unreadable(f'meta["download_slot"] is a {type(slot).__name__}, and must be text', request.meta)
+        return request
 
     def _decoded(self, data: bytes, fields: Callable[[bytes], dict[str, Any]]) -> Request:
         meta = None
@@ -104,12 +110,7 @@ class Codec:
                 raise ValueError("it is pickled, and STATE_REDIS_PICKLE is False")
             unpickled: dict[str, Any] = pickle.loads(data[1:])
             return unpickled
-        if data[:1] == b"z":
-            unpacker = zlib.decompressobj()
-            data = unpacker.decompress(data[1:], _MOST_BYTES)
-            if unpacker.unconsumed_tail or not unpacker.eof:
-                raise ValueError(f"it is cut off, or unpacks to more than {_MOST_BYTES:,} bytes")
-        return self._pushed(data)
+        return self._pushed(unpacked(data))
 
     def _pushed(self, data: bytes) -> dict[str, Any]:
         text = data.decode("utf-8", "surrogatepass").strip()
@@ -128,11 +129,7 @@ class Codec:
         for name in ("callback", "errback"):
             if arguments.get(name):
                 arguments[name] = self._method(arguments[name])
-        request = cls(**arguments)
-        slot = request.meta.get("download_slot")
-        if slot is not None and not isinstance(slot, str):
-            raise ValueError(f'meta["download_slot"] is a {type(slot).__name__}, and must be text')
-        return request
+        return cls(**arguments)
 
     def _method(self, name: Any) -> Any:
         """Return the spider's method *name*; asks no property, and gives out none that Scrapy itself calls.
@@ -180,6 +177,23 @@ class Codec:
             self._method(name)
             self._names[key] = name
         return self._names[key]
+
+
+def unpacked(data: bytes) -> bytes:
+    """Return the text of a stored request.
+
+    :raises ValueError: if it is cut off, or has more than 64 MiB
+    """
+    if data[:1] != b"z":
+        return data
+    unpacker = zlib.decompressobj()
+    try:
+        text = unpacker.decompress(data[1:], _MOST_BYTES)
+    except zlib.error as error:
+        raise ValueError(str(error)) from error
+    if unpacker.unconsumed_tail or not unpacker.eof:
+        raise ValueError(f"it is cut off, or unpacks to more than {_MOST_BYTES:,} bytes")
+    return text
 
 
 def _pickled(values: dict[str, Any]) -> bytes:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
+from contextlib import suppress
 from importlib import resources
 from ssl import SSLError
 from typing import Any, TypeVar
@@ -38,7 +39,9 @@ _START_SECONDS = 12.0
 #: What Redis says when it may do it later: loading, busy, can't write to its disk, no replicas, cluster in trouble.
 _LATER = ("LOADING", "BUSY", "MISCONF", "NOREPLICAS", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN")
 _HINT = "see whether Redis runs there and can be reached, and whether it wants TLS (rediss://) or not"
-EXCHANGE = resources.files(__package__).joinpath("exchange.lua").read_text()
+_SCRIPTS = resources.files(__package__)
+EXCHANGE = _SCRIPTS.joinpath("exchange.lua").read_text()
+_ASIDE = _SCRIPTS.joinpath("aside.lua").read_text()
 
 
 class Connection:
@@ -60,6 +63,7 @@ class Connection:
         self.url = url
         self._users = 0
         self._script: Any = self.client.register_script(EXCHANGE)
+        self._aside: Any = self.client.register_script(_ASIDE)
 
     @classmethod
     def acquire(cls, url: str) -> Connection:
@@ -78,13 +82,30 @@ class Connection:
             type(self)._open = {key: each for key, each in self._open.items() if each is not self}
             await self.client.aclose()
 
-    async def exchange(self, key: str, arguments: list[Any]) -> list[Any]:
-        """Run exchange.lua with *arguments*, return its reply.
+    async def exchange(self, keys: list[str], arguments: list[Any]) -> list[Any]:
+        """Run exchange.lua with *keys* and *arguments*, return its reply.
 
         :raises StoreUnreachable: no answer, or one that means "later"
         :raises StoreRefused: Redis said no
         """
-        return list(await self._translating(self._script(keys=[key], args=arguments)))
+        return list(await self._translating(self._script(keys=keys, args=arguments)))
+
+    async def set_aside(self, keys: list[str], ids: Sequence[int]) -> None:
+        """Run aside.lua.
+
+        :raises StoreError: as :meth:`exchange`
+        """
+        await self._translating(self._aside(keys=keys, args=ids))
+
+    async def put_back(self, prefix: str) -> None:
+        """Have what an earlier run could not read tried once more.
+
+        :raises StoreError: as :meth:`exchange`
+        """
+        unreadable = f"{prefix}unreadable"
+        if await self._translating(self.client.exists(unreadable)):
+            with suppress(ResponseError):  # another worker was faster: there is no such key any more
+                await self.client.renamenx(unreadable, f"{prefix}back")
 
     async def deadlines(self, prefix: str) -> dict[str, float]:
         """Return until when each worker's leases hold, by Redis's clock in milliseconds.

@@ -1,7 +1,8 @@
 -- One exchange of a worker with its job, as one atomic step: new requests come in, duplicates are dropped; then requests
 -- that are done are acknowledged; then the leases of dead workers come back; then requests are leased.
 --
--- KEYS[1]  the job's prefix and "meta"; every other key begins with the same prefix, and lies in the same cluster slot
+-- KEYS     the job's prefix and "meta"; every other key begins with the same prefix, and lies in the same cluster slot;
+--          where others push what is to be crawled: a list, a set or a sorted set
 -- ARGV     1 prefix   2 worker   3 lease in ms   4 the clock in this worker's last reply   5 how many requests are wanted
 --          6 order of requests, 7 of start requests ("first" or "last" in, first out)
 --          8 requests at work that Redis does not know of   9 requests done that are not acknowledged yet
@@ -10,9 +11,10 @@
 --          and then these: ids; pairs of fingerprint ("": no duplicate check) and element; ids
 -- returns  {"gone"} if the job's data is not there, or is older than this worker has seen it, or
 --          {"", clock, lost, refused, pending, other workers, what they are at, duplicates ("0"/"1" each), come back,
---          id, element, …}
+--          what is wrong with KEYS[2]: its type, id, element, …}
 --
--- An element is "<priority>[s] <download slot>\n<request>"; "s" marks a start request.
+-- An element is "<priority>[s] <download slot>\n<request>"; "s" marks a start request, a request that begins with "+" was
+-- pushed from outside.
 
 local prefix, worker, lease_ms, last_clock, want = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local from_front = {[''] = ARGV[6] == 'first', s = ARGV[7] == 'first'}
@@ -21,6 +23,11 @@ local acknowledged, new, known = tonumber(ARGV[11]), tonumber(ARGV[12]), tonumbe
 local meta, workers, busy, ring = prefix .. 'meta', prefix .. 'workers', prefix .. 'busy', prefix .. 'ring'
 local mine, clocks, told = prefix .. 'leases:' .. worker, prefix .. 'clocks', prefix .. 'duplicates'
 local call = redis.call
+
+-- Nothing that others push may stop the script half way: the type is known before the first write.
+local pushed = KEYS[2]
+local pushed_type = call('TYPE', pushed)['ok']
+local count_of, take_of = {list = 'LLEN', set = 'SCARD', zset = 'ZCARD'}, {list = 'LPOP', set = 'SPOP', zset = 'ZPOPMAX'}
 
 local time = call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -190,13 +197,24 @@ while wanted > 0 do
     take(slot, math.ceil(wanted / call('ZCARD', ring)))
     wanted = wanted - (#leased - before) / 2
 end
--- What was pushed from outside: a URL, or a request as JSON.
+-- What an earlier run could not read; then what was pushed from outside, the highest score of a sorted set first.
 while wanted > 0 do
-    local text = call('LPOP', prefix .. 'urls')
+    local element = call('LPOP', prefix .. 'back')
+    if not element then
+        break
+    end
+    lease(element)
+    wanted = wanted - 1
+end
+while wanted > 0 and take_of[pushed_type] do
+    local text = call(take_of[pushed_type], pushed)
+    if type(text) == 'table' then
+        text = text[1]
+    end
     if not text then
         break
     end
-    lease('0 \n' .. text)
+    lease('0 \n+' .. text)
     wanted = wanted - 1
 end
 
@@ -220,8 +238,13 @@ for n = 1, #all, 2 do
 end
 call('HSET', meta, 'clock', clock, 'pending', pending, 'seen', seen, 'generation', generation, 'ids', ids, 'turn', turn)
 
-local reply = {'', clock, lost and 1 or 0, refused, pending + call('LLEN', prefix .. 'urls'), others, others_busy,
-    duplicates, come_back}
+local waiting = call('LLEN', prefix .. 'back')
+if count_of[pushed_type] then
+    waiting = waiting + call(count_of[pushed_type], pushed)
+    pushed_type = ''
+end
+local reply = {'', clock, lost and 1 or 0, refused, pending + waiting, others, others_busy, duplicates, come_back,
+    pushed_type == 'none' and '' or pushed_type}
 for n = 1, #leased do
     reply[#reply + 1] = leased[n]
 end

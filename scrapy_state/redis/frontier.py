@@ -52,6 +52,7 @@ class Reply:
     :param duplicates: for each new request, whether it is one
     :param come_back: how many leases of dead workers came back
     :param leased: lease ids with requests
+    :param pushed_type: what is where others push to, if it is nothing that can be read
     """
 
     lost: bool
@@ -62,6 +63,7 @@ class Reply:
     duplicates: list[bool]
     come_back: int
     leased: list[tuple[int, bytes]] = field(repr=False)
+    pushed_type: str = ""
 
 
 @dataclass
@@ -71,6 +73,7 @@ class Frontier:
     :param prefix: what the job's keys begin with
     :param worker: this worker's name, unique
     :param lease_seconds: after how long without an exchange its leases come back
+    :param pushed_key: where others push what is to be crawled; empty: the prefix and "urls"
     :param first_out: whether requests leave first in, first out; *start_first_out*: the same for start requests
     """
 
@@ -81,6 +84,7 @@ class Frontier:
     first_out: bool = False
     start_first_out: bool = True
     clock: int = 0
+    pushed_key: str = ""
 
     async def exchange(
         self,
@@ -113,14 +117,14 @@ class Frontier:
         for each in new:
             arguments += (each.fingerprint, each.element)
         arguments += known
-        raw = await self.connection.exchange(f"{self.prefix}meta", arguments)
+        raw = await self.connection.exchange([f"{self.prefix}meta", self.pushed_key or f"{self.prefix}urls"], arguments)
         if raw[0]:
             raise FrontierGone(
                 f"STATE_REDIS_URL: the frontier {self.prefix!r} is gone, or older than it was: it was cleared, or Redis was "
                 "restarted without the newest of what it held (no appendonly), or another one has taken over. Start the "
                 "crawl again: it goes on with what is there"
             )
-        _, self.clock, lost, refused, pending, others, others_busy, duplicates, come_back, *leased = raw
+        _, self.clock, lost, refused, pending, others, others_busy, duplicates, come_back, pushed_type, *leased = raw
         return Reply(
             lost=bool(lost),
             refused=refused,
@@ -130,4 +134,12 @@ class Frontier:
             duplicates=[each == ord("1") for each in duplicates],
             come_back=come_back,
             leased=[(id, element.partition(b"\n")[2]) for id, element in zip(leased[::2], leased[1::2], strict=True)],
+            pushed_type=pushed_type.decode(),
         )
+
+    async def set_aside(self, ids: Sequence[int]) -> None:
+        """Move the requests leased as *ids*, which can't be read, to where ``scrapy state frontier --unreadable`` finds them.
+
+        :raises StoreError: as :meth:`Connection.exchange`; may be tried again
+        """
+        await self.connection.set_aside([f"{self.prefix}leases:{self.worker}", f"{self.prefix}unreadable"], ids)

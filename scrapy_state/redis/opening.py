@@ -64,6 +64,8 @@ class Opening:
             await asyncio.sleep(watch_seconds)
             await self._refuse_company(before)
         frontier = Frontier(connection, settings.prefix, self.worker, settings.lease_seconds, *self._order)
+        frontier.pushed_key = settings.pushed_key
+        await connection.put_back(settings.prefix)
         reply = await frontier.exchange("open", hidden=1)
         if self._shared_state_feed and set(await self._deadlines()) - {*before, self.worker}:
             await frontier.exchange("close")

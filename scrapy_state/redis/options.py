@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -27,7 +28,9 @@ class RedisSettings:
     :param prefix: what all keys of the job begin with: STATE_REDIS_KEY, filled in, as a hash tag
     :param lease_seconds: STATE_REDIS_LEASE_TIMEOUT: without a heartbeat for that long, a worker's leases come back
     :param prefetch: STATE_REDIS_PREFETCH: how many requests a worker leases ahead
+    :param pushed_key: where others push what is to be crawled: STATE_REDIS_URLS_KEY, filled in
     :param keep_open: STATE_REDIS_KEEP_OPEN: don't end when nothing is pending or running
+    :param idle_seconds: STATE_REDIS_IDLE_TIMEOUT: with keep_open, end when there was nothing for that long
     :param early: STATE_REDIS_ACKNOWLEDGE is "done": acknowledge when the pipelines are done, before items are durable
     :param filter_start: STATE_REDIS_FILTER_START: leave out start requests seen before, also with ``dont_filter``
     :param use_pickle: STATE_REDIS_PICKLE: pickle requests that JSON can't hold
@@ -40,7 +43,9 @@ class RedisSettings:
     prefix: str
     lease_seconds: float
     prefetch: int
+    pushed_key: str
     keep_open: bool
+    idle_seconds: float
     early: bool
     filter_start: bool
     use_pickle: bool
@@ -68,12 +73,16 @@ class RedisSettings:
             )
         lease_seconds = _number(settings, "STATE_REDIS_LEASE_TIMEOUT", 60.0, 1)
         concurrency = settings.getint("CONCURRENT_REQUESTS") or 100
+        prefix = key_prefix(settings.get("STATE_REDIS_KEY", "%(name)s"), spider)
+        pushed_key = settings.get("STATE_REDIS_URLS_KEY")
         return cls(
             url=url,
-            prefix=key_prefix(settings.get("STATE_REDIS_KEY", "%(name)s"), spider),
+            prefix=prefix,
+            pushed_key=f"{prefix}urls" if pushed_key is None else _filled("STATE_REDIS_URLS_KEY", pushed_key, spider),
             lease_seconds=lease_seconds,
             prefetch=int(_number(settings, "STATE_REDIS_PREFETCH", concurrency, 1)),
             keep_open=_bool(settings, "STATE_REDIS_KEEP_OPEN"),
+            idle_seconds=_idle_seconds(settings),
             early=_acknowledges_early(settings),
             filter_start=_bool(settings, "STATE_REDIS_FILTER_START"),
             use_pickle=_bool(settings, "STATE_REDIS_PICKLE"),
@@ -88,18 +97,22 @@ def key_prefix(template: Any, spider: Spider) -> str:
 
     :raises StateSettingsError: if it can't be filled, is empty, or has braces
     """
-    try:
-        key = str(template) % _Attributes(spider)
-    except (AttributeError, TypeError, ValueError) as error:
-        raise StateSettingsError(
-            f"STATE_REDIS_KEY is {template!r}, which can't be filled in with the spider's attributes: {error}; "
-            "give the spider the argument (-a job=…) or use only %(name)s"
-        ) from error
+    key = _filled("STATE_REDIS_KEY", template, spider)
     if not key or "{" in key or "}" in key:
         raise StateSettingsError(
             f"STATE_REDIS_KEY is {key!r}; it must not be empty and must have no braces, which are put around it"
         )
     return f"scrapy_state:{{{key}}}:"
+
+
+def _filled(name: str, template: Any, spider: Spider) -> str:
+    try:
+        return str(template) % _Attributes(spider)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise StateSettingsError(
+            f"{name} is {template!r}, which can't be filled in with the spider's attributes: {error}; "
+            "give the spider the argument (-a job=…) or use only %(name)s"
+        ) from error
 
 
 def local_dupefilter(crawler: Crawler) -> Any:
@@ -141,6 +154,11 @@ def _acknowledges_early(settings: BaseSettings) -> bool:
     if value not in ("durable", "done"):
         raise StateSettingsError(f'STATE_REDIS_ACKNOWLEDGE is {value!r}; it must be "durable" or "done"')
     return bool(value == "done")
+
+
+def _idle_seconds(settings: BaseSettings) -> float:
+    is_set = settings.get("STATE_REDIS_IDLE_TIMEOUT") is not None
+    return _number(settings, "STATE_REDIS_IDLE_TIMEOUT", 0, 0) if is_set else math.inf
 
 
 def _bool(settings: BaseSettings, name: str) -> bool:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import redis
@@ -26,6 +27,7 @@ class Frontier:
     :param leased: how many requests each worker has, done ones among them
     :param seconds_left: by worker: how long until its leases come back, unless its heart beats; negative: it is dead
     :param seen: how many fingerprints have been seen
+    :param unreadable: how many requests could not be read, and are set aside
     """
 
     pending: int
@@ -33,13 +35,15 @@ class Frontier:
     leased: dict[str, int]
     seconds_left: dict[str, float]
     seen: int
+    unreadable: int = 0
 
 
-def read_frontier(url: str, prefix: str) -> Frontier:
+def read_frontier(url: str, prefix: str, pushed_key: str = "") -> Frontier:
     """Return what is in the frontier whose keys begin with *prefix*. Blocks.
 
     :param url: STATE_REDIS_URL
     :param prefix: as ``scrapy_state.redis.options.key_prefix(STATE_REDIS_KEY, spider)`` returns it
+    :param pushed_key: STATE_REDIS_URLS_KEY, filled in; empty: the prefix and "urls"
     :raises StoreUnreachable: if Redis does not answer, or refuses
     """
     with _client(url) as client:
@@ -53,12 +57,34 @@ def read_frontier(url: str, prefix: str) -> Frontier:
         seconds, micros = client.time()
         workers = client.zrange(f"{prefix}workers", 0, -1, withscores=True)
         return Frontier(
-            pending=int(meta.get(b"pending", 0)) + client.llen(f"{prefix}urls"),
+            pending=int(meta.get(b"pending", 0))
+            + client.llen(f"{prefix}back")
+            + _pushed(client, pushed_key or f"{prefix}urls"),
             pending_by_priority=dict(sorted(by_priority.items(), reverse=True)),
             leased={name.decode(): client.hlen(prefix.encode() + b"leases:" + name) for name, _ in workers},
             seconds_left={name.decode(): deadline / 1000 - seconds - micros / 1e6 for name, deadline in workers},
             seen=int(meta.get(b"seen", 0)),
+            unreadable=client.llen(f"{prefix}unreadable"),
         )
+
+
+def read_unreadable(url: str, prefix: str) -> Iterator[bytes]:
+    """Yield the requests that could not be read, as they were stored or pushed. Blocks.
+
+    :raises StoreUnreachable: if Redis does not answer, or refuses
+    """
+    with _client(url) as client:
+        for begin in count(0, _BATCH):
+            found = client.lrange(f"{prefix}unreadable", begin, begin + _BATCH - 1)
+            yield from (element.partition(b"\n")[2] for element in found)
+            if len(found) < _BATCH:
+                return
+
+
+def _pushed(client: Any, key: str) -> int:
+    kind = client.type(key)
+    counts = {b"list": client.llen, b"set": client.scard, b"zset": client.zcard}
+    return int(counts[kind](key)) if kind in counts else 0
 
 
 def clear_frontier(url: str, prefix: str) -> int:

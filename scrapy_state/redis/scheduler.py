@@ -20,13 +20,15 @@ from ..barrier import BarrierItemProcessor
 from ..exceptions import StateSettingsError, StoreError
 from ..gaps import PAGE, fail_when_closed, hold_start, watch_done, watch_pages
 from ..tickets import get_barrier
+from . import told
 from .acknowledging import Acknowledging
-from .codec import Codec, Unreadable
+from .codec import Codec
 from .frontier import NewRequest, Reply
+from .idle import KeepOpen
+from .incoming import Incoming
 from .leases import Leases, Order
 from .opening import Opening
 from .options import RedisSettings, local_dupefilter
-from .told import tell_failed, tell_feeds, tell_lost, tell_reply, tell_unreadable, tell_unserializable, tell_unstored
 from .units import UnitRequests
 from .unstored import Unstored
 from .worker import Worker
@@ -101,11 +103,13 @@ class Scheduler(ScrapyScheduler):
         frontier, reply = await self._opening.open()
         self._units.opened(self._opening, settings)
         self._worker = Worker(frontier, settings, self)
+        self._incoming = Incoming(self.spider, settings, self._codec, self._units, self._worker, self.stats, self._crawl_pushed)
+        self._keep_open = KeepOpen(crawler, settings)
         listener = None if settings.early else self._barrier.listener
         if listener is None and not settings.early and crawler.settings.getdict("FEEDS"):
-            tell_feeds(self.spider)
+            told.tell_feeds(self.spider)
         self._acknowledging = Acknowledging(self._worker, listener, settings.interval_seconds)
-        tell_reply(reply, self.stats, self.spider)
+        told.tell_reply(reply, self.stats, self.spider)
         assert crawler.engine is not None
         watch_done(crawler.engine, self._done)
         watch_pages(crawler.engine)
@@ -122,9 +126,10 @@ class Scheduler(ScrapyScheduler):
         worker, opening = self._worker, self._opening
         assert opening is not None
         self._units.close()
-        tell_unstored(self._unstored.count, self._leases.own, self.spider)
+        told.tell_unstored(self._unstored.count, self._leases.own, self.spider)
         try:
             if worker is not None:
+                self._incoming.close()
                 await self._acknowledging.close()
                 try:
                     await worker.close()
@@ -163,6 +168,8 @@ class Scheduler(ScrapyScheduler):
         if filtered and self._shared_filter:
             fingerprint = self._units.fingerprint(request)
         slot = self.crawler.engine.downloader.get_slot_key(request) if self._by_slot else ""
+        if not isinstance(slot, str):  # Scrapy's queue would raise, too
+            raise TypeError(f"{request}: its download slot is a {type(slot).__name__}, and must be text")
         is_start, unit = self._order.is_start(request), self._units.unit_of(request)
         worker.put(NewRequest(data, fingerprint, request.priority, is_start, slot, request, unit))
         return True
@@ -219,7 +226,7 @@ class Scheduler(ScrapyScheduler):
 
     def received(self, reply: Reply, sent: Sequence[NewRequest]) -> None:
         """Take what an exchange brought."""
-        tell_reply(reply, self.stats, self.spider)
+        told.tell_reply(reply, self.stats, self.spider)
         for new, is_duplicate in zip(sent, reply.duplicates, strict=True):
             if is_duplicate:
                 self.df.log(new.origin, self.spider)
@@ -229,21 +236,23 @@ class Scheduler(ScrapyScheduler):
                 self.stats.inc_value("scheduler/enqueued")
         self._units.received(reply, sent)
         if reply.lost:
-            tell_lost(self.settings.lease_seconds, self.spider)
+            told.tell_lost(self.settings.lease_seconds, self.spider)
             self._leases.lose()
             self._unstored.lose()
-        self._leased(reply.leased)
-        is_over = not (reply.pending or reply.leased or reply.others_busy or self.settings.keep_open or self._units.unsure)
+        self._leased(reply)
+        is_over = not (reply.pending or reply.leased or reply.others_busy or self._units.unsure)
         worker = self._worker
         self._finished = is_over and not (self._leases or self.hidden or worker is None or worker.outbox)
+        self._keep_open.has_something(not self._finished)
         if reply.leased or self._finished:
-            self._starving = False
+            # Kept open, the engine goes on asking in vain, and the worker looks by itself, less often.
+            self._starving = self._finished and self.settings.keep_open
             self.crawler.engine._slot.nextcall.schedule()  # type: ignore[union-attr]
 
     def failed(self, error: StoreError) -> None:
         """Redis is away for good: end the crawl. What is leased comes back by itself."""
         if not self._failed:
-            tell_failed(error, self.settings.lease_seconds, self.spider)
+            told.tell_failed(error, self.settings.lease_seconds, self.spider)
         self._end("state_frontier_failed")
 
     def _end(self, reason: str) -> None:
@@ -255,25 +264,30 @@ class Scheduler(ScrapyScheduler):
         if engine is not None and engine.spider is not None and engine._slot is not None and engine._slot.closing is None:
             self._closing = asyncio.create_task(engine.close_spider_async(reason=reason))
 
-    def _leased(self, leased: list[tuple[int, bytes]]) -> None:
-        assert self._worker is not None
-        requests = []
-        for id, data in leased:
+    def _leased(self, reply: Reply) -> None:
+        requests = self._incoming.read(reply)
+        self._leases.waiting.update(requests)
+        for request in self._order.to_push(list(requests)):
             try:
-                request = self._codec.decode(data)
-                left_over = self._units.is_left_over(request.meta)
-            except Unreadable as error:
-                if not (left_over := self._units.is_left_over(error.meta)):
-                    tell_unreadable(error, self.stats, self.spider)
-                    self._worker.unreadable.append(id)  # never acknowledged: it is pending again when this worker ends
-                    continue
-            if left_over:
-                self._worker.acknowledge([id])
-            else:
-                self._leases.waiting[request] = id
-                requests.append(request)
-        for request in self._order.to_push(requests):
-            self.mqs.push(request)
+                self.mqs.push(request)
+            except Exception as error:  # a queue may ask what it likes of a request that anybody may have pushed
+                self._incoming.set_aside(self._leases.waiting.pop(request), error)
+
+    def _crawl_pushed(self, id: int, made: list[Request]) -> None:
+        """Crawl what the spider has *made* of what was pushed. That is done once they are stored, or done themselves."""
+        page = Request("data:,")  # stands for it: nobody else knows it
+        self._leases.running[page] = id
+        before = PAGE.set(page)
+        try:
+            for each in made:
+                self.crawler.engine.crawl(each)
+        except Exception as error:  # as for any other request that was pushed
+            del self._leases.running[page]
+            self._incoming.set_aside(id, error)
+        else:
+            self._done(page)
+        finally:
+            PAGE.reset(before)
 
     def _keep_in_memory(self, request: Request, filtered: bool, error: ValueError) -> bool:
         if filtered and self._shared_filter and self.df.request_seen(request):
@@ -281,7 +295,7 @@ class Scheduler(ScrapyScheduler):
             return False
         self.mqs.push(request)
         if self.logunser:
-            tell_unserializable(request, error, self.spider)
+            told.tell_unserializable(request, error, self.spider)
             self.logunser = False
         page = PAGE.get()
         self._unstored.add(request, page, self._leases.running.get(page, 0) if page is not None else 0)

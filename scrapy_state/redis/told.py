@@ -61,10 +61,34 @@ def tell_unstored(count: int, lost: int, spider: Spider) -> None:
         )  # fmt: skip
 
 
-def tell_unreadable(error: ValueError, stats: Any, spider: Spider) -> None:
-    """Count and say that what was leased is no request."""
-    stats.inc_value("state/redis/unreadable")
-    logger.error("a request can't be read, it stays in the frontier: %s", error, extra={"spider": spider})
+def tell_unreadable(error: Exception, spider: Spider) -> None:
+    """Say once that what was leased is no request."""
+    logger.error(
+        "a request in the frontier can't be read, and is set aside: %s. Further ones are only counted", error,
+        extra={"spider": spider},
+    )  # fmt: skip
+
+
+def tell_set_aside(count: int, spider: Spider) -> None:
+    """Say at the end how many entries could not be read."""
+    if count:
+        logger.error(
+            "%s requests in the frontier could not be read and are set aside: see scrapy state frontier %s --unreadable. Each "
+            "run tries them again", count, spider.name, extra={"spider": spider},
+        )  # fmt: skip
+
+
+def tell_idle(seconds: float, spider: Any) -> None:
+    """Say that the crawl ends because nothing was pushed."""
+    logger.info("nothing was pushed for STATE_REDIS_IDLE_TIMEOUT (%g s): the crawl ends", seconds, extra={"spider": spider})
+
+
+def tell_pushed_type(key: str, found: str, spider: Spider) -> None:
+    """Say once that nothing can be read where others push."""
+    logger.error(
+        "the key %s is a %s, so nothing that is pushed there is crawled: remove it, and push to a list, a set or a sorted set",
+        key, found, extra={"spider": spider},
+    )  # fmt: skip
 
 
 def tell_feeds(spider: Spider) -> None:

@@ -191,6 +191,14 @@ class Worker:
         if len(self.outbox) < ROOM:
             self._room.set()
         self._host.received(reply, new)
+        if self.unreadable:
+            await self._set_aside()
+
+    async def _set_aside(self) -> None:
+        ids = list(self.unreadable)
+        with suppress(StoreUnreachable):  # the next exchange says it, and they are tried again after that
+            await self.frontier.set_aside(ids)
+            del self.unreadable[: len(ids)]
 
     async def _insist(
         self, mode: str, new: list[NewRequest], acknowledged: list[int], wanted: int, hidden: int, done: int
