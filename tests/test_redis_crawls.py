@@ -57,6 +57,30 @@ def test_crawl_ends_by_itself_and_leaves_nothing(tmp_path: Path, server: RedisSe
     assert len(items) == 120
 
 
+def test_a_finished_crawl_says_so_and_may_be_cleared(tmp_path: Path, server: RedisServer, site: Site) -> None:
+    """The second run of a finished crawl says what it leaves out and how to begin anew. STATE_REDIS_CLEAR: "start" begins anew,
+    but for what was pushed; "finished" leaves nothing behind."""
+    assert frontier_crawl(tmp_path, server, site).lines("0 requests seen by earlier runs")
+    again = frontier_crawl(tmp_path, server, site)
+    assert again.code == 0
+    assert again.lines("0 requests pending, 60 requests seen by earlier runs, other workers: 0")
+    [line] = again.lines("the crawl of this frontier is finished")
+    assert "scrapy state frontier frontier --clear" in line
+    assert not +site.asked
+    server.client().rpush(f"{PREFIX}urls", f"{site.url}/59")
+    anew = frontier_crawl(tmp_path, server, site, STATE_REDIS_CLEAR="start")
+    assert site.asked == Counter([*range(60), 59])
+    assert not anew.lines("the crawl of this frontier is finished")
+    stopped = frontier_crawl(tmp_path, server, site, STATE_REDIS_CLEAR="start", CLOSESPIDER_PAGECOUNT=10)
+    assert stopped.code == 0
+    assert read_frontier(server.url, PREFIX).pending
+    before = +site.asked
+    finished = frontier_crawl(tmp_path, server, site, STATE_REDIS_CLEAR="finished")
+    assert before + site.asked == Counter(range(60))
+    assert finished.lines("its frontier scrapy_state:{frontier}: is removed")
+    assert server.client().keys() == []
+
+
 def test_sigterm_gives_back_and_the_next_run_completes(tmp_path: Path, server: RedisServer, site: Site) -> None:
     """A crawl that is stopped gives its leases back at once; the next run crawls just the rest."""
     site.asked.clear()
@@ -463,6 +487,48 @@ def test_state_feed_of_several_workers(tmp_path: Path, server: RedisServer, site
     assert frontier_crawl(tmp_path, server, site, FEEDS=with_states(SHARED_STATES), **settings).code == 0
     assert len(list(tmp_path.glob("states/*.json"))) >= 2
     assert len(list(tmp_path.glob("states/*/*.json"))) >= 2
+
+
+def test_clear_at_start_beside_others(tmp_path: Path, server: RedisServer, site: Site) -> None:
+    """Three workers that start at once with STATE_REDIS_CLEAR = "start" crawl every page, and none removes what another has
+    begun; nor does one that comes later, while another is alive."""
+    settings = {"STATE_REDIS_CLEAR": "start", "STATE_REDIS_LEASE_TIMEOUT": 2, "FEEDS": {}, "LOG_LEVEL": "INFO"}
+    redis = {"SCHEDULER": "scrapy_state.redis.Scheduler", "STATE_REDIS_URL": server.url}
+    frontier_crawl(tmp_path, server, site)
+    site.asked.clear()
+    arguments = ("-a", f"site={site.url}")
+    workers = [start(tmp_path / str(number), SPIDER, *arguments, settings=redis | settings) for number in range(3)]
+    try:
+        logs = [worker.communicate(timeout=60)[1] for worker in workers]
+    finally:
+        for worker in workers:
+            worker.kill()
+    assert [worker.returncode for worker in workers] == [0, 0, 0], logs
+    assert set(+site.asked) == set(range(60))
+    other = beating_worker(server)
+    try:
+        server.client().hset(f"{PREFIX}meta", "mark", 1)
+        assert frontier_crawl(tmp_path, server, site, **settings).code == 0
+        assert server.client().hget(f"{PREFIX}meta", "mark") == b"1"
+        finished = frontier_crawl(tmp_path, server, site, **{**settings, "STATE_REDIS_CLEAR": "finished"})
+        assert finished.code == 0
+        assert server.client().hget(f"{PREFIX}meta", "mark") == b"1"
+    finally:
+        other.kill()
+        other.communicate()
+    frontier_crawl(tmp_path, server, site, **settings)
+    assert server.client().hget(f"{PREFIX}meta", "mark") is None
+
+
+def test_refuses_anothers_frontier(tmp_path: Path, server: RedisServer, site: Site) -> None:
+    """The frontier of another project, whose spider has the same name, or of another version of scrapy_state: one line."""
+    assert frontier_crawl(tmp_path, server, site, BOT_NAME="shops").code == 0
+    line = refusal(frontier_crawl(tmp_path, server, site, BOT_NAME="flights"))
+    assert "is that of the project 'shops', and this is 'flights' (BOT_NAME)" in line
+    assert "another STATE_REDIS_KEY" in line
+    assert frontier_crawl(tmp_path, server, site, BOT_NAME="flights", STATE_REDIS_KEY="flights-%(name)s").code == 0
+    server.client().hset(f"{PREFIX}meta", "version", 99)
+    assert "is of version 99" in refusal(frontier_crawl(tmp_path, server, site, BOT_NAME="shops"))
 
 
 def test_units_beside_another_worker(tmp_path: Path, server: RedisServer, site: Site) -> None:

@@ -36,6 +36,7 @@ _CONNECT_SECONDS = 5.0
 #: No exchange takes that long, unless Redis is not there any more.
 _ANSWER_SECONDS = 10.0
 _START_SECONDS = 12.0
+_LOCK_MILLISECONDS = 60_000
 #: What Redis says when it may do it later: loading, busy, can't write to its disk, no replicas, cluster in trouble.
 _LATER = ("LOADING", "BUSY", "MISCONF", "NOREPLICAS", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN")
 _HINT = "see whether Redis runs there and can be reached, and whether it wants TLS (rediss://) or not"
@@ -115,6 +116,46 @@ class Connection:
         found = await self._translating(self.client.zrange(f"{prefix}workers", 0, -1, withscores=True))
         return {name.decode(): deadline for name, deadline in found}
 
+    async def described(self, prefix: str) -> dict[str, str]:
+        """Return the frontier's version, its project and how many requests it has seen; {} if there is none.
+
+        :raises StoreError: as :meth:`exchange`
+        """
+        names = ("version", "project", "seen")
+        found = await self._translating(self.client.hmget(f"{prefix}meta", names))
+        return {name: value.decode() for name, value in zip(names, found, strict=True) if value is not None}
+
+    async def claim(self, prefix: str, project: str) -> str:
+        """Say that the frontier is of *project*, unless somebody else has said so; return whose it is.
+
+        :raises StoreError: as :meth:`exchange`
+        """
+        await self._translating(self.client.hsetnx(f"{prefix}meta", "project", project))
+        return (await self.described(prefix)).get("project", project)
+
+    async def lock(self, prefix: str, worker: str) -> bool:
+        """Lock the frontier for *worker*, for a minute at most; return whether nobody else has.
+
+        :raises StoreError: as :meth:`exchange`
+        """
+        key = _lock_key(prefix)
+        return bool(await self._translating(self.client.set(key, worker, nx=True, px=_LOCK_MILLISECONDS)))
+
+    async def lock_holder(self, prefix: str) -> str:
+        """Return who has the lock; empty if nobody has.
+
+        :raises StoreError: as :meth:`exchange`
+        """
+        return (await self._translating(self.client.get(_lock_key(prefix))) or b"").decode()
+
+    async def unlock(self, prefix: str, worker: str) -> None:
+        """Let go of the lock.
+
+        :raises StoreError: as :meth:`exchange`
+        """
+        if await self.lock_holder(prefix) == worker:
+            await self._translating(self.client.delete(_lock_key(prefix)))
+
     async def remove(self, keys: list[str]) -> None:
         """Remove *keys*.
 
@@ -168,6 +209,10 @@ class Connection:
 
     async def _in_time(self, call: Awaitable[T]) -> T:
         return await asyncio.wait_for(call, _START_SECONDS / 2)
+
+
+def _lock_key(prefix: str) -> str:
+    return prefix.rstrip(":")  # not one of the frontier's keys, so that it lasts while these are removed
 
 
 def _translated(error: RedisError, url: str) -> StoreError:

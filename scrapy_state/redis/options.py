@@ -10,7 +10,7 @@ from typing import Any
 from scrapy import Spider
 from scrapy.crawler import Crawler
 from scrapy.dupefilters import RFPDupeFilter
-from scrapy.settings import BaseSettings
+from scrapy.settings import BaseSettings, default_settings
 from scrapy.utils.misc import build_from_crawler, load_object
 
 from ..exceptions import StateSettingsError
@@ -31,6 +31,8 @@ class RedisSettings:
     :param pushed_key: where others push what is to be crawled: STATE_REDIS_URLS_KEY, filled in
     :param keep_open: STATE_REDIS_KEEP_OPEN: don't end when nothing is pending or running
     :param idle_seconds: STATE_REDIS_IDLE_TIMEOUT: with keep_open, end when there was nothing for that long
+    :param clear: STATE_REDIS_CLEAR: when the frontier is removed: "start", "finished", "never"
+    :param project: what tells this project from another one that has a spider of the same name
     :param early: STATE_REDIS_ACKNOWLEDGE is "done": acknowledge when the pipelines are done, before items are durable
     :param filter_start: STATE_REDIS_FILTER_START: leave out start requests seen before, also with ``dont_filter``
     :param use_pickle: STATE_REDIS_PICKLE: pickle requests that JSON can't hold
@@ -46,6 +48,8 @@ class RedisSettings:
     pushed_key: str
     keep_open: bool
     idle_seconds: float
+    clear: str
+    project: str
     early: bool
     filter_start: bool
     use_pickle: bool
@@ -83,7 +87,9 @@ class RedisSettings:
             prefetch=int(_number(settings, "STATE_REDIS_PREFETCH", concurrency, 1)),
             keep_open=_bool(settings, "STATE_REDIS_KEEP_OPEN"),
             idle_seconds=_idle_seconds(settings),
-            early=_acknowledges_early(settings),
+            clear=_choice(settings, "STATE_REDIS_CLEAR", ("never", "start", "finished")),
+            project=_project(settings, spider),
+            early=_choice(settings, "STATE_REDIS_ACKNOWLEDGE", ("durable", "done")) == "done",
             filter_start=_bool(settings, "STATE_REDIS_FILTER_START"),
             use_pickle=_bool(settings, "STATE_REDIS_PICKLE"),
             retry_seconds=common.retry_seconds,
@@ -149,11 +155,18 @@ def unusable(url: str) -> StateSettingsError:
     )
 
 
-def _acknowledges_early(settings: BaseSettings) -> bool:
-    value = settings.get("STATE_REDIS_ACKNOWLEDGE", "durable")
-    if value not in ("durable", "done"):
-        raise StateSettingsError(f'STATE_REDIS_ACKNOWLEDGE is {value!r}; it must be "durable" or "done"')
-    return bool(value == "done")
+def _choice(settings: BaseSettings, name: str, choices: tuple[str, ...]) -> str:
+    value = settings.get(name, choices[0])
+    if value not in choices:
+        *first, last = (f'"{each}"' for each in choices)
+        raise StateSettingsError(f"{name} is {value!r}; it must be {', '.join(first)} or {last}")
+    return str(value)
+
+
+def _project(settings: BaseSettings, spider: Spider) -> str:
+    """Return the project's name; without one the spider's top-level package."""
+    name: str = settings["BOT_NAME"]
+    return type(spider).__module__.partition(".")[0] if name == default_settings.BOT_NAME else name
 
 
 def _idle_seconds(settings: BaseSettings) -> float:

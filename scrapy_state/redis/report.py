@@ -87,21 +87,24 @@ def _pushed(client: Any, key: str) -> int:
     return int(counts[kind](key)) if kind in counts else 0
 
 
-def clear_frontier(url: str, prefix: str) -> int:
+def clear_frontier(url: str, prefix: str, *, keep_pushed: bool = False) -> int:
     """Remove the frontier whose keys begin with *prefix*: pending requests, leases, seen fingerprints. Blocks.
 
     Workers that are at it end with an error.
 
     :param url: STATE_REDIS_URL
     :param prefix: as for :func:`read_frontier`
+    :param keep_pushed: leave what others have pushed and nobody has taken yet
     :return: how many keys were removed
     :raises StoreUnreachable: if Redis does not answer, or refuses
     """
     with _client(url) as client:
         removed = int(client.delete(f"{prefix}meta"))  # first, so that no worker goes on with a part
         batch = []
+        kept = {f"{prefix}urls".encode()} if keep_pushed else set()
         for key in client.scan_iter(match=_pattern(prefix), count=_BATCH):
-            batch.append(key)
+            if key not in kept:
+                batch.append(key)
             if len(batch) == _BATCH:
                 removed += client.delete(*batch)
                 batch = []

@@ -133,6 +133,8 @@ class Scheduler(ScrapyScheduler):
                 await self._acknowledging.close()
                 try:
                     await worker.close()
+                    if reason == "finished" and self.settings.clear == "finished" and not self._failed:
+                        await opening.clear_if_finished()
                 except StoreError as error:
                     self.failed(error)
         finally:

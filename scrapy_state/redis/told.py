@@ -8,8 +8,23 @@ from typing import Any
 from scrapy import Request, Spider
 
 from .frontier import Reply
+from .options import RedisSettings
 
 logger = logging.getLogger("scrapy_state.state")
+
+
+def tell_opened(settings: RedisSettings, reply: Reply, seen: int, worker: str, spider: Any) -> None:
+    """Say what there is at the start; and why nothing may come of it."""
+    logger.info(
+        "The frontier %s: %s requests pending, %s requests seen by earlier runs, other workers: %s (this one: %s)",
+        settings.prefix, reply.pending, seen, reply.others, worker, extra={"spider": spider},
+    )  # fmt: skip
+    if seen and not (reply.pending or reply.others or settings.keep_open):
+        logger.warning(
+            "the crawl of this frontier is finished: nothing is pending, and %s requests were seen by earlier runs. "
+            'To crawl these again, set STATE_REDIS_CLEAR to "start" or "finished", or run scrapy state frontier %s --clear',
+            seen, spider.name, extra={"spider": spider},
+        )  # fmt: skip
 
 
 def tell_reply(reply: Reply, stats: Any, spider: Spider) -> None:
