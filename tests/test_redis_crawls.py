@@ -231,16 +231,26 @@ def test_other_commands_leave_redis_alone(tmp_path: Path) -> None:
 
 
 def test_own_dupefilter_is_honoured(tmp_path: Path, server: RedisServer, site: Site) -> None:
-    """A DUPEFILTER_CLASS of the project's own decides, in the place of Redis."""
+    """A DUPEFILTER_CLASS of the project's own decides, in the place of Redis, and is warned of; one that remembers beyond the
+    process keeps the crawl from its start."""
     source = SPIDER + (
         "\nfrom scrapy.dupefilters import BaseDupeFilter\nclass Few(BaseDupeFilter):\n    seen = set()\n"
         "    def request_seen(self, request):\n        page = int(request.url.rpartition('/')[2])\n"
         "        known = page in self.seen or page > 5\n        self.seen.add(page)\n        return known\n"
         "    def log(self, request, spider):\n        pass\n"
     )
-    assert frontier_crawl(tmp_path, server, site, source, DUPEFILTER_CLASS="spider.Few").code == 0
+    crawled = frontier_crawl(tmp_path, server, site, source, DUPEFILTER_CLASS="spider.Few")
+    assert crawled.code == 0
+    [line] = crawled.lines("DUPEFILTER_CLASS is 'spider.Few': each worker filters by itself")
+    assert "] WARNING" in line
     assert sorted(site.asked.elements()) == [0, 1, 2, 3, 4, 5]
     assert read_frontier(server.url, PREFIX).seen == 0
+    source += (
+        "\nclass Kept(Few):\n    def __init__(self):\n        import sqlite3\n        self.seen = sqlite3.connect('seen.db')\n"
+    )
+    line = refusal(frontier_crawl(tmp_path, server, site, source, DUPEFILTER_CLASS="spider.Kept"))
+    assert "DUPEFILTER_CLASS is 'spider.Kept', which remembers what it has seen when the process has ended" in line
+    assert "Remove the setting" in line
 
 
 def test_pushed_urls_and_keep_open(tmp_path: Path, server: RedisServer, site: Site) -> None:

@@ -6,12 +6,15 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import redis
 import scrapy
 from scrapy import signals
+from scrapy.dupefilters import BaseDupeFilter, RFPDupeFilter
 from scrapy.exceptions import DontCloseSpider
 from scrapy.settings import Settings
 from scrapy.utils.request import fingerprint
@@ -19,10 +22,11 @@ from scrapy.utils.test import get_crawler
 from twisted.python.failure import Failure
 
 from scrapy_state.barrier import BarrierItemProcessor
-from scrapy_state.exceptions import StoreUnreachable
+from scrapy_state.exceptions import StateSettingsError, StoreUnreachable
 from scrapy_state.gaps import PAGE
 from scrapy_state.redis.acknowledging import Acknowledging
 from scrapy_state.redis.codec import Codec
+from scrapy_state.redis.dupefilter import check_dupefilter, local_dupefilter
 from scrapy_state.redis.frontier import NewRequest, Reply
 from scrapy_state.redis.idle import KeepOpen
 from scrapy_state.redis.incoming import Incoming
@@ -411,6 +415,32 @@ def test_a_page_is_not_done_before_what_only_memory_has() -> None:
         assert len(worker._acknowledged) == 2
 
     asyncio.run(main())
+
+
+class OwnFilter(RFPDupeFilter):
+    """One that keeps what it has seen in JOBDIR, as Scrapy's does."""
+
+
+def test_filters_that_outlive_the_process(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Scrapy's own filters are no matter; any other is warned of, and gets no JOBDIR; one of a package that is known to keep
+    what was seen, or that has a client of a store, is refused."""
+    (tmp_path / "requests.seen").write_bytes(b"")
+    settings = {"DUPEFILTER_CLASS": OwnFilter, "JOBDIR": str(tmp_path)}
+    made = local_dupefilter(get_crawler(FrontierSpider, settings))
+    assert isinstance(made, OwnFilter)
+    assert made.file is None
+    spider = FrontierSpider()
+    for harmless in (BaseDupeFilter(), RFPDupeFilter()):
+        check_dupefilter(harmless, spider)
+    assert not caplog.text
+    check_dupefilter(made, spider)
+    assert "OwnFilter': each worker filters by itself" in caplog.text
+    theirs = type("RFPDupeFilter", (BaseDupeFilter,), {"__module__": "scrapy_redis.dupefilter"})
+    with_client = BaseDupeFilter.__new__(type("Mine", (BaseDupeFilter,), {}))
+    with_client.server = redis.Redis()
+    for keeping in (theirs(), type("Derived", (theirs,), {})(), with_client):
+        with pytest.raises(StateSettingsError, match="remembers what it has seen"):
+            check_dupefilter(keeping, spider)
 
 
 # Units of state

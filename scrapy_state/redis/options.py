@@ -8,10 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from scrapy import Spider
-from scrapy.crawler import Crawler
-from scrapy.dupefilters import RFPDupeFilter
 from scrapy.settings import BaseSettings, default_settings
-from scrapy.utils.misc import build_from_crawler, load_object
 
 from ..exceptions import StateSettingsError
 from ..settings import StateSettings
@@ -119,15 +116,6 @@ def _filled(name: str, template: Any, spider: Spider) -> str:
             f"{name} is {template!r}, which can't be filled in with the spider's attributes: {error}; "
             "give the spider the argument (-a job=…) or use only %(name)s"
         ) from error
-
-
-def local_dupefilter(crawler: Crawler) -> Any:
-    """Return the filter of DUPEFILTER_CLASS; the default one without JOBDIR's file: it keeps what Redis can't, and logs."""
-    filter_class = load_object(crawler.settings["DUPEFILTER_CLASS"])
-    if filter_class is not RFPDupeFilter:
-        return build_from_crawler(filter_class, crawler)
-    debug = crawler.settings.getbool("DUPEFILTER_DEBUG")
-    return RFPDupeFilter(None, debug, fingerprinter=crawler.request_fingerprinter)
 
 
 class _Attributes(dict[str, Any]):

@@ -23,12 +23,13 @@ from ..tickets import get_barrier
 from . import told
 from .acknowledging import Acknowledging
 from .codec import Codec
+from .dupefilter import check_dupefilter, local_dupefilter
 from .frontier import NewRequest, Reply
 from .idle import KeepOpen
 from .incoming import Incoming
 from .leases import Leases, Order
 from .opening import Opening
-from .options import RedisSettings, local_dupefilter
+from .options import RedisSettings
 from .units import UnitRequests
 from .unstored import Unstored
 from .worker import Worker
@@ -96,6 +97,7 @@ class Scheduler(ScrapyScheduler):
         if not is_asyncio_available():
             raise StateSettingsError("TWISTED_REACTOR: the frontier needs asyncio; leave Scrapy's default reactor in place")
         self.settings = settings = RedisSettings.from_settings(crawler.settings, self.spider)
+        check_dupefilter(self.df, self.spider)
         self._codec = Codec(self.spider, settings.use_pickle)
         self._shared_filter = type(self.df) is RFPDupeFilter
         self._by_slot = issubclass(self.pqclass, DownloaderAwarePriorityQueue)
