@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import nullcontext
 from enum import Enum
 from pathlib import Path
@@ -13,7 +13,15 @@ from typing import Any
 
 import pytest
 import scrapy
-from redis_server import RedisServer, free_port, make_certificate, redis_server
+from redis_server import (
+    RedisServer,
+    free_port,
+    make_certificate,
+    redis_cluster,
+    redis_sentinel,
+    redis_server,
+    until,
+)
 from scrapy.pqueues import ScrapyPriorityQueue
 from scrapy.settings import Settings
 from scrapy.squeues import FifoMemoryQueue, LifoMemoryQueue
@@ -573,6 +581,108 @@ def test_a_job_lies_in_one_slot_of_a_cluster() -> None:
         assert read_frontier(node.url, PREFIX).pending == 150
         assert clear_frontier(node.url, PREFIX) == len(keys)
         assert not list(client.scan_iter())
+
+
+@pytest.mark.parametrize("name", ["a", "b", "c", "d"])
+def test_a_cluster_by_url(name: str, cluster: list[RedisServer]) -> None:
+    """redis+cluster:// finds the node that holds a job, whichever it is, and a job lies in one slot; so do the report and
+    clearing."""
+    prefix = f"scrapy_state:{{{name}}}:"
+    url = f"redis+cluster://127.0.0.1:{free_port()},127.0.0.1:{cluster[0].port}"
+
+    async def scenario() -> None:
+        connection = Connection.acquire(url)
+        try:
+            await connection.check()
+            one = Frontier(connection, prefix, "one", 60.0)
+            await one.exchange("open")
+            reply = await one.exchange(
+                new=[request(f"{number}", number % 3, f"slot{number % 5}") for number in range(20)], wanted=5
+            )
+            await one.set_aside([id for id, _ in reply.leased[:2]])
+            await connection.put_back(prefix)
+            await one.exchange(acknowledged=[id for id, _ in reply.leased[2:]])
+            assert await connection.claim(prefix, "p") == "p"
+            assert await connection.lock(prefix, "one")
+            await connection.unlock(prefix, "one")
+            assert list(await connection.deadlines(prefix)) == ["one"]
+            assert connection.in_one_slot(prefix, f"{{{name}}}:start_urls")
+            assert not connection.in_one_slot(prefix, "start_urls")
+        finally:
+            await connection.release()
+
+    asyncio.run(scenario())
+    keys = [[key for key in node.client().scan_iter() if key.decode().startswith(prefix)] for node in cluster]
+    assert sorted(map(bool, keys)) == [False, True]
+    found = read_frontier(url, prefix)
+    assert (found.pending, found.leased) == (17, {"one": 0})
+    assert 50 < found.seconds_left["one"] <= 60
+    assert clear_frontier(url, prefix) == len(keys[0] + keys[1])
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[list[RedisServer]]:
+    with redis_cluster(2) as nodes:
+        yield nodes
+
+
+def test_a_sentinel_by_url() -> None:
+    """redis+sentinel:// asks for the primary, and again after a failover: nothing that was stored is lost."""
+    with redis_sentinel("frontier") as (primary, replica, sentinel):
+        url = f"redis+sentinel://:the-secret@127.0.0.1:{free_port()},127.0.0.1:{sentinel.port}/frontier/3"
+
+        async def scenario() -> None:
+            connection = Connection.acquire(url)
+            try:
+                await connection.check()
+                one = Frontier(connection, PREFIX, "one", 60.0)
+                await one.exchange("open")
+                [(first, _)] = (await one.exchange(new=[request("a"), request("b")], wanted=1)).leased
+                in_replica = replica.client(password="the-secret", db=3)
+                await asyncio.to_thread(until, lambda: in_replica.hget(f"{PREFIX}meta", "pending") == b"1")
+                primary.kill()
+                with pytest.raises(StoreUnreachable):
+                    await one.exchange(new=[request("c")], acknowledged=[first])
+                deadline = time.monotonic() + 30
+                while True:
+                    assert time.monotonic() < deadline
+                    try:
+                        reply = await one.exchange("again", new=[request("c")], acknowledged=[first])
+                        break
+                    except StoreUnreachable:
+                        await asyncio.sleep(0.1)
+                assert (reply.refused, reply.pending) == (0, 2)
+                assert sorted(texts(await one.exchange(wanted=9))) == ["a", "c"]
+            finally:
+                await connection.release()
+
+        asyncio.run(scenario())
+        assert read_frontier(url, PREFIX).leased == {"one": 2}
+        assert clear_frontier(url, PREFIX)
+        wrong = url.replace("/frontier/", "/other/")
+        with pytest.raises(StoreUnreachable, match="No master found for 'other'"):
+            read_frontier(wrong, PREFIX)
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("redis+sentinel://u:the-secret@host:26379", "names no primary: redis"),
+        ("redis+cluster://u:the-secret@host:7000/5", "database 0 only"),
+        ("redis+cluster://u:the-secret@host:7000,", "redis-py can't use"),
+        ("redis+sentinel://host:x/name?sentinel_password=the-secret", "redis-py can't use"),
+        ("redis+other://u:the-secret@host", "must be a URL like redis://"),
+    ],
+)
+def test_wrong_urls_of_several_hosts(url: str, says: str) -> None:
+    """A URL of a Sentinel or a cluster that can't be used is an error that says why, without the password."""
+
+    async def connect() -> None:
+        Connection.acquire(RedisSettings.from_settings(Settings({"STATE_REDIS_URL": url}), scrapy.Spider(name="codec")).url)
+
+    with pytest.raises(StateSettingsError, match=says) as caught:
+        asyncio.run(connect())
+    assert "the-secret" not in str(caught.value)
 
 
 def test_a_redis_that_keeps_nothing_is_a_warning(server: RedisServer, caplog: pytest.LogCaptureFixture) -> None:

@@ -10,8 +10,6 @@ from importlib import resources
 from ssl import SSLError
 from typing import Any, TypeVar
 
-import redis.asyncio
-from redis.backoff import NoBackoff
 from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
@@ -24,17 +22,14 @@ from redis.exceptions import (
     ResponseError,
     TimeoutError,
 )  # fmt: skip
-from redis.retry import Retry
 
 from ..exceptions import StoreError, StoreRefused, StoreUnreachable
-from .options import redacted, unusable
+from .clients import CLUSTER_ERRORS, async_client, close_client, is_cluster
+from .options import redacted
 
 logger = logging.getLogger("scrapy_state.state")
 T = TypeVar("T")
 
-_CONNECT_SECONDS = 5.0
-#: No exchange takes that long, unless Redis is not there any more.
-_ANSWER_SECONDS = 10.0
 _START_SECONDS = 12.0
 _LOCK_MILLISECONDS = 60_000
 #: What Redis says when it may do it later: loading, busy, can't write to its disk, no replicas, cluster in trouble.
@@ -48,19 +43,14 @@ _ASIDE = _SCRIPTS.joinpath("aside.lua").read_text()
 class Connection:
     """A client that several spiders of one process may share.
 
-    :param url: as redis-py takes it
+    :param url: STATE_REDIS_URL
+    :raises StateSettingsError: if it can't be used
     """
 
     _open: dict[tuple[str, int], Connection] = {}  # noqa: RUF012 - shared on purpose
 
     def __init__(self, url: str) -> None:
-        try:
-            self.client: Any = redis.asyncio.Redis.from_url(
-                url, socket_connect_timeout=_CONNECT_SECONDS, socket_timeout=_ANSWER_SECONDS, retry=Retry(NoBackoff(), 0),
-            )  # fmt: skip
-        except (ValueError, TypeError) as error:
-            raise unusable(url) from error
-        self.client.connection_pool.connection_kwargs["decode_responses"] = False  # whatever the URL says
+        self.client = async_client(url)
         self.url = url
         self._users = 0
         self._script: Any = self.client.register_script(EXCHANGE)
@@ -81,7 +71,7 @@ class Connection:
         self._users -= 1
         if not self._users:
             type(self)._open = {key: each for key, each in self._open.items() if each is not self}
-            await self.client.aclose()
+            await close_client(self.client)
 
     async def exchange(self, keys: list[str], arguments: list[Any]) -> list[Any]:
         """Run exchange.lua with *keys* and *arguments*, return its reply.
@@ -163,6 +153,10 @@ class Connection:
         """
         await self._translating(self.client.delete(*keys))
 
+    def in_one_slot(self, *keys: str) -> bool:
+        """Whether one script may touch all of *keys*."""
+        return not is_cluster(self.client) or len({self.client.keyslot(key) for key in keys}) == 1
+
     async def check(self) -> None:
         """See whether this Redis can keep a frontier.
 
@@ -171,15 +165,16 @@ class Connection:
         """
         where = f"STATE_REDIS_URL {redacted(self.url)}"
         try:
-            await self._in_time(self.client.ping())
-            found: dict[str, Any] = await self._in_time(self.client.info())
+            node = await self._in_time(self._a_node())
+            await self._in_time(self.client.ping(**node))
+            found: dict[str, Any] = await self._in_time(self.client.info(**node))
         except ResponseError as error:
             if "NOPERM" in str(error) or isinstance(error, NoPermissionError):
                 return  # a managed Redis may forbid INFO; the exchange that follows tells
             raise _translated(error, self.url) from error
         except RedisError as error:
             raise _translated(error, self.url) from error
-        except (OSError, asyncio.TimeoutError) as error:
+        except (*CLUSTER_ERRORS, OSError, asyncio.TimeoutError) as error:
             raise StoreUnreachable(f"{where}: no answer ({str(error) or type(error).__name__}); {_HINT}") from error
         if found.get("role") == "slave":
             raise StoreRefused(f"{where}: it is a read-only replica; give the URL of the primary")
@@ -188,14 +183,20 @@ class Connection:
                 f"{where}: its maxmemory-policy is {found['maxmemory_policy']}, so that it would throw requests away when it "
                 "is full; set it to noeviction"
             )
-        if not found.get("aof_enabled") and not await self._saves():
+        if not found.get("aof_enabled") and not await self._saves(node):
             logger.warning(
                 "%s: it keeps nothing on disk (no appendonly, no save): the frontier is gone when it is restarted", where
             )
 
-    async def _saves(self) -> bool:
+    async def _a_node(self) -> dict[str, Any]:
+        if not is_cluster(self.client):
+            return {}
+        await self.client.initialize()
+        return {"target_nodes": self.client.get_default_node()}
+
+    async def _saves(self, node: dict[str, Any]) -> bool:
         try:
-            return bool((await self._in_time(self.client.config_get("save"))).get("save"))
+            return bool((await self._in_time(self.client.config_get("save", **node))).get("save"))
         except (RedisError, OSError, asyncio.TimeoutError):
             return True  # CONFIG is forbidden on many a managed Redis: nobody knows
 
@@ -204,7 +205,7 @@ class Connection:
             return await call
         except RedisError as error:
             raise _translated(error, self.url) from error
-        except OSError as error:
+        except (*CLUSTER_ERRORS, OSError) as error:
             raise StoreUnreachable(f"STATE_REDIS_URL {redacted(self.url)}: {error}") from error
 
     async def _in_time(self, call: Awaitable[T]) -> T:

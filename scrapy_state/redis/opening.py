@@ -60,6 +60,11 @@ class Opening:
         settings = self._settings
         connection = self._connection = Connection.acquire(settings.url)
         await self._check(connection)
+        if not connection.in_one_slot(settings.prefix, settings.pushed_key):
+            raise StateSettingsError(
+                f"STATE_REDIS_URLS_KEY is {settings.pushed_key!r}, which lies in another slot of the Redis Cluster than the "
+                f"frontier; put {settings.prefix[settings.prefix.index('{') : -1]!r} into it"
+            )
         if StateSettings.from_settings(self._crawler.settings).selfcheck:
             await self._round_trip(connection)
         earlier = await connection.described(settings.prefix)

@@ -13,7 +13,7 @@ from scrapy.settings import BaseSettings, default_settings
 from ..exceptions import StateSettingsError
 from ..settings import StateSettings
 
-_SCHEMES = ("redis", "rediss", "unix")
+_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
 _HEARTBEAT_SECONDS = 5.0
 
 
@@ -21,7 +21,7 @@ _HEARTBEAT_SECONDS = 5.0
 class RedisSettings:
     """The settings of a frontier in Redis.
 
-    :param url: STATE_REDIS_URL, as redis-py takes it
+    :param url: STATE_REDIS_URL
     :param prefix: what all keys of the job begin with: STATE_REDIS_KEY, filled in, as a hash tag
     :param lease_seconds: STATE_REDIS_LEASE_TIMEOUT: without a heartbeat for that long, a worker's leases come back
     :param prefetch: STATE_REDIS_PREFETCH: how many requests a worker leases ahead
@@ -70,7 +70,8 @@ class RedisSettings:
         if not isinstance(url, str) or url.partition("://")[0] not in _SCHEMES:
             shown = redacted(url) if isinstance(url, str) else url
             raise StateSettingsError(
-                f"STATE_REDIS_URL is {shown!r}; it must be a URL like redis://host:6379/0 (or rediss://, unix://)"
+                f"STATE_REDIS_URL is {shown!r}; it must be a URL like redis://host:6379/0 (or rediss://, unix://, "
+                "redis+sentinel://, redis+cluster://)"
             )
         lease_seconds = _number(settings, "STATE_REDIS_LEASE_TIMEOUT", 60.0, 1)
         concurrency = settings.getint("CONCURRENT_REQUESTS") or 100
@@ -132,7 +133,7 @@ class _Attributes(dict[str, Any]):
 def redacted(url: str) -> str:
     """Return *url* as it may stand in a log: without a password."""
     url = re.sub(r"(://[^:/@?#]*):.*@", r"\1:***@", url, flags=re.DOTALL)
-    return re.sub(r"([?&](?:ssl_)?password=)[^&#]*", r"\1***", url)
+    return re.sub(r"([?&](?:ssl_|sentinel_)?password=)[^&#]*", r"\1***", url)
 
 
 def unusable(url: str) -> StateSettingsError:

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
-import redis
 from redis.exceptions import RedisError
 
 from ..exceptions import StoreUnreachable
-from .options import redacted, unusable
+from .clients import CLUSTER_ERRORS, blocking_client, on_node_of
+from .options import redacted
 
 _BATCH = 500
 
@@ -54,7 +54,7 @@ def read_frontier(url: str, prefix: str, pushed_key: str = "") -> Frontier:
                 length = client.llen(prefix.encode() + b"queue:" + member + b":" + slot)
                 priority = int(member.rstrip(b"s"))
                 by_priority[priority] = by_priority.get(priority, 0) + length
-        seconds, micros = client.time()
+        seconds, micros = client.time(**on_node_of(client, prefix))
         workers = client.zrange(f"{prefix}workers", 0, -1, withscores=True)
         return Frontier(
             pending=int(meta.get(b"pending", 0))
@@ -102,7 +102,7 @@ def clear_frontier(url: str, prefix: str, *, keep_pushed: bool = False) -> int:
         removed = int(client.delete(f"{prefix}meta"))  # first, so that no worker goes on with a part
         batch = []
         kept = {f"{prefix}urls".encode()} if keep_pushed else set()
-        for key in client.scan_iter(match=_pattern(prefix), count=_BATCH):
+        for key in client.scan_iter(match=_pattern(prefix), count=_BATCH, **on_node_of(client, prefix)):
             if key not in kept:
                 batch.append(key)
             if len(batch) == _BATCH:
@@ -119,13 +119,12 @@ def _pattern(prefix: str) -> str:
 
 @contextmanager
 def _client(url: str) -> Iterator[Any]:
+    client = None
     try:
-        client = redis.Redis.from_url(url, socket_connect_timeout=5, socket_timeout=10)
-    except (ValueError, TypeError) as error:
-        raise unusable(url) from error
-    try:
+        client = blocking_client(url)
         yield client
-    except (RedisError, OSError) as error:
+    except (RedisError, *CLUSTER_ERRORS, OSError) as error:
         raise StoreUnreachable(f"STATE_REDIS_URL {redacted(url)}: {error}") from error
     finally:
-        client.close()
+        if client is not None:
+            client.close()

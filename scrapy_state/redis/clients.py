@@ -1,0 +1,132 @@
+"""redis-py's clients by URL: of one Redis, of what a Sentinel names, of a cluster."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
+
+import redis
+import redis.asyncio.cluster
+import redis.asyncio.sentinel
+import redis.cluster
+import redis.sentinel
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.connection import parse_url
+from redis.exceptions import RedisClusterException
+
+from ..exceptions import StateSettingsError
+from .options import redacted, unusable
+
+#: What else a client raises, beside RedisError and OSError, when it can't reach anything
+CLUSTER_ERRORS = (RedisClusterException,)
+_CONNECT_SECONDS = 5.0
+#: No exchange takes that long, unless Redis is not there any more.
+_ANSWER_SECONDS = 10.0
+_SENTINEL_PORT, _PORT = 26379, 6379
+_TIMEOUTS = {"socket_connect_timeout": _CONNECT_SECONDS, "socket_timeout": _ANSWER_SECONDS}
+
+
+@dataclass(frozen=True)
+class _Address:
+    """A URL with several hosts, read.
+
+    :param nodes: where the sentinels are, or some nodes of the cluster
+    :param service: what a Sentinel calls the primary
+    :param options: what redis-py's clients take, as of a URL with one host
+    :param sentinel_options: the same for the sentinels themselves
+    """
+
+    nodes: list[tuple[str, int]]
+    service: str
+    options: dict[str, Any]
+    sentinel_options: dict[str, Any]
+
+
+def async_client(url: str) -> Any:
+    """Return the client for *url*. It connects to nothing yet, and tries nothing twice.
+
+    :raises StateSettingsError: if *url* can't be used
+    """
+    return _client(url, redis.asyncio, redis.asyncio.sentinel.Sentinel, redis.asyncio.cluster, True)
+
+
+def blocking_client(url: str) -> Any:
+    """Return the client for *url*, for what may block.
+
+    :raises StateSettingsError: if *url* can't be used
+    :raises RedisError: if a cluster can't be reached, or another of redis-py's errors
+    """
+    return _client(url, redis, redis.sentinel.Sentinel, redis.cluster, False)
+
+
+async def close_client(client: Any) -> None:
+    """Close what :func:`async_client` has made."""
+    await client.aclose()
+    sentinel = getattr(getattr(client, "connection_pool", None), "sentinel_manager", None)
+    for each in getattr(sentinel, "sentinels", ()):
+        await each.aclose()
+
+
+def is_cluster(client: Any) -> bool:
+    """Whether *client* is that of a cluster."""
+    return isinstance(client, (redis.cluster.RedisCluster, redis.asyncio.cluster.RedisCluster))
+
+
+def on_node_of(client: Any, key: str) -> dict[str, Any]:
+    """Return the arguments that have a command without keys (TIME, SCAN, …) sent to the node that has *key*."""
+    return {"target_nodes": client.get_node_from_key(key)} if is_cluster(client) else {}
+
+
+def _client(url: str, module: Any, sentinel_class: Any, cluster_module: Any, once: bool) -> Any:
+    retry = {"retry": Retry(NoBackoff(), 0)} if once else {}
+    try:
+        kind = urlsplit(url).scheme.partition("+")[2]
+        if not kind:
+            client = module.Redis.from_url(url, **_TIMEOUTS, **retry)
+            client.connection_pool.connection_kwargs["decode_responses"] = False  # whatever the URL says
+            return client
+        address = _read(url, kind)
+        if kind == "cluster":
+            nodes = [cluster_module.ClusterNode(host, port) for host, port in address.nodes]
+            return cluster_module.RedisCluster(startup_nodes=nodes, **address.options, **retry)
+        sentinel = sentinel_class(address.nodes, sentinel_kwargs={**address.sentinel_options, **retry})
+        return sentinel.master_for(address.service, **address.options, **retry)
+    except (ValueError, TypeError) as error:
+        raise unusable(url) from error
+
+
+def _read(url: str, kind: str) -> _Address:
+    parts = urlsplit(url)
+    scheme = parts.scheme.partition("+")[0]
+    user, _, hosts = parts.netloc.rpartition("@")
+    _, service, database, *_ = (*unquote(parts.path).split("/"), "", "")
+    if kind == "cluster":
+        service, database = "", service
+    elif not service:
+        raise StateSettingsError(
+            f"STATE_REDIS_URL is {redacted(url)!r}, which names no primary: redis+sentinel://host:26379,host:26379/name/0"
+        )
+    query = dict(parse_qsl(parts.query))
+    own = {name: query.pop(f"sentinel_{name}") for name in ("username", "password") if f"sentinel_{name}" in query}
+    options: dict[str, Any] = dict(parse_url(f"{scheme}://{user}@host/{database or 0}?{urlencode(query)}"))  # type: ignore[no-untyped-call]
+    for name in ("host", "port", "connection_class"):
+        options.pop(name, None)
+    options.update(_TIMEOUTS, decode_responses=False)
+    tls = {"ssl": True, **{name: value for name, value in options.items() if name.startswith("ssl_")}}
+    sentinel_options = {**_TIMEOUTS, **own, **(tls if scheme == "rediss" else {})}
+    if scheme == "rediss":
+        options["ssl"] = True
+    if kind == "cluster" and options.pop("db", 0):
+        raise StateSettingsError(f"STATE_REDIS_URL is {redacted(url)!r}; a cluster has database 0 only")
+    port = _PORT if kind == "cluster" else _SENTINEL_PORT
+    nodes = [_node(each, port) for each in hosts.split(",")]
+    return _Address(nodes, service, options, sentinel_options)
+
+
+def _node(text: str, port: int) -> tuple[str, int]:
+    found = urlsplit(f"//{text}")
+    if not found.hostname:
+        raise ValueError("there is a node without a name")
+    return found.hostname, found.port or port
