@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from chaos_redis import CRAWL_SPIDER, SPIDER, Site, run
 from crawls import FEEDS, ITEMS, STATES, Crawl, crawl, start
-from redis_server import RedisServer, redis_server
+from redis_server import RedisServer, redis_cluster, redis_server
 from units_crawls import SETTINGS as UNITS_SETTINGS
 from units_crawls import SPIDER as UNITS_SPIDER
 from units_crawls import arguments_of, report
@@ -79,6 +79,21 @@ def test_a_finished_crawl_says_so_and_may_be_cleared(tmp_path: Path, server: Red
     assert before + site.asked == Counter(range(60))
     assert finished.lines("its frontier scrapy_state:{frontier}: is removed")
     assert server.client().keys() == []
+
+
+def test_a_crawl_in_a_cluster(tmp_path: Path, site: Site) -> None:
+    """A crawl whose frontier lies on one node of a Redis Cluster: as ever, and the command finds it there."""
+    with redis_cluster(2) as nodes:
+        url = f"redis+cluster://127.0.0.1:{nodes[0].port}"
+        crawled = frontier_crawl(tmp_path, nodes[0], site, STATE_REDIS_URL=url)
+        assert crawled.code == 0, crawled.log
+        assert site.asked == Counter(range(60))
+        assert not crawled.lines("] ERROR")
+        assert sorted(bool(node.client().dbsize()) for node in nodes) == [False, True]
+        assert "0 requests pending, 0 leased, 60 seen" in command(tmp_path, "frontier", "spider.py").stdout
+        line = refusal(frontier_crawl(tmp_path, nodes[0], site, STATE_REDIS_URL=url, STATE_REDIS_URLS_KEY="elsewhere"))
+        assert "STATE_REDIS_URLS_KEY is 'elsewhere', which lies in another slot" in line
+        assert "put '{frontier}' into it" in line
 
 
 def test_sigterm_gives_back_and_the_next_run_completes(tmp_path: Path, server: RedisServer, site: Site) -> None:
