@@ -153,6 +153,14 @@ class NewAttrs:
     cached: Any = attr.field(factory=dict)
 
 
+class MoreAttrs(OldAttrs):
+    """A subclass that says nothing of attrs itself."""
+
+
+class MoreData(Plain):
+    """The same of a dataclass."""
+
+
 class OwnText(str):
     """As lxml's and parsel's."""
 
@@ -189,7 +197,15 @@ AS_THEY_WERE = [
     *(Decimal("1.10"), Decimal("-Infinity"), UUID(int=5)),
     *(Kind.ODD, Kind.MIXED, Level.HIGH, Text.A, Can.READ, Can.BOTH, Can(0), Mode.X, Mode(0)),
     *(Point(1, {"a": Point(2)}), Pair((1,), [2])),
-    *(Plain("a", [date(2026, 1, 1)]), Frozen("b"), SlottedData({1: b"x"}), OldAttrs(5), NewAttrs((1, 2), {"a": None})),
+    *(
+        Plain("a", [date(2026, 1, 1)]),
+        Frozen("b"),
+        SlottedData({1: b"x"}),
+        OldAttrs(5),
+        MoreAttrs(5),
+        MoreData("b"),
+        NewAttrs((1, 2), {"a": None}),
+    ),
     *(Thing(name=Plain("c")), {Frozen("key"): 1, date(2026, 1, 1): 2, Level.HIGH: 3}, {Kind.ODD}),
 ]
 AS_THEIR_BASE: list[tuple[Any, Any]] = [

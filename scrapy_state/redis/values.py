@@ -257,7 +257,7 @@ def _item(cls: type[Item], values: dict[str, Any]) -> Item:
 
 
 def _is_attrs(cls: type) -> bool:
-    return "__attrs_attrs__" in vars(cls)
+    return hasattr(cls, "__attrs_attrs__")
 
 
 def _bare(cls: type) -> Any:
