@@ -29,9 +29,12 @@ from scrapy.utils.misc import load_object
 from scrapy.utils.test import get_crawler
 
 from scrapy_state.exceptions import StateError, StateSettingsError, StoreRefused, StoreUnreachable
+from scrapy_state.redis.clearing import Clearing
+from scrapy_state.redis.codec import Codec
 from scrapy_state.redis.connection import Connection
 from scrapy_state.redis.frontier import Frontier, FrontierGone, NewRequest, Reply
 from scrapy_state.redis.leases import Order
+from scrapy_state.redis.opening import Opening
 from scrapy_state.redis.options import RedisSettings
 from scrapy_state.redis.report import clear_frontier, read_frontier, read_unreadable
 
@@ -618,6 +621,38 @@ def test_a_cluster_by_url(name: str, cluster: list[RedisServer]) -> None:
     assert (found.pending, found.leased) == (17, {"one": 0})
     assert 50 < found.seconds_left["one"] <= 60
     assert clear_frontier(url, prefix) == len(keys[0] + keys[1])
+
+
+def test_a_worker_that_opens_waits_for_one_that_clears(server: RedisServer) -> None:
+    """Only one worker has the lock for removing a frontier, and none opens the frontier meanwhile."""
+    crawler = get_crawler(scrapy.Spider, {"STATE_REDIS_URL": server.url})
+    crawler.spider = scrapy.Spider(name="frontier")
+    settings = RedisSettings.from_settings(crawler.settings, crawler.spider)
+    order = Order(LifoMemoryQueue, FifoMemoryQueue)
+
+    async def main() -> None:
+        connection = Connection.acquire(server.url)
+        try:
+            one, two = (Clearing(connection, settings, name) for name in ("one", "two"))
+            opening = Opening(crawler, settings, Codec(crawler.spider), order)  # type: ignore[arg-type]
+            opening._connection = connection
+
+            async def lock() -> None:
+                async with two.lock():
+                    pass
+
+            async with one.lock():
+                waiting = [asyncio.ensure_future(lock()), asyncio.ensure_future(opening._join(connection))]
+                await asyncio.wait(waiting, timeout=1.5)
+                assert not any(each.done() for each in waiting)
+                await one.clear()
+            await asyncio.wait_for(asyncio.gather(*waiting), 10)
+            assert list(await connection.deadlines(PREFIX)) == [opening.worker]
+            assert not await connection.lock_holder(PREFIX)
+        finally:
+            await connection.release()
+
+    asyncio.run(main())
 
 
 @pytest.fixture(scope="module")
