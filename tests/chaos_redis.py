@@ -1,8 +1,9 @@
 """Kills workers of a crawl whose frontier is in Redis, and counts what is lost: ``python tests/chaos_redis.py --kills 20``.
 
 A site on this machine with pages that link to three further ones and back; one or two workers; SIGKILL at random
-moments (the seed is printed), sometimes SIGSTOP for longer than the lease; who was killed is started again, until all have
-ended by themselves. Then every page must have been crawled, and its items must stand in the feeds' files.
+moments (the seed is printed), sometimes SIGSTOP for longer than the lease; in some crawls the spider has requests that can't be
+stored, or somebody pushes what is no request. Who was killed is started again, until all have ended by themselves. Then every
+page must have been crawled, and its items must stand in the feeds' files.
 """
 
 from __future__ import annotations
