@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Set
+from contextvars import ContextVar
 from functools import partial
 from typing import Any, Protocol
 
@@ -18,6 +19,8 @@ from scrapy.utils.asyncgen import as_async_generator
 from twisted.python.failure import Failure
 
 _CHECK_SECONDS = 0.25
+#: The request whose download, callback, errback or items are at work: whoever calls engine.crawl() there speaks for it.
+PAGE: ContextVar[Request | None] = ContextVar("page", default=None)
 _CRAWL = {inspect.unwrap(method).__code__ for method in (Crawler.crawl, Crawler.crawl_async)}
 
 
@@ -131,6 +134,29 @@ def watch_requests(engine: ExecutionEngine, watcher: RequestWatcher) -> None:
     scraper._scrape = watched_scrape  # type: ignore[method-assign]
     scraper.call_spider_async = call_spider_async  # type: ignore[method-assign]
     scraper.handle_spider_error = handle_spider_error  # type: ignore[method-assign,assignment]
+
+
+def watch_pages(engine: ExecutionEngine) -> None:
+    """Have PAGE say which request is at work, from its download on. The scheduler sets it where it hands out a request.
+
+    Scraper._scrape runs in a task of its own, and what it starts inherits its context. A request that a middleware returns
+    instead of a response comes back wherever the download has ended. Methods of the one engine and scraper are wrapped.
+    """
+    scrape, handle_output = engine.scraper._scrape, engine._handle_downloader_output
+
+    async def watched_scrape(result: Any, request: Request) -> None:
+        PAGE.set(request)
+        await scrape(result, request)
+
+    def handle_downloader_output(result: Any, request: Request) -> Any:
+        before = PAGE.set(request)
+        try:
+            return handle_output(result, request)
+        finally:
+            PAGE.reset(before)
+
+    engine.scraper._scrape = watched_scrape  # type: ignore[method-assign]
+    engine._handle_downloader_output = handle_downloader_output  # type: ignore[method-assign]
 
 
 def fail_when_closed(crawler: Crawler) -> None:

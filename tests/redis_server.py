@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -32,10 +32,11 @@ def free_port() -> int:
 class RedisServer:
     """A redis-server process with a folder of its own; *options* as on its command line, without dashes."""
 
-    def __init__(self, **options: str) -> None:
+    def __init__(self, *, sentinel: bool = False, **options: str) -> None:
+        self.sentinel = sentinel
         self.port = free_port()
         self.folder = tempfile.mkdtemp(prefix="scrapy_state_redis_")
-        self.options = {"save": "", "appendonly": "no", "databases": "200", **options}
+        self.options = options if sentinel else {"save": "", "appendonly": "no", "databases": "200", **options}
         self.start()
 
     @property
@@ -46,7 +47,11 @@ class RedisServer:
         return redis.Redis(port=self.port, **arguments)
 
     def start(self) -> None:
-        command = ["redis-server", "--bind", "127.0.0.1", "--port", str(self.port), "--dir", self.folder]
+        command = ["redis-server"]
+        if self.sentinel:  # which wants a file to write to
+            Path(self.folder, "sentinel.conf").touch()
+            command += [f"{self.folder}/sentinel.conf", "--sentinel"]
+        command += ["--bind", "127.0.0.1", "--port", str(self.port), "--dir", self.folder]
         for name, value in self.options.items():
             command += [f"--{name}", value]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -147,6 +152,55 @@ def proxy(port: int, **line: Any) -> Iterator[Proxy]:
         yield found
     finally:
         found.close()
+
+
+def until(what: Callable[[], Any], seconds: float = 3 * DEADLINE_SECONDS) -> Any:
+    """Return what *what* returns, once that is something; what is away is asked again."""
+    deadline = time.monotonic() + seconds
+    while True:
+        with suppress(redis.RedisError):
+            if found := what():
+                return found
+        assert time.monotonic() < deadline, "it did not come about"
+        time.sleep(0.05)
+
+
+@contextmanager
+def redis_sentinel(name: str) -> Iterator[tuple[RedisServer, RedisServer, RedisServer]]:
+    """A primary, its replica and a Sentinel that watches them as *name*, with passwords."""
+    secrets = {"requirepass": "the-secret", "masterauth": "the-secret", "appendonly": "yes", "repl-diskless-sync-delay": "0"}
+    with redis_server(**secrets) as primary, redis_server(**secrets, replicaof=f"127.0.0.1 {primary.port}") as replica:
+        replica_client = replica.client(password="the-secret")
+        until(lambda: replica_client.info("replication")["master_link_status"] == "up")
+        sentinel = RedisServer(sentinel=True)
+        try:
+            client = sentinel.client()
+            client.sentinel_monitor(name, "127.0.0.1", primary.port, 1)
+            for option, value in (("auth-pass", "the-secret"), ("down-after-milliseconds", 500), ("failover-timeout", 2000)):
+                client.sentinel_set(name, option, value)
+            until(lambda: client.sentinel_slaves(name))
+            yield primary, replica, sentinel
+        finally:
+            sentinel.stop()
+
+
+@contextmanager
+def redis_cluster(nodes: int) -> Iterator[list[RedisServer]]:
+    """A cluster of *nodes* primaries, which share the slots."""
+    with ExitStack() as stack:
+        servers = []
+        for number in range(nodes):
+            options = {"cluster-enabled": "yes", "cluster-port": str(free_port())}
+            servers.append(server := stack.enter_context(redis_server(**options)))
+            slots = 16384 // nodes * number, 16383 if number == nodes - 1 else 16384 // nodes * (number + 1) - 1
+            server.client().execute_command("CLUSTER", "ADDSLOTSRANGE", *slots)
+            first = servers[0]
+            if number:
+                bus = first.options["cluster-port"]
+                server.client().execute_command("CLUSTER", "MEET", "127.0.0.1", first.port, bus)
+        for server in servers:
+            until(lambda server=server: server.client().execute_command("CLUSTER INFO")["cluster_state"] == "ok")
+        yield servers
 
 
 def make_certificate(folder: Path) -> tuple[Path, Path]:

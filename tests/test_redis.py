@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from enum import Enum
@@ -14,7 +14,16 @@ from typing import Any
 
 import pytest
 import scrapy
-from redis_server import RedisServer, free_port, make_certificate, proxy, redis_server
+from redis_server import (
+    RedisServer,
+    free_port,
+    make_certificate,
+    proxy,
+    redis_cluster,
+    redis_sentinel,
+    redis_server,
+    until,
+)
 from scrapy.pqueues import ScrapyPriorityQueue
 from scrapy.settings import Settings
 from scrapy.squeues import FifoMemoryQueue, LifoMemoryQueue
@@ -22,12 +31,14 @@ from scrapy.utils.misc import load_object
 from scrapy.utils.test import get_crawler
 
 from scrapy_state.exceptions import StateError, StateSettingsError, StoreRefused, StoreUnreachable
+from scrapy_state.redis.clients import drop_connections
+from scrapy_state.redis.codec import Codec
 from scrapy_state.redis.connection import Connection
 from scrapy_state.redis.frontier import Frontier, FrontierGone, NewRequest, Reply
 from scrapy_state.redis.leases import Order
-from scrapy_state.redis.opening import _SELFCHECK_PARTS
+from scrapy_state.redis.opening import _SELFCHECK_PARTS, Clearing, Opening
 from scrapy_state.redis.options import RedisSettings
-from scrapy_state.redis.report import clear_frontier, put_back_fatal, read_fatal, read_frontier
+from scrapy_state.redis.report import SetAside, clear_frontier, put_back, read_frontier, read_set_aside
 
 PREFIX = "scrapy_state:{frontier}:"
 
@@ -50,6 +61,10 @@ def in_frontiers(server: RedisServer, scenario: Callable[[Callable[..., Frontier
 
 def request(text: str, priority: int = 0, slot: str = "", is_start: bool = False, filtered: bool = True) -> NewRequest:
     return NewRequest(text.encode(), hashlib.sha1(text.encode()).digest() if filtered else b"", priority, is_start, slot)
+
+
+def set_aside(url: str, which: str) -> list[SetAside]:
+    return list(read_set_aside(url, PREFIX, which))
 
 
 def texts(reply: Reply) -> list[str]:
@@ -166,8 +181,100 @@ def test_what_others_are_told_of_a_worker(server: RedisServer) -> None:
         server.client().rpush(f"{PREFIX}urls", "d")
         reply = await two.exchange()
         assert (reply.others, reply.others_busy, reply.others_open, reply.pending) == (1, 6, 2, 2)
-        assert texts(await two.exchange(wanted=9)) == ["a", "d"]
+        assert texts(await two.exchange(wanted=9)) == ["a", "+d"]
         assert (await two.exchange()).pending == 0
+
+    in_frontiers(server, scenario)
+
+
+@pytest.mark.parametrize(
+    ("push", "expected"),
+    [
+        (lambda client, key: client.rpush(key, "a", "b", "c"), ["+a", "+b", "+c"]),
+        (lambda client, key: client.sadd(key, "a", "b", "c"), {"+a", "+b", "+c"}),
+        (lambda client, key: client.zadd(key, {"a": 1, "b": 3, "c": 2}), ["+b", "+c", "+a"]),
+    ],
+    ids=["list", "set", "sorted set"],
+)
+def test_what_others_push(server: RedisServer, push: Callable[..., Any], expected: Any) -> None:
+    """A list, a set or a sorted set (highest score first) may be pushed to, under any key; what is there is pending."""
+
+    async def scenario(frontier: Callable[..., Frontier]) -> None:
+        one = frontier("one", pushed_key="start_urls")
+        await one.exchange("open")
+        push(server.client(), "start_urls")
+        assert (await one.exchange()).pending == 3
+        assert await asyncio.to_thread(lambda: read_frontier(server.url, PREFIX, "start_urls").pending) == 3
+        reply = await one.exchange(wanted=2)
+        assert reply.pending == 1
+        found = texts(reply) + texts(await one.exchange(wanted=2))
+        assert (set(found) if isinstance(expected, set) else found) == expected
+        assert not server.client().exists("start_urls")
+
+    in_frontiers(server, scenario)
+
+
+@pytest.mark.parametrize(
+    ("push", "kind"),
+    [
+        (lambda client, key: client.set(key, "https://example.com/"), "string"),
+        (lambda client, key: client.hset(key, "a", "b"), "hash"),
+        (lambda client, key: client.xadd(key, {"a": "b"}), "stream"),
+    ],
+)
+def test_what_can_not_be_pushed(server: RedisServer, push: Callable[..., Any], kind: str) -> None:
+    """Another type where others push: the exchange takes place as ever, and says so."""
+    push(server.client(), f"{PREFIX}urls")
+
+    async def scenario(frontier: Callable[..., Frontier]) -> None:
+        one = frontier("one")
+        assert (await one.exchange("open")).pushed_type == kind
+        reply = await one.exchange(new=[request("a"), request("b")], wanted=1)
+        reply = await one.exchange(wanted=9, acknowledged=[reply.leased[0][0]])
+        assert (reply.pushed_type, reply.refused, reply.pending, len(reply.leased)) == (kind, 0, 0, 1)
+        server.client().delete(f"{PREFIX}urls")
+        assert (await one.exchange()).pushed_type == ""
+
+    in_frontiers(server, scenario)
+    assert read_frontier(server.url, PREFIX).pending == 0
+
+
+def test_what_can_not_be_read_is_set_aside(server: RedisServer) -> None:
+    """A lease that can't be read is set aside, once, and only while it is this worker's; none is missed if the worker dies
+    then. A later run may try it again, and whoever has done the page all the same may say so."""
+
+    async def scenario(frontier: Callable[..., Frontier]) -> None:
+        one, two = frontier("one"), frontier("two")
+        await one.exchange("open")
+        await two.exchange("open")
+        server.client().rpush(f"{PREFIX}urls", "bad")
+        leased = (await one.exchange(new=[request("a", 5, "slot")], wanted=2)).leased
+        ids = [id for id, _ in leased]
+        await two.exchange(unreadable=ids)
+        one.lease_seconds = 0.05
+        for _ in range(2):
+            await one.exchange(unreadable=ids)
+        reply = await two.exchange()
+        assert (reply.others_busy, reply.others_open) == (0, 0)
+        await asyncio.sleep(0.08)
+        reply = await two.exchange()
+        assert (reply.others, reply.pending, reply.vanished) == (0, 0, 0)
+        found = await asyncio.to_thread(read_frontier, server.url, PREFIX)
+        assert (found.unreadable, found.fatal, found.pending) == (2, 0, 0)
+        listed = await asyncio.to_thread(set_aside, server.url, "unreadable")
+        assert sorted(each.data for each in listed) == [b"+bad", b"a"]
+        for _ in range(2):
+            await two.connection.put_back(PREFIX)
+        assert await asyncio.to_thread(lambda: read_frontier(server.url, PREFIX).pending) == 2
+        again = await two.exchange(wanted=2)
+        assert sorted(texts(again)) == ["+bad", "a"]
+        assert sorted(id for id, _ in again.leased) == ids
+        await two.exchange(unreadable=ids)
+        assert (await one.exchange(acknowledged=ids[:1])).refused == 0
+        assert (await one.exchange(acknowledged=ids[:1])).refused == 1
+        assert await asyncio.to_thread(put_back, server.url, PREFIX) == 1
+        await two.exchange("close")
+        assert (await one.exchange()).pending == 1
 
     in_frontiers(server, scenario)
 
@@ -434,12 +541,11 @@ def test_a_page_that_kills_its_workers_is_set_aside(server: RedisServer) -> None
         assert sorted(crawled, key=int) == [str(each) for each in range(20) if each != 7]
         reply = await opener.exchange(wanted=9)
         assert (reply.pending, reply.leased, reply.all_fatal, reply.vanished) == (0, [], 1, 0)
-        [page] = await asyncio.to_thread(read_fatal, server.url, PREFIX)
-        assert (page.data, page.deliveries) == (b"7", 3)
-        assert await asyncio.to_thread(put_back_fatal, server.url, PREFIX) == 1
+        assert await asyncio.to_thread(set_aside, server.url, "fatal") == [SetAside(b"7", 3)]
+        assert await asyncio.to_thread(put_back, server.url, PREFIX) == 1
         assert (await opener.exchange()).pending == 1
         assert texts(await opener.exchange(wanted=9)) == ["7"]
-        assert not await asyncio.to_thread(read_fatal, server.url, PREFIX)
+        assert not await asyncio.to_thread(set_aside, server.url, "fatal")
 
     in_frontiers(server, scenario)
 
@@ -931,6 +1037,145 @@ def test_a_job_lies_in_one_slot_of_a_cluster() -> None:
         assert read_frontier(node.url, PREFIX).pending == 150
         assert clear_frontier(node.url, PREFIX) == len(keys)
         assert not list(client.scan_iter())
+
+
+@pytest.mark.parametrize("name", ["a", "b", "c", "d"])
+def test_a_cluster_by_url(name: str, cluster: list[RedisServer]) -> None:
+    """redis+cluster:// finds the node that holds a job, whichever it is, and a job lies in one slot; so do the report and
+    clearing."""
+    prefix = f"scrapy_state:{{{name}}}:"
+    url = f"redis+cluster://127.0.0.1:{free_port()},127.0.0.1:{cluster[0].port}"
+
+    async def scenario() -> None:
+        connection = Connection.acquire(url)
+        try:
+            await connection.check()
+            one = Frontier(connection, prefix, "one", 60.0)
+            await one.exchange("open")
+            reply = await one.exchange(
+                new=[request(f"{number}", number % 3, f"slot{number % 5}") for number in range(20)], wanted=5
+            )
+            await one.exchange(unreadable=[id for id, _ in reply.leased[:2]])
+            await connection.put_back(prefix)
+            await drop_connections(connection.client)
+            await one.exchange(acknowledged=[id for id, _ in reply.leased[2:]])
+            assert await connection.claim(prefix, "p") == "p"
+            assert await connection.lock(prefix, "one")
+            await connection.unlock(prefix, "one")
+            [(_, before)] = (await connection.deadlines(prefix)).items()
+            await connection.renew(prefix, "one", 120.0)
+            await connection.renew(prefix, "nobody", 120.0)
+            assert 50_000 < (await connection.deadlines(prefix))["one"] - before < 90_000
+            assert connection.in_one_slot(prefix, f"{{{name}}}:start_urls")
+            assert not connection.in_one_slot(prefix, "start_urls")
+        finally:
+            await connection.release()
+
+    asyncio.run(scenario())
+    keys = [[key for key in node.client().scan_iter() if key.decode().startswith(prefix)] for node in cluster]
+    assert sorted(map(bool, keys)) == [False, True]
+    found = read_frontier(url, prefix)
+    assert (found.pending, found.leased) == (17, {"one": 0})
+    assert 100 < found.seconds_left["one"] <= 120
+    assert put_back(url, prefix) == 0
+    assert clear_frontier(url, prefix) == len(keys[0] + keys[1])
+
+
+def test_a_worker_that_opens_waits_for_one_that_clears(server: RedisServer) -> None:
+    """Only one worker has the lock for removing a frontier, and none opens the frontier meanwhile."""
+    crawler = get_crawler(scrapy.Spider, {"STATE_REDIS_URL": server.url})
+    crawler.spider = scrapy.Spider(name="frontier")
+    settings = RedisSettings.from_settings(crawler.settings, crawler.spider)
+    order = Order(LifoMemoryQueue, FifoMemoryQueue)
+
+    async def main() -> None:
+        connection = Connection.acquire(server.url)
+        try:
+            one, two = (Clearing(connection, settings, name) for name in ("one", "two"))
+            opening = Opening(crawler, settings, Codec(crawler.spider), order)  # type: ignore[arg-type]
+            opening._connection = connection
+
+            async def lock() -> None:
+                async with two.lock():
+                    pass
+
+            async with one.lock():
+                waiting = [asyncio.ensure_future(lock()), asyncio.ensure_future(opening._join(connection))]
+                await asyncio.wait(waiting, timeout=1.5)
+                assert not any(each.done() for each in waiting)
+                await one.clear()
+            await asyncio.wait_for(asyncio.gather(*waiting), 10)
+            assert list(await connection.deadlines(PREFIX)) == [opening.worker]
+            assert not await connection.lock_holder(PREFIX)
+        finally:
+            await connection.release()
+
+    asyncio.run(main())
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[list[RedisServer]]:
+    with redis_cluster(2) as nodes:
+        yield nodes
+
+
+def test_a_sentinel_by_url() -> None:
+    """redis+sentinel:// asks for the primary, and again after a failover: nothing that was stored is lost."""
+    with redis_sentinel("frontier") as (primary, replica, sentinel):
+        url = f"redis+sentinel://:the-secret@127.0.0.1:{free_port()},127.0.0.1:{sentinel.port}/frontier/3"
+
+        async def scenario() -> None:
+            connection = Connection.acquire(url)
+            try:
+                await connection.check()
+                one = Frontier(connection, PREFIX, "one", 60.0)
+                await one.exchange("open")
+                [(first, _)] = (await one.exchange(new=[request("a"), request("b")], wanted=1)).leased
+                in_replica = replica.client(password="the-secret", db=3)
+                await asyncio.to_thread(until, lambda: in_replica.hget(f"{PREFIX}meta", "pending") == b"1")
+                primary.kill()
+                with pytest.raises(StoreUnreachable):
+                    await one.exchange(new=[request("c")], acknowledged=[first])
+                deadline = time.monotonic() + 30
+                while True:
+                    assert time.monotonic() < deadline
+                    try:
+                        reply = await one.exchange("again", new=[request("c")], acknowledged=[first])
+                        break
+                    except StoreUnreachable:
+                        await asyncio.sleep(0.1)
+                assert (reply.refused, reply.pending) == (0, 2)
+                assert sorted(texts(await one.exchange(wanted=9))) == ["a", "c"]
+            finally:
+                await connection.release()
+
+        asyncio.run(scenario())
+        assert read_frontier(url, PREFIX).leased == {"one": 2}
+        assert clear_frontier(url, PREFIX)
+        wrong = url.replace("/frontier/", "/other/")
+        with pytest.raises(StoreUnreachable, match="No master found for 'other'"):
+            read_frontier(wrong, PREFIX)
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("redis+sentinel://u:the-secret@host:26379", "names no primary: redis"),
+        ("redis+cluster://u:the-secret@host:7000/5", "database 0 only"),
+        ("redis+cluster://u:the-secret@host:7000,", "redis-py can't use"),
+        ("redis+sentinel://host:x/name?sentinel_password=the-secret", "redis-py can't use"),
+        ("redis+other://u:the-secret@host", "must be a URL like redis://"),
+    ],
+)
+def test_wrong_urls_of_several_hosts(url: str, says: str) -> None:
+    """A URL of a Sentinel or a cluster that can't be used is an error that says why, without the password."""
+
+    async def connect() -> None:
+        Connection.acquire(RedisSettings.from_settings(Settings({"STATE_REDIS_URL": url}), scrapy.Spider(name="codec")).url)
+
+    with pytest.raises(StateSettingsError, match=says) as caught:
+        asyncio.run(connect())
+    assert "the-secret" not in str(caught.value)
 
 
 def test_a_redis_that_keeps_nothing_is_a_warning(server: RedisServer, caplog: pytest.LogCaptureFixture) -> None:

@@ -117,11 +117,11 @@ def test_a_page_that_kills_its_worker(tmp_path: Path, server: RedisServer, site:
             command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=True
         ).stdout  # fmt: skip
 
-    assert "1 set aside" in frontier()
+    assert "1 requests are set aside because their workers died" in frontier()
     [page] = json.loads(frontier("--fatal", "--json"))
-    assert page == {"request": f"<GET {site.url}/7>", "deliveries": 3}
-    assert f"<GET {site.url}/7>" in frontier("--fatal")
-    assert "1 pages are put back" in frontier("--put-back")
+    assert page == {"reason": "3 workers died while they had it", "request": f"{site.url}/7"}
+    assert f"{site.url}/7" in frontier("--fatal")
+    assert "1 requests are put back" in frontier("--put-back")
     again = ended(worker(tmp_path, server, site, FEEDS=FEEDS), tmp_path)
     assert again.code == 0
     assert not again.lines("pages were not crawled")

@@ -5,22 +5,29 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import redis
 import scrapy
+from scrapy import signals
+from scrapy.dupefilters import BaseDupeFilter, RFPDupeFilter
+from scrapy.exceptions import DontCloseSpider
 from scrapy.settings import Settings
 from scrapy.utils.request import fingerprint
 from scrapy.utils.test import get_crawler
+from twisted.python.failure import Failure
 
 from scrapy_state.barrier import BarrierItemProcessor
-from scrapy_state.exceptions import StoreUnreachable
-from scrapy_state.redis.acknowledging import Acknowledging
+from scrapy_state.exceptions import StateSettingsError, StoreUnreachable
+from scrapy_state.gaps import PAGE
 from scrapy_state.redis.codec import Codec
 from scrapy_state.redis.frontier import MOST_BYTES, NewRequest, Reply
-from scrapy_state.redis.options import RedisSettings
-from scrapy_state.redis.pace import Pace
+from scrapy_state.redis.incoming import Incoming, KeepOpen
+from scrapy_state.redis.leases import Acknowledging, Pace
+from scrapy_state.redis.options import RedisSettings, check_dupefilter, local_dupefilter
 from scrapy_state.redis.scheduler import Scheduler
 from scrapy_state.redis.worker import ROOM, Worker
 from scrapy_state.tracking import UNIT
@@ -97,7 +104,7 @@ def test_children_go_before_their_parents_acknowledgement() -> None:
 
 
 def test_what_waits_to_be_sent_is_at_work() -> None:
-    """Others don't end while a worker has something to send; Redis hears once of each lease that is done, and how many can't
+    """Others don't end while a worker has something to send; Redis hears once of each lease that is done, or can't
     be read."""
 
     async def main() -> None:
@@ -107,11 +114,11 @@ def test_what_waits_to_be_sent_is_at_work() -> None:
             worker.put(request(str(number)))
         worker.finish(1)
         worker.finish(2)
-        worker.unreadable = [3]
+        worker.set_aside(3)
         await worker.close()
         assert [each["hidden"] for each in frontier.arguments] == [400, 100, 0, 0]
         assert [each["done"] for each in frontier.arguments] == [[1, 2], [], [], []]
-        assert {each["unreadable"] for each in frontier.arguments} == {1}
+        assert [each["unreadable"] for each in frontier.arguments] == [[3], [], [], []]
         assert worker.done == [1, 2]
 
     asyncio.run(main())
@@ -209,7 +216,7 @@ def test_an_idle_worker_makes_a_cut_due(monkeypatch: pytest.MonkeyPatch) -> None
             return True
 
     async def main() -> None:
-        monkeypatch.setattr("scrapy_state.redis.acknowledging._IDLE_SECONDS", 1.5)
+        monkeypatch.setattr("scrapy_state.redis.leases._IDLE_SECONDS", 1.5)
         host, cut = IdleHost(), Cut()
         worker = worker_of(Lagging(failures=0), host)
         acknowledging = Acknowledging(worker, cut, 60.0)  # type: ignore[arg-type]
@@ -246,7 +253,7 @@ def test_outage_sends_the_same_again_and_holds_start_back() -> None:
         worker.start()
         for number in range(ROOM):
             worker.put(request(str(number)))
-        waiting = asyncio.ensure_future(worker.room())
+        waiting = asyncio.ensure_future(worker.room(lambda: False))
         await frontier.third.wait()
         assert not waiting.done()
         await asyncio.wait_for(waiting, 10)
@@ -270,7 +277,7 @@ def test_outage_that_is_too_long_fails_once() -> None:
         worker.start()
         for number in range(ROOM):
             worker.put(request(str(number)))
-        await asyncio.wait_for(worker.room(), 10)
+        await asyncio.wait_for(worker.room(lambda: False), 10)
         assert len(host.errors) == 1
         with pytest.raises(StoreUnreachable):
             await worker.close()
@@ -299,6 +306,10 @@ def scheduler_alone(**settings: Any) -> tuple[Scheduler, Any]:
     hurries: list[int] = []
     engine.hurries = hurries
     scheduler._worker = Worker(Lagging(failures=0), scheduler.settings, scheduler)  # type: ignore[arg-type]
+    scheduler._keep_open = KeepOpen(crawler, scheduler.settings)
+    scheduler._incoming = Incoming(
+        crawler, scheduler.settings, scheduler._codec, scheduler._units, scheduler._leases, scheduler._worker, scheduler._done
+    )
     return scheduler, engine
 
 
@@ -337,15 +348,19 @@ def test_the_crawl_ends_when_nothing_is_left_anywhere() -> None:
         assert engine.hurries
         scheduler.received(reply_of(others=1), [])
         assert not scheduler.has_pending_requests()
-        kept_open, _ = scheduler_alone(STATE_REDIS_KEEP_OPEN=True)
-        kept_open.received(reply_of(), [])
-        assert kept_open.has_pending_requests()
+        for timeout, stays in ((None, True), (60, True), (0, False)):
+            kept_open, _ = scheduler_alone(STATE_REDIS_KEEP_OPEN=True, STATE_REDIS_IDLE_TIMEOUT=timeout)
+            kept_open.received(reply_of(), [])
+            assert not kept_open.has_pending_requests()  # so that Scrapy sends spider_idle
+            sent = kept_open.crawler.signals.send_catch_log(signals.spider_idle, dont_log=DontCloseSpider)
+            assert [isinstance(result, Failure) for _, result in sent] == [stays]
+            assert kept_open.starving  # the worker looks at its own pace: the engine does not hurry it
 
     asyncio.run(main())
 
 
-def test_what_can_not_be_read_keeps_its_lease_and_nobody_waiting() -> None:
-    """A request that can't be read is neither crawled nor acknowledged, and does not keep the crawl from its end."""
+def test_what_can_not_be_read_is_neither_crawled_nor_acknowledged() -> None:
+    """The crawl does not end before Redis has heard that it is set aside, and does then."""
 
     async def main() -> None:
         scheduler, _ = scheduler_alone()
@@ -356,9 +371,24 @@ def test_what_can_not_be_read_keeps_its_lease_and_nobody_waiting() -> None:
         assert worker.unreadable == [7]
         assert not worker._acknowledged
         scheduler.received(reply_of(), [])
+        assert scheduler.has_pending_requests()
+        await worker._exchange()
         assert not scheduler.has_pending_requests()
 
     asyncio.run(main())
+
+
+def test_a_download_slot_is_text() -> None:
+    """A request whose slot no queue can hold is an error of who sends it, as with Scrapy's queue; not of the worker."""
+    scheduler, engine = asyncio.run(_made())
+    engine.downloader = SimpleNamespace(get_slot_key=lambda request: request.meta["download_slot"])
+    scheduler._shared_filter = scheduler._by_slot = True
+    with pytest.raises(TypeError, match="must be text"):
+        scheduler.enqueue_request(scrapy.Request("https://example.com/", meta={"download_slot": 5}))
+
+
+async def _made() -> tuple[Scheduler, Any]:
+    return scheduler_alone()
 
 
 def test_lost_leases_are_not_crawled_here() -> None:
@@ -407,7 +437,7 @@ def test_no_more_of_a_slot_than_it_can_use(monkeypatch: pytest.MonkeyPatch) -> N
     """A slot with a delay gets what it sends in four seconds; one without as much as it has just done, twice its concurrency at
     least; what is here already is taken off."""
     now = time.monotonic()
-    monkeypatch.setattr("scrapy_state.redis.pace.time.monotonic", lambda: now)
+    monkeypatch.setattr("scrapy_state.redis.leases.time.monotonic", lambda: now)
     pace = Pace(Downloads(), by_slot=True)  # type: ignore[arg-type]
     assert pace.rooms == ({"chosen": 3}, 16)
     slow, quick = ([scrapy.Request("data:,", meta={"download_slot": slot}) for _ in range(40)] for slot in ("slow", "quick"))
@@ -426,6 +456,76 @@ def test_no_more_of_a_slot_than_it_can_use(monkeypatch: pytest.MonkeyPatch) -> N
     pace.keep(slow[:1])
     assert pace.rooms[0] == {"chosen": 3, "slow": 4}
     assert Pace(Downloads(), by_slot=False).rooms[0] == {}  # type: ignore[arg-type]
+
+
+def test_a_page_is_not_done_before_what_only_memory_has() -> None:
+    """The lease of a page is given up once the requests it sent that can't be stored are done, and those that they sent."""
+
+    async def main() -> None:
+        scheduler, engine = scheduler_alone()
+        engine.downloader = SimpleNamespace(get_slot_key=lambda request: "")
+        scheduler._shared_filter, scheduler._by_slot = True, False
+        scheduler._acknowledging = Acknowledging(scheduler._worker, None, 60.0)  # type: ignore[arg-type]
+        worker = scheduler._worker
+        assert worker is not None
+
+        def unstorable(name: str) -> scrapy.Request:
+            return scrapy.Request(f"https://example.com/{name}", meta={"x": object()})
+
+        def taken() -> scrapy.Request:
+            found = scheduler.next_request()
+            assert found is not None
+            return found
+
+        scheduler.received(reply_of(leased=[(7, b"https://example.com/a"), (8, b"https://example.com/b")]), [])
+        page, other = sorted((taken(), taken()), key=lambda each: each.url)
+        PAGE.set(page)
+        assert scheduler.enqueue_request(unstorable("c"))
+        assert scheduler.enqueue_request(scrapy.Request("https://example.com/d"))
+        PAGE.set(other)
+        scheduler._done(other)
+        scheduler._done(page)
+        assert [id for _, id in worker._acknowledged] == [8]
+        assert scheduler.held == [7]  # an exchange that is sent again does not give it back
+        child = taken()
+        assert scheduler.enqueue_request(unstorable("e"))  # PAGE is the one that was taken
+        scheduler._done(child)
+        assert [id for _, id in worker._acknowledged] == [8]
+        scheduler._done(taken())
+        assert [id for _, id in worker._acknowledged] == [8, 7]
+        assert scheduler.held == []
+        PAGE.set(None)
+        assert scheduler.enqueue_request(unstorable("f"))  # start() sends it: there is no page
+        scheduler._done(taken())
+        assert len(worker._acknowledged) == 2
+
+    asyncio.run(main())
+
+
+class OwnFilter(RFPDupeFilter):
+    """One that keeps what it has seen in JOBDIR, as Scrapy's does."""
+
+
+def test_filters_that_outlive_the_process(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Scrapy's own filters are no matter; any other is warned of, and gets no JOBDIR; one of a package that is known to keep
+    what was seen, or that has a client of a store, is refused."""
+    (tmp_path / "requests.seen").write_bytes(b"")
+    settings = {"DUPEFILTER_CLASS": OwnFilter, "JOBDIR": str(tmp_path)}
+    made = local_dupefilter(get_crawler(FrontierSpider, settings))
+    assert isinstance(made, OwnFilter)
+    assert made.file is None
+    spider = FrontierSpider()
+    for harmless in (BaseDupeFilter(), RFPDupeFilter()):
+        check_dupefilter(harmless, spider)
+    assert not caplog.text
+    check_dupefilter(made, spider)
+    assert "OwnFilter': each worker filters by itself" in caplog.text
+    theirs = type("RFPDupeFilter", (BaseDupeFilter,), {"__module__": "scrapy_redis.dupefilter"})
+    with_client = BaseDupeFilter.__new__(type("Mine", (BaseDupeFilter,), {}))
+    with_client.server = redis.Redis()
+    for keeping in (theirs(), type("Derived", (theirs,), {})(), with_client):
+        with pytest.raises(StateSettingsError, match="remembers what it has seen"):
+            check_dupefilter(keeping, spider)
 
 
 # Units of state

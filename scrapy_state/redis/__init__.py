@@ -6,10 +6,10 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .report import FatalPage, Frontier, clear_frontier, put_back_fatal, read_fatal, read_frontier
+    from .report import Frontier, SetAside, clear_frontier, put_back, read_frontier, read_set_aside
     from .scheduler import Scheduler
 
-__all__ = ["FatalPage", "Frontier", "Scheduler", "clear_frontier", "put_back_fatal", "read_fatal", "read_frontier"]
+__all__ = ["Frontier", "Scheduler", "SetAside", "clear_frontier", "put_back", "read_frontier", "read_set_aside"]
 
 _ROOMS = dict.fromkeys(__all__, "report") | {"Scheduler": "scheduler"}
 

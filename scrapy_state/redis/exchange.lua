@@ -2,40 +2,48 @@
 -- returning.lua follow, which are functions, and then steps.lua, which does it. docs/redis.md#the-protocol says why.
 --
 -- KEYS[1]  the job's prefix and "meta"; every other key begins with the same prefix, and lies in the same cluster slot
--- KEYS[2]  where others push what is to be crawled
+-- KEYS[2]  where others push what is to be crawled: a list, a set or a sorted set; in the same slot too
 -- KEYS[3…] keys that Redis removes by itself after a minute (the self-check's)
 -- ARGV     1 prefix   2 worker   3 the frontier's incarnation   4 number of the exchange   5 number of the attempt
 --          6 "open", "go on", "again" (no reply came) or "close"   7 lease in ms
 --          8 how many requests are wanted   9 how many bytes of them at most
 --          10 order of requests, 11 of start requests ("first" or "last" in, first out)
---          12 requests at work that Redis does not know of   13 leases that can't be read
---          14 after how many deliveries a page is fatal   15 room for requests of a download slot that is not named
---          16 how many acknowledgements, 17 leases done, 18 download slots, 19 new requests
---          and then these: ids; ids; pairs of slot and room; pairs of fingerprint ("": no duplicate check) and element
+--          12 requests at work that Redis does not know of   13 after how many deliveries a page is fatal
+--          14 room for requests of a download slot that is not named
+--          15 how many acknowledgements, 16 leases done, 17 leases that can't be read, 18 download slots, 19 new requests
+--          and then these: ids; ids; ids; pairs of slot and room; pairs of fingerprint ("": no duplicate check) and element
 -- returns  {"gone"}: the job's data is not there, or is older than this worker has seen it; {"late"}: a newer attempt was here;
 --          {"", incarnation, lost, refused, pending, other workers, what they are at, what they have not acknowledged,
---          vanished, duplicates ("0"/"1" each), come back, fatal pages, how many were found now, id, element, … of these, and
---          id, element, … of what is leased}
+--          vanished, duplicates ("0"/"1" each), come back, the type of KEYS[2] if that is a wrong one, fatal pages, how many were
+--          found now, id, element, … of these, and id, element, … of what is leased}
 --
--- An element is "<priority>[s] <download slot>\n<request>"; "s" marks a start request. Once it has been leased and has come
--- back it is "<priority>[s]/<id>/<deliveries> <download slot>\n<request>".
+-- An element is "<priority>[s] <download slot>\n<request>"; "s" marks a start request, and a request that begins with "+" was
+-- pushed from outside. Once it has been leased and has come back it is "<priority>[s]/<id>/<deliveries> <download slot>\n<request>".
 
 local prefix, worker, incarnation, mode = ARGV[1], ARGV[2], ARGV[3], ARGV[6]
 local number, attempt, lease_ms = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[7])
 local wanted, most_bytes = tonumber(ARGV[8]), tonumber(ARGV[9])
 local from_front = {[''] = ARGV[10] == 'first', s = ARGV[11] == 'first'}
-local hidden, unreadable, most_deliveries = tonumber(ARGV[12]), tonumber(ARGV[13]), tonumber(ARGV[14])
-local acknowledged, done, slots, new = tonumber(ARGV[16]), tonumber(ARGV[17]), tonumber(ARGV[18]), tonumber(ARGV[19])
+local hidden, most_deliveries, other_room = tonumber(ARGV[12]), tonumber(ARGV[13]), tonumber(ARGV[14])
+local acknowledged, done, not_read = tonumber(ARGV[15]), tonumber(ARGV[16]), tonumber(ARGV[17])
+local slots, new = tonumber(ARGV[18]), tonumber(ARGV[19])
 local acknowledged_at = 20
 local done_at = acknowledged_at + acknowledged
-local slots_at = done_at + done
+local not_read_at = done_at + done
+local slots_at = not_read_at + not_read
 local new_at = slots_at + 2 * slots
 local meta, workers, busy, ring = prefix .. 'meta', prefix .. 'workers', prefix .. 'busy', prefix .. 'ring'
 local mine, finished = prefix .. 'leases:' .. worker, prefix .. 'done:' .. worker
 local exchanges, left, told, given = prefix .. 'exchanges', prefix .. 'left', prefix .. 'duplicates', prefix .. 'given'
-local returning, late, fatal = prefix .. 'returning', prefix .. 'late', prefix .. 'fatal'
+local returning, late = prefix .. 'returning', prefix .. 'late'
+local fatal, unreadable = prefix .. 'fatal', prefix .. 'unreadable'
 local suspects, trying = prefix .. 'suspects', prefix .. 'trying'
 local call = redis.call
+
+-- Nothing that others push may stop the script half way: the type is known before the first write.
+local pushed = KEYS[2]
+local pushed_type = call('TYPE', pushed)['ok']
+local count_of, pop_of = {list = 'LLEN', set = 'SCARD', zset = 'ZCARD'}, {list = 'LPOP', set = 'SPOP', zset = 'ZPOPMAX'}
 
 local time = call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -61,7 +69,7 @@ end
 call('HSET', exchanges, worker, number .. ' ' .. attempt .. ' ' .. lost_number)
 call('ZADD', workers, now + lease_ms, worker)
 if mode == 'open' then
-    call('HSETNX', meta, 'version', 1)
+    call('HSETNX', meta, 'version', 2)
     call('HSETNX', meta, 'incarnation', worker)
     incarnation = read[1] or worker
 end

@@ -57,6 +57,7 @@ class Reply:
     :param vanished: how many requests are gone because somebody has removed keys
     :param duplicates: for each new request, whether it is one
     :param come_back: how many leases of dead workers came back
+    :param pushed_type: what is where others push to, if it is nothing that can be read
     :param all_fatal: how many pages are set aside, because their workers died
     :param fatal: lease ids with requests: which of them were just now
     :param leased: lease ids with requests
@@ -71,6 +72,7 @@ class Reply:
     vanished: int = 0
     duplicates: list[bool] = field(default_factory=list)
     come_back: int = 0
+    pushed_type: str = ""
     all_fatal: int = 0
     fatal: list[tuple[int, bytes]] = field(default_factory=list, repr=False)
     leased: list[tuple[int, bytes]] = field(default_factory=list, repr=False)
@@ -85,6 +87,7 @@ class Frontier:
     :param lease_seconds: after how long without an exchange its leases come back
     :param first_out: whether requests leave first in, first out; *start_first_out*: the same for start requests
     :param most_deliveries: a page whose worker has died that many times before it was done is set aside; 2 or more
+    :param pushed_key: where others push what is to be crawled; empty: the prefix and "urls"
     :param expiring: keys (without the prefix) that Redis removes by itself, a minute after an exchange
     :param number: how many exchanges had a reply; *attempt*: how often one was sent
     :param incarnation: what tells this frontier from one that was cleared and made again
@@ -97,6 +100,7 @@ class Frontier:
     first_out: bool = False
     start_first_out: bool = True
     most_deliveries: int = 3
+    pushed_key: str = ""
     expiring: Sequence[str] = ()
     number: int = 0
     attempt: int = 0
@@ -109,12 +113,12 @@ class Frontier:
         new: Sequence[NewRequest] = (),
         acknowledged: Sequence[int] = (),
         done: Sequence[int] = (),
+        unreadable: Sequence[int] = (),
         wanted: int = 0,
         most_bytes: int = MOST_BYTES,
         rooms: Mapping[str, int] = MappingProxyType({}),
         other_room: int = NO_LIMIT,
         hidden: int = 0,
-        unreadable: int = 0,
     ) -> Reply:
         """Send *new* requests and acknowledgements, get up to *wanted* leases, say that this worker is alive.
 
@@ -122,10 +126,10 @@ class Frontier:
 
         :param mode: "open", "go on", "again" or "close"
         :param done: leases whose requests are done since the last exchange; they are acknowledged later
+        :param unreadable: leases that are no requests: they are set aside
         :param most_bytes: how much may be leased; a single request may be larger
         :param rooms: how many requests to lease by download slot, *other_room*: of any other slot
         :param hidden: how many requests are at work here that Redis does not know of
-        :param unreadable: how many leases there are that nobody needs to wait for
         :raises FrontierGone: if the job's data is not there, or older than this worker has seen it
         :raises StoreError: as :meth:`Connection.exchange`
         """
@@ -134,14 +138,15 @@ class Frontier:
             *(self.prefix, self.worker, self.incarnation, self.number + 1, self.attempt, mode),
             *(int(self.lease_seconds * 1000), wanted, most_bytes),
             *("first" if first else "last" for first in (self.first_out, self.start_first_out)),
-            *(hidden, unreadable, self.most_deliveries, other_room),
-            *(len(acknowledged), len(done), len(rooms), len(new), *acknowledged, *done),
+            *(hidden, self.most_deliveries, other_room, len(acknowledged), len(done), len(unreadable), len(rooms), len(new)),
+            *(*acknowledged, *done, *unreadable),
         ]
         for slot, room in rooms.items():
             arguments += (slot_name(slot), room)
         for each in new:
             arguments += (each.fingerprint, each.element)
-        raw = await self.connection.exchange([self.prefix + part for part in ("meta", "urls", *self.expiring)], arguments)
+        keys = [f"{self.prefix}meta", self.pushed_key or f"{self.prefix}urls", *(self.prefix + part for part in self.expiring)]
+        raw = await self.connection.exchange(keys, arguments)
         if raw[0] == b"gone":
             raise FrontierGone(
                 f"STATE_REDIS_URL: the frontier {self.prefix!r} is gone, or older than it was: it was cleared, or Redis was "
@@ -151,8 +156,8 @@ class Frontier:
         if raw[0] == b"late":
             raise StoreUnreachable(f"STATE_REDIS_URL: the exchange {self.number + 1} arrived twice")
         self.number += 1
-        _, self.incarnation, lost, *counts, duplicates, come_back, all_fatal, fatal_count = raw[:13]
-        fatal, leased = raw[13 : 13 + 2 * fatal_count], raw[13 + 2 * fatal_count :]
+        _, self.incarnation, lost, *counts, duplicates, come_back, pushed_type, all_fatal, fatal_count = raw[:14]
+        fatal, leased = raw[14 : 14 + 2 * fatal_count], raw[14 + 2 * fatal_count :]
         refused, pending, others, others_busy, others_open, vanished = counts
         return Reply(
             lost=bool(lost),
@@ -164,6 +169,7 @@ class Frontier:
             vanished=vanished,
             duplicates=[each == ord("1") for each in duplicates],
             come_back=come_back,
+            pushed_type=pushed_type.decode(),
             all_fatal=all_fatal,
             fatal=_requests(fatal),
             leased=_requests(leased),

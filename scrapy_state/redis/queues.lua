@@ -60,6 +60,7 @@ local function lease(element)
     leased[#leased + 1] = id
     leased[#leased + 1] = element
     leased_bytes = leased_bytes + #element
+    is_full = is_full or leased_bytes >= most_bytes
     return id
 end
 

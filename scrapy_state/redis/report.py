@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import re
-import secrets
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import redis
 from redis.exceptions import RedisError
 
 from ..exceptions import StoreUnreachable
-from .options import redacted, unusable
+from .clients import CLUSTER_ERRORS, blocking_client, on_node_of
+from .connection import PUT_BACK, to_put_back
+from .options import redacted
 
 _BATCH = 1000
 
@@ -28,7 +28,8 @@ class Frontier:
     :param leased: how many requests each worker has, done ones among them
     :param seconds_left: by worker: how long until its leases come back, unless its heart beats; negative: it is dead
     :param seen: how many fingerprints have been seen
-    :param fatal: how many pages are set aside, because their workers died: see :func:`read_fatal`
+    :param fatal: how many pages are set aside, because their workers died: see :func:`read_set_aside`
+    :param unreadable: how many requests are set aside, because no worker could read them
     """
 
     pending: int
@@ -37,13 +38,14 @@ class Frontier:
     seconds_left: dict[str, float]
     seen: int
     fatal: int = 0
+    unreadable: int = 0
 
 
 @dataclass(frozen=True)
-class FatalPage:
-    """A page that is set aside, because its workers died.
+class SetAside:
+    """A request that nobody crawls.
 
-    :param data: the request, as it is stored
+    :param data: the request, as it is stored, or as it was pushed, after a "+"
     :param deliveries: how many workers have died before they were done with it
     """
 
@@ -51,11 +53,12 @@ class FatalPage:
     deliveries: int
 
 
-def read_frontier(url: str, prefix: str) -> Frontier:
+def read_frontier(url: str, prefix: str, pushed_key: str = "") -> Frontier:
     """Return what is in the frontier whose keys begin with *prefix*. Blocks.
 
     :param url: STATE_REDIS_URL
     :param prefix: as ``scrapy_state.redis.options.key_prefix(STATE_REDIS_KEY, spider)`` returns it
+    :param pushed_key: STATE_REDIS_URLS_KEY, filled in; empty: the prefix and "urls"
     :raises StoreUnreachable: if Redis does not answer, or refuses
     """
     with _client(url) as client:
@@ -67,68 +70,70 @@ def read_frontier(url: str, prefix: str) -> Frontier:
         lengths = _many(client, [("llen", start + b"queue:" + member + b":" + slot) for member, slot in queues])
         for (member, _), length in zip(queues, lengths, strict=True):
             by_priority[int(member.rstrip(b"s"))] += length
-        seconds, micros = client.time()
+        seconds, micros = client.time(**on_node_of(client, prefix))
         workers = client.zrange(f"{prefix}workers", 0, -1, withscores=True)
         return Frontier(
-            pending=int(meta.get(b"pending", 0)) + client.llen(f"{prefix}urls"),
+            pending=int(meta.get(b"pending", 0)) + _pushed(client, pushed_key or f"{prefix}urls"),
             pending_by_priority=dict(sorted(by_priority.items(), reverse=True)),
             leased={name.decode(): client.hlen(prefix.encode() + b"leases:" + name) for name, _ in workers},
             seconds_left={name.decode(): deadline / 1000 - seconds - micros / 1e6 for name, deadline in workers},
             seen=int(meta.get(b"seen", 0)),
             fatal=client.hlen(f"{prefix}fatal"),
+            unreadable=client.hlen(f"{prefix}unreadable"),
         )
 
 
-def read_fatal(url: str, prefix: str) -> list[FatalPage]:
-    """Return the pages that were set aside because their workers died, one after the other. Blocks.
+def read_set_aside(url: str, prefix: str, which: str) -> Iterator[SetAside]:
+    """Yield the requests that are set aside, in no order; one may come twice if others are put aside meanwhile. Blocks.
 
     :param url: STATE_REDIS_URL
     :param prefix: as for :func:`read_frontier`
+    :param which: "fatal": their workers died; "unreadable": no worker could read them
     :raises StoreUnreachable: if Redis does not answer, or refuses
     """
     with _client(url) as client:
-        elements = [element.partition(b"\n") for _, element in sorted(client.hgetall(f"{prefix}fatal").items())]
-        return [FatalPage(data, int(head.split(b" ")[0].split(b"/")[2])) for head, _, data in elements]
+        for _, element in client.hscan_iter(f"{prefix}{which}", count=_BATCH):
+            head, _, data = element.partition(b"\n")
+            deliveries = head.split(b" ")[0].split(b"/")[2:]
+            yield SetAside(data, int(deliveries[0]) if deliveries else 0)
 
 
-def put_back_fatal(url: str, prefix: str) -> int:
-    """Have the pages that were set aside crawled again, as if they had never been tried. Blocks.
+def put_back(url: str, prefix: str) -> int:
+    """Have the requests that were set aside crawled again, as if they had never been tried. Blocks.
 
     :param url: STATE_REDIS_URL
     :param prefix: as for :func:`read_frontier`
     :return: how many there were
     :raises StoreUnreachable: if Redis does not answer, or refuses
     """
-    name = secrets.token_hex(8)
-
-    def move(pipe: Any) -> None:
-        count = pipe.hlen(f"{prefix}fatal")
-        pipe.multi()
-        if count:  # they come back like the leases of a worker that has left: see returning.lua
-            pipe.rename(f"{prefix}fatal", f"{prefix}returning:{name}")
-            pipe.rpush(f"{prefix}returning", f"{name} anew")
-            pipe.hincrby(f"{prefix}meta", "pending", count)
-        pipe.hlen(f"{prefix}returning:{name}")
-
     with _client(url) as client:
-        return int(client.transaction(move, f"{prefix}fatal")[-1])
+        script = client.register_script(PUT_BACK)
+        return sum(int(script(*to_put_back(prefix, which))) for which in ("fatal", "unreadable"))
 
 
-def clear_frontier(url: str, prefix: str) -> int:
+def _pushed(client: Any, key: str) -> int:
+    kind = client.type(key)
+    counts = {b"list": client.llen, b"set": client.scard, b"zset": client.zcard}
+    return int(counts[kind](key)) if kind in counts else 0
+
+
+def clear_frontier(url: str, prefix: str, *, kept: Collection[str] = ()) -> int:
     """Remove the frontier whose keys begin with *prefix*: pending requests, leases, seen fingerprints. Blocks.
 
     Workers that are at it end with an error.
 
     :param url: STATE_REDIS_URL
     :param prefix: as for :func:`read_frontier`
+    :param kept: keys to leave: where others push what is to be crawled
     :return: how many keys were removed
     :raises StoreUnreachable: if Redis does not answer, or refuses
     """
     with _client(url) as client:
         removed = int(client.delete(f"{prefix}meta"))  # first, so that no worker goes on with a part
         batch = []
-        for key in client.scan_iter(match=_pattern(prefix), count=_BATCH):
-            batch.append(key)
+        for key in client.scan_iter(match=_pattern(prefix), count=_BATCH, **on_node_of(client, prefix)):
+            if key.decode(errors="surrogateescape") not in kept:
+                batch.append(key)
             if len(batch) == _BATCH:
                 removed += client.delete(*batch)
                 batch = []
@@ -154,13 +159,12 @@ def _pattern(prefix: str) -> str:
 
 @contextmanager
 def _client(url: str) -> Iterator[Any]:
+    client = None
     try:
-        client = redis.Redis.from_url(url, socket_connect_timeout=5, socket_timeout=10)
-    except (ValueError, TypeError) as error:
-        raise unusable(url) from error
-    try:
+        client = blocking_client(url)
         yield client
-    except (RedisError, OSError) as error:
+    except (RedisError, *CLUSTER_ERRORS, OSError) as error:
         raise StoreUnreachable(f"STATE_REDIS_URL {redacted(url)}: {error}") from error
     finally:
-        client.close()
+        if client is not None:
+            client.close()

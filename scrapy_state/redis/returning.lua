@@ -7,10 +7,10 @@ local MOST_LEFT = 1000
 
 local vanished, come_back, new_fatal = 0, 0, {}
 
--- What a worker has said of itself: requests at work; leases that are not acknowledged; leases.
+-- What a worker has at work, and how many leases that are not acknowledged.
 local function busy_of(whose)
-    local at_work, open, count = string.match(call('HGET', busy, whose) or '0 0 0', '^(%d+) (%d+) (%d+)$')
-    return tonumber(at_work), tonumber(open), tonumber(count)
+    local at_work, count = string.match(call('HGET', busy, whose) or '0 0', '^(%d+) (%d+)$')
+    return tonumber(at_work), tonumber(count)
 end
 
 -- Take all its leases from a worker. They count as pending at once, and are moved by come_back_some().
@@ -41,6 +41,12 @@ local function forget(whose)
     end
 end
 
+-- Keep a request in a hash of those that nobody crawls (fatal, unreadable). put_back.lua has them come back.
+local function set_aside(where, id, element)
+    call('HSET', where, id, element)
+    call('HDEL', late, id)
+end
+
 -- A lease becomes a request that waits. If its worker died before it was done it has been delivered once more. For its last
 -- delivery it is a suspect, and will be the only one that its worker has, so that it can be told from those that were just there.
 local function give_back(id, element, why, is_done)
@@ -52,8 +58,7 @@ local function give_back(id, element, why, is_done)
     end
     element = head .. '/' .. id .. '/' .. deliveries .. string.sub(element, space)
     if deliveries >= most_deliveries then
-        call('HSET', fatal, id, element)
-        call('HDEL', late, id)
+        set_aside(fatal, id, element)
         pending = pending - 1
         new_fatal[#new_fatal + 1] = id
         new_fatal[#new_fatal + 1] = element
@@ -103,7 +108,7 @@ local function acknowledge_late(id)
             return true
         end
     end
-    if call('HDEL', fatal, id) == 1 then
+    if call('HDEL', fatal, id) + call('HDEL', unreadable, id) > 0 then
         return true
     end
     local holder = call('HGET', late, id)
@@ -112,9 +117,8 @@ local function acknowledge_late(id)
     end
     if holder ~= '' and call('HDEL', prefix .. 'leases:' .. holder, id) == 1 then
         local was_done = call('SREM', prefix .. 'done:' .. holder, id)
-        local at_work, open, count = busy_of(holder)
-        at_work, open, count = math.max(at_work - 1 + was_done, 0), math.max(open - 1, 0), math.max(count - 1, 0)
-        call('HSET', busy, holder, at_work .. ' ' .. open .. ' ' .. count)
+        local at_work, count = busy_of(holder)
+        call('HSET', busy, holder, math.max(at_work - 1 + was_done, 0) .. ' ' .. math.max(count - 1, 0))
         call('HDEL', late, id)
     else
         call('HSET', late, id, 'finished') -- it waits in a queue, and is dropped when its turn comes

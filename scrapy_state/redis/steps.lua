@@ -19,7 +19,7 @@ elseif new > 0 then
 end
 
 local refused = acknowledged
-if acknowledged > 0 and call('EXISTS', late, returning, fatal) > 0 then
+if acknowledged > 0 and call('EXISTS', late, returning, fatal, unreadable) > 0 then
     for n = acknowledged_at, done_at - 1 do
         if call('HDEL', mine, ARGV[n]) == 1 then
             call('SREM', finished, ARGV[n])
@@ -36,9 +36,16 @@ else
         call('SREM', finished, unpack(ARGV, from, to))
     end
 end
-for n = done_at, slots_at - 1 do
+for n = done_at, not_read_at - 1 do
     if call('HEXISTS', mine, ARGV[n]) == 1 then
         call('SADD', finished, ARGV[n])
+    end
+end
+for n = not_read_at, slots_at - 1 do
+    local element = call('HGET', mine, ARGV[n])
+    if element then -- else somebody else has it by now, and finds out
+        call('HDEL', mine, ARGV[n])
+        set_aside(unreadable, ARGV[n], element)
     end
 end
 
@@ -60,7 +67,7 @@ elseif lost then
 end
 local dead = call('ZRANGEBYSCORE', workers, '-inf', '(' .. now, 'LIMIT', 0, 1)[1]
 if dead then
-    local _, _, expected = busy_of(dead)
+    local _, expected = busy_of(dead)
     come_back = take_leases(dead, 'dead')
     vanished = math.max(expected - come_back, 0)
     forget(dead)
@@ -81,7 +88,7 @@ if wanted > 0 and call('EXISTS', suspects) == 1 then
         end
     end
 end
-local rooms, other_room, passed = {}, tonumber(ARGV[15]), 0
+local rooms, passed = {}, 0
 for n = slots_at, new_at - 1, 2 do
     rooms[ARGV[n]] = tonumber(ARGV[n + 1])
 end
@@ -100,13 +107,16 @@ while wanted > 0 and not is_full do
         passed = passed + 1 -- of these this worker has as many as it can use
     end
 end
--- What was pushed from outside: a URL, or a request as JSON.
-while wanted > 0 and not is_full do
-    local text = call('LPOP', KEYS[2])
+-- What was pushed from outside, the highest score of a sorted set first.
+while wanted > 0 and not is_full and pop_of[pushed_type] do
+    local text = call(pop_of[pushed_type], pushed)
+    if type(text) == 'table' then
+        text = text[1]
+    end
     if not text then
         break
     end
-    lease('0 \n' .. text)
+    lease('0 \n+' .. text)
     wanted = wanted - 1
 end
 if #leased > 0 then
@@ -123,15 +133,14 @@ if mode == 'close' then
     come_back_some()
 else
     local count = call('HLEN', mine)
-    local at_work = math.max(count - call('SCARD', finished) - unreadable, 0) + hidden
-    call('HSET', busy, worker, at_work .. ' ' .. math.max(count - unreadable, 0) .. ' ' .. count)
+    call('HSET', busy, worker, math.max(count - call('SCARD', finished), 0) + hidden .. ' ' .. count)
 end
 local others, others_busy, others_open = 0, 0, 0
 local all = call('HGETALL', busy)
 for n = 1, #all, 2 do
     if all[n] ~= worker then
-        local at_work, open = string.match(all[n + 1], '^(%d+) (%d+)')
-        others, others_busy, others_open = others + 1, others_busy + at_work, others_open + open
+        local at_work, count = busy_of(all[n])
+        others, others_busy, others_open = others + 1, others_busy + at_work, others_open + count
     end
 end
 if #all / 2 ~= call('ZCARD', workers) then
@@ -149,8 +158,12 @@ for n = 3, #KEYS do
     call('EXPIRE', KEYS[n], 60)
 end
 
-local reply = {'', incarnation, lost and 1 or 0, refused, pending + call('LLEN', KEYS[2]), others, others_busy,
-    others_open, vanished, duplicates, come_back, call('HLEN', fatal), #new_fatal / 2}
+local waiting = pending
+if count_of[pushed_type] then
+    waiting, pushed_type = waiting + call(count_of[pushed_type], pushed), ''
+end
+local reply = {'', incarnation, lost and 1 or 0, refused, waiting, others, others_busy, others_open, vanished, duplicates,
+    come_back, pushed_type == 'none' and '' or pushed_type, call('HLEN', fatal), #new_fatal / 2}
 for _, each in ipairs({new_fatal, leased}) do
     for n = 1, #each do
         reply[#reply + 1] = each[n]

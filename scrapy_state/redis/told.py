@@ -3,14 +3,30 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from scrapy import Request, Spider
+from scrapy import Request, Spider, signals
+from scrapy.crawler import Crawler
 
-from .frontier import Reply
+from .frontier import NewRequest, Reply
+from .options import RedisSettings
 
 logger = logging.getLogger("scrapy_state.state")
+
+
+def tell_opened(settings: RedisSettings, reply: Reply, seen: int, worker: str, spider: Any) -> None:
+    """Say what there is at the start; and why nothing may come of it."""
+    logger.info(
+        "The frontier %s: %s requests pending, %s requests seen by earlier runs, other workers: %s (this one: %s)",
+        settings.prefix, reply.pending, seen, reply.others, worker, extra={"spider": spider},
+    )  # fmt: skip
+    if seen and not (reply.pending or reply.others or settings.keep_open):
+        logger.warning(
+            "the crawl of this frontier is finished: nothing is pending, and %s requests were seen by earlier runs. "
+            'To crawl these again, set STATE_REDIS_CLEAR to "start" or "finished", or run scrapy state frontier %s --clear',
+            seen, spider.name, extra={"spider": spider},
+        )  # fmt: skip
 
 
 def tell_reply(reply: Reply, stats: Any, spider: Spider) -> None:
@@ -26,6 +42,17 @@ def tell_reply(reply: Reply, stats: Any, spider: Spider) -> None:
             "%s acknowledgements came too late: another worker has finished these pages too", reply.refused,
             extra={"spider": spider},
         )  # fmt: skip
+
+
+def tell_sent(reply: Reply, sent: Sequence[NewRequest], crawler: Crawler, dupefilter: Any) -> None:
+    """Count the requests that an exchange has *sent*, and tell Scrapy which of them were duplicates."""
+    for new, is_duplicate in zip(sent, reply.duplicates, strict=True):
+        if is_duplicate:
+            dupefilter.log(new.origin, crawler.spider)
+            crawler.signals.send_catch_log(signals.request_dropped, request=new.origin, spider=crawler.spider)
+        else:
+            crawler.stats.inc_value("scheduler/enqueued/redis")
+            crawler.stats.inc_value("scheduler/enqueued")
 
 
 def tell_lost(lease_seconds: float, spider: Spider) -> None:
@@ -66,11 +93,16 @@ def tell_waiting(count: int, spider: Spider) -> None:
 
 def tell_vanished(count: int, spider: Spider) -> None:
     """Say that requests are gone."""
-    logger.error(
-        "the crawl ends: %s requests have vanished from Redis, so somebody has removed keys of the frontier, or Redis has "
-        "evicted them. Started again it goes on without them. To crawl them, remove the frontier (scrapy state frontier %s "
-        "--clear) and start from the beginning", count, spider.name, extra={"spider": spider},
-    )  # fmt: skip
+    logger.error("the crawl ends: %s", vanished(count, spider), extra={"spider": spider})
+
+
+def vanished(count: int, spider: Any) -> str:
+    """Return what there is to say of *count* requests that are gone."""
+    return (
+        f"{count} requests have vanished from Redis, so somebody has removed keys of the frontier, or Redis has evicted them. "
+        "Started again it goes on without them. To crawl them, remove the frontier (scrapy state frontier "
+        f"{spider.name} --clear) and start from the beginning"
+    )
 
 
 def tell_failed(error: Exception, lease_seconds: float, spider: Spider) -> None:
@@ -82,17 +114,51 @@ def tell_failed(error: Exception, lease_seconds: float, spider: Spider) -> None:
 
 
 def tell_unserializable(request: Request, error: ValueError, spider: Spider) -> None:
-    """Say once that a request stays in memory, as Scrapy's scheduler does."""
+    """Say once that a request stays in memory."""
     logger.warning(
-        "Unable to serialize request: %s - reason: %s. It stays in this worker's memory, and is lost if that dies. "
-        "No more of them are logged, they are counted", request, error, extra={"spider": spider},
+        "%s can't be stored (%s), so it stays in this worker's memory. The page that it comes from is not done before it is: "
+        "if this worker dies, that page is crawled again. Further ones are only counted", request, error,
+        extra={"spider": spider},
     )  # fmt: skip
 
 
-def tell_unreadable(error: ValueError, stats: Any, spider: Spider) -> None:
-    """Count and say that what was leased is no request."""
-    stats.inc_value("state/redis/unreadable")
-    logger.error("a request can't be read, it stays in the frontier: %s", error, extra={"spider": spider})
+def tell_unstored(count: int, lost: int, spider: Spider) -> None:
+    """Say at the end how many requests stayed in memory, and how many of them are gone."""
+    if count:
+        logger.warning(
+            "%s requests could not be stored and stayed in this worker's memory; %s of them are not done, so the pages that "
+            "they come from are crawled again", count, lost, extra={"spider": spider},
+        )  # fmt: skip
+
+
+def tell_unreadable(error: Exception, spider: Spider) -> None:
+    """Say once that what was leased is no request."""
+    logger.error(
+        "a request in the frontier can't be read, and is set aside: %s. Further ones are only counted", error,
+        extra={"spider": spider},
+    )  # fmt: skip
+
+
+def tell_set_aside(count: int, spider: Spider) -> None:
+    """Say at the end how many entries could not be read."""
+    if count:
+        logger.error(
+            "%s requests in the frontier could not be read and are set aside: see scrapy state frontier %s --unreadable. Each "
+            "run tries them again", count, spider.name, extra={"spider": spider},
+        )  # fmt: skip
+
+
+def tell_idle(seconds: float, spider: Any) -> None:
+    """Say that the crawl ends because nothing was pushed."""
+    logger.info("nothing was pushed for STATE_REDIS_IDLE_TIMEOUT (%g s): the crawl ends", seconds, extra={"spider": spider})
+
+
+def tell_pushed_type(key: str, found: str, spider: Spider) -> None:
+    """Say once that nothing can be read where others push."""
+    logger.error(
+        "the key %s is a %s, so nothing that is pushed there is crawled: remove it, and push to a list, a set or a sorted set",
+        key, found, extra={"spider": spider},
+    )  # fmt: skip
 
 
 def tell_feeds(spider: Spider) -> None:

@@ -6,11 +6,12 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
 from ..exceptions import StoreError, StoreUnreachable
+from .connection import Heartbeat
 from .frontier import MOST_BYTES, Frontier, NewRequest, Reply
 from .options import RedisSettings
 
@@ -20,6 +21,8 @@ logger = logging.getLogger("scrapy_state.state")
 _LINGER_SECONDS = 0.01
 #: When there was nothing to lease: how soon to look again, at first and at most.
 _FIRST_POLL_SECONDS, _LAST_POLL_SECONDS = 0.02, 1.0
+#: How often one that waits for room looks whether it must.
+_LOOK_SECONDS = 0.25
 _FIRST_PAUSE_SECONDS, _LAST_PAUSE_SECONDS = 0.1, 5.0
 #: One exchange's share, so that none takes Redis long.
 _MOST_REQUESTS, _MOST_ACKNOWLEDGED = 300, 2000
@@ -79,7 +82,7 @@ class Worker:
         self.done: list[int] = []
         #: those of them that Redis has not heard of
         self._newly_done: list[int] = []
-        #: leases with which this worker can do nothing
+        #: leases that are no requests, of which Redis has not heard
         self.unreadable: list[int] = []
         self.exchanges = 0
         self.outages = 0
@@ -97,11 +100,20 @@ class Worker:
         self._room = asyncio.Event()
         self._room.set()
         self._task: asyncio.Task[None] | None = None
+        self._heartbeat: Heartbeat | None = None
         self._failed: StoreError | None = None
 
-    def start(self) -> None:
-        """Begin with the exchanges, after the opening one."""
+    def start(self, heartbeat: Heartbeat | None = None) -> None:
+        """Begin with the exchanges, after the opening one; and with *heartbeat*, for when they can't be sent."""
         self._task = asyncio.create_task(self._run())
+        self._heartbeat = heartbeat
+        if heartbeat is not None:
+            heartbeat.start()
+
+    def stop_heartbeat(self) -> None:
+        """From now on a silence means that this worker is dead."""
+        if self._heartbeat is not None:
+            self._heartbeat.stop()
 
     def put(self, request: NewRequest) -> None:
         """Send *request* with the next exchange."""
@@ -126,6 +138,11 @@ class Worker:
         if id in self.done:
             self._newly_done.append(id)
 
+    def set_aside(self, id: int) -> None:
+        """What is leased as *id* is no request, so nobody can crawl it."""
+        self.unreadable.append(id)
+        self.wake(hurry=True)
+
     def acknowledge(self, ids: Iterable[int]) -> None:
         """Give up the leases *ids*: their requests are done, and their items durable."""
         self._acknowledged.extend((self._put, id) for id in ids)
@@ -137,14 +154,10 @@ class Worker:
         if hurry:
             self._hurry.set()
 
-    @property
-    def has_room(self) -> bool:
-        """Whether there is not too much to send."""
-        return self._room.is_set()
-
-    async def room(self) -> None:
-        """Wait while there is too much to send."""
-        await self._room.wait()
+    async def room(self, unless: Callable[[], bool]) -> None:
+        """Wait while there is too much to send, *unless* something else ends the wait, which is asked now and then."""
+        while not (self._room.is_set() or unless()):
+            await _either(self._room, _LOOK_SECONDS)
 
     async def close(self) -> None:
         """Send what there is, give back what is leased, say goodbye.
@@ -157,7 +170,7 @@ class Worker:
             await self._task
         if self._failed is not None:
             raise self._failed
-        while self.outbox or self._acknowledged:
+        while self.outbox or self._acknowledged or self.unreadable:
             await self._exchange(wanted=0)
         await self._exchange("close", wanted=0)
 
@@ -168,19 +181,21 @@ class Worker:
                 if not self._closing.is_set():
                     await self._exchange()
         except StoreError as error:
-            self._failed = error
-            self._room.set()
-            self._host.failed(error)
+            self._fail(error)
         except Exception as error:
             logger.warning("Error in the exchange with Redis", exc_info=True)
-            self._failed = StoreError(f"STATE_REDIS_URL: {type(error).__name__}: {error}")
-            self._room.set()
-            self._host.failed(self._failed)
+            self._fail(StoreError(f"STATE_REDIS_URL: {type(error).__name__}: {error}"))
+
+    def _fail(self, error: StoreError) -> None:
+        self._failed = error
+        self._room.set()
+        self.stop_heartbeat()
+        self._host.failed(error)
 
     async def _until_due(self) -> None:
         """Return when an exchange is due: soon if there is something, at once if the crawl waits for it."""
         beat = self.last + self._settings.heartbeat_seconds - time.monotonic()
-        if not (self.outbox or self._acknowledged or (self._host.low and not self._dry)):
+        if not (self.outbox or self._acknowledged or self.unreadable or (self._host.low and not self._dry)):
             await _either(self._something, min(beat, self._poll_seconds) if self._host.low else beat)
         self._something.clear()
         if not (self._host.starving and (self.outbox or not self._dry)):
@@ -200,10 +215,11 @@ class Worker:
         wanted = self._host.wanted if wanted is None else wanted
         rooms, other_room = self._host.rooms
         done, self._newly_done = self._newly_done, []
+        unreadable, self.unreadable = self.unreadable, []
         reply = await self._insist(
             mode, new=new, acknowledged=acknowledged, done=done, wanted=wanted, rooms=rooms, other_room=other_room,
             # What has not gone yet counts as at work here, so that nobody ends.
-            hidden=self._host.hidden + len(self.outbox), unreadable=len(self.unreadable),
+            hidden=self._host.hidden + len(self.outbox), unreadable=unreadable,
         )  # fmt: skip
         self.last = time.monotonic()
         self.exchanges += 1
@@ -212,8 +228,6 @@ class Worker:
             self._poll_seconds = _FIRST_POLL_SECONDS
         elif self._dry:
             self._poll_seconds = min(self._poll_seconds * 2, _LAST_POLL_SECONDS)
-        if reply.lost:
-            self.unreadable.clear()  # somebody else has them now
         if len(self.outbox) < ROOM:
             self._room.set()
         self._host.received(reply, new)
