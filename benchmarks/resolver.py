@@ -20,9 +20,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import ClassVar
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from scrapy_state.checkpoint import Checkpoint
-from scrapy_state.keys import KeyTemplate
-from scrapy_state.resolver import resolve
+from scrapy_state.lineage.resolve import resolve
+from scrapy_state.model.checkpoint import Checkpoint
+from scrapy_state.model.key_template import KeyTemplate
 from scrapy_state.stores import open_reader
 
 URI = "s3://bench/state/%(batch_id)010d.json"

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Any
 from .addon import Addon
 
 if TYPE_CHECKING:
-    from .checkpoint import Checkpoint
     from .exceptions import StateError
     from .extension import SpiderSettingsState, StateResolver, get_extension, get_settings_priority_name
     from .feedexport import CheckpointFeedExporter
     from .items import StateItem
+    from .model.checkpoint import Checkpoint
     from .signals import checkpoint_stored
 
 __all__ = [
@@ -27,7 +27,7 @@ __all__ = [
 __version__ = "0.1.0"
 
 _ROOMS = {
-    "Checkpoint": "checkpoint",
+    "Checkpoint": "model.checkpoint",
     "CheckpointFeedExporter": "feedexport",
     "SpiderSettingsState": "extension",
     "StateError": "exceptions",

@@ -12,14 +12,14 @@ from scrapy.crawler import Crawler
 from scrapy.utils.job import job_dir
 from scrapy.utils.misc import load_object
 
-from .cuts import needs_durable_items
+from .barrier.barrier import get_barrier
 from .exceptions import StateSettingsError
-from .extension import is_crawl
+from .export.durable_items import needs_durable_items
 from .feeds import StateFeed
-from .refusals import refuse
+from .resume.refusal import refuse
+from .scrapy_internals import is_crawl
 from .settings import StateSettings
-from .tickets import get_barrier
-from .tracking import RequestTracker
+from .units.tracker import RequestTracker
 
 
 class TrackingDownloader:

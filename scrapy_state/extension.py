@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 import traceback
-from collections.abc import Callable
 from copy import deepcopy
 from datetime import datetime, timezone
 from functools import partial
@@ -20,21 +18,22 @@ from scrapy.settings import SETTINGS_PRIORITIES
 from scrapy.utils.job import job_dir
 from scrapy.utils.misc import load_object
 
-from .arguments import warn_of_changes
-from .checkpoint import Checkpoint
-from .durations import in_words
 from .exceptions import StateError, StateSettingsError
-from .feeds import StateFeed, uri_params
-from .keys import VARYING, KeyTemplate, placeholders
-from .lag import earlier
-from .patience import in_thread
-from .plain import in_log, json_object, shortened
-from .production import check_places, item_places
-from .refusals import get_refusal, refuse
-from .resolver import At, Resolution, resolve
+from .feeds import StateFeed, open_template
+from .lineage.resolve import At, Resolution, resolve
+from .model.checkpoint import Checkpoint
+from .model.json_values import as_text, in_log, json_object, shortened
+from .model.key_template import placeholders
+from .model.times import in_words
+from .resume.arguments import warn_of_changes
+from .resume.lag import earlier
+from .resume.refusal import get_refusal, refuse
+from .resume.sources import find
+from .resume.write_guard import check_places, item_places
+from .scrapy_internals import is_crawl
 from .settings import StateSettings, names_close_to_ours
-from .sources import find
-from .stores import StoreReader, open_reader
+from .stores import open_reader
+from .stores.retry import in_thread
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -265,33 +264,6 @@ def _check_attribute(spider: Spider) -> None:
     )
 
 
-S = TypeVar("S", bound=StoreReader)
-
-
-def open_template(
-    crawler: Crawler, uri: str, params_function: Any, opener: Callable[..., tuple[S, str]], run_id: str | None = None
-) -> tuple[S, KeyTemplate]:
-    """Return the store that a feed's URI template lies in, by *opener*, and the template of its keys there.
-
-    :param run_id: only the keys of that run
-    """
-    assert crawler.spider is not None
-    params = uri_params(crawler.spider, params_function or crawler.settings["FEED_URI_PARAMS"])
-    varying = VARYING if run_id is None else VARYING - {"run_id"}
-    template = KeyTemplate.parse(uri, {**params, "run_id": run_id}, varying)
-    store, prefix = opener(template.prefix, crawler.settings)
-    return store, template.under(prefix)
-
-
-def is_crawl(crawler: Crawler) -> bool:
-    """Whether *crawler* is to run its spider: not under ``scrapy shell``, ``fetch``, ``view``, ``parse``, ``check``.
-
-    These have no spider yet, or one whose ``start()`` the command has replaced (scrapy/commands/).
-    """
-    spider = crawler.spider
-    return spider is not None and not type(spider).start.__module__.startswith("scrapy.commands.")
-
-
 def get_extension(name_or_class: str | type[T], spider_or_crawler: Spider | Crawler) -> T | None:
     """Return the running extension of a class (or of a subclass of it), None if there is none.
 
@@ -306,11 +278,6 @@ def get_extension(name_or_class: str | type[T], spider_or_crawler: Spider | Craw
 def get_settings_priority_name(priority: int) -> str:
     """Return the name of a settings priority ("cmdline" for 40); for one without a name, the number as text."""
     return next((name for name, value in SETTINGS_PRIORITIES.items() if value == priority), str(priority))
-
-
-def as_text(state: Any) -> str:
-    """Return *state* as people see it: JSON on one line."""
-    return json.dumps(state, ensure_ascii=False)
 
 
 def _named(found: Resolution) -> str:

@@ -20,24 +20,25 @@ from scrapy.settings import SETTINGS_PRIORITIES, BaseSettings
 from scrapy.utils.asyncio import is_asyncio_available
 from scrapy.utils.misc import build_from_crawler
 
-from .arguments import spider_arguments
-from .batches import Batch
-from .commits import Commits
-from .cuts import Cuts, needs_durable_items
+from .barrier.barrier import BEFORE_ALL
+from .barrier.tickets import Ticket
 from .exceptions import ItemFailed, StateError, StateSettingsError
-from .extension import is_crawl, open_template
-from .feeds import StateFeed, is_state_feed, item_feeds_with_checkpoints, uri_params
+from .export.batch import Batch
+from .export.checkpointer import Commits
+from .export.durable_items import Cuts, needs_durable_items
+from .export.open_batches import ItemFeeds
+from .export.uploads import Uploads
+from .feeds import StateFeed, is_state_feed, item_feeds_with_checkpoints, open_template, uri_params
 from .feedstorages import DURABLE, DurableFeedStorage, open_nameless
-from .held import HeldItems
-from .itemfeeds import ItemFeeds
-from .keys import KeyTemplate, begins_with_run_id, without_credentials
-from .orphans import OrphanFeeds, files_left_out
-from .refusals import get_refusal, refuse
+from .lineage.orphans import OrphanFeeds, files_left_out
+from .lineage.writer import CheckpointWriter
+from .model.key_template import KeyTemplate, begins_with_run_id, without_credentials
+from .resume.arguments import spider_arguments
+from .resume.refusal import get_refusal, refuse
+from .scrapy_internals import is_crawl
 from .settings import StateSettings
 from .stores import open_writer
-from .tickets import BEFORE_ALL, Ticket
-from .uploads import Uploads
-from .writer import CheckpointWriter
+from .units.held_items import HeldItems
 
 if TYPE_CHECKING:
     from typing_extensions import Self

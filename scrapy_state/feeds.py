@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from urllib.parse import urlparse
 
 from scrapy import Spider
+from scrapy.crawler import Crawler
 from scrapy.settings import SETTINGS_PRIORITIES, BaseSettings
 from scrapy.utils.misc import load_object
 
-from .checkpoint import FORMATS
-from .cloud import typed
 from .exceptions import StateSettingsError
 from .items import StateItem
-from .keys import placeholders, without_credentials
+from .model.checkpoint import FORMATS
+from .model.key_template import VARYING, KeyTemplate, placeholders, without_credentials
+from .scrapy_internals import typed
 from .settings import names_class
+from .stores import StoreReader
+
+if TYPE_CHECKING:
+    pass
 
 logger = logging.getLogger("scrapy_state.state")
 
@@ -162,3 +167,21 @@ def is_state_feed(options: Mapping[str, Any]) -> bool:
     if isinstance(classes, (str, type)):
         return names_class(classes, StateItem)  # Scrapy takes a list only; that is its affair in an item feed
     return bool(classes) and all(load_object(each) is StateItem for each in classes)
+
+
+S = TypeVar("S", bound=StoreReader)
+
+
+def open_template(
+    crawler: Crawler, uri: str, params_function: Any, opener: Callable[..., tuple[S, str]], run_id: str | None = None
+) -> tuple[S, KeyTemplate]:
+    """Return the store that a feed's URI template lies in, by *opener*, and the template of its keys there.
+
+    :param run_id: only the keys of that run
+    """
+    assert crawler.spider is not None
+    params = uri_params(crawler.spider, params_function or crawler.settings["FEED_URI_PARAMS"])
+    varying = VARYING if run_id is None else VARYING - {"run_id"}
+    template = KeyTemplate.parse(uri, {**params, "run_id": run_id}, varying)
+    store, prefix = opener(template.prefix, crawler.settings)
+    return store, template.under(prefix)

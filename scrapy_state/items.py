@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from .plain import json_object
+from .model.json_values import json_object
 
 
 @dataclass(init=False)

@@ -17,11 +17,11 @@ from scrapy.exceptions import NotConfigured
 from scrapy.utils.asyncio import is_asyncio_available
 from scrapy.utils.misc import build_from_crawler, load_object
 
+from .barrier.barrier import get_barrier
 from .exceptions import StateSettingsError
-from .extension import is_crawl
-from .refusals import refuse
+from .resume.refusal import refuse
+from .scrapy_internals import is_crawl
 from .settings import StateSettings
-from .tickets import get_barrier
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -14,10 +14,10 @@ from typing import Any
 from scrapy.settings import SETTINGS_PRIORITIES, BaseSettings
 from scrapy.utils.misc import load_object
 
-from .cloud import typed
-from .durations import in_seconds
 from .exceptions import StateSettingsError
-from .plain import json_object
+from .model.json_values import json_object
+from .model.times import in_seconds
+from .scrapy_internals import typed
 
 #: What the settings of these names are, where scrapy_state is at work
 ITEM_PROCESSOR = "scrapy_state.barrier.BarrierItemProcessor"

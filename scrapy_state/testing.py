@@ -27,7 +27,7 @@ from typing import Any
 import pytest
 
 from .exceptions import KeyTaken, StoreError
-from .keys import without_credentials
+from .model.key_template import without_credentials
 from .stores import StoreReader, StoreWriter, open_reader, open_writer
 from .stores.base import keys_within, takes_depth
 

@@ -13,11 +13,11 @@ from typing import Any
 
 from commands import Ran, run
 
-from scrapy_state.checkpoint import Checkpoint, ItemFile
-from scrapy_state.keys import KeyTemplate
-from scrapy_state.resolver import resolve
+from scrapy_state.lineage.resolve import resolve
+from scrapy_state.lineage.writer import CheckpointWriter
+from scrapy_state.model.checkpoint import Checkpoint, ItemFile
+from scrapy_state.model.key_template import KeyTemplate
 from scrapy_state.stores import open_writer
-from scrapy_state.writer import CheckpointWriter
 
 _runs = count(1)
 

@@ -11,7 +11,7 @@ import pytest
 from crawls import FEEDS, STATE_OPTIONS, STATES, Crawl, checkpoints, crawl
 
 from scrapy_state import Checkpoint
-from scrapy_state.arguments import Change, changes, kept
+from scrapy_state.resume.arguments import Change, changes, kept
 
 SPIDER = """
 import scrapy

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from scrapy.exporters import JsonItemExporter, JsonLinesItemExporter
 
 from scrapy_state import Checkpoint, StateItem
-from scrapy_state.checkpoint import FORMATS, VERSION, ItemFile, digest_of
 from scrapy_state.exceptions import CheckpointError, CheckpointTooNew, StateError
+from scrapy_state.model.checkpoint import FORMATS, VERSION, ItemFile, digest_of
 
 text = st.text(max_size=6)
 counts = st.integers(0, 2**53)

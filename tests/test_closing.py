@@ -17,7 +17,8 @@ import asyncio, functools, logging, os, resource, threading, time
 import scrapy
 from pathlib import Path
 from scrapy.extensions.feedexport import BlockingFeedStorage
-from scrapy_state import StateItem, uploads
+from scrapy_state import StateItem
+from scrapy_state.export import uploads as uploads
 
 logger = logging.getLogger("own")
 assert hasattr(uploads, "_LEAST_SECONDS")

@@ -18,7 +18,7 @@ from crawls import FEEDS, SPIDER, STATE_OPTIONS, STATES, crawl
 from faulty import Fault, Proxy
 from histories import History, state, zipped
 
-from scrapy_state.checkpoint import Checkpoint
+from scrapy_state.model.checkpoint import Checkpoint
 
 pytestmark = pytest.mark.long
 

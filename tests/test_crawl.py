@@ -14,7 +14,7 @@ import pytest
 from crawls import FEEDS, ITEMS, SPIDER, STATE_OPTIONS, STATES, checkpoints, crawl, named_items, run_until, start
 from loopback import Handler, Server
 
-from scrapy_state.sources import last_state
+from scrapy_state.resume.sources import last_state
 
 # A site of numbered pages: /0, /1, …; below /fail it answers 500.
 SITE_SPIDER = """

@@ -14,7 +14,7 @@ from scrapy.exporters import CsvItemExporter, JsonLinesItemExporter
 from scrapy.extensions.feedexport import FeedSlot, ItemFilter, feed_complete_default_values_from_settings
 from scrapy.utils.test import get_crawler
 
-from scrapy_state.batches import Batch
+from scrapy_state.export.batch import Batch
 from scrapy_state.feedstorages import DurableFeedStorage
 from scrapy_state.stores.local import LocalWriter
 

@@ -44,8 +44,10 @@ NAMES = ("-00001.jsonl", "checkpoint 3", "checkpoint 4")
 
 SPIDER = """
 import scrapy
-from scrapy_state import StateItem, patience, uploads
-from scrapy_state.stores import s3client
+from scrapy_state import StateItem
+from scrapy_state.stores import retry as patience
+from scrapy_state.export import uploads as uploads
+from scrapy_state.stores import s3_client as s3client
 
 waits = [
     (s3client, "READ_TIMEOUT_SECONDS", read_seconds),

@@ -12,7 +12,7 @@ from scrapy import Spider
 from scrapy.core.engine import ExecutionEngine
 from scrapy.utils.test import get_crawler
 
-from scrapy_state.gaps import PAGE, hold, watch_pages
+from scrapy_state.scrapy_internals import PAGE, hold, watch_pages
 
 
 @pytest.fixture

@@ -8,9 +8,10 @@ import pydantic
 import pytest
 import scrapy
 
-from scrapy_state import held
-from scrapy_state.held import HeldItems, bytes_in_memory
-from scrapy_state.tickets import Barrier, Side, Ticket
+from scrapy_state.barrier.barrier import Barrier
+from scrapy_state.barrier.tickets import Side, Ticket
+from scrapy_state.units import held_items as held
+from scrapy_state.units.held_items import HeldItems, bytes_in_memory
 
 
 class Feeds:

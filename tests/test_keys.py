@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scrapy.extensions.feedexport import apply_uri_params
 
 from scrapy_state.exceptions import StateSettingsError
-from scrapy_state.keys import KeyTemplate, Placeholder, begins_with_run_id, placeholders
+from scrapy_state.model.key_template import KeyTemplate, Placeholder, begins_with_run_id, placeholders
 
 ids = st.integers(1, 10**18)
 widths = st.integers(1, 20)

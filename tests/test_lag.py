@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scrapy_state.durations import in_seconds, in_words
 from scrapy_state.exceptions import StateSettingsError
-from scrapy_state.lag import earlier
+from scrapy_state.model.times import in_seconds, in_words
+from scrapy_state.resume.lag import earlier
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 from scrapy import Request
 from scrapy.http.request import NO_CALLBACK
 
-from scrapy_state.order import MANY_INTERVALS, MANY_ITEMS, OrderCheck, Page, StateItemCheck
+from scrapy_state.barrier.order_check import MANY_INTERVALS, MANY_ITEMS, OrderCheck, Page, StateItemCheck
 
 STATE = object()
 Steps = Iterator[Any]

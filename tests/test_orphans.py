@@ -12,13 +12,13 @@ import pytest
 from crawls import STATE_OPTIONS, STATES, STORING_SPIDER, checkpoints, crawl, named_items
 from histories import History, state
 
-from scrapy_state import orphans
-from scrapy_state.history import newest_first, runs
-from scrapy_state.keys import VARYING, KeyTemplate
-from scrapy_state.orphans import OrphanFeeds, find_orphans
-from scrapy_state.resolver import resolve
+from scrapy_state.lineage import orphans as orphans
+from scrapy_state.lineage.history import newest_first, runs
+from scrapy_state.lineage.orphans import OrphanFeeds, find_orphans
+from scrapy_state.lineage.resolve import resolve
+from scrapy_state.lineage.writer import CheckpointWriter
+from scrapy_state.model.key_template import VARYING, KeyTemplate
 from scrapy_state.stores import open_writer
-from scrapy_state.writer import CheckpointWriter
 
 RUN = "20261101T000000-abc123"
 TIMED = "%(run_id)s-%(batch_time)s.jsonl"

@@ -4,9 +4,9 @@ import threading
 
 import pytest
 
-from scrapy_state import patience
 from scrapy_state.exceptions import StoreRefused
-from scrapy_state.patience import in_thread
+from scrapy_state.stores import retry as patience
+from scrapy_state.stores.retry import in_thread
 
 DEADLINE_SECONDS = 30
 

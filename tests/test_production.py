@@ -12,11 +12,11 @@ from faulty import Proxy
 from scrapy import Spider
 from scrapy.utils.test import get_crawler
 
-from scrapy_state.checkpoint import Checkpoint, ItemFile
 from scrapy_state.exceptions import StateSettingsError
-from scrapy_state.keys import KeyTemplate
-from scrapy_state.production import check_places, item_places
-from scrapy_state.resolver import resolve
+from scrapy_state.lineage.resolve import resolve
+from scrapy_state.model.checkpoint import Checkpoint, ItemFile
+from scrapy_state.model.key_template import KeyTemplate
+from scrapy_state.resume.write_guard import check_places, item_places
 from scrapy_state.stores import open_reader
 
 pytestmark = pytest.mark.long

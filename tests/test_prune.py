@@ -18,14 +18,14 @@ from crawls import SPIDER
 from crawls import start as start_crawl
 from histories import History, state
 
-from scrapy_state import prune
-from scrapy_state.checkpoint import Checkpoint
 from scrapy_state.exceptions import CheckpointError, StoreRefused
-from scrapy_state.history import newest_first
-from scrapy_state.keys import KeyTemplate
-from scrapy_state.prune import Pruned, prunable, roll_up
-from scrapy_state.resolver import lineage, resolve
-from scrapy_state.rollup import Rollups, pack
+from scrapy_state.lineage import prune as prune
+from scrapy_state.lineage.archive import Rollups, pack
+from scrapy_state.lineage.history import newest_first
+from scrapy_state.lineage.prune import Pruned, prunable, roll_up
+from scrapy_state.lineage.resolve import lineage, resolve
+from scrapy_state.model.checkpoint import Checkpoint
+from scrapy_state.model.key_template import KeyTemplate
 
 pytestmark = pytest.mark.long
 
@@ -266,7 +266,7 @@ def test_sigkill(tmp_path: Path) -> None:
 
 _ROLL_UP = """
 import sys
-from scrapy_state import prune
+from scrapy_state.lineage import prune as prune
 prune.ROLLUP_FILES = {files}
 from scrapy.cmdline import execute
 execute(["scrapy", "state", "prune", "--keep", "1", {uri!r}])

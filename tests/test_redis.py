@@ -31,14 +31,14 @@ from scrapy.utils.misc import load_object
 from scrapy.utils.test import get_crawler
 
 from scrapy_state.exceptions import StateError, StateSettingsError, StoreRefused, StoreUnreachable
+from scrapy_state.frontier.codec import Codec
 from scrapy_state.redis.clients import drop_connections
-from scrapy_state.redis.codec import Codec
 from scrapy_state.redis.connection import Connection
 from scrapy_state.redis.frontier import Frontier, FrontierGone, NewRequest, Reply
+from scrapy_state.redis.inspect import SetAside, clear_frontier, put_back, read_frontier, read_set_aside
 from scrapy_state.redis.leases import Order
 from scrapy_state.redis.opening import _SELFCHECK_PARTS, Clearing, Opening
-from scrapy_state.redis.options import RedisSettings
-from scrapy_state.redis.report import SetAside, clear_frontier, put_back, read_frontier, read_set_aside
+from scrapy_state.redis.settings import RedisSettings
 
 PREFIX = "scrapy_state:{frontier}:"
 

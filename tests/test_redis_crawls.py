@@ -24,7 +24,7 @@ from units_crawls import SPIDER as UNITS_SPIDER
 from units_crawls import arguments_of, report
 from units_site import Site as UnitsSite
 
-from scrapy_state.redis.report import read_frontier
+from scrapy_state.redis.inspect import read_frontier
 
 pytestmark = pytest.mark.long
 
@@ -453,7 +453,7 @@ def test_nothing_of_it_without_redis_py() -> None:
     """Without redis-py all else can be imported, and the scheduler says what to install."""
     code = (
         "import sys; sys.modules['redis'] = None\n"
-        "import scrapy_state.feedexport, scrapy_state.barrier, scrapy_state.redis\n"
+        "import scrapy_state.feedexport, scrapy_state.barrier.middleware, scrapy_state.redis\n"
         "try: scrapy_state.redis.Scheduler\n"
         "except scrapy_state.StateError as error: print(error)"
     )

@@ -17,7 +17,7 @@ from chaos_redis import SPIDER, Site, end
 from crawls import Crawl, start
 from redis_server import RedisServer, proxy
 
-from scrapy_state.redis.report import read_frontier
+from scrapy_state.redis.inspect import read_frontier
 
 pytestmark = pytest.mark.long
 

@@ -24,10 +24,10 @@ from scrapy.http import JsonRequest
 from scrapy.settings import Settings
 
 from scrapy_state.exceptions import StateSettingsError
-from scrapy_state.redis.codec import Codec
+from scrapy_state.frontier.codec import Codec
 from scrapy_state.redis.connection import Connection
-from scrapy_state.redis.options import RedisSettings, key_prefix, redacted
-from scrapy_state.redis.report import read_frontier
+from scrapy_state.redis.inspect import read_frontier
+from scrapy_state.redis.settings import RedisSettings, key_prefix, redacted
 
 PREFIX = "scrapy_state:{frontier}:"
 

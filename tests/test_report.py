@@ -17,13 +17,13 @@ from commands import run
 from histories import History, state
 from pages import CHROMIUM, Page, browser_says
 
-from scrapy_state.checkpoint import Checkpoint, ItemFile
-from scrapy_state.history import Found, runs
-from scrapy_state.lag import moment
+from scrapy_state.lineage.history import Found, runs
+from scrapy_state.model.checkpoint import Checkpoint, ItemFile
 from scrapy_state.report import Page as Report
 from scrapy_state.report import Series, render
 from scrapy_state.report.series import Buckets
 from scrapy_state.report.svg import Axis
+from scrapy_state.resume.lag import moment
 
 pytestmark = pytest.mark.long
 

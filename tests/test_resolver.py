@@ -11,10 +11,10 @@ import pytest
 from histories import History
 
 from scrapy_state import Checkpoint
-from scrapy_state.checkpoint import digest_of
 from scrapy_state.exceptions import CheckpointError, CheckpointTooNew, StateSettingsError, StoreRefused, StoreUnreachable
-from scrapy_state.keys import KeyTemplate
-from scrapy_state.resolver import Resolution, lineage, read_checkpoint, resolve
+from scrapy_state.lineage.resolve import Resolution, lineage, read_checkpoint, resolve
+from scrapy_state.model.checkpoint import digest_of
+from scrapy_state.model.key_template import KeyTemplate
 from scrapy_state.stores import StoreReader
 
 TEMPLATE = KeyTemplate.parse("state/%(batch_id)010d.json", {})

@@ -19,10 +19,10 @@ from scrapy.settings import Settings
 from sh_scrapy.settings import populate_settings
 
 from scrapy_state import Addon
-from scrapy_state.cloud import typed
 from scrapy_state.exceptions import StateSettingsError
 from scrapy_state.feedexport import _is_state_feed_lost
 from scrapy_state.feeds import StateFeed, item_feeds_with_checkpoints
+from scrapy_state.scrapy_internals import typed
 from scrapy_state.settings import StateSettings
 
 pytestmark = pytest.mark.long

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from scrapy_state.keys import KeyTemplate
-from scrapy_state.search import ListedKeys, SearchedKeys, find_keys
+from scrapy_state.lineage.key_search import ListedKeys, SearchedKeys, find_keys
+from scrapy_state.model.key_template import KeyTemplate
 
 TEMPLATE = KeyTemplate.parse("state/%(batch_id)010d.json", {})
 

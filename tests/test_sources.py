@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 from scrapy.settings import Settings
 from scrapy.utils.test import get_crawler
 
-from scrapy_state import sources
 from scrapy_state.exceptions import StateSettingsError, StoreUnreachable
 from scrapy_state.extension import StateResolver
-from scrapy_state.keys import VARYING, KeyTemplate
-from scrapy_state.plain import in_log
+from scrapy_state.model.json_values import in_log
+from scrapy_state.model.key_template import VARYING, KeyTemplate
+from scrapy_state.resume import sources as sources
+from scrapy_state.resume.sources import Source, find, last_state
 from scrapy_state.settings import StateSettings
-from scrapy_state.sources import Source, find, last_state
 from scrapy_state.stores import StoreReader, open_reader
 from scrapy_state.testing import Place
 

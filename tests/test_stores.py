@@ -27,20 +27,13 @@ from scrapy.settings import BaseSettings
 from sqlite_store import SQLiteReader, SQLiteStore, SQLiteWriter
 from swift_server import Swift
 
-from scrapy_state.exceptions import (
-    KeyTaken,
-    StateSettingsError,
-    StoreError,
-    StoreReadOnly,
-    StoreRefused,
-    StoreUnreachable,
-)
-from scrapy_state.keys import KeyTemplate, without_credentials
-from scrapy_state.prune import prunable
-from scrapy_state.resolver import Resolution, resolve
+from scrapy_state.exceptions import KeyTaken, StateSettingsError, StoreError, StoreReadOnly, StoreRefused, StoreUnreachable
+from scrapy_state.lineage.prune import prunable
+from scrapy_state.lineage.resolve import Resolution, resolve
+from scrapy_state.model.key_template import KeyTemplate, without_credentials
 from scrapy_state.stores import local, naming, open_reader, open_writer, s3
 from scrapy_state.stores.s3 import S3Reader, S3Writer
-from scrapy_state.stores.s3client import S3Options, get_client
+from scrapy_state.stores.s3_client import S3Options, get_client
 from scrapy_state.testing import Place, StoreContract, every_call_raises
 
 SECRET = "s3cr3t"

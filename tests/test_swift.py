@@ -23,10 +23,11 @@ from oracle import Feed, Report, S3Files, check, jsonlines_keys
 from swift_server import Endpoint, Swift
 
 from scrapy_state.exceptions import KeyTaken, StateConflict, StoreError
-from scrapy_state.keys import KeyTemplate
-from scrapy_state.resolver import Resolution, lineage, resolve
-from scrapy_state.stores import s3, s3client
-from scrapy_state.writer import CheckpointWriter
+from scrapy_state.lineage.resolve import Resolution, lineage, resolve
+from scrapy_state.lineage.writer import CheckpointWriter
+from scrapy_state.model.key_template import KeyTemplate
+from scrapy_state.stores import s3
+from scrapy_state.stores import s3_client as s3client
 
 MIN_PART_BYTES = 5 * 1024 * 1024
 DEADLINE_SECONDS = 60
@@ -37,7 +38,7 @@ SPIDER = """
 import asyncio, os, time
 import scrapy
 from scrapy_state import StateItem
-from scrapy_state.stores import s3, s3client
+from scrapy_state.stores import s3, s3_client as s3client
 
 class TestSpider(scrapy.Spider):
     name = "numbers"

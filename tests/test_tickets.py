@@ -10,7 +10,7 @@ from scrapy.utils.test import get_crawler
 
 from scrapy_state import StateItem
 from scrapy_state.barrier import StateMiddleware
-from scrapy_state.tickets import BEFORE_ALL, Barrier
+from scrapy_state.barrier.barrier import BEFORE_ALL, Barrier
 
 
 def test_same_object_several_times() -> None:

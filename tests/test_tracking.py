@@ -402,7 +402,7 @@ def test_close_spider_in_a_callback(tmp_path: Path) -> None:
 
 
 LARGE = """
-    from scrapy_state import held
+    from scrapy_state.units import held_items as held
     held.MAX_BYTES_IN_MEMORY, held.LEAST_BYTES_IN_FILES = 500 * 500, 100 * 500  # an item takes about 500
     custom_settings = {"ITEM_PIPELINES": {"spider.Break": 1}}
 
@@ -452,7 +452,7 @@ def test_start_is_read_as_units_are_done(tmp_path: Path) -> None:
     """However many requests with a state start() has, no more units are in flight than there is a limit for (1,000; here
     100): the queue, and memory, do not grow."""
     source = """
-    from scrapy_state import outcomes
+    from scrapy_state.units import outcomes as outcomes
     outcomes.MAX_IN_FLIGHT = 100
 
     custom_settings = {"DOWNLOADER_MIDDLEWARES": {"spider.Slow": 1}}
@@ -526,7 +526,7 @@ def test_callbacks_that_raise_after_beginning_a_unit(on_error: str, tmp_path: Pa
     """If a callback raises after it has begun a unit, that unit fails too, as more of it might have come: it is no longer in
     flight, so that start() goes on however many there are, and with "skip" the state passes it."""
     source = """
-    from scrapy_state import outcomes
+    from scrapy_state.units import outcomes as outcomes
     outcomes.MAX_IN_FLIGHT = 20
 
     async def start(self):
@@ -541,7 +541,7 @@ def test_callbacks_that_raise_after_beginning_a_unit(on_error: str, tmp_path: Pa
             raise ValueError
 
     def closed(self, reason):
-        from scrapy_state.tickets import get_barrier
+        from scrapy_state.barrier.barrier import get_barrier
         self.logger.info("state at the end: %s", self.state)
         self.logger.info("units with items in memory: %s", len(get_barrier(self.crawler).unit_items._in_memory))
 """
@@ -561,7 +561,7 @@ def test_start_does_not_wait_for_items_that_nothing_lets_go(tmp_path: Path) -> N
     """Items of units that have begun others wait for the state. If it can't come to them, behind a failed unit or while
     start() itself waits, the crawl goes on: the first are dropped for the next run, start() is read on for the others."""
     source = """
-    from scrapy_state import held
+    from scrapy_state.units import held_items as held
     held.MAX_BYTES_IN_MEMORY = 50 * 300  # an item takes about 300
     first = 0
 
@@ -581,7 +581,7 @@ def test_start_does_not_wait_for_items_that_nothing_lets_go(tmp_path: Path) -> N
             yield self.unit(u + 1, self.many if self.chain else None)
 
     def closed(self, reason):
-        from scrapy_state.tickets import get_barrier
+        from scrapy_state.barrier.barrier import get_barrier
         self.logger.info("items in memory: %s", get_barrier(self.crawler).unit_items._bytes // 300)
 """
     ended = local(tmp_path / "failed", source, "-a", "chain=")

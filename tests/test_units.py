@@ -10,8 +10,8 @@ from hypothesis import note
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from scrapy_state.checkpoint import Checkpoint
-from scrapy_state.units import TOLD, Failure, Units, digest_of_unit, name_of, state_of, what_is_missing
+from scrapy_state.model.checkpoint import Checkpoint
+from scrapy_state.units.watermark import TOLD, Failure, Units, digest_of_unit, name_of, state_of, what_is_missing
 
 WHY = Failure("http://a.example/", "HTTP 500")
 

@@ -17,12 +17,12 @@ from fake_store import Clock, Loop
 from scrapy.extensions.feedexport import BlockingFeedStorage
 from scrapy.settings import Settings
 
-from scrapy_state import uploads
-from scrapy_state.batches import Batch
 from scrapy_state.exceptions import StoreError, StoreUnreachable
+from scrapy_state.export import uploads as uploads
+from scrapy_state.export.batch import Batch
+from scrapy_state.export.uploads import Retry
 from scrapy_state.feedstorages import DurableFeedStorage, disk_error
 from scrapy_state.stores import s3
-from scrapy_state.uploads import Retry
 
 RETRY_SECONDS, CLOSE_SECONDS = 900, 25
 

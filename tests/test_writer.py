@@ -11,12 +11,12 @@ import pytest
 from histories import History
 
 from scrapy_state import Checkpoint
-from scrapy_state.checkpoint import ItemFile
 from scrapy_state.exceptions import KeyTaken, StateConflict, StoreRefused, StoreUnreachable
-from scrapy_state.keys import KeyTemplate
-from scrapy_state.resolver import Resolution, lineage, resolve
+from scrapy_state.lineage.resolve import Resolution, lineage, resolve
+from scrapy_state.lineage.writer import CheckpointWriter
+from scrapy_state.model.checkpoint import ItemFile
+from scrapy_state.model.key_template import KeyTemplate
 from scrapy_state.stores import StoreWriter
-from scrapy_state.writer import CheckpointWriter
 
 TEMPLATE = KeyTemplate.parse("state/%(batch_id)010d.json", {})
 UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")

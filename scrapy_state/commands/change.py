@@ -13,18 +13,17 @@ from typing import Any
 
 from scrapy.settings import Settings
 
-from ..checkpoint import Checkpoint
 from ..exceptions import StateError, StateSettingsError
-from ..extension import as_text
-from ..history import newest_first, runs
-from ..patience import in_thread
-from ..plain import json_object
-from ..prune import Pruned, prunable, roll_up
-from ..resolver import Resolution, find_checkpoint, resolve
-from ..writer import CheckpointWriter
-from .output import confirm, out, out_json, progress, say
+from ..lineage.history import newest_first, runs
+from ..lineage.prune import Pruned, prunable, roll_up
+from ..lineage.resolve import Resolution, find_checkpoint, resolve
+from ..lineage.writer import CheckpointWriter
+from ..model.checkpoint import Checkpoint
+from ..model.json_values import as_text, json_object
+from ..stores.retry import in_thread
 from .state import NO, OK
 from .target import Target, find_target
+from .terminal import confirm, out, out_json, progress, say
 
 
 def set_state(options: Namespace, settings: Settings) -> int:

@@ -10,18 +10,19 @@ from typing import Any, NamedTuple
 
 from scrapy.settings import Settings
 
-from ..checkpoint import Checkpoint, ItemFile
-from ..dataset import Lineage, Moved, Verification, items_of, lineage_of
-from ..decode import Decoder
-from ..extension import open_template
-from ..feeds import all_item_feeds, item_feeds
-from ..history import newest_first
-from ..keys import KeyTemplate, placeholders, without_credentials
-from ..orphans import AllOrphans, files_left_out
+from ..dataset.decode import Decoder
+from ..dataset.item_files import Lineage, items_of, lineage_of
+from ..dataset.moved import Moved
+from ..dataset.verify import Verification
+from ..feeds import all_item_feeds, item_feeds, open_template
+from ..lineage.history import newest_first
+from ..lineage.orphans import AllOrphans, files_left_out
+from ..model.checkpoint import Checkpoint, ItemFile
+from ..model.key_template import KeyTemplate, placeholders, without_credentials
 from ..stores import StoreReader, StoreWriter, open_reader, open_writer
-from .output import confirm, out, out_json, out_json_line, progress, say, size, stepping
 from .state import NO, OK
 from .target import Target, find_target
+from .terminal import confirm, out, out_json, out_json_line, progress, say, size, stepping
 
 
 def items(options: Namespace, settings: Settings) -> int:

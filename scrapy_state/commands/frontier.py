@@ -8,12 +8,12 @@ from argparse import Namespace
 from scrapy import Spider
 from scrapy.settings import Settings
 
-from ..durations import in_words
-from ..redis.codec import PUSHED, Codec, Unreadable, unpacked
-from ..redis.options import RedisSettings
-from .output import confirm, out, out_json, say, table
+from ..frontier.codec import PUSHED, Codec, Unreadable, unpacked
+from ..model.times import in_words
+from ..redis.settings import RedisSettings
 from .state import NO, OK
 from .target import find_crawler
+from .terminal import confirm, out, out_json, say, table
 
 _SHOWN_BYTES = 80
 

@@ -10,19 +10,20 @@ from typing import Any
 
 from scrapy.settings import Settings
 
-from ..checkpoint import Checkpoint
-from ..decode import decompressed
+from ..dataset.decode import decompressed
 from ..exceptions import StateSettingsError
-from ..extension import SpiderSettingsState, StateResolver, as_text
-from ..history import Found, Run, newest_first, runs, tree
-from ..patience import in_thread
-from ..resolver import Resolution
-from ..sources import last_state, state_in_log
+from ..extension import SpiderSettingsState, StateResolver
+from ..lineage.history import Found, Run, newest_first, runs, tree
+from ..lineage.resolve import Resolution
+from ..model.checkpoint import Checkpoint
+from ..model.json_values import as_text
+from ..resume.sources import last_state, state_in_log
 from ..stores import open_reader
-from ..units import what_is_missing
-from .output import out, out_json, progress, say, seconds_since, stepping, table
+from ..stores.retry import in_thread
+from ..units.watermark import what_is_missing
 from .state import NO, OK
 from .target import Target, find_target
+from .terminal import out, out_json, progress, say, seconds_since, stepping, table
 
 
 def show(options: Namespace, settings: Settings) -> int:

@@ -10,15 +10,15 @@ from pathlib import Path
 
 from scrapy.settings import Settings
 
-from ..dataset import Moved
+from ..dataset.moved import Moved
 from ..exceptions import StateError, StateSettingsError
-from ..history import Found, newest_first, runs
-from ..orphans import AllOrphans
+from ..lineage.history import Found, newest_first, runs
+from ..lineage.orphans import AllOrphans
 from ..report import Page, Series, render
 from .data import nothing_at, unnamed
-from .output import out, out_json, progress, stepping
 from .state import OK
 from .target import Target, find_target
+from .terminal import out, out_json, progress, stepping
 
 
 def report(options: Namespace, settings: Settings) -> int:

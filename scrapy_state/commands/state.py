@@ -72,7 +72,7 @@ class Command(ScrapyCommand):
     def run(self, args: list[str], opts: argparse.Namespace) -> None:
         """Call the verb. An error is one line on stderr, and the exit code."""
         from ..exceptions import StateError, StateSettingsError, StoreError
-        from .output import log_to_stderr, say
+        from .terminal import log_to_stderr, say
 
         assert self.settings is not None
         module, _, name = VERBS[opts.verb].function.partition(":")
@@ -238,7 +238,7 @@ def _frontier(parser: argparse.ArgumentParser) -> None:
 
 
 def _length(text: str) -> float:
-    from ..durations import in_seconds
+    from ..model.times import in_seconds
 
     try:
         return in_seconds(text)

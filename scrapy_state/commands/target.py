@@ -20,17 +20,17 @@ from scrapy.utils.misc import load_object
 from scrapy.utils.project import inside_project
 from scrapy.utils.spider import iter_spider_classes
 
-from ..checkpoint import FORMATS
 from ..exceptions import StateError, StateSettingsError
-from ..extension import SpiderSettingsState, StateResolver, open_template
-from ..feeds import StateFeed
+from ..extension import SpiderSettingsState, StateResolver
+from ..feeds import StateFeed, open_template
 from ..items import StateItem
-from ..keys import KeyTemplate, placeholders, without_credentials
-from ..patience import in_thread
-from ..refusals import get_refusal
-from ..resolver import Resolution, resolve
+from ..lineage.resolve import Resolution, resolve
+from ..model.checkpoint import FORMATS
+from ..model.key_template import KeyTemplate, placeholders, without_credentials
+from ..resume.refusal import get_refusal
 from ..settings import StateSettings
 from ..stores import StoreReader, StoreWriter, open_reader, open_writer
+from ..stores.retry import in_thread
 
 #: Of the project's settings, those that matter for a URI
 _FOR_A_URI = re.compile(r"AWS_\w+|FEED_STORAGE_S3_ACL|STATE_STORES|STATE_AT|STATE_LAG")

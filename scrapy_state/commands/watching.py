@@ -10,14 +10,14 @@ from itertools import islice
 
 from scrapy.settings import Settings
 
-from ..checkpoint import Checkpoint
-from ..durations import in_words
 from ..exceptions import CheckpointError, StoreUnreachable
-from ..extension import as_text
-from ..resolver import ancestors, read_checkpoint, resolve
-from .output import age, live, out, out_json_line, say, seconds_since
+from ..lineage.resolve import ancestors, read_checkpoint, resolve
+from ..model.checkpoint import Checkpoint
+from ..model.json_values import as_text
+from ..model.times import in_words
 from .state import OK
 from .target import Target, find_target
+from .terminal import age, live, out, out_json_line, say, seconds_since
 
 #: Rates cover the newest checkpoints: at most this long, and at most so many
 _WINDOW_SECONDS, _WINDOW_CHECKPOINTS = 600, 200

@@ -6,7 +6,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .report import Frontier, SetAside, clear_frontier, put_back, read_frontier, read_set_aside
+    from .inspect import Frontier, SetAside, clear_frontier, put_back, read_frontier, read_set_aside
     from .scheduler import Scheduler
 
 __all__ = ["Frontier", "Scheduler", "SetAside", "clear_frontier", "put_back", "read_frontier", "read_set_aside"]

@@ -36,7 +36,7 @@ from redis.exceptions import (
 )  # fmt: skip
 
 from ..exceptions import StateSettingsError, StoreError, StoreRefused, StoreUnreachable
-from .options import redacted, unusable
+from .settings import redacted, unusable
 
 #: What else a client raises, beside RedisError and OSError, when it can't reach anything
 CLUSTER_ERRORS = (RedisClusterException,)

@@ -18,7 +18,7 @@ from scrapy import Spider
 
 from ..exceptions import StoreError, StoreRefused, StoreUnreachable
 from .clients import CLUSTER_ERRORS, HINT, async_client, close_client, drop_connections, is_cluster, is_elsewhere, translated
-from .options import RedisSettings, redacted
+from .settings import RedisSettings, redacted
 
 logger = logging.getLogger("scrapy_state.state")
 T = TypeVar("T")

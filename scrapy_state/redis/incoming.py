@@ -10,13 +10,12 @@ from scrapy import Request, signals
 from scrapy.crawler import Crawler
 from scrapy.exceptions import DontCloseSpider
 
-from ..gaps import PAGE
-from . import told
-from .codec import PUSHED, Codec, Unreadable
+from ..frontier.codec import PUSHED, Codec, Unreadable
+from ..scrapy_internals import PAGE
 from .frontier import Reply
 from .leases import Leases
-from .options import RedisSettings
-from .units import UnitRequests
+from .settings import RedisSettings
+from .unit_requests import UnitRequests
 from .worker import Worker
 
 #: The method of a spider that makes requests of what was pushed, as in scrapy-redis

@@ -13,8 +13,8 @@ from queuelib.queue import FifoMemoryQueue, LifoMemoryQueue
 from scrapy import Request
 from scrapy.core.downloader import Downloader
 
-from ..gaps import slot_limits
-from ..tickets import Listener
+from ..barrier.barrier import Listener
+from ..scrapy_internals import slot_limits
 from .frontier import NO_LIMIT, slot_name
 from .worker import Worker
 

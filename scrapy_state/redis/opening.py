@@ -16,15 +16,14 @@ from scrapy.crawler import Crawler
 
 from ..exceptions import StateConflict, StateSettingsError, StoreError, StoreUnreachable
 from ..feeds import StateFeed
-from ..keys import placeholders
+from ..frontier.codec import Codec
+from ..model.key_template import placeholders
 from ..settings import StateSettings
-from . import told
-from .codec import Codec
 from .connection import Connection
 from .frontier import Frontier, FrontierGone, NewRequest, Reply
+from .inspect import clear_frontier, read_frontier
 from .leases import Order
-from .options import RedisSettings
-from .report import clear_frontier, read_frontier
+from .settings import RedisSettings
 
 logger = logging.getLogger("scrapy_state.state")
 #: At start a person may be waiting: a Redis that does not answer is told of soon.

@@ -16,19 +16,18 @@ from scrapy.utils.defer import deferred_from_coro
 from scrapy.utils.misc import load_object
 from twisted.internet.defer import Deferred
 
-from ..barrier import BarrierItemProcessor
+from ..barrier.barrier import get_barrier
+from ..barrier.item_processor import BarrierItemProcessor
 from ..exceptions import StateSettingsError, StoreError
-from ..gaps import PAGE, fail_when_closed, hold_output, hold_start, is_closing, watch_done, watch_pages
-from ..tickets import get_barrier
-from . import told
-from .codec import Codec
+from ..frontier.codec import Codec
+from ..scrapy_internals import PAGE, fail_when_closed, hold_output, hold_start, is_closing, watch_done, watch_pages
 from .connection import Heartbeat
 from .frontier import NewRequest, Reply
 from .incoming import Incoming, KeepOpen
 from .leases import Acknowledging, Leases, Order, Pace
 from .opening import Opening
-from .options import RedisSettings, check_dupefilter, local_dupefilter
-from .units import UnitRequests
+from .settings import RedisSettings, check_dupefilter, local_dupefilter
+from .unit_requests import UnitRequests
 from .worker import Worker
 
 if TYPE_CHECKING:

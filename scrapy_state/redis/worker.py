@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from ..exceptions import StoreError, StoreUnreachable
 from .connection import Heartbeat
 from .frontier import MOST_BYTES, Frontier, NewRequest, Reply
-from .options import RedisSettings
+from .settings import RedisSettings
 
 logger = logging.getLogger("scrapy_state.state")
 

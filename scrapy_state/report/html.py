@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from importlib.resources import files
 
-from ..durations import in_words
-from ..history import Run
-from ..lag import moment
+from ..lineage.history import Run
+from ..model.times import in_words
+from ..resume.lag import moment
 from .fields import Field
 from .page import Page, count_of, utc
 from .plots import plots

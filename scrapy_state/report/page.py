@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ..checkpoint import Checkpoint
-from ..history import Run
-from ..lag import moment
+from ..lineage.history import Run
+from ..model.checkpoint import Checkpoint
+from ..resume.lag import moment
 from .series import Series
 from .svg import day_and_time
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
-from ..durations import in_words
-from ..history import Run
-from ..lag import moment
+from ..lineage.history import Run
+from ..model.times import in_words
+from ..resume.lag import moment
 from .page import KINDS, Page, count_of, time_of
 from .svg import clean
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import NamedTuple
 
-from ..checkpoint import Checkpoint
-from ..history import Found
-from ..lag import moment
+from ..lineage.history import Found
+from ..model.checkpoint import Checkpoint
+from ..resume.lag import moment
 from .fields import Field, leaves, number_of, value_of
 
 #: How many points a line and how many bars a plot has at most

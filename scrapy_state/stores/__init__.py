@@ -8,7 +8,7 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 
 from ..exceptions import StateSettingsError
-from ..keys import without_credentials
+from ..model.key_template import without_credentials
 from ..settings import stores_by_scheme
 from . import local, s3
 from .base import Store, StoreReader, StoreWriter

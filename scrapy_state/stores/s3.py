@@ -11,8 +11,8 @@ from typing import IO, TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 from ..exceptions import KeyTaken, StateSettingsError, StoreRefused
-from ..keys import without_credentials
-from .s3client import S3Options, get_client, s3_errors, status_of
+from ..model.key_template import without_credentials
+from .s3_client import S3Options, get_client, s3_errors, status_of
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

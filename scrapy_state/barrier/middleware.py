@@ -1,0 +1,179 @@
+"""Which side of a barrier every item is on: tickets in yield order, from the spider to the exporter.
+
+``StateMiddleware`` (spider middleware nearest the engine) gives each item a ticket as the spider yields it, because
+Scrapy queues yielded items before any pipeline sees them. ``BarrierItemProcessor`` (setting ITEM_PROCESSOR) finds the
+ticket again when the item enters the pipelines, and hands it on to the object that leaves them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+from scrapy import Request, Spider, signals
+from scrapy.crawler import Crawler
+from scrapy.exceptions import DropItem, IgnoreRequest
+from scrapy.http import Response
+from scrapy.spidermiddlewares.base import BaseSpiderMiddleware
+from scrapy.spidermiddlewares.httperror import HttpError
+from twisted.python.failure import Failure
+
+from ..exceptions import StateSettingsError
+from ..items import StateItem
+from ..model.json_values import in_log, json_object
+from ..resume.remembering import warn_of_memories
+from ..scrapy_internals import (
+    is_closing,
+    requests_in_flight,
+    requests_waiting,
+)
+from ..settings import StateSettings
+from .barrier import get_barrier
+from .order_check import OrderCheck, Page, StateItemCheck
+
+if TYPE_CHECKING:
+    pass
+
+logger = logging.getLogger("scrapy_state.state")
+_NOT_YIELDED = (
+    "a StateItem counts only where the spider yields it; a pipeline or an extension has submitted or returned this one"
+)
+
+
+class StateMiddleware(BaseSpiderMiddleware):
+    """Takes the tickets; the end of the way for state items.
+
+    It must be nearest the engine, so that it sees what really goes there.
+    """
+
+    def __init__(self, crawler: Crawler) -> None:
+        super().__init__(crawler)
+        self._barrier = get_barrier(crawler)
+        self._check = StateItemCheck(
+            OrderCheck(lambda: requests_in_flight(crawler.engine), lambda: requests_waiting(crawler.engine)),
+            _interval_seconds(crawler),
+            {"spider": crawler.spider},
+        )
+        self._told = False
+        # Scrapy's root logger lets everything by, and its handler drops it: making a line that is not shown costs the same.
+        self._is_debug = logging.Handler(crawler.settings["LOG_LEVEL"]).level <= logging.DEBUG
+        crawler.signals.connect(self._spider_error, signals.spider_error)
+        crawler.signals.connect(self._spider_opened, signals.spider_opened)
+        crawler.signals.connect(self._spider_closed, signals.spider_closed)
+
+    async def process_start(self, start: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        """As for a callback's output; ends with the checkpoints, since Scrapy goes on reading ``start()`` while it closes.
+
+        With units it does so without a rest, however many they are: then it ends as the closing begins.
+        """
+        async for each in self.process_spider_output_async(None, start):
+            yield each
+            if self._barrier.held and self._barrier.listener is not None:
+                # Engine.pause() does not stop start(), and its items don't wait for one another.
+                await self._barrier.listener.room()
+            if self._barrier.tracking is not None and self._barrier.tracking.crowded:
+                await self._barrier.tracking.room()
+            if self._barrier.ended or (self._barrier.tracking is not None and is_closing(self.crawler.engine)):
+                return
+
+    async def process_spider_output_async(  # type: ignore[override]
+        self, response: Response | Failure | None, result: AsyncIterator[Any]
+    ) -> AsyncIterator[Any]:
+        """Give each item its ticket; take the state items out. *response*: an errback's Failure, None for ``start()``.
+
+        Every item of a crawl comes by here: the base class's does the same in more steps, each with a price.
+        """
+        request: Request | None = getattr(response, "request", None)
+        page = self._check.order.begin(request)
+        try:
+            async for each in result:
+                if isinstance(each, Request):
+                    if self._is_to_be_sent(each, page):
+                        yield each
+                elif (item := self._processed_item(each, request, page)) is not None:
+                    yield item
+        except Exception as error:
+            if self._barrier.tracking is not None:
+                self._barrier.tracking.yielding_failed(error, request)
+            raise
+        finally:
+            self._check.order.end(page)
+        if self._barrier.tracking is not None:
+            self._barrier.tracking.all_yielded(request)
+
+    def get_processed_item(self, item: Any, response: Response | None) -> Any:
+        """Give one item its ticket, or take a state item out: return None."""
+        return self._processed_item(item, None if response is None else response.request)
+
+    def download_failed(self, failure: Failure, request: Request) -> None:
+        """Log where the crawl stands when a request failed for good."""
+        if isinstance(failure.value, IgnoreRequest) and not isinstance(failure.value, HttpError):
+            return  # left out on purpose: robots.txt, off-site, a middleware's wish
+        self._barrier.log_progress(f"{request} failed ({type(failure.value).__name__})", self.crawler.spider)
+
+    def _is_to_be_sent(self, request: Request, page: Page) -> bool:
+        tracker = self._barrier.tracker
+        if tracker is not None and (self._barrier.tracking is not None or "state" in request.meta):
+            return tracker.request_yielded(request, page.request)
+        page.sent += 1
+        return True
+
+    def _processed_item(self, item: Any, request: Request | None, page: Page | None = None) -> Any:
+        if isinstance(item, StateItem):
+            self._state_item(item, page)
+            return None
+        if item is not None and self._barrier.listener is not None:
+            if self._barrier.tracking is None:
+                self._barrier.issue(item)
+                if not self._barrier.keeps_requests:
+                    self._check.item()
+            else:
+                self._barrier.issue(item, self._barrier.tracking.ticket(request))
+        return item
+
+    def _state_item(self, item: StateItem, page: Page | None) -> None:
+        spider = self.crawler.spider
+        if self._barrier.tracking is not None:
+            if not self._told:
+                self._told = True
+                logger.warning(
+                    "state items are left out: this spider gives requests a state (meta), and the state follows those. "
+                    "Use one or the other: see docs/units.md", extra={"spider": spider},
+                )  # fmt: skip
+            return
+        # Copied once more: the spider may yield the same StateItem again, changed.
+        found = item.state
+        state = json_object(getattr(spider, "state", {}), "spider.state") if found is None else json_object(found)
+        spider.state = json_object(state)  # type: ignore[union-attr]
+        if self._is_debug and logger.isEnabledFor(logging.DEBUG):
+            logger.debug("state item %s", in_log(state), extra={"spider": spider})
+        if not self._barrier.keeps_requests:
+            self._check.state(page)
+        self._barrier.state_yielded(state)
+
+    def _spider_opened(self, spider: Spider) -> None:
+        if self._barrier.listener is not None:
+            warn_of_memories(self.crawler)
+
+    def _spider_closed(self, spider: Spider, reason: str) -> None:
+        if self._barrier.tracking is None:
+            self._check.closed(reason)
+        if self._barrier.listener is None:  # else the exporter does, after the last checkpoint
+            self._barrier.log_progress(f"spider closed ({reason})", spider)
+
+    def _spider_error(self, failure: Failure, spider: Spider) -> None:
+        self._barrier.log_progress(f"the spider raised {type(failure.value).__name__}", spider)
+
+
+def _no_state_item(output: Any) -> Any:
+    if isinstance(output, StateItem):
+        raise DropItem(_NOT_YIELDED)
+    return output
+
+
+def _interval_seconds(crawler: Crawler) -> float:
+    try:
+        return StateSettings.from_settings(crawler.settings).interval_seconds
+    except StateSettingsError:
+        return 0  # the crawl does not start, which others say

@@ -1,0 +1,170 @@
+"""Printing for the command: tables, sizes, ages, progress. Uses colour only on a terminal."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from scrapy.settings import Settings
+from scrapy.utils.log import configure_logging
+
+from ..exceptions import StateSettingsError
+from ..model.times import in_words
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+LOGGER = "scrapy_state"
+T = TypeVar("T")
+#: the consoles that show progress now
+_shown: list[Console] = []
+
+
+def out(text: str) -> None:
+    """Print a line on stdout at once; on a terminal, above the progress bar."""
+    if _shown and sys.stdout.isatty():
+        _shown[-1].print(text, markup=False, highlight=False, soft_wrap=True)
+        return
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def out_json(value: Any) -> None:
+    """Print *value* as JSON: indented on a terminal, on one line elsewhere."""
+    out(json.dumps(value, ensure_ascii=False, indent=2 if sys.stdout.isatty() else None))
+
+
+def out_json_line(value: Any) -> None:
+    """Print *value* as one line of JSON, at once."""
+    out(json.dumps(value, ensure_ascii=False))
+
+
+def say(text: str, style: str = "") -> None:
+    """Print a line for a person, on stderr."""
+    if sys.stderr.isatty():
+        from rich.console import Console
+
+        console = _shown[-1] if _shown else Console(stderr=True)
+        console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+    else:
+        sys.stderr.write(text + "\n")
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print *rows* as a table on a terminal, elsewhere with tabs between the columns. ">" marks columns of numbers."""
+    if not sys.stdout.isatty():
+        for row in rows:
+            out("\t".join(row))
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for column in columns:
+        drawn.add_column(column.removeprefix(">"), justify="right" if column.startswith(">") else "left")
+    for row in rows:
+        drawn.add_row(*(Text(each) for each in row))
+    Console().print(drawn)
+
+
+def size(bytes: int) -> str:
+    """Return a number of bytes as people read it: "1.2 MB"."""
+    number = float(bytes)
+    for unit in ("bytes", "kB", "MB", "GB", "TB"):
+        if number < 999.5 or unit == "TB":
+            break
+        number /= 1000
+    return f"{bytes} bytes" if unit == "bytes" else f"{number:.3g} {unit}"
+
+
+def seconds_since(time: str | None) -> float | None:
+    """Return how many seconds ago a checkpoint's *time* was; None if it can't be read."""
+    try:
+        made = datetime.fromisoformat((time or "").replace("Z", "+00:00"))
+    except ValueError:
+        return None
+    return (datetime.now(timezone.utc) - made.replace(tzinfo=made.tzinfo or timezone.utc)).total_seconds()
+
+
+def age(time: str | None) -> str:
+    """Return how long ago *time* was, in words; "" if it can't be read."""
+    seconds = seconds_since(time)
+    return "" if seconds is None else f"{in_words(seconds)} ago"
+
+
+@contextmanager
+def progress(what: str, total: int | None = None, shown: bool = True) -> Iterator[Callable[..., None]]:
+    """Show on a terminal (stderr) how far a long task has come. Call the yielded function after each step, or each few."""
+    if not (shown and sys.stderr.isatty()):
+        yield lambda count=1: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True) as drawn:
+        task = drawn.add_task(what, total=total)
+        _shown.append(console)
+        try:
+            yield lambda count=1: drawn.advance(task, count)
+        finally:
+            _shown.remove(console)
+
+
+def stepping(found: Iterable[T], step: Callable[[], None]) -> Iterator[T]:
+    """Pass on each object, and call *step* after it."""
+    for each in found:
+        yield each
+        step()
+
+
+@contextmanager
+def live() -> Iterator[Callable[[str], None] | None]:
+    """Yield a function that replaces the picture on the terminal; None where there is no terminal."""
+    if not sys.stdout.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
+
+    with Live(console=Console(), auto_refresh=False) as drawn:
+        yield lambda text: drawn.update(Text(text), refresh=True)
+
+
+def confirm(question: str, yes: bool) -> bool:
+    """Ask *question* and return the answer. Blocks.
+
+    :param yes: whether the command line has answered already (``--yes``)
+    :raises StateSettingsError: if there is no terminal, so that nobody can answer
+    """
+    if yes:
+        return True
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise StateSettingsError(f"{question} There is no terminal to ask on: add --yes")
+    sys.stderr.write(f"{question} [y/N] ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def log_to_stderr(settings: Settings) -> None:
+    """Print warnings as plain lines on stderr; with ``-L`` or ``--logfile``, log as Scrapy does."""
+    if settings.getbool("LOG_ENABLED"):
+        configure_logging(settings)
+        return
+    logger = logging.getLogger(LOGGER)
+    logger.propagate = False
+    logger.addHandler(_Says(logging.WARNING))
+    logging.getLogger("scrapy").addHandler(_Says(logging.WARNING))
+
+
+class _Says(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        say(f"{record.levelname.lower()}: {record.getMessage()}", "yellow")

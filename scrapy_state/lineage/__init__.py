@@ -1,0 +1,1 @@
+"""The checkpoints of a state feed: finding them, reading them, storing them."""

@@ -1,0 +1,128 @@
+"""Reducing the number of state files: older ones are packed into roll-ups, then deleted.
+
+A prune that is killed leaves a complete history: a roll-up is stored, and read back, before any of its files is deleted. The
+next prune continues where it stopped.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from datetime import datetime, timezone
+
+from ..exceptions import CheckpointError
+from ..model.checkpoint import Checkpoint
+from ..model.key_template import KeyTemplate
+from ..stores import StoreReader, StoreWriter
+from ..stores.base import keys_within
+from .archive import Rollup, Rollups, pack, rollup_key
+from .history import ahead
+
+#: How many state files, and how many bytes of them, a roll-up holds at most: it is read whole.
+ROLLUP_FILES, ROLLUP_BYTES = 10_000, 32 * 1024 * 1024
+
+
+class Pruned:
+    """The progress of :func:`roll_up`."""
+
+    def __init__(self) -> None:
+        #: URIs of the roll-ups stored
+        self.rollups: list[str] = []
+        #: how many state files they contain
+        self.rolled_up = 0
+        #: how many state files were deleted
+        self.deleted = 0
+        #: (URI, why) of files that are not checkpoints; they stay
+        self.left: list[tuple[str, str]] = []
+
+
+def prunable(
+    store: StoreReader, template: KeyTemplate, newest_id: int, *, keep: int | None = None, before: datetime | None = None
+) -> list[str]:
+    """Return the keys of the state files to prune, oldest first. Blocks while it lists them all.
+
+    Never includes the newest valid checkpoint (*newest_id*) or anything newer: runs resume and count from there.
+
+    :param keep: how many of the newest to keep
+    :param before: prune only files made before this time, up to the first one that was not
+    :raises StoreError: if the store does not answer or refuses
+    """
+    keys = template.in_order(keys_within(store, template.prefix, template.depth))
+    if keep is not None:
+        keys = keys[:-keep]
+    keys = [key for key in keys if (template.id_of(key) or newest_id) < newest_id]
+    if before is None:
+        return keys
+    for place, (_, data) in enumerate(ahead(store.read, keys)):
+        made = _time(data)
+        if made is not None and made >= before:
+            return keys[:place]
+    return keys
+
+
+def roll_up(
+    store: StoreWriter, template: KeyTemplate, keys: Sequence[str], pruned: Pruned, step: Callable[[], object] = lambda: None
+) -> None:
+    """Pack the state files *keys*, oldest first, into roll-ups, and delete them. Blocks.
+
+    Files that are not valid checkpoints stay where they are. Files that a roll-up already contains are only deleted.
+
+    :param pruned: filled in along the way
+    :param step: called for each file that has been read
+    :raises CheckpointTooNew: if a newer scrapy_state stored one of the files
+    :raises CheckpointError: if a roll-up is damaged
+    :raises StoreError: if the store does not answer or refuses
+    """
+    rollups = Rollups(store, template)
+    known = rollups.list()
+    pending: list[tuple[str, bytes]] = []
+    done: list[str] = []
+    size = 0
+    for key, data in ahead(store.read, keys):
+        step()
+        if data is None:  # another prune is running
+            continue
+        try:
+            Checkpoint.from_bytes(data)
+        except CheckpointError as error:
+            pruned.left.append((store.uri(key), str(error)))
+            continue
+        id = template.id_of(key) or 0
+        if any(rollups.content(each).get(id) == data for each in known if each.first <= id <= each.last):
+            done.append(key)
+            continue
+        pending.append((key, data))
+        size += len(data)
+        if len(pending) >= ROLLUP_FILES or size >= ROLLUP_BYTES:
+            _store(store, template, pending, pruned)
+            pending, size = [], 0
+    _delete(store, done, pruned)
+    if pending:
+        _store(store, template, pending, pruned)
+
+
+def _store(store: StoreWriter, template: KeyTemplate, files: list[tuple[str, bytes]], pruned: Pruned) -> None:
+    ids = [template.id_of(key) or 0 for key, _ in files]
+    rollup = Rollup(ids[0], ids[-1], rollup_key(template, ids[0], ids[-1]))
+    with tempfile.TemporaryFile() as packed:
+        pack(template, files, packed)
+        store.create(rollup.key, packed)
+    if Rollups(store, template).content(rollup) != {id: data for id, (_, data) in zip(ids, files, strict=True)}:
+        raise CheckpointError(f"{store.uri(rollup.key)}: the roll-up differs from what was stored; nothing was deleted")
+    pruned.rollups.append(store.uri(rollup.key))
+    pruned.rolled_up += len(files)
+    _delete(store, [key for key, _ in files], pruned)
+
+
+def _delete(store: StoreWriter, keys: Sequence[str], pruned: Pruned) -> None:
+    for _ in ahead(store.delete, keys):
+        pruned.deleted += 1
+
+
+def _time(data: bytes | None) -> datetime | None:
+    try:
+        text = "" if data is None else Checkpoint.from_bytes(data).time or ""
+        made = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    except (CheckpointError, ValueError):
+        return None
+    return made if made.tzinfo else made.replace(tzinfo=timezone.utc)

@@ -1,0 +1,1 @@
+"""What the files and their names say: pure, without Scrapy and without stores."""

@@ -1,0 +1,202 @@
+"""A checkpoint and its bytes: the only place that knows the file format. Pure: no Scrapy, no input or output."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..exceptions import CheckpointError, CheckpointTooNew
+
+VERSION = 1
+#: feed format -> whether the file is a list of one (json) or one line (jsonlines)
+FORMATS = {"json": True, "jsonlines": False, "jsonl": False, "jl": False}
+
+
+@dataclass(frozen=True)
+class ItemFile:
+    """One stored batch of an item feed.
+
+    :param uri: absolute, without credentials
+    :param items: how many items it holds, skipped ones included
+    :param bytes: its stored size; None where the storage doesn't tell
+    :param skip: half-open ranges of item positions that a reader leaves out
+    """
+
+    uri: str
+    items: int
+    bytes: int | None = None
+    skip: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def counted(self) -> int:
+        """How many items it holds, skipped ones left out."""
+        return self.items - sum(end - start for start, end in self.skip)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the object that stands in the checkpoint's ``files``."""
+        found: dict[str, Any] = {"uri": self.uri, "items": self.items, "bytes": self.bytes}
+        if self.skip:
+            found["skip"] = [list(each) for each in self.skip]
+        return found
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> ItemFile:
+        """Read what :meth:`to_json` wrote; KeyError, TypeError or ValueError if it is something else."""
+        skip = tuple((int(start), int(end)) for start, end in data.get("skip", ()))
+        return cls(str(data["uri"]), int(data["items"]), data.get("bytes"), skip)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A stored state: where to resume from, and what is stored up to there.
+
+    Only *state* is needed to read one; the rest is None, 0 or empty where the file does not say it.
+
+    :param state: a JSON object
+    :param id: its number under the prefix, counted on across runs
+    :param parent: the id of the checkpoint before it in the lineage
+    :param parent_digest: that one's digest
+    :param run: the run that stored it; *job*: the platform's name for that run
+    :param time: when it was made, ISO 8601, UTC, ending in Z
+    :param items: how many items there are along the lineage, skipped ones left out
+    :param errors: how many items along the lineage failed and were passed over (STATE_ON_ITEM_ERROR = "skip")
+    :param files: the item files of the side it closes
+    :param reason: "opened" at the start of a run, its finish reason at the end, else None
+    :param overlap: whether the run began before what its parent says, so that items may stand twice, on purpose
+    :param ahead: the units beyond *state* whose items are in the lineage (units.py): 16 characters each
+    :param missing: the first units before the newest of these that are not done: ``{"state": …, "reason": … or None}``
+    :param missing_units: how many such there are
+    :param skipped_units: the states of failed units that were passed over since the parent (STATE_ON_UNIT_ERROR = "skip")
+    :param arguments: the spider's arguments in that run, as arguments.py keeps them; None: not known
+    :param digest: SHA-256 over the rest; computed by :meth:`to_bytes`
+    :param extra: keys that this version does not know; kept
+    """
+
+    state: dict[str, Any]
+    id: int | None = None
+    parent: int | None = None
+    parent_digest: str | None = None
+    spider: str | None = None
+    run: str | None = None
+    job: str | None = None
+    time: str | None = None
+    items: int = 0
+    errors: int = 0
+    files: tuple[ItemFile, ...] = ()
+    reason: str | None = None
+    overlap: bool = False
+    ahead: tuple[str, ...] = ()
+    missing: tuple[dict[str, Any], ...] = ()
+    missing_units: int = 0
+    skipped_units: tuple[dict[str, Any], ...] = ()
+    arguments: Mapping[str, str] | None = None
+    digest: str | None = None
+    version: int = VERSION
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the object that stands in the file, its ``digest`` included."""
+        data: dict[str, Any] = {name: getattr(self, name) for name in _ORDER}
+        data["files"] = [each.to_json() for each in self.files]
+        data.update({name: list(value) for name in _UNIT_LISTS if (value := getattr(self, name))})
+        if self.missing_units:
+            data["missing_units"] = self.missing_units
+        if self.arguments is not None:
+            data["arguments"] = dict(self.arguments)
+        data.update(self.extra)
+        data["digest"] = digest_of(data)
+        return data
+
+    def to_bytes(self, format: str = "json") -> bytes:
+        """Return the whole file. *format*: a key of :data:`FORMATS`."""
+        text = json.dumps(self.to_json(), ensure_ascii=False, allow_nan=False)
+        return (f"[{text}]\n" if FORMATS[format] else f"{text}\n").encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Checkpoint:
+        """Read a state file: one of ours, or what Scrapy's own exporter wrote of StateItems (the last one counts).
+
+        :raises CheckpointError: if it is torn, empty, altered, or something else altogether
+        :raises CheckpointTooNew: if it is of a higher version
+        """
+        found = _last_object(data)
+        if not isinstance(found.get("state"), dict):
+            raise CheckpointError("it has no state")
+        version = found.get("version", VERSION)
+        if type(version) is int and version > VERSION:
+            raise CheckpointTooNew(
+                f"the checkpoint is of version {version}; this scrapy_state reads up to {VERSION}: install a newer one"
+            )
+        if found.get("digest") is not None and found["digest"] != digest_of(found):
+            raise CheckpointError("its digest does not fit: it was altered or damaged")
+        for name, kinds in _KINDS.items():
+            if name in found and type(found[name]) not in kinds:
+                raise CheckpointError(f"its {name} is {type(found[name]).__name__}")
+        known = {name: found[name] for name in (*_ORDER, "missing_units", "arguments", "digest") if name in found}
+        known |= {name: _of_kind(found[name], name, kind) for name, kind in _UNIT_LISTS.items() if name in found}
+        try:
+            known["files"] = tuple(ItemFile.from_json(each) for each in found.get("files", ()))
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise CheckpointError("its list of files can't be read") from error
+        return cls(**known, extra={name: found[name] for name in found.keys() - known.keys()})
+
+
+# The order in which a person reads the file: what it is, where it comes from, the state, what is stored up to there.
+_ORDER = (
+    *("version", "id", "parent", "parent_digest", "spider", "run", "job", "time"),
+    *("state", "items", "errors", "files", "reason", "overlap"),
+)
+#: only there where there is something in them
+_UNIT_LISTS = {"ahead": str, "missing": dict, "skipped_units": dict}
+_KINDS: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("version", "items", "errors", "missing_units"), (int,)),
+    **dict.fromkeys(_UNIT_LISTS, (list,)),
+    **dict.fromkeys(("id", "parent"), (int, type(None))),
+    **dict.fromkeys(("parent_digest", "spider", "run", "job", "time", "reason", "digest"), (str, type(None))),
+    "overlap": (bool,),
+    "arguments": (dict,),
+}
+
+
+def _of_kind(values: list[Any], name: str, kind: type) -> tuple[Any, ...]:
+    if not all(isinstance(each, kind) for each in values):
+        raise CheckpointError(f"its {name} can't be read")
+    return tuple(values)
+
+
+def digest_of(data: Mapping[str, Any]) -> str:
+    """Return ``sha256:…`` of the canonical JSON (sorted keys, no white space, UTF-8) of *data* without ``digest``."""
+    rest = {name: value for name, value in data.items() if name != "digest"}
+    text = json.dumps(rest, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    return "sha256:" + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _last_object(data: bytes) -> dict[str, Any]:
+    if not data.strip():
+        raise CheckpointError("it is empty")
+    try:
+        try:
+            found = _loads(data)
+        except json.JSONDecodeError:
+            # jsonlines of several objects; every line must be whole, or the file is torn
+            found = [_loads(line) for line in data.splitlines() if line.strip()]
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
+        raise CheckpointError("it is not whole JSON") from error
+    last = found[-1] if isinstance(found, list) and found else found
+    if not isinstance(last, dict):
+        raise CheckpointError("it is not a list of JSON objects")
+    return last
+
+
+def _loads(data: bytes) -> Any:
+    return json.loads(data, parse_constant=_finite, parse_float=_finite)
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(float(text)):
+        raise ValueError(f"{text} is no JSON number that a state can hold")
+    return float(text)

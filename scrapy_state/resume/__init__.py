@@ -1,0 +1,1 @@
+"""Where a run starts, and why it must not."""

@@ -1,0 +1,190 @@
+"""The S3 clients, one for an endpoint, its credentials and what they are for, and what their errors mean."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+from ..exceptions import StoreError, StoreReadOnly, StoreRefused, StoreUnreachable
+from ..model.key_template import without_credentials
+
+if TYPE_CHECKING:
+    import boto3.session
+    from botocore.model import OperationModel
+    from mypy_boto3_s3 import S3Client
+
+# A store that accepts a connection and is silent is told of within these two and patience._RETRY_SECONDS: 15 s.
+CONNECT_TIMEOUT_SECONDS = 3
+READ_TIMEOUT_SECONDS = 10
+_READS = ("Get", "List", "Head")
+_WRONG_REGION = (
+    *("301", "PermanentRedirect", "AuthorizationHeaderMalformed"),
+    *("IllegalLocationConstraintException", "InvalidRegion"),
+)
+
+
+@dataclass(frozen=True)
+class S3Options:
+    """Where and as whom: two equal ones share a client."""
+
+    endpoint_url: str | None = None
+    region_name: str | None = None
+    access_key: str | None = field(default=None, repr=False)
+    secret_key: str | None = field(default=None, repr=False)
+    session_token: str | None = field(default=None, repr=False)
+    use_ssl: bool = True
+    verify: str | bool | None = None
+    #: whether the keys came from the URI; for errors
+    keys_in_uri: bool = field(default=False, compare=False)
+
+    @property
+    def at(self) -> str:
+        """Whom one talks to, for errors."""
+        return without_credentials(self.endpoint_url) if self.endpoint_url else "AWS"
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any], uri: str) -> S3Options:
+        """Read Scrapy's AWS_* settings; a key in *uri* (``s3://key:secret@bucket/…``) goes before them, as in Scrapy."""
+        parts = urlsplit(uri)
+        use_ssl = settings.get("AWS_USE_SSL")
+        return cls(
+            endpoint_url=settings.get("AWS_ENDPOINT_URL") or None,
+            region_name=settings.get("AWS_REGION_NAME") or None,
+            access_key=unquote(parts.username or "") or settings.get("AWS_ACCESS_KEY_ID") or None,
+            secret_key=unquote(parts.password or "") or settings.get("AWS_SECRET_ACCESS_KEY") or None,
+            session_token=settings.get("AWS_SESSION_TOKEN") or None,
+            use_ssl=use_ssl is None or str(use_ssl).lower() in ("1", "true"),
+            verify=settings.get("AWS_VERIFY"),
+            keys_in_uri=bool(parts.username),
+        )
+
+
+_clients: dict[tuple[S3Options, bool], S3Client] = {}
+_sessions: dict[S3Options, boto3.session.Session] = {}
+_clients_lock = threading.Lock()
+
+
+def get_client(options: S3Options, *, writes: bool) -> S3Client:
+    """Return the process's one client for *options*, made on first use.
+
+    The first one takes about 0.1 s of CPU, so call this in a thread, not in the event loop's.
+
+    :param writes: False: the client that refuses whatever is not a read, with StoreReadOnly, before anything is sent
+    """
+    # Imported here for the same reason: at the top it would slow down every `scrapy` command.
+    import boto3.session
+    from botocore.config import Config
+
+    for name in ("boto3", "botocore", "urllib3"):
+        # At Scrapy's default level they would log every request: its headers, its signature, its body.
+        if logging.getLogger(name).level == logging.NOTSET:
+            logging.getLogger(name).setLevel(logging.INFO)
+    with _clients_lock:
+        client = _clients.get((options, writes))
+        if client is None:
+            # What the two clients of one session share makes the second one cheap.
+            session = _sessions.setdefault(options, boto3.session.Session())
+            client = session.client(
+                "s3",
+                use_ssl=options.use_ssl,
+                endpoint_url=options.endpoint_url,
+                region_name=options.region_name,
+                aws_access_key_id=options.access_key,
+                aws_secret_access_key=options.secret_key,
+                aws_session_token=options.session_token,
+                verify=options.verify,
+                config=Config(
+                    connect_timeout=CONNECT_TIMEOUT_SECONDS,
+                    read_timeout=READ_TIMEOUT_SECONDS,
+                    # Callers try again, for as long as they choose, and where a person reads about it.
+                    retries={"mode": "standard", "total_max_attempts": 1},
+                    tcp_keepalive=True,
+                ),
+            )
+            if not writes:
+                # The first event of every call, before there is a request (botocore/client.py, _emit_api_params).
+                client.meta.events.register_first("provide-client-params.s3", _only_reads)
+            _clients[options, writes] = client
+        return client
+
+
+def _only_reads(params: dict[str, Any], model: OperationModel, **_: object) -> Any:
+    """Let nothing but reads pass: a list of what may, so that what S3 learns tomorrow may not."""
+    if model.name == "CreateSession":  # how botocore signs on to a directory bucket, by itself
+        return {**params, "SessionMode": "ReadOnly"}
+    if model.name.startswith(_READS):
+        return None
+    raise StoreReadOnly(
+        f"{model.name} was asked of the S3 client of a read-only store, which may only read; nothing was sent. "
+        "This is a bug in scrapy_state or in what calls it: please report it"
+    )
+
+
+@contextmanager
+def s3_errors(where: str, action: str, options: S3Options) -> Iterator[None]:
+    """Turn what botocore raises into the error tree.
+
+    :param where: the URI; *action*: the permission that the request needs
+    """
+    from botocore import exceptions as boto
+
+    wrong = (boto.ParamValidationError, boto.ProfileNotFound, boto.InvalidRegionError)
+    try:
+        yield
+    except StoreError:
+        raise
+    except boto.ClientError as error:
+        code = error.response.get("Error", {}).get("Code", "")
+        status = status_of(error)
+        said = f"{where}: {action}: the store answered {status} {code}".rstrip()
+        if status in (408, 409, 429) or status >= 500 or code in ("SlowDown", "RequestTimeout"):
+            raise StoreUnreachable(f"{said}; it may pass, try again later") from error
+        raise StoreRefused(f"{said}; {_remedy(code, action, options)}") from error
+    except (boto.NoCredentialsError, boto.PartialCredentialsError) as error:
+        raise StoreRefused(f"{where}: {error}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY") from error
+    except wrong as error:
+        text = " ".join(str(error).split())
+        raise StoreRefused(f"{where}: {text}; check the URI and the AWS_… settings") from error
+    except ValueError as error:
+        if not str(error).startswith("Invalid endpoint"):
+            raise
+        raise StoreRefused(
+            f"{where}: {options.at!r} is no URL: it needs http:// or https://; check AWS_ENDPOINT_URL"
+        ) from error
+    except boto.SSLError as error:
+        raise StoreRefused(
+            f"{where}: no secure connection to {options.at} (SSLError: {error.kwargs['error']}); "
+            "check AWS_ENDPOINT_URL (https or http?), AWS_CA_BUNDLE, AWS_VERIFY"
+        ) from error
+    except RecursionError as error:  # botocore asks where the bucket is, and is redirected again
+        raise StoreRefused(f"{where}: {action}: the store redirects to another region; check AWS_REGION_NAME") from error
+    except (boto.BotoCoreError, OSError) as error:
+        check = "AWS_ENDPOINT_URL" if options.endpoint_url else "the network, AWS_REGION_NAME and AWS_ENDPOINT_URL"
+        raise StoreUnreachable(f"{where}: no answer from {options.at} ({type(error).__name__}); check {check}") from error
+
+
+def status_of(error: Any) -> int:
+    """Return the HTTP status in an exception of botocore's, 0 if it has none."""
+    return int(getattr(error, "response", {}).get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+def _remedy(code: str, action: str, options: S3Options) -> str:
+    keys = "the access key and the secret in the URI" if options.keys_in_uri else "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+    if code in ("NoSuchBucket", "InvalidBucketName", "404"):
+        return "check the bucket's name in the URI, and AWS_ENDPOINT_URL"
+    if code in ("InvalidAccessKeyId", "SignatureDoesNotMatch"):
+        return f"check {keys}"
+    if code in ("ExpiredToken", "InvalidToken", "ExpiredTokenException", "TokenRefreshRequired"):
+        return f"the credentials have expired: check AWS_SESSION_TOKEN, and {keys}"
+    if code in _WRONG_REGION:
+        return "check AWS_REGION_NAME"
+    if code in ("400", "BadRequest", "405"):
+        return "check AWS_ENDPOINT_URL (https or http, the port) and AWS_REGION_NAME"
+    if code == "RequestTimeTooSkewed":
+        return "check this machine's clock"
+    return f"check the credentials ({keys}) and that they may {action} there"

@@ -1,0 +1,1 @@
+"""Units: which requests and items belong together, and how far all of them are done."""
