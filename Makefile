@@ -15,7 +15,7 @@ test-long: $(STAMP)
 
 # Scrapy 2.18 and the newest, Python 3.10 and the newest: make test-matrix ARGS='--scrapy 2.18 --python 3.10 -- -n 2'
 test-matrix:
-	$(PYTHON) tests/matrix.py $(ARGS)
+	$(PYTHON) tests/campaigns/matrix.py $(ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -30,7 +30,7 @@ demo-s3: $(STAMP)
 
 # Scrapy's own feed-export tests, with CheckpointFeedExporter in FeedExporter's place.
 scrapy-suite: $(STAMP)
-	$(BIN)/python tests/scrapy_suite.py
+	$(BIN)/python tests/campaigns/scrapy_suite.py
 
 # CPU with checkpoints beside Scrapy's own exporter, as ratios: make bench ARGS='--pairs 15', ARGS=--instructions
 bench: $(STAMP)
@@ -50,11 +50,11 @@ bench-units: $(STAMP)
 
 # Kills random crawls at random moments for a while: make chaos ARGS='--minutes 30 --seed 7'
 chaos: $(STAMP)
-	$(BIN)/python tests/chaos.py $(or $(ARGS),--minutes 10)
+	PYTHONPATH=tests/support $(BIN)/python tests/campaigns/chaos.py $(or $(ARGS),--minutes 10)
 
 # Kills workers of crawls whose frontier is in Redis; needs redis-server
 chaos-redis: $(STAMP)
-	$(BIN)/python tests/chaos_redis.py $(or $(ARGS),--kills 20)
+	PYTHONPATH=tests/support $(BIN)/python tests/campaigns/chaos_redis.py $(or $(ARGS),--kills 20)
 
 # Pages per second with the frontier in Redis beside Scrapy's own schedulers, and scrapy-redis where that is installed
 bench-frontier: $(STAMP)

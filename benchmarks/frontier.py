@@ -21,7 +21,7 @@ from typing import Any
 
 from servers import project, server
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "support"))
 from redis_server import redis_server
 
 SPIDER = """

@@ -16,7 +16,7 @@ from xml.sax.saxutils import escape
 
 from servers import ends_with_stdin
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "support"))
 from loopback import Handler, Server
 
 KEPT_BYTES = 1 << 20

@@ -1,7 +1,7 @@
 """The kill campaign: real crawls of a source on this machine, ended at seeded moments, everything stored checked each time.
 
-``python tests/chaos.py --kills 500 --seed 1`` makes up a scenario for each seed from 1 on, until there were 500 kills;
-tests/test_kill.py runs chosen ones.
+``--kills 500 --seed 1`` makes up a scenario for each seed from 1 on, until there were 500 kills;
+tests/promises/test_p1_never_ahead.py runs chosen ones.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from typing import Any
 from loopback import Handler, Server
 from oracle import Feed, Files, Report, S3Files, Unchanged, check, csv_gz_keys, jsonlines_keys, local_files
 
-HERE = Path(__file__).parent
+SUPPORT = Path(__file__).parents[1] / "support"
 DEADLINE_SECONDS = 90
 #: how a run may end before its time, see Run.end()
 ENDS = ("kill", "opening", "closing", "sigterm", "sigterm twice")
@@ -154,11 +154,11 @@ class Run:
         source.served = self._request_served
         temporary = folder / "tmp"
         temporary.mkdir(exist_ok=True)
-        paths = [str(folder), str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])]
+        paths = [str(folder), str(SUPPORT), *filter(None, [os.environ.get("PYTHONPATH")])]
         changed = {"PYTHONPATH": os.pathsep.join(paths), "SCRAPY_SETTINGS_MODULE": "kill_settings", "TMPDIR": str(temporary)}
         arguments = ["-a", f"source={source.url}", "-a", f"callback={scenario.callback}"]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "scrapy", "runspider", str(HERE / "kill_spider.py"), *arguments],
+            [sys.executable, "-m", "scrapy", "runspider", str(SUPPORT / "kill_spider.py"), *arguments],
             cwd=folder, env={**os.environ, "PYTHONWARNINGS": "", **changed}, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         self._reader = threading.Thread(target=self._read)

@@ -1,6 +1,6 @@
 """The tests on the oldest and the newest Scrapy and Python: ``make test-matrix``.
 
-``python tests/matrix.py``: Scrapy 2.18 and the newest, each on Python 3.10 and on the newest Python that is installed. Each
+Without arguments: Scrapy 2.18 and the newest, each on Python 3.10 and on the newest Python that is installed. Each
 cell has an environment of its own under ``.matrix/``, made on first use, and its log there. One line for each cell.
 ``--scrapy 2.18 --python 3.10`` chooses cells; what follows ``--`` goes to pytest: ``-- -n 2 tests/test_items.py``.
 
@@ -18,7 +18,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 OLDEST_SCRAPY = "2.18"
 OLDEST_PYTHON = (3, 10)
 NAMES = [f"python3.{minor}" for minor in range(OLDEST_PYTHON[1], 20)]

@@ -38,7 +38,7 @@ PERCENT_ENCODED = "a%2Fb"
 
 def start(folder: Path, spiders: list[dict[str, Any]], settings: dict[str, Any], **plan: Any) -> subprocess.Popen[str]:
     text = json.dumps({"settings": {**SETTINGS, **settings}, "spiders": spiders, **plan})
-    command = [sys.executable, str(Path(__file__).with_name("many_spiders.py")), text]
+    command = [sys.executable, str(Path(__file__).parent / "support" / "many_spiders.py"), text]
     with (folder / "log").open("w") as log:  # not a pipe, which would be full one day
         return subprocess.Popen(command, cwd=folder, stderr=log, stdout=subprocess.DEVNULL, text=True)
 

@@ -1,4 +1,4 @@
-"""Kills workers of a crawl whose frontier is in Redis, and counts what is lost: ``python tests/chaos_redis.py --kills 20``.
+"""Kills workers of a crawl whose frontier is in Redis, and counts what is lost: ``make chaos-redis``.
 
 A site on this machine with pages that link to three further ones and back; one or two workers; SIGKILL at random
 moments (the seed is printed), sometimes SIGSTOP for longer than the lease; who was killed is started again, until all have

@@ -24,7 +24,7 @@ from scrapy.extensions import feedexport
 
 from scrapy_state.feedexport import CheckpointFeedExporter
 
-CACHE = Path(__file__).resolve().parents[1] / "build" / "scrapy-suite"
+CACHE = Path(__file__).resolve().parents[2] / "build" / "scrapy-suite"
 DEPS = ("pytest-twisted", "pyftpdlib", "google-cloud-storage")
 PYTEST_ARGS = ("-ra", "-W", "ignore:You are using a:FutureWarning")  # google-cloud-storage, of old Pythons
 

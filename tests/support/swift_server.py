@@ -1,6 +1,6 @@
 """A real S3 server on this machine: OpenStack Swift with its S3 API, over http and over https. Linux only.
 
-``python tests/swift_server.py`` starts one until Enter, to try things on by hand.
+``python tests/support/swift_server.py`` starts one until Enter, to try things on by hand.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Any
 
 REQUIREMENTS = ("swift==2.38.3",)
 #: Its own environment, made once: what it needs must not meet what Scrapy needs.
-ENVIRONMENT = Path(__file__).parent.parent / ".venv-swift"
+ENVIRONMENT = Path(__file__).parents[2] / ".venv-swift"
 INSTALL_SECONDS = 300
 START_SECONDS = 20
 #: Swift keeps an object's metadata in one.
