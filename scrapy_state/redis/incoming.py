@@ -12,6 +12,7 @@ from scrapy.exceptions import DontCloseSpider
 
 from ..frontier.codec import PUSHED, Codec, Unreadable
 from ..scrapy_internals import PAGE
+from . import log
 from .frontier import Reply
 from .leases import Leases
 from .settings import RedisSettings
@@ -47,7 +48,7 @@ class Incoming:
     def read(self, reply: Reply) -> list[Request]:
         """Return the requests that *reply* has leased to this worker, in their order; they wait in its leases."""
         if reply.pushed_type and reply.pushed_type != self._pushed_type:
-            told.tell_pushed_type(self._settings.pushed_key, reply.pushed_type, self._spider)
+            log.tell_pushed_type(self._settings.pushed_key, reply.pushed_type, self._spider)
         self._pushed_type = reply.pushed_type
         found = []
         for id, data in reply.leased:
@@ -78,7 +79,7 @@ class Incoming:
     def set_aside(self, id: int, error: Exception) -> None:
         """Have the worker move what is leased as *id* out of the way: nobody can crawl it."""
         if not self._unreadable:
-            told.tell_unreadable(error, self._spider)
+            log.tell_unreadable(error, self._spider)
         self._unreadable += 1
         self._crawler.stats.inc_value("state/redis/unreadable")
         self._worker.set_aside(id)
@@ -92,7 +93,7 @@ class Incoming:
 
     def close(self) -> None:
         """Say how much was set aside."""
-        told.tell_set_aside(self._unreadable, self._spider)
+        log.tell_set_aside(self._unreadable, self._spider)
 
     def _crawl(self, id: int, made: list[Request]) -> None:
         """Crawl what the spider has *made* of what was pushed. That is done once they are stored, or done themselves."""
@@ -151,4 +152,4 @@ class KeepOpen:
         seconds = self._settings.idle_seconds
         if self._since is None or time.monotonic() - self._since < seconds:
             raise DontCloseSpider
-        told.tell_idle(seconds, self._crawler.spider)
+        log.tell_idle(seconds, self._crawler.spider)

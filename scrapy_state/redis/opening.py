@@ -19,6 +19,7 @@ from ..feeds import StateFeed
 from ..frontier.codec import Codec
 from ..model.key_template import placeholders
 from ..settings import StateSettings
+from . import log
 from .connection import Connection
 from .frontier import Frontier, FrontierGone, NewRequest, Reply
 from .inspect import clear_frontier, read_frontier
@@ -91,11 +92,11 @@ class Opening:
             frontier, reply = await self._join(connection)
         if reply.vanished:
             await frontier.exchange("close")
-            raise StoreError(told.vanished(reply.vanished, self._crawler.spider))
+            raise StoreError(log.vanished(reply.vanished, self._crawler.spider))
         if self._shared_state_feed and set(await self._deadlines()) - {*before, self.worker}:
             await frontier.exchange("close")
             raise self._company_error(self._shared_state_feed)
-        told.tell_opened(settings, reply, int(earlier.get("seen", 0)), self.worker, self._crawler.spider)
+        log.tell_opened(settings, reply, int(earlier.get("seen", 0)), self.worker, self._crawler.spider)
         return frontier, reply
 
     async def _join(self, connection: Connection) -> tuple[Frontier, Reply]:

@@ -21,6 +21,7 @@ from ..barrier.item_processor import BarrierItemProcessor
 from ..exceptions import StateSettingsError, StoreError
 from ..frontier.codec import Codec
 from ..scrapy_internals import PAGE, fail_when_closed, hold_output, hold_start, is_closing, watch_done, watch_pages
+from . import log
 from .connection import Heartbeat
 from .frontier import NewRequest, Reply
 from .incoming import Incoming, KeepOpen
@@ -109,7 +110,7 @@ class Scheduler(ScrapyScheduler):
         self._keep_open = KeepOpen(crawler, settings)
         listener = None if settings.early else self._barrier.listener
         if listener is None and not settings.early and crawler.settings.getdict("FEEDS"):
-            told.tell_feeds(self.spider)
+            log.tell_feeds(self.spider)
         self._acknowledging = Acknowledging(worker, listener, settings.interval_seconds)
         self._tell(reply)
         watch_done(engine, self._done)
@@ -129,7 +130,7 @@ class Scheduler(ScrapyScheduler):
         worker, opening = self._worker, self._opening
         assert opening is not None
         self._units.close()
-        told.tell_unstored(self._leases.unstored.count, self._leases.own, self.spider)
+        log.tell_unstored(self._leases.unstored.count, self._leases.own, self.spider)
         try:
             if worker is not None:
                 self._incoming.close()
@@ -140,7 +141,7 @@ class Scheduler(ScrapyScheduler):
                         await opening.clear_if_finished()
                 except StoreError as error:
                     self.failed(error)
-                told.tell_all_fatal(self._all_fatal, self.spider)
+                log.tell_all_fatal(self._all_fatal, self.spider)
         finally:
             if worker is not None:
                 worker.stop_heartbeat()
@@ -240,10 +241,10 @@ class Scheduler(ScrapyScheduler):
         worker = self._worker
         assert worker is not None
         self._tell(reply)
-        told.tell_sent(reply, sent, self.crawler, self.df)
+        log.tell_sent(reply, sent, self.crawler, self.df)
         self._units.received(reply, sent)
         if reply.lost:
-            told.tell_lost(self.settings.lease_seconds, self.spider)
+            log.tell_lost(self.settings.lease_seconds, self.spider)
             self._leases.lose(worker.done)
             self._pace.keep(self._leases.running)
         for request in self._order.to_push(self._incoming.read(reply)):
@@ -253,7 +254,7 @@ class Scheduler(ScrapyScheduler):
             except Exception as error:  # a queue may ask what it likes of a request that anybody may have pushed
                 self._incoming.refuse(request, error)
         if reply.vanished:
-            told.tell_vanished(reply.vanished, self.spider)
+            log.tell_vanished(reply.vanished, self.spider)
             self._end("state_frontier_failed")
         is_over = not (reply.pending or reply.leased or reply.others_busy or self._units.unsure)
         is_over = is_over and not (self._leases or self.hidden or worker.outbox or worker.unreadable)
@@ -265,7 +266,7 @@ class Scheduler(ScrapyScheduler):
             self._acknowledging.hurry()
             if not self._told_waiting:
                 self._told_waiting = True
-                told.tell_waiting(reply.others_open, self.spider)
+                log.tell_waiting(reply.others_open, self.spider)
         if reply.leased or self._finished:
             # Kept open, the engine goes on asking in vain, and the worker looks by itself, less often.
             self._starving = self._finished and self.settings.keep_open
@@ -274,14 +275,14 @@ class Scheduler(ScrapyScheduler):
     def failed(self, error: StoreError) -> None:
         """Redis is away for good: end the crawl. What is leased comes back by itself."""
         if not self._failed:
-            told.tell_failed(error, self.settings.lease_seconds, self.spider)
+            log.tell_failed(error, self.settings.lease_seconds, self.spider)
         self._end("state_frontier_failed")
 
     def _tell(self, reply: Reply) -> None:
-        told.tell_reply(reply, self.stats, self.spider)
+        log.tell_reply(reply, self.stats, self.spider)
         self._all_fatal = reply.all_fatal
         fatal = (self._incoming.name(data) for _, data in reply.fatal)
-        told.tell_fatal(fatal, self.settings.most_deliveries, self.stats, self.spider)
+        log.tell_fatal(fatal, self.settings.most_deliveries, self.stats, self.spider)
 
     def _end(self, reason: str) -> None:
         if self._failed:
@@ -298,7 +299,7 @@ class Scheduler(ScrapyScheduler):
             return False
         self.mqs.push(request)
         if self.logunser:
-            told.tell_unserializable(request, error, self.spider)
+            log.tell_unserializable(request, error, self.spider)
             self.logunser = False
         self._leases.keep(request, PAGE.get())
         self.stats.inc_value("scheduler/unserializable")
