@@ -231,6 +231,9 @@ def _prune(parser: argparse.ArgumentParser) -> None:
 def _frontier(parser: argparse.ArgumentParser) -> None:
     _target(parser)
     parser.add_argument("--clear", action="store_true", help="remove it; asks first")
+    parser.add_argument("--unreadable", action="store_true", help="list the requests that can't be read, with the reasons")
+    parser.add_argument("--fatal", action="store_true", help="list the pages whose workers died")
+    parser.add_argument("--put-back", action="store_true", help="have both kinds crawled again")
     _yes(parser)
 
 

@@ -6,12 +6,12 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .report import Frontier, clear_frontier, read_frontier
+    from .inspect import Frontier, SetAside, clear_frontier, put_back, read_frontier, read_set_aside
     from .scheduler import Scheduler
 
-__all__ = ["Frontier", "Scheduler", "clear_frontier", "read_frontier"]
+__all__ = ["Frontier", "Scheduler", "SetAside", "clear_frontier", "put_back", "read_frontier", "read_set_aside"]
 
-_ROOMS = {"Frontier": "report", "Scheduler": "scheduler", "clear_frontier": "report", "read_frontier": "report"}
+_ROOMS = dict.fromkeys(__all__, "report") | {"Scheduler": "scheduler"}
 
 
 def __getattr__(name: str) -> Any:

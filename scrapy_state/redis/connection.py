@@ -1,65 +1,56 @@
-"""Clients of Redis, shared by URL, and what is looked at before the first request."""
+"""What is sent to Redis: by a client that several spiders share, and by a thread while the event loop is blocked."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable
+import secrets
+import sys
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from importlib import resources
-from ssl import SSLError
 from typing import Any, TypeVar
 
-import redis.asyncio
-from redis.backoff import NoBackoff
-from redis.exceptions import (
-    AuthenticationError,
-    AuthorizationError,
-    BusyLoadingError,
-    ConnectionError,
-    NoPermissionError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    RedisError,
-    ResponseError,
-    TimeoutError,
-)  # fmt: skip
-from redis.retry import Retry
+from redis.exceptions import NoPermissionError, NoScriptError, RedisError, ResponseError
+from scrapy import Spider
 
 from ..exceptions import StoreError, StoreRefused, StoreUnreachable
-from .options import redacted, unusable
+from .clients import CLUSTER_ERRORS, HINT, async_client, close_client, drop_connections, is_cluster, is_elsewhere, translated
+from .settings import RedisSettings, redacted
 
 logger = logging.getLogger("scrapy_state.state")
 T = TypeVar("T")
 
-_CONNECT_SECONDS = 5.0
-#: No exchange takes that long, unless Redis is not there any more.
-_ANSWER_SECONDS = 10.0
 _START_SECONDS = 12.0
-#: What Redis says when it may do it later: loading, busy, can't write to its disk, no replicas, cluster in trouble.
-_LATER = ("LOADING", "BUSY", "MISCONF", "NOREPLICAS", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN")
-_HINT = "see whether Redis runs there and can be reached, and whether it wants TLS (rediss://) or not"
-EXCHANGE = resources.files(__package__).joinpath("exchange.lua").read_text()
+_LOCK_MILLISECONDS = 60_000
+#: How often a script is sent that Redis has forgotten, right after it was loaded.
+_SCRIPT_ATTEMPTS = 3
+_SCRIPTS = resources.files(__package__)
+_PARTS = ("exchange.lua", "queues.lua", "returning.lua", "steps.lua")
+EXCHANGE = "\n".join(_SCRIPTS.joinpath(part).read_text() for part in _PARTS)
+PUT_BACK = _SCRIPTS.joinpath("put_back.lua").read_text()
+#: As one step, by the clock of the node that has the key.
+_RENEW = """local time = redis.call('TIME')
+return redis.call('ZADD', KEYS[1], 'XX', time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[2], ARGV[1])"""
 
 
 class Connection:
     """A client that several spiders of one process may share.
 
-    :param url: as redis-py takes it
+    :param url: STATE_REDIS_URL
+    :raises StateSettingsError: if it can't be used
     """
 
     _open: dict[tuple[str, int], Connection] = {}  # noqa: RUF012 - shared on purpose
 
     def __init__(self, url: str) -> None:
-        try:
-            self.client: Any = redis.asyncio.Redis.from_url(
-                url, socket_connect_timeout=_CONNECT_SECONDS, socket_timeout=_ANSWER_SECONDS, retry=Retry(NoBackoff(), 0),
-            )  # fmt: skip
-        except (ValueError, TypeError) as error:
-            raise unusable(url) from error
-        self.client.connection_pool.connection_kwargs["decode_responses"] = False  # whatever the URL says
+        self.client = async_client(url)
         self.url = url
         self._users = 0
-        self._script: Any = self.client.register_script(EXCHANGE)
+        exchange, renew, put_back = (self.client.register_script(script) for script in (EXCHANGE, _RENEW, PUT_BACK))
+        self._exchange, self._renew, self._put_back = exchange, renew, put_back
 
     @classmethod
     def acquire(cls, url: str) -> Connection:
@@ -76,15 +67,33 @@ class Connection:
         self._users -= 1
         if not self._users:
             type(self)._open = {key: each for key, each in self._open.items() if each is not self}
-            await self.client.aclose()
+            await self.close()
 
-    async def exchange(self, key: str, arguments: list[Any]) -> list[Any]:
-        """Run exchange.lua with *arguments*, return its reply.
+    async def close(self) -> None:
+        """Close it, if it was not acquired."""
+        await close_client(self.client)
+
+    async def exchange(self, keys: list[str], arguments: list[Any]) -> list[Any]:
+        """Run exchange.lua with *keys* and *arguments*, return its reply.
 
         :raises StoreUnreachable: no answer, or one that means "later"
         :raises StoreRefused: Redis said no
         """
-        return list(await self._translating(self._script(keys=[key], args=arguments)))
+        return list(await self._run(self._exchange, keys, arguments))
+
+    async def renew(self, prefix: str, worker: str, lease_seconds: float) -> None:
+        """Have *worker*'s leases hold for *lease_seconds* from now on, if they have not been taken from it.
+
+        :raises StoreError: as :meth:`exchange`
+        """
+        await self._run(self._renew, [f"{prefix}workers"], [worker, int(lease_seconds * 1000)])
+
+    async def put_back(self, prefix: str) -> None:
+        """Have what an earlier run could not read tried once more.
+
+        :raises StoreError: as :meth:`exchange`
+        """
+        await self._run(self._put_back, *to_put_back(prefix, "unreadable"))
 
     async def deadlines(self, prefix: str) -> dict[str, float]:
         """Return until when each worker's leases hold, by Redis's clock in milliseconds.
@@ -94,12 +103,56 @@ class Connection:
         found = await self._translating(self.client.zrange(f"{prefix}workers", 0, -1, withscores=True))
         return {name.decode(): deadline for name, deadline in found}
 
+    async def described(self, prefix: str) -> dict[str, str]:
+        """Return the frontier's version, its project and how many requests it has seen; {} if there is none.
+
+        :raises StoreError: as :meth:`exchange`
+        """
+        names = ("version", "project", "seen")
+        found = await self._translating(self.client.hmget(f"{prefix}meta", names))
+        return {name: value.decode() for name, value in zip(names, found, strict=True) if value is not None}
+
+    async def claim(self, prefix: str, project: str) -> str:
+        """Say that the frontier is of *project*, unless somebody else has said so; return whose it is.
+
+        :raises StoreError: as :meth:`exchange`
+        """
+        await self._translating(self.client.hsetnx(f"{prefix}meta", "project", project))
+        return (await self.described(prefix)).get("project", project)
+
+    async def lock(self, prefix: str, worker: str) -> bool:
+        """Lock the frontier for *worker*, for a minute at most; return whether nobody else has.
+
+        :raises StoreError: as :meth:`exchange`
+        """
+        key = _lock_key(prefix)
+        return bool(await self._translating(self.client.set(key, worker, nx=True, px=_LOCK_MILLISECONDS)))
+
+    async def lock_holder(self, prefix: str) -> str:
+        """Return who has the lock; empty if nobody has.
+
+        :raises StoreError: as :meth:`exchange`
+        """
+        return (await self._translating(self.client.get(_lock_key(prefix))) or b"").decode()
+
+    async def unlock(self, prefix: str, worker: str) -> None:
+        """Let go of the lock.
+
+        :raises StoreError: as :meth:`exchange`
+        """
+        if await self.lock_holder(prefix) == worker:
+            await self._translating(self.client.delete(_lock_key(prefix)))
+
     async def remove(self, keys: list[str]) -> None:
         """Remove *keys*.
 
         :raises StoreError: as :meth:`exchange`
         """
         await self._translating(self.client.delete(*keys))
+
+    def in_one_slot(self, *keys: str) -> bool:
+        """Whether one script may touch all of *keys*."""
+        return not is_cluster(self.client) or len({self.client.keyslot(key) for key in keys}) == 1
 
     async def check(self) -> None:
         """See whether this Redis can keep a frontier.
@@ -109,16 +162,17 @@ class Connection:
         """
         where = f"STATE_REDIS_URL {redacted(self.url)}"
         try:
-            await self._in_time(self.client.ping())
-            found: dict[str, Any] = await self._in_time(self.client.info())
+            node = await self._in_time(self._a_node())
+            await self._in_time(self.client.ping(**node))
+            found: dict[str, Any] = await self._in_time(self.client.info(**node))
         except ResponseError as error:
             if "NOPERM" in str(error) or isinstance(error, NoPermissionError):
                 return  # a managed Redis may forbid INFO; the exchange that follows tells
-            raise _translated(error, self.url) from error
+            raise translated(error, self.url) from error
         except RedisError as error:
-            raise _translated(error, self.url) from error
-        except (OSError, asyncio.TimeoutError) as error:
-            raise StoreUnreachable(f"{where}: no answer ({str(error) or type(error).__name__}); {_HINT}") from error
+            raise translated(error, self.url) from error
+        except (*CLUSTER_ERRORS, OSError, asyncio.TimeoutError) as error:
+            raise StoreUnreachable(f"{where}: no answer ({str(error) or type(error).__name__}); {HINT}") from error
         if found.get("role") == "slave":
             raise StoreRefused(f"{where}: it is a read-only replica; give the URL of the primary")
         if found.get("maxmemory") and str(found.get("maxmemory_policy", "")).startswith("allkeys"):
@@ -126,48 +180,105 @@ class Connection:
                 f"{where}: its maxmemory-policy is {found['maxmemory_policy']}, so that it would throw requests away when it "
                 "is full; set it to noeviction"
             )
-        if not found.get("aof_enabled") and not await self._saves():
+        if not found.get("aof_enabled") and not await self._saves(node):
             logger.warning(
                 "%s: it keeps nothing on disk (no appendonly, no save): the frontier is gone when it is restarted", where
             )
 
-    async def _saves(self) -> bool:
+    async def _a_node(self) -> dict[str, Any]:
+        if not is_cluster(self.client):
+            return {}
+        await self.client.initialize()
+        return {"target_nodes": self.client.get_default_node()}
+
+    async def _saves(self, node: dict[str, Any]) -> bool:
         try:
-            return bool((await self._in_time(self.client.config_get("save"))).get("save"))
+            return bool((await self._in_time(self.client.config_get("save", **node))).get("save"))
         except (RedisError, OSError, asyncio.TimeoutError):
             return True  # CONFIG is forbidden on many a managed Redis: nobody knows
 
-    async def _translating(self, call: Awaitable[T]) -> T:
+    async def _run(self, script: Any, keys: list[str], arguments: list[Any]) -> Any:
+        for _ in range(_SCRIPT_ATTEMPTS - 1):
+            with suppress(NoScriptError):  # a failover, or SCRIPT FLUSH, after redis-py had loaded it
+                return await self._translating(script(keys=keys, args=arguments), NoScriptError)
+        return await self._translating(script(keys=keys, args=arguments))
+
+    async def _translating(self, call: Awaitable[T], *but: type[RedisError]) -> T:
         try:
             return await call
+        except but:
+            raise
         except RedisError as error:
-            raise _translated(error, self.url) from error
-        except OSError as error:
+            if is_elsewhere(error):
+                await drop_connections(self.client)
+            raise translated(error, self.url) from error
+        except (*CLUSTER_ERRORS, OSError) as error:
             raise StoreUnreachable(f"STATE_REDIS_URL {redacted(self.url)}: {error}") from error
 
     async def _in_time(self, call: Awaitable[T]) -> T:
         return await asyncio.wait_for(call, _START_SECONDS / 2)
 
 
-def _translated(error: RedisError, url: str) -> StoreError:
-    where, says = f"STATE_REDIS_URL {redacted(url)}", str(error).partition("\n")[0]
-    if isinstance(error, (AuthenticationError, AuthorizationError)) or "WRONGPASS" in says or "NOAUTH" in says:
-        return StoreRefused(f"{where}: wrong user or password ({says})")
-    if isinstance(error, NoPermissionError) or "NOPERM" in says:
-        return StoreRefused(f"{where}: the user may not do what a frontier needs ({says})")
-    if "DB index" in says or "invalid DB" in says:
-        return StoreRefused(f"{where}: there is no such database ({says})")
-    if isinstance(error, ReadOnlyError) or "READONLY" in says:
-        return StoreUnreachable(f"{where}: it is read-only now ({says})")
-    if isinstance(error, OutOfMemoryError) or says.startswith("OOM"):
-        return StoreUnreachable(f"{where}: it is full, give it more maxmemory ({says})")
-    if isinstance(error, BusyLoadingError) or says.startswith(_LATER):
-        return StoreUnreachable(f"{where}: {says}")
-    cause = error.__cause__ or error.__context__
-    if isinstance(cause, SSLError):  # not every redis-py tells its reason
-        reason = getattr(cause, "verify_message", "") or cause.reason or says
-        own = "if its certificate is one of your own, name the authority by ?ssl_ca_certs=/path"
-        return StoreUnreachable(f"{where}: no secure connection ({reason}); {own}")
-    if isinstance(error, (ConnectionError, TimeoutError)):
-        return StoreUnreachable(f"{where}: {says.rstrip('.') or type(error).__name__}; {_HINT}")
-    return StoreRefused(f"{where}: {says or type(error).__name__}")
+class Heartbeat:
+    """Renews a worker's leases while its exchanges, which do so too, can't be sent because the event loop does not run.
+
+    A callback in C code that keeps the interpreter's lock stops this thread as well.
+
+    :param last: when the worker's last exchange had its reply, by time.monotonic()
+    """
+
+    def __init__(self, settings: RedisSettings, worker: str, spider: Spider, last: Callable[[], float]) -> None:
+        self._settings = settings
+        self._worker = worker
+        self._spider = spider
+        self._last = last
+        self._stopped = threading.Event()
+        self._loop_thread = threading.get_ident()
+        self._told_at = 0.0
+        self._thread = threading.Thread(target=self._run, name="scrapy_state heartbeat", daemon=True)
+
+    def start(self) -> None:
+        """Begin. To be called in the event loop's thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """No more of it; waits for nothing."""
+        self._stopped.set()
+
+    def _run(self) -> None:
+        every = self._settings.heartbeat_seconds
+        while not self._stopped.wait(every / 2):
+            last = self._last()
+            silent_seconds = time.monotonic() - last
+            if silent_seconds < 1.5 * every:
+                continue
+            with suppress(StoreError):  # Redis is away: the worker says so, when it can
+                asyncio.run(self._beat())
+            if silent_seconds >= self._settings.lease_seconds and self._told_at != last:
+                self._told_at = last
+                self._tell(silent_seconds)
+
+    async def _beat(self) -> None:
+        connection = Connection(self._settings.url)
+        try:
+            await connection.renew(self._settings.prefix, self._worker, self._settings.lease_seconds)
+        finally:
+            await connection.close()
+
+    def _tell(self, seconds: float) -> None:
+        frame = sys._current_frames().get(self._loop_thread)
+        where = f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame is not None else "unknown"
+        logger.warning(
+            "no exchange with Redis for %.0f s: something blocks the event loop, or Redis does not answer (just now: %s). This "
+            "worker keeps its leases meanwhile", seconds, where, extra={"spider": self._spider},
+        )  # fmt: skip
+
+
+def to_put_back(prefix: str, which: str) -> tuple[list[str], list[str]]:
+    """Return the keys and the arguments of PUT_BACK for what is set aside as *which*: "fatal" or "unreadable"."""
+    name = secrets.token_hex(8)
+    return [prefix + part for part in ("meta", "returning", which, f"returning:{name}")], [name]
+
+
+def _lock_key(prefix: str) -> str:
+    return prefix.rstrip(":")  # not one of the frontier's keys, so that it lasts while these are removed

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
-from ..exceptions import StoreError
+from ..exceptions import StoreError, StoreUnreachable
 from .connection import Connection
+
+#: How much one exchange may bring or take, so that it takes neither Redis nor the line long. A single request may be larger.
+MOST_BYTES = 1 << 18
+NO_LIMIT = 1 << 30
 
 
 class FrontierGone(StoreError):
@@ -36,8 +41,7 @@ class NewRequest:
     @property
     def element(self) -> bytes:
         """As exchange.lua wants it."""
-        slot = self.slot.replace("\n", " ")
-        return f"{int(self.priority)}{'s' if self.is_start else ''} {slot}\n".encode() + self.data
+        return f"{int(self.priority)}{'s' if self.is_start else ''} {slot_name(self.slot)}\n".encode() + self.data
 
 
 @dataclass(frozen=True)
@@ -45,23 +49,33 @@ class Reply:
     """What came of an exchange.
 
     :param lost: whether this worker's leases had been taken from it, because its heartbeat stopped
-    :param refused: how many acknowledgements came too late
+    :param refused: how many acknowledgements came after somebody else had finished the page
     :param pending: how many requests wait
     :param others: how many other workers there are
     :param others_busy: how many requests they have at work
+    :param others_open: how many leases they have that are not acknowledged: at work, or done and not durable
+    :param vanished: how many requests are gone because somebody has removed keys
     :param duplicates: for each new request, whether it is one
     :param come_back: how many leases of dead workers came back
+    :param pushed_type: what is where others push to, if it is nothing that can be read
+    :param all_fatal: how many pages are set aside, because their workers died
+    :param fatal: lease ids with requests: which of them were just now
     :param leased: lease ids with requests
     """
 
-    lost: bool
-    refused: int
-    pending: int
-    others: int
-    others_busy: int
-    duplicates: list[bool]
-    come_back: int
-    leased: list[tuple[int, bytes]] = field(repr=False)
+    lost: bool = False
+    refused: int = 0
+    pending: int = 0
+    others: int = 0
+    others_busy: int = 0
+    others_open: int = 0
+    vanished: int = 0
+    duplicates: list[bool] = field(default_factory=list)
+    come_back: int = 0
+    pushed_type: str = ""
+    all_fatal: int = 0
+    fatal: list[tuple[int, bytes]] = field(default_factory=list, repr=False)
+    leased: list[tuple[int, bytes]] = field(default_factory=list, repr=False)
 
 
 @dataclass
@@ -72,6 +86,11 @@ class Frontier:
     :param worker: this worker's name, unique
     :param lease_seconds: after how long without an exchange its leases come back
     :param first_out: whether requests leave first in, first out; *start_first_out*: the same for start requests
+    :param most_deliveries: a page whose worker has died that many times before it was done is set aside; 2 or more
+    :param pushed_key: where others push what is to be crawled; empty: the prefix and "urls"
+    :param expiring: keys (without the prefix) that Redis removes by itself, a minute after an exchange
+    :param number: how many exchanges had a reply; *attempt*: how often one was sent
+    :param incarnation: what tells this frontier from one that was cleared and made again
     """
 
     connection: Connection
@@ -80,7 +99,12 @@ class Frontier:
     lease_seconds: float
     first_out: bool = False
     start_first_out: bool = True
-    clock: int = 0
+    most_deliveries: int = 3
+    pushed_key: str = ""
+    expiring: Sequence[str] = ()
+    number: int = 0
+    attempt: int = 0
+    incarnation: bytes = b""
 
     async def exchange(
         self,
@@ -88,46 +112,74 @@ class Frontier:
         *,
         new: Sequence[NewRequest] = (),
         acknowledged: Sequence[int] = (),
+        done: Sequence[int] = (),
+        unreadable: Sequence[int] = (),
         wanted: int = 0,
+        most_bytes: int = MOST_BYTES,
+        rooms: Mapping[str, int] = MappingProxyType({}),
+        other_room: int = NO_LIMIT,
         hidden: int = 0,
-        done: int = 0,
-        known: Sequence[int] = (),
     ) -> Reply:
         """Send *new* requests and acknowledgements, get up to *wanted* leases, say that this worker is alive.
 
-        A call that failed must be repeated with the same arguments and ``mode="again"``, until it does not.
+        A call that failed must be repeated with the same requests and ids and ``mode="again"``, until it does not.
 
         :param mode: "open", "go on", "again" or "close"
+        :param done: leases whose requests are done since the last exchange; they are acknowledged later
+        :param unreadable: leases that are no requests: they are set aside
+        :param most_bytes: how much may be leased; a single request may be larger
+        :param rooms: how many requests to lease by download slot, *other_room*: of any other slot
         :param hidden: how many requests are at work here that Redis does not know of
-        :param done: how many leases are done and not acknowledged
-        :param known: with "again": the leases this worker knows of; others, whose reply was lost, go back
         :raises FrontierGone: if the job's data is not there, or older than this worker has seen it
         :raises StoreError: as :meth:`Connection.exchange`
         """
+        self.attempt += 1
         arguments: list[Any] = [
-            *(self.prefix, self.worker, int(self.lease_seconds * 1000), self.clock, wanted),
+            *(self.prefix, self.worker, self.incarnation, self.number + 1, self.attempt, mode),
+            *(int(self.lease_seconds * 1000), wanted, most_bytes),
             *("first" if first else "last" for first in (self.first_out, self.start_first_out)),
-            *(hidden, done, mode, len(acknowledged), len(new), len(known)),
-            *acknowledged,
+            *(hidden, self.most_deliveries, other_room, len(acknowledged), len(done), len(unreadable), len(rooms), len(new)),
+            *(*acknowledged, *done, *unreadable),
         ]
+        for slot, room in rooms.items():
+            arguments += (slot_name(slot), room)
         for each in new:
             arguments += (each.fingerprint, each.element)
-        arguments += known
-        raw = await self.connection.exchange(f"{self.prefix}meta", arguments)
-        if raw[0]:
+        keys = [f"{self.prefix}meta", self.pushed_key or f"{self.prefix}urls", *(self.prefix + part for part in self.expiring)]
+        raw = await self.connection.exchange(keys, arguments)
+        if raw[0] == b"gone":
             raise FrontierGone(
                 f"STATE_REDIS_URL: the frontier {self.prefix!r} is gone, or older than it was: it was cleared, or Redis was "
                 "restarted without the newest of what it held (no appendonly), or another one has taken over. Start the "
                 "crawl again: it goes on with what is there"
             )
-        _, self.clock, lost, refused, pending, others, others_busy, duplicates, come_back, *leased = raw
+        if raw[0] == b"late":
+            raise StoreUnreachable(f"STATE_REDIS_URL: the exchange {self.number + 1} arrived twice")
+        self.number += 1
+        _, self.incarnation, lost, *counts, duplicates, come_back, pushed_type, all_fatal, fatal_count = raw[:14]
+        fatal, leased = raw[14 : 14 + 2 * fatal_count], raw[14 + 2 * fatal_count :]
+        refused, pending, others, others_busy, others_open, vanished = counts
         return Reply(
             lost=bool(lost),
             refused=refused,
             pending=pending,
             others=others,
             others_busy=others_busy,
+            others_open=others_open,
+            vanished=vanished,
             duplicates=[each == ord("1") for each in duplicates],
             come_back=come_back,
-            leased=[(id, element.partition(b"\n")[2]) for id, element in zip(leased[::2], leased[1::2], strict=True)],
+            pushed_type=pushed_type.decode(),
+            all_fatal=all_fatal,
+            fatal=_requests(fatal),
+            leased=_requests(leased),
         )
+
+
+def slot_name(slot: str) -> str:
+    """Return *slot* as it stands in elements and keys."""
+    return slot.replace("\n", " ")
+
+
+def _requests(raw: list[Any]) -> list[tuple[int, bytes]]:
+    return [(int(id), element.partition(b"\n")[2]) for id, element in zip(raw[::2], raw[1::2], strict=True)]

@@ -8,26 +8,36 @@ import os
 import secrets
 import socket
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 
 from scrapy import Request
 from scrapy.crawler import Crawler
 
-from ..exceptions import StateConflict, StoreError, StoreUnreachable
+from ..exceptions import StateConflict, StateSettingsError, StoreError, StoreUnreachable
 from ..feeds import StateFeed
+from ..frontier.codec import Codec
 from ..model.key_template import placeholders
 from ..settings import StateSettings
-from .codec import Codec
+from . import log
 from .connection import Connection
-from .frontier import Frontier, NewRequest, Reply
+from .frontier import Frontier, FrontierGone, NewRequest, Reply
+from .inspect import clear_frontier, read_frontier
 from .leases import Order
-from .options import RedisSettings
+from .settings import RedisSettings
 
 logger = logging.getLogger("scrapy_state.state")
 #: At start a person may be waiting: a Redis that does not answer is told of soon.
 _START_RETRY_SECONDS = 4
+#: How soon to look again whether somebody else is done with what only one may do
+_LOCKED_SECONDS = 0.5
+_POLL_SECONDS = 0.2
+#: meta.version, as exchange.lua writes it
+_VERSION = "2"
 #: The keys that the round trip of a made-up request makes, beside its leases.
 _SELFCHECK_PARTS = (
-    *("meta", "workers", "busy", "ring", "clocks", "duplicates", "priorities:selfcheck", "queue:0:selfcheck"),
+    *("meta", "workers", "busy", "ring", "exchanges", "left", "given", "duplicates", "priorities:selfcheck"),
+    *("queue:0:selfcheck", "late", "returning"),
     *(f"seen:0:{number}" for number in range(16)),
 )
 
@@ -44,7 +54,8 @@ class Opening:
         self._before: dict[str, float] = {}
         #: from when on (by time.monotonic()) a worker alive at the opening has given a sign of life since
         self.sure_at = 0.0
-        self.worker = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        self._watch_seconds = 0.0
+        self.worker = _new_name()
 
     async def open(self) -> tuple[Frontier, Reply]:
         """Return the opened frontier and the first reply.
@@ -54,25 +65,95 @@ class Opening:
         settings = self._settings
         connection = self._connection = Connection.acquire(settings.url)
         await self._check(connection)
+        if not connection.in_one_slot(settings.prefix, settings.pushed_key):
+            raise StateSettingsError(
+                f"STATE_REDIS_URLS_KEY is {settings.pushed_key!r}, which lies in another slot of the Redis Cluster than the "
+                f"frontier; put {settings.prefix[settings.prefix.index('{') : -1]!r} into it"
+            )
         if StateSettings.from_settings(self._crawler.settings).selfcheck:
             await self._round_trip(connection)
+        earlier = await connection.described(settings.prefix)
+        self._refuse_version(earlier.get("version", _VERSION))
+        self._refuse_project(earlier.get("project", settings.project))
         before = self._before = await self._deadlines()
         # A worker that was killed a moment ago looks like one that is alive, but its heart does not beat.
-        watch_seconds = 2 * settings.heartbeat_seconds + 0.5
-        self.sure_at = time.monotonic() + watch_seconds
+        self._watch_seconds = 2 * settings.heartbeat_seconds + 0.5
+        self.sure_at = time.monotonic() + self._watch_seconds
         if before and self._shared_state_feed:
-            await asyncio.sleep(watch_seconds)
+            await asyncio.sleep(self._watch_seconds)
             await self._refuse_company(before)
-        frontier = Frontier(connection, settings.prefix, self.worker, settings.lease_seconds, *self._order)
-        reply = await frontier.exchange("open", hidden=1)
+        if settings.clear == "start":
+            async with Clearing(connection, settings, self.worker).lock():
+                if await self._nobody_is_alive():
+                    await Clearing(connection, settings, self.worker).clear()
+                    earlier = {}
+                frontier, reply = await self._join(connection)
+        else:
+            frontier, reply = await self._join(connection)
+        if reply.vanished:
+            await frontier.exchange("close")
+            raise StoreError(log.vanished(reply.vanished, self._crawler.spider))
         if self._shared_state_feed and set(await self._deadlines()) - {*before, self.worker}:
             await frontier.exchange("close")
             raise self._company_error(self._shared_state_feed)
-        logger.info(
-            "The frontier %s: %s requests pending, other workers: %s (this one: %s)", settings.prefix, reply.pending,
-            reply.others, self.worker, extra={"spider": self._crawler.spider},
-        )  # fmt: skip
+        log.tell_opened(settings, reply, int(earlier.get("seen", 0)), self.worker, self._crawler.spider)
         return frontier, reply
+
+    async def _join(self, connection: Connection) -> tuple[Frontier, Reply]:
+        """Open the frontier while nobody removes it."""
+        prefix = self._settings.prefix
+        await connection.put_back(prefix)
+        while True:
+            frontier = Frontier(
+                connection, prefix, self.worker, self._settings.lease_seconds, *self._order, self._settings.most_deliveries,
+                self._settings.pushed_key,
+            )  # fmt: skip
+            reply = await frontier.exchange("open", hidden=1)
+            if await connection.lock_holder(prefix) in ("", self.worker) and self.worker in await self._deadlines():
+                break
+            with suppress(FrontierGone):
+                await frontier.exchange("close")
+            self.worker = _new_name()
+            await asyncio.sleep(_LOCKED_SECONDS)
+        try:
+            self._refuse_project(await connection.claim(prefix, self._settings.project))
+        except StateSettingsError:
+            await frontier.exchange("close")
+            raise
+        return frontier, reply
+
+    async def _nobody_is_alive(self) -> bool:
+        sure_at = time.monotonic() + self._watch_seconds
+        while await self._deadlines():
+            if not await self.is_alone():
+                return False
+            if time.monotonic() > sure_at:
+                break
+            await asyncio.sleep(_LOCKED_SECONDS)
+        return True
+
+    async def clear_if_finished(self) -> None:
+        """Remove the frontier if nothing in it is left to do. To be called when this worker has left it.
+
+        :raises StoreError: if Redis does not answer, or refuses
+        """
+        assert self._connection is not None
+        await Clearing(self._connection, self._settings, self.worker).clear_if_finished()
+
+    def _refuse_version(self, version: str) -> None:
+        if version != _VERSION:
+            raise StoreError(
+                f"STATE_REDIS_URL: the frontier {self._settings.prefix} is of version {version}, and this scrapy_state knows "
+                f"{_VERSION}: install the version that made it, or remove it (scrapy state frontier … --clear)"
+            )
+
+    def _refuse_project(self, project: str) -> None:
+        if project != self._settings.project:
+            raise StateSettingsError(
+                f"STATE_REDIS_KEY: the frontier {self._settings.prefix} is that of the project {project!r}, and this is "
+                f"{self._settings.project!r} (BOT_NAME). Give one of them another STATE_REDIS_KEY. If it is the same project "
+                f"under a new name: redis-cli HDEL '{self._settings.prefix}meta' project"
+            )
 
     async def _check(self, connection: Connection) -> None:
         began = time.monotonic()
@@ -112,7 +193,8 @@ class Opening:
         :raises StoreError: if that can't be done, or what comes back is another request
         """
         prefix = f"{self._settings.prefix}selfcheck-{self.worker}:"
-        frontier = Frontier(connection, prefix, self.worker, self._settings.lease_seconds, *self._order)
+        parts = (*_SELFCHECK_PARTS, f"leases:{self.worker}", f"done:{self.worker}")
+        frontier = Frontier(connection, prefix, self.worker, self._settings.lease_seconds, *self._order, expiring=parts)
         sent = Request("https://scrapy-state.invalid/selfcheck?b=2&a=%20", method="POST", body=b"\x00\xff", meta={"depth": 1})
         fingerprint = self._crawler.request_fingerprinter.fingerprint
         new = NewRequest(self._codec.encode(sent), fingerprint(sent), 0, False, "selfcheck")
@@ -122,7 +204,7 @@ class Opening:
             same = [fingerprint(self._codec.decode(data)) for _, data in leased] == [fingerprint(sent)]
             refused = (await frontier.exchange("close", acknowledged=[id for id, _ in leased])).refused
         finally:
-            await connection.remove([prefix + part for part in (*_SELFCHECK_PARTS, f"leases:{self.worker}")])
+            await connection.remove([prefix + part for part in parts])
         if not same or refused:
             raise StoreError(
                 f"STATE_REDIS_URL: of a made-up request sent twice {len(leased)} came back, "
@@ -145,3 +227,58 @@ class Opening:
             f"state feed {feed!r}. With several workers the frontier is the state: take the state feed out, "
             "or give each run its own with %(run_id)s in its URI"
         )
+
+
+class Clearing:
+    """Removes the frontier of one job while nobody else does, or opens it.
+
+    A lock beside the frontier keeps workers that start at the same moment from removing what another one has begun.
+    """
+
+    def __init__(self, connection: Connection, settings: RedisSettings, worker: str) -> None:
+        self._connection = connection
+        self._settings = settings
+        self._worker = worker
+
+    @asynccontextmanager
+    async def lock(self) -> AsyncIterator[None]:
+        """Wait until nobody else has the lock, and hold it. One that was not let go ends by itself after a minute.
+
+        :raises StoreError: if Redis does not answer, or refuses
+        """
+        while not await self._connection.lock(self._settings.prefix, self._worker):  # noqa: ASYNC110 - others are elsewhere
+            await asyncio.sleep(_POLL_SECONDS)
+        try:
+            yield
+        finally:
+            await self._connection.unlock(self._settings.prefix, self._worker)
+
+    async def clear(self) -> None:
+        """Remove the frontier, but for what was pushed to it. To be called with the lock held.
+
+        :raises StoreError: if Redis does not answer, or refuses
+        """
+        await asyncio.to_thread(clear_frontier, self._settings.url, self._settings.prefix, kept=[self._settings.pushed_key])
+
+    async def clear_if_finished(self) -> None:
+        """Remove the frontier if nobody is at work on it, and nothing in it is left to do.
+
+        :raises StoreError: if Redis does not answer, or refuses
+        """
+        settings = self._settings
+        async with self.lock():
+            found = await asyncio.to_thread(read_frontier, settings.url, settings.prefix, settings.pushed_key)
+            if found.seconds_left or found.pending:
+                return  # the last worker does it
+            if found.unreadable or found.fatal:
+                logger.warning(
+                    "STATE_REDIS_CLEAR: the frontier %s is kept, since %s requests in it are set aside: %s can't be read, and "
+                    "%s had workers that died", settings.prefix, found.unreadable + found.fatal, found.unreadable, found.fatal,
+                )  # fmt: skip
+                return
+            await self.clear()
+        logger.info("The crawl is finished, and its frontier %s is removed (STATE_REDIS_CLEAR)", settings.prefix)
+
+
+def _new_name() -> str:
+    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"

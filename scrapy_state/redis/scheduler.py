@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from scrapy import Request, Spider, signals
+from scrapy import Request, Spider
 from scrapy.core.scheduler import Scheduler as ScrapyScheduler
 from scrapy.crawler import Crawler
 from scrapy.dupefilters import RFPDupeFilter
@@ -19,15 +19,16 @@ from twisted.internet.defer import Deferred
 from ..barrier.barrier import get_barrier
 from ..barrier.item_processor import BarrierItemProcessor
 from ..exceptions import StateSettingsError, StoreError
-from ..scrapy_internals import fail_when_closed, hold_start, watch_done
-from .acknowledging import Acknowledging
-from .codec import Codec, Unreadable
+from ..frontier.codec import Codec
+from ..scrapy_internals import PAGE, fail_when_closed, hold_output, hold_start, is_closing, watch_done, watch_pages
+from . import log
+from .connection import Heartbeat
 from .frontier import NewRequest, Reply
-from .leases import Leases, Order
+from .incoming import Incoming, KeepOpen
+from .leases import Acknowledging, Leases, Order, Pace
 from .opening import Opening
-from .options import RedisSettings, local_dupefilter
-from .told import tell_failed, tell_feeds, tell_lost, tell_reply, tell_unreadable, tell_unserializable
-from .units import UnitRequests
+from .settings import RedisSettings, check_dupefilter, local_dupefilter
+from .unit_requests import UnitRequests
 from .worker import Worker
 
 if TYPE_CHECKING:
@@ -79,6 +80,8 @@ class Scheduler(ScrapyScheduler):
         self._leases = Leases()
         self._order = Order(self.mqclass, self._smqclass)
         self._finished = self._starving = self._failed = False
+        self._told_waiting = False
+        self._all_fatal = 0
         self._from_start: Any = None
         self._barrier = get_barrier(self.crawler)
         self._units = UnitRequests(self.crawler, self._end)
@@ -92,22 +95,30 @@ class Scheduler(ScrapyScheduler):
         if not is_asyncio_available():
             raise StateSettingsError("TWISTED_REACTOR: the frontier needs asyncio; leave Scrapy's default reactor in place")
         self.settings = settings = RedisSettings.from_settings(crawler.settings, self.spider)
+        check_dupefilter(self.df, self.spider)
         self._codec = Codec(self.spider, settings.use_pickle)
         self._shared_filter = type(self.df) is RFPDupeFilter
         self._by_slot = issubclass(self.pqclass, DownloaderAwarePriorityQueue)
         self._opening = Opening(crawler, settings, self._codec, self._order)
         frontier, reply = await self._opening.open()
         self._units.opened(self._opening, settings)
-        self._worker = Worker(frontier, settings, self)
+        engine = crawler.engine
+        assert engine is not None
+        self._pace = Pace(engine.downloader, self._by_slot)
+        self._worker = worker = Worker(frontier, settings, self)
+        self._incoming = Incoming(crawler, settings, self._codec, self._units, self._leases, worker, self._done)
+        self._keep_open = KeepOpen(crawler, settings)
         listener = None if settings.early else self._barrier.listener
         if listener is None and not settings.early and crawler.settings.getdict("FEEDS"):
-            tell_feeds(self.spider)
-        self._acknowledging = Acknowledging(self._worker, listener, settings.interval_seconds)
-        tell_reply(reply, self.stats, self.spider)
-        assert crawler.engine is not None
-        watch_done(crawler.engine, self._done)
-        hold_start(crawler.engine, self._starting, self._room)
-        self._worker.start()
+            log.tell_feeds(self.spider)
+        self._acknowledging = Acknowledging(worker, listener, settings.interval_seconds)
+        self._tell(reply)
+        watch_done(engine, self._done)
+        watch_pages(engine)
+        hold_start(engine, self._starting, self._room)
+        # A crawl that ends waits for its callbacks.
+        hold_output(engine.scraper, lambda: worker.room(unless=lambda: self._failed or is_closing(engine)))
+        worker.start(Heartbeat(settings, self._opening.worker, self.spider, lambda: worker.last))
 
     def close(self, reason: str) -> Deferred[None] | None:
         """Have the items made durable, acknowledge, give back what is leased."""
@@ -119,14 +130,21 @@ class Scheduler(ScrapyScheduler):
         worker, opening = self._worker, self._opening
         assert opening is not None
         self._units.close()
+        log.tell_unstored(self._leases.unstored.count, self._leases.own, self.spider)
         try:
             if worker is not None:
+                self._incoming.close()
                 await self._acknowledging.close()
                 try:
                     await worker.close()
+                    if reason == "finished" and self.settings.clear == "finished" and not self._failed:
+                        await opening.clear_if_finished()
                 except StoreError as error:
                     self.failed(error)
+                log.tell_all_fatal(self._all_fatal, self.spider)
         finally:
+            if worker is not None:
+                worker.stop_heartbeat()
             await opening.close()
             super().close(reason)
 
@@ -155,10 +173,10 @@ class Scheduler(ScrapyScheduler):
             data = self._codec.encode(request)
         except ValueError as error:
             return self._keep_in_memory(request, filtered, error)
-        fingerprint = b""
-        if filtered and self._shared_filter:
-            fingerprint = self._units.fingerprint(request)
+        fingerprint = self._units.fingerprint(request) if filtered and self._shared_filter else b""
         slot = self.crawler.engine.downloader.get_slot_key(request) if self._by_slot else ""
+        if not isinstance(slot, str):  # Scrapy's queue would raise, too
+            raise TypeError(f"{request}: its download slot is a {type(slot).__name__}, and must be text")
         is_start, unit = self._order.is_start(request), self._units.unit_of(request)
         worker.put(NewRequest(data, fingerprint, request.priority, is_start, slot, request, unit))
         return True
@@ -173,6 +191,7 @@ class Scheduler(ScrapyScheduler):
                 continue
             self.stats.inc_value("scheduler/dequeued/redis" if id else "scheduler/dequeued/memory")
             self.stats.inc_value("scheduler/dequeued")
+            PAGE.set(request)
             if self.low:
                 self._worker.wake()
             return request
@@ -191,6 +210,11 @@ class Scheduler(ScrapyScheduler):
     def wanted(self) -> int:
         """How many more leases there is room for."""
         return 0 if self._failed else max(0, self.settings.prefetch - len(self._leases.waiting))
+
+    @property
+    def rooms(self) -> tuple[Mapping[str, int], int]:
+        """How many of them may be of each download slot, and of any slot that is not named."""
+        return self._pace.rooms
 
     @property
     def low(self) -> bool:
@@ -214,31 +238,51 @@ class Scheduler(ScrapyScheduler):
 
     def received(self, reply: Reply, sent: Sequence[NewRequest]) -> None:
         """Take what an exchange brought."""
-        tell_reply(reply, self.stats, self.spider)
-        for new, is_duplicate in zip(sent, reply.duplicates, strict=True):
-            if is_duplicate:
-                self.df.log(new.origin, self.spider)
-                self.crawler.signals.send_catch_log(signals.request_dropped, request=new.origin, spider=self.spider)
-            else:
-                self.stats.inc_value("scheduler/enqueued/redis")
-                self.stats.inc_value("scheduler/enqueued")
+        worker = self._worker
+        assert worker is not None
+        self._tell(reply)
+        log.tell_sent(reply, sent, self.crawler, self.df)
         self._units.received(reply, sent)
         if reply.lost:
-            tell_lost(self.settings.lease_seconds, self.spider)
-            self._leases.lose()
-        self._leased(reply.leased)
-        is_over = not (reply.pending or reply.leased or reply.others_busy or self.settings.keep_open or self._units.unsure)
-        worker = self._worker
-        self._finished = is_over and not (self._leases or self.hidden or worker is None or worker.outbox)
+            log.tell_lost(self.settings.lease_seconds, self.spider)
+            self._leases.lose(worker.done)
+            self._pace.keep(self._leases.running)
+        for request in self._order.to_push(self._incoming.read(reply)):
+            try:
+                self.mqs.push(request)
+                self._pace.took(request)
+            except Exception as error:  # a queue may ask what it likes of a request that anybody may have pushed
+                self._incoming.refuse(request, error)
+        if reply.vanished:
+            log.tell_vanished(reply.vanished, self.spider)
+            self._end("state_frontier_failed")
+        is_over = not (reply.pending or reply.leased or reply.others_busy or self._units.unsure)
+        is_over = is_over and not (self._leases or self.hidden or worker.outbox or worker.unreadable)
+        # Others that die before their items are durable leave pages that somebody must crawl again.
+        must_wait = is_over and reply.others_open > 0
+        self._finished = is_over and (self.settings.keep_open or not must_wait)
+        self._keep_open.has_something(not is_over or must_wait)
+        if must_wait and not self.settings.keep_open:
+            self._acknowledging.hurry()
+            if not self._told_waiting:
+                self._told_waiting = True
+                log.tell_waiting(reply.others_open, self.spider)
         if reply.leased or self._finished:
-            self._starving = False
+            # Kept open, the engine goes on asking in vain, and the worker looks by itself, less often.
+            self._starving = self._finished and self.settings.keep_open
             self.crawler.engine._slot.nextcall.schedule()  # type: ignore[union-attr]
 
     def failed(self, error: StoreError) -> None:
         """Redis is away for good: end the crawl. What is leased comes back by itself."""
         if not self._failed:
-            tell_failed(error, self.settings.lease_seconds, self.spider)
+            log.tell_failed(error, self.settings.lease_seconds, self.spider)
         self._end("state_frontier_failed")
+
+    def _tell(self, reply: Reply) -> None:
+        log.tell_reply(reply, self.stats, self.spider)
+        self._all_fatal = reply.all_fatal
+        fatal = (self._incoming.name(data) for _, data in reply.fatal)
+        log.tell_fatal(fatal, self.settings.most_deliveries, self.stats, self.spider)
 
     def _end(self, reason: str) -> None:
         if self._failed:
@@ -249,35 +293,15 @@ class Scheduler(ScrapyScheduler):
         if engine is not None and engine.spider is not None and engine._slot is not None and engine._slot.closing is None:
             self._closing = asyncio.create_task(engine.close_spider_async(reason=reason))
 
-    def _leased(self, leased: list[tuple[int, bytes]]) -> None:
-        assert self._worker is not None
-        requests = []
-        for id, data in leased:
-            try:
-                request = self._codec.decode(data)
-                left_over = self._units.is_left_over(request.meta)
-            except Unreadable as error:
-                if not (left_over := self._units.is_left_over(error.meta)):
-                    tell_unreadable(error, self.stats, self.spider)
-                    self._worker.unreadable.append(id)  # never acknowledged: it is pending again when this worker ends
-                    continue
-            if left_over:
-                self._worker.acknowledge([id])
-            else:
-                self._leases.waiting[request] = id
-                requests.append(request)
-        for request in self._order.to_push(requests):
-            self.mqs.push(request)
-
     def _keep_in_memory(self, request: Request, filtered: bool, error: ValueError) -> bool:
         if filtered and self._shared_filter and self.df.request_seen(request):
             self.df.log(request, self.spider)
             return False
-        if self.logunser:
-            tell_unserializable(request, error, self.spider)
-            self.logunser = False
         self.mqs.push(request)
-        self._leases.waiting[request] = 0
+        if self.logunser:
+            log.tell_unserializable(request, error, self.spider)
+            self.logunser = False
+        self._leases.keep(request, PAGE.get())
         self.stats.inc_value("scheduler/unserializable")
         self.stats.inc_value("scheduler/enqueued/memory")
         self.stats.inc_value("scheduler/enqueued")
@@ -285,6 +309,7 @@ class Scheduler(ScrapyScheduler):
 
     def _done(self, request: Request) -> None:
         id = self._leases.end(request)
+        self._pace.ended(request)
         assert self._worker is not None
         if id:
             self._acknowledging.done(id)
@@ -296,6 +321,5 @@ class Scheduler(ScrapyScheduler):
 
     async def _room(self) -> bool:
         assert self._worker is not None
-        if not self._failed:
-            await self._worker.room()
+        await self._worker.room(unless=lambda: self._failed)
         return not self._failed

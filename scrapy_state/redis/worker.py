@@ -6,13 +6,14 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Protocol
+from typing import Any, Protocol
 
 from ..exceptions import StoreError, StoreUnreachable
-from .frontier import Frontier, NewRequest, Reply
-from .options import RedisSettings
+from .connection import Heartbeat
+from .frontier import MOST_BYTES, Frontier, NewRequest, Reply
+from .settings import RedisSettings
 
 logger = logging.getLogger("scrapy_state.state")
 
@@ -20,10 +21,12 @@ logger = logging.getLogger("scrapy_state.state")
 _LINGER_SECONDS = 0.01
 #: When there was nothing to lease: how soon to look again, at first and at most.
 _FIRST_POLL_SECONDS, _LAST_POLL_SECONDS = 0.02, 1.0
+#: How often one that waits for room looks whether it must.
+_LOOK_SECONDS = 0.25
 _FIRST_PAUSE_SECONDS, _LAST_PAUSE_SECONDS = 0.1, 5.0
 #: One exchange's share, so that none takes Redis long.
-_MOST_REQUESTS, _MOST_BYTES, _MOST_ACKNOWLEDGED = 300, 1 << 20, 2000
-#: Above that many requests wait here, start() waits.
+_MOST_REQUESTS, _MOST_ACKNOWLEDGED = 300, 2000
+#: Above that many requests wait here, start() and callbacks wait.
 ROOM = 5000
 
 
@@ -33,6 +36,10 @@ class Host(Protocol):
     @property
     def wanted(self) -> int:
         """How many more requests there is room for."""
+
+    @property
+    def rooms(self) -> tuple[Mapping[str, int], int]:
+        """How many of them may be of each download slot, and of any slot that is not named."""
 
     @property
     def low(self) -> bool:
@@ -48,7 +55,7 @@ class Host(Protocol):
 
     @property
     def held(self) -> Sequence[int]:
-        """The leases that are not done."""
+        """The leases whose requests are not done."""
 
     def received(self, reply: Reply, sent: Sequence[NewRequest]) -> None:
         """Something has come."""
@@ -71,27 +78,42 @@ class Worker:
         #: leases to give up, with how many requests must have been sent before: the children of theirs
         self._acknowledged: deque[tuple[int, int]] = deque()
         self._put = self._sent = 0
-        #: leases whose requests are done only
+        #: leases whose requests are done, and their items not durable yet
         self.done: list[int] = []
-        #: leases with which this worker can do nothing
+        #: those of them that Redis has not heard of
+        self._newly_done: list[int] = []
+        #: leases that are no requests, of which Redis has not heard
         self.unreadable: list[int] = []
         self.exchanges = 0
         self.outages = 0
+        #: since when no exchange had a reply at the first attempt; 0: the last one had
+        self._trouble_since = 0.0
+        self._most_bytes = MOST_BYTES
         #: whether the last exchange leased less than was wanted
         self._dry = False
         self._poll_seconds = _FIRST_POLL_SECONDS
-        self._last = time.monotonic()
+        #: when the last exchange had its reply, by time.monotonic()
+        self.last = time.monotonic()
         self._closing = asyncio.Event()
         self._something = asyncio.Event()
         self._hurry = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
         self._task: asyncio.Task[None] | None = None
+        self._heartbeat: Heartbeat | None = None
         self._failed: StoreError | None = None
 
-    def start(self) -> None:
-        """Begin with the exchanges, after the opening one."""
+    def start(self, heartbeat: Heartbeat | None = None) -> None:
+        """Begin with the exchanges, after the opening one; and with *heartbeat*, for when they can't be sent."""
         self._task = asyncio.create_task(self._run())
+        self._heartbeat = heartbeat
+        if heartbeat is not None:
+            heartbeat.start()
+
+    def stop_heartbeat(self) -> None:
+        """From now on a silence means that this worker is dead."""
+        if self._heartbeat is not None:
+            self._heartbeat.stop()
 
     def put(self, request: NewRequest) -> None:
         """Send *request* with the next exchange."""
@@ -106,6 +128,21 @@ class Worker:
         """Whether nothing is at work here, and there is nothing to lease."""
         return self._host.starving and not (self._host.held or self._host.hidden or self.outbox)
 
+    def finish(self, id: int) -> None:
+        """The request of lease *id* is done; its items are not durable yet."""
+        self.done.append(id)
+        self._newly_done.append(id)
+
+    def finish_again(self, id: int) -> None:
+        """Lease *id* was taken, and has come back to this worker. It may be done already."""
+        if id in self.done:
+            self._newly_done.append(id)
+
+    def set_aside(self, id: int) -> None:
+        """What is leased as *id* is no request, so nobody can crawl it."""
+        self.unreadable.append(id)
+        self.wake(hurry=True)
+
     def acknowledge(self, ids: Iterable[int]) -> None:
         """Give up the leases *ids*: their requests are done, and their items durable."""
         self._acknowledged.extend((self._put, id) for id in ids)
@@ -117,9 +154,10 @@ class Worker:
         if hurry:
             self._hurry.set()
 
-    async def room(self) -> None:
-        """Wait while there is too much to send."""
-        await self._room.wait()
+    async def room(self, unless: Callable[[], bool]) -> None:
+        """Wait while there is too much to send, *unless* something else ends the wait, which is asked now and then."""
+        while not (self._room.is_set() or unless()):
+            await _either(self._room, _LOOK_SECONDS)
 
     async def close(self) -> None:
         """Send what there is, give back what is leased, say goodbye.
@@ -132,7 +170,7 @@ class Worker:
             await self._task
         if self._failed is not None:
             raise self._failed
-        while self.outbox or self._acknowledged:
+        while self.outbox or self._acknowledged or self.unreadable:
             await self._exchange(wanted=0)
         await self._exchange("close", wanted=0)
 
@@ -143,19 +181,21 @@ class Worker:
                 if not self._closing.is_set():
                     await self._exchange()
         except StoreError as error:
-            self._failed = error
-            self._room.set()
-            self._host.failed(error)
+            self._fail(error)
         except Exception as error:
             logger.warning("Error in the exchange with Redis", exc_info=True)
-            self._failed = StoreError(f"STATE_REDIS_URL: {type(error).__name__}: {error}")
-            self._room.set()
-            self._host.failed(self._failed)
+            self._fail(StoreError(f"STATE_REDIS_URL: {type(error).__name__}: {error}"))
+
+    def _fail(self, error: StoreError) -> None:
+        self._failed = error
+        self._room.set()
+        self.stop_heartbeat()
+        self._host.failed(error)
 
     async def _until_due(self) -> None:
         """Return when an exchange is due: soon if there is something, at once if the crawl waits for it."""
-        beat = self._last + self._settings.heartbeat_seconds - time.monotonic()
-        if not (self.outbox or self._acknowledged or (self._host.low and not self._dry)):
+        beat = self.last + self._settings.heartbeat_seconds - time.monotonic()
+        if not (self.outbox or self._acknowledged or self.unreadable or (self._host.low and not self._dry)):
             await _either(self._something, min(beat, self._poll_seconds) if self._host.low else beat)
         self._something.clear()
         if not (self._host.starving and (self.outbox or not self._dry)):
@@ -165,7 +205,7 @@ class Worker:
     async def _exchange(self, mode: str = "go on", wanted: int | None = None) -> None:
         new: list[NewRequest] = []
         size = 0
-        while self.outbox and len(new) < _MOST_REQUESTS and size < _MOST_BYTES:
+        while self.outbox and len(new) < _MOST_REQUESTS and size < self._most_bytes:
             new.append(self.outbox.popleft())
             size += len(new[-1].data)
         self._sent += len(new)
@@ -173,55 +213,57 @@ class Worker:
         while self._acknowledged and self._acknowledged[0][0] <= self._sent and len(acknowledged) < _MOST_ACKNOWLEDGED:
             acknowledged.append(self._acknowledged.popleft()[1])
         wanted = self._host.wanted if wanted is None else wanted
-        # What has not gone yet counts as at work here, so that nobody ends.
-        hidden = self._host.hidden + len(self.outbox)
-        done = len(self.done) + len(self.unreadable) + len(self._acknowledged)
-        reply = await self._insist(mode, new, acknowledged, wanted, hidden, done)
-        self._last = time.monotonic()
+        rooms, other_room = self._host.rooms
+        done, self._newly_done = self._newly_done, []
+        unreadable, self.unreadable = self.unreadable, []
+        reply = await self._insist(
+            mode, new=new, acknowledged=acknowledged, done=done, wanted=wanted, rooms=rooms, other_room=other_room,
+            # What has not gone yet counts as at work here, so that nobody ends.
+            hidden=self._host.hidden + len(self.outbox), unreadable=unreadable,
+        )  # fmt: skip
+        self.last = time.monotonic()
         self.exchanges += 1
         self._dry = len(reply.leased) < wanted
         if reply.leased or new:
             self._poll_seconds = _FIRST_POLL_SECONDS
         elif self._dry:
             self._poll_seconds = min(self._poll_seconds * 2, _LAST_POLL_SECONDS)
-        if reply.lost:
-            self.done = []  # another list: who waits for these to be durable sees that it is not theirs any more
-            self.unreadable.clear()
-            self._acknowledged.clear()
         if len(self.outbox) < ROOM:
             self._room.set()
         self._host.received(reply, new)
 
-    async def _insist(
-        self, mode: str, new: list[NewRequest], acknowledged: list[int], wanted: int, hidden: int, done: int
-    ) -> Reply:
+    async def _insist(self, mode: str, **what: Any) -> Reply:
         """Try again while Redis is away; what is sent stays the same."""
-        began, pause, again = 0.0, _FIRST_PAUSE_SECONDS, False
+        pause, again = _FIRST_PAUSE_SECONDS, False
         while True:
-            known = (*self._host.held, *self.done, *self.unreadable, *(id for _, id in self._acknowledged)) if again else ()
             try:
                 reply = await self.frontier.exchange(
-                    "again" if again and mode == "go on" else mode, new=new, acknowledged=acknowledged,
-                    wanted=wanted, hidden=hidden, done=done, known=known,
-                )  # fmt: skip
+                    "again" if again and mode == "go on" else mode, most_bytes=self._most_bytes, **what
+                )
             except StoreUnreachable as error:
                 now = time.monotonic()
-                if not began:
-                    began = now
+                if not self._trouble_since:
+                    self._trouble_since = now
                     self.outages += 1
                     logger.warning("the frontier can't be reached: %s. The crawl waits, and tries again", error)
                 limit = self._settings.close_seconds if self._closing.is_set() else self._settings.retry_seconds
-                if now - began >= limit:
+                if now - self._trouble_since >= limit:
                     raise
                 again = True
+                self._most_bytes = max(self._most_bytes // 4, 1)  # perhaps the line is too slow for so much
                 await _either(self._closing, pause) if not self._closing.is_set() else await asyncio.sleep(pause)
                 pause = min(pause * 2, _LAST_PAUSE_SECONDS if not self._closing.is_set() else 1.0)
             else:
-                if again:
-                    logger.info("the frontier can be reached again, after %.1f s", time.monotonic() - began)
-                    # What the lost reply would have said of acknowledgements nobody knows.
-                    return Reply(**{**vars(reply), "refused": 0})
+                if not again:
+                    self._all_is_well()
                 return reply
+
+    def _all_is_well(self) -> None:
+        # An attempt that is not the first leases nothing. So only the next one shows whether leases come through.
+        if self._trouble_since:
+            logger.info("the frontier can be reached again, after %.1f s", time.monotonic() - self._trouble_since)
+            self._trouble_since = 0.0
+        self._most_bytes = min(self._most_bytes * 2, MOST_BYTES)
 
 
 async def _either(event: asyncio.Event, seconds: float) -> None:

@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import json
+import zlib
+from collections import Counter, OrderedDict, defaultdict, namedtuple
+from datetime import date, datetime, time, timedelta, timezone
+from decimal import Decimal
+from enum import Enum, Flag, IntEnum, IntFlag
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from uuid import UUID
+from zoneinfo import ZoneInfo
 
+import attr
 import pytest
 import scrapy
 from hypothesis import given
@@ -14,10 +24,10 @@ from scrapy.http import JsonRequest
 from scrapy.settings import Settings
 
 from scrapy_state.exceptions import StateSettingsError
-from scrapy_state.redis.codec import Codec
+from scrapy_state.frontier.codec import Codec
 from scrapy_state.redis.connection import Connection
-from scrapy_state.redis.options import RedisSettings, key_prefix, redacted
-from scrapy_state.redis.report import read_frontier
+from scrapy_state.redis.inspect import read_frontier
+from scrapy_state.redis.settings import RedisSettings, key_prefix, redacted
 
 PREFIX = "scrapy_state:{frontier}:"
 
@@ -78,6 +88,193 @@ def test_requests_come_back_as_they_were(meta: dict[str, Any], body: bytes, head
     assert back.to_dict(spider=spider) == sent.to_dict(spider=spider)
     assert repr(back.meta) == repr(sent.meta) or any(isinstance(each, (set, tuple, list, dict)) for each in meta.values())
     assert b"pickle" not in codec.encode(sent)
+
+
+class Kind(Enum):
+    ODD = "odd"
+    MIXED = (1, 2)
+
+
+class Level(IntEnum):
+    HIGH = 3
+
+
+class Text(str, Enum):
+    A = "a"
+
+
+class Can(Flag):
+    READ = 1
+    WRITE = 2
+    BOTH = 3
+
+
+class Mode(IntFlag):
+    X = 1
+
+
+class Point(NamedTuple):
+    x: int
+    y: Any = None
+
+
+Pair = namedtuple("Pair", "a b")
+
+
+@dataclasses.dataclass
+class Plain:
+    name: str
+    parts: list[Any] = dataclasses.field(default_factory=list)
+    made: int = dataclasses.field(init=False, default=7)
+
+    def __post_init__(self) -> None:
+        assert self.name != "read", "nothing of a class's own runs when it is read"
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen:
+    name: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SlottedData:
+    name: Any
+
+
+@attr.s(auto_attribs=True)
+class OldAttrs:
+    _private: int
+    name: str = "a"
+
+
+@attr.frozen
+class NewAttrs:
+    name: Any
+    cached: Any = attr.field(factory=dict)
+
+
+class MoreAttrs(OldAttrs):
+    """A subclass that says nothing of attrs itself."""
+
+
+class MoreData(Plain):
+    """The same of a dataclass."""
+
+
+class OwnText(str):
+    """As lxml's and parsel's."""
+
+    __slots__ = ("link",)
+
+
+class OwnDate(datetime):
+    """As pendulum's."""
+
+
+class OwnInt(int): ...
+
+
+class OwnFloat(float): ...
+
+
+class OwnBytes(bytes): ...
+
+
+class OwnList(list[Any]): ...
+
+
+class OwnTuple(tuple[Any, ...]):
+    __slots__ = ()
+
+
+BERLIN = ZoneInfo("Europe/Berlin")
+AS_THEY_WERE = [
+    *(date(2026, 3, 29), time(2, 30, 0, 5), datetime(2026, 3, 29, 2, 30), timedelta(-1, 5, 7)),
+    datetime(2026, 10, 25, 2, 30, tzinfo=BERLIN, fold=1),
+    time(1, 2, tzinfo=BERLIN),
+    datetime(2026, 1, 1, tzinfo=timezone.utc),
+    datetime(2026, 1, 1, tzinfo=timezone(timedelta(hours=-3, minutes=-30, seconds=-1))),
+    *(Decimal("1.10"), Decimal("-Infinity"), UUID(int=5)),
+    *(Kind.ODD, Kind.MIXED, Level.HIGH, Text.A, Can.READ, Can.BOTH, Can(0), Mode.X, Mode(0)),
+    *(Point(1, {"a": Point(2)}), Pair((1,), [2])),
+    *(
+        Plain("a", [date(2026, 1, 1)]),
+        Frozen("b"),
+        SlottedData({1: b"x"}),
+        OldAttrs(5),
+        MoreAttrs(5),
+        MoreData("b"),
+        NewAttrs((1, 2), {"a": None}),
+    ),
+    *(Thing(name=Plain("c")), {Frozen("key"): 1, date(2026, 1, 1): 2, Level.HIGH: 3}, {Kind.ODD}),
+]
+AS_THEIR_BASE: list[tuple[Any, Any]] = [
+    *((OwnText("ä"), "ä"), (OwnInt(5), 5), (OwnFloat(0.5), 0.5), (OwnBytes(b"\xff"), b"\xff"), (OwnList([OwnInt(1)]), [1])),
+    *((OwnTuple((1,)), (1,)), (OrderedDict(b=1, a=2), {"b": 1, "a": 2}), (Counter("aab"), {"a": 2, "b": 1})),
+    *((defaultdict(list, {1: [2]}), {1: [2]}), ({OwnText("k"): 1}, {"k": 1}), (OwnDate(2026, 1, 1), datetime(2026, 1, 1))),
+]
+
+
+@pytest.mark.parametrize(("sent", "expected"), [*((each, each) for each in AS_THEY_WERE), *AS_THEIR_BASE])
+def test_values_that_spiders_put_into_meta(sent: Any, expected: Any) -> None:
+    """What JSON has no form for comes back equal and of its kind, in meta, in cb_kwargs and within others; a subclass of a
+    built-in kind as its base."""
+    codec = Codec(CodecSpider())
+    meta = {"value": sent, "within": [(sent, {"x": sent})]}
+    back = codec.decode(codec.encode(scrapy.Request("https://example.com/", meta=meta, cb_kwargs={"value": sent})))
+    for found in (back.meta["value"], back.cb_kwargs["value"], back.meta["within"][0][0]):
+        assert found == expected
+        assert type(found) is type(expected)
+        assert repr(found) == repr(expected)
+        assert getattr(found, "fold", 0) == getattr(expected, "fold", 0)
+
+
+def test_reading_runs_no_code_of_the_values() -> None:
+    """A dataclass is read without its __init__; one whose class has got another field since can't be read."""
+    codec = Codec(CodecSpider())
+    data = codec.encode(scrapy.Request("https://example.com/", meta={"value": Plain("a")}))
+    assert codec.decode(data.replace(b'"name":"a"', b'"name":"read"')).meta["value"].name == "read"
+    with pytest.raises(ValueError, match="has no value for its field 'parts'"):
+        codec.decode(data.replace(b'"parts"', b'"other"'))
+    point = codec.encode(scrapy.Request("https://example.com/", meta={"value": Point(1)}))
+    with pytest.raises(ValueError, match="has 2 fields now"):
+        codec.decode(point.replace(b"[1,null]", b"[1]"))
+
+
+@dataclasses.dataclass
+class Raised(Exception):
+    name: str
+
+
+class Unusual(tuple):
+    _fields = ("a",)
+
+
+UNSET = object.__new__(SlottedData)
+HALF = object.__new__(Plain)
+UNNAMED = Mode(6)
+
+
+@pytest.mark.parametrize("value", [UNSET, HALF, UNNAMED, Raised("a"), Path("x"), CodecSpider, lambda: 1])
+def test_values_that_have_no_form(value: Any) -> None:
+    """What would not come back whole is refused: an object without its fields, bits without a name, what is more than its
+    fields."""
+    with pytest.raises(ValueError, match=r"no form|no value|more than its fields"):
+        Codec(CodecSpider()).encode(scrapy.Request("https://example.com/", meta={"value": value}))
+
+
+def test_what_is_pushed_is_never_unpickled() -> None:
+    """STATE_REDIS_PICKLE is for what workers store; what somebody pushes is a URL or JSON."""
+    codec = Codec(CodecSpider(), use_pickle=True)
+    stored = codec.encode(scrapy.Request("https://example.com/", meta={"path": Path("x")}))
+    with pytest.raises(ValueError, match=r"."):
+        codec.decode_pushed(stored)
+    for slot in (b"5", b'{"a": 1}'):
+        with pytest.raises(ValueError, match="download_slot"):
+            codec.decode_pushed(b'{"url": "https://example.com/", "meta": {"download_slot": %s}}' % slot)
+    assert codec.decode_pushed(b" https://example.com/a\n").url == "https://example.com/a"
+    pushed = json.dumps({"url": "https://example.com/", "callback": "parse_other", "cb_kwargs": {"n": 1}})
+    assert codec.decode_pushed(pushed.encode()).cb_kwargs == {"n": 1}
 
 
 def test_request_classes_come_back() -> None:
@@ -144,7 +341,23 @@ def test_what_has_no_form_in_json_is_refused(arguments: dict[str, Any], says: st
         (b"pcos\nsystem\n(S'true'\ntR.", "STATE_REDIS_PICKLE is False"),
         (b"z123", "decompressing"),
         (b'{"url": "https://example.com/", "encoding": "no-such"}', "no-such"),
-        (b'{"url": "https://example.com/", "meta": {"__scrapy_state__": "ascii"}}', "AttributeError"),
+        (b'{"url": "https://example.com/", "meta": {"__scrapy_state__": "ascii", "v": 5}}', "AttributeError"),
+        (b'{"url": "https://example.com/", "meta": {"__scrapy_state__": []}}', "not known"),
+        (b'{"url": "https://example.com/", "_class": "antigravity.Request"}', "no class 'antigravity.Request' in the project"),
+        (b'{"url": "https://example.com/", "callback": "__init__"}', "has no callback '__init__'"),
+        (b'{"url": "https://example.com/", "errback": "from_crawler"}', "has no callback 'from_crawler'"),
+        (b'{"url": "https://example.com/", "callback": "name"}', "has no callback 'name'"),
+        (b'{"url": "https://example.com/", "callback": ["parse"]}', "has no callback"),
+        (
+            b'{"url": "https://example.com/", "meta": {"__scrapy_state__": "enum", "class": "subprocess.Popen", "v": "A"}}',
+            "Enum",
+        ),
+        (b'{"url": "data:,", "meta": {"__scrapy_state__": "object", "class": "subprocess.Popen", "v": {}}}', "not a dataclass"),
+        (b'{"url": "data:,", "meta": {"__scrapy_state__": "namedtuple", "class": "builtins.tuple", "v": []}}', "named tuple"),
+        (b'{"url": "data:,", "meta": {"__scrapy_state__": "datetime", "v": "now"}}', "Invalid isoformat"),
+        (b'{"url": "data:,", "meta": {"__scrapy_state__": "time", "v": "10:00", "zone": "../../etc/passwd"}}', "etc/passwd"),
+        (b"z" + zlib.compress(b'{"url": "data:,' + b" " * (65 << 20) + b'"}', 9), "unpacks to more than"),
+        (b"z" + zlib.compress(b'{"url": "data:,"}')[:-3], "cut off"),
         (b'{"url": "https://example.com/", "meta": {"x": {"__scrapy_state__": "set", "v": [[1]]}}}', "unhashable"),
         (b'{"url": "https://example.com/", "meta": ' + b"[" * 100000 + b"]" * 100000 + b"}", "Recursion"),
     ],

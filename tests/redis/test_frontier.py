@@ -5,15 +5,25 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
 import pytest
 import scrapy
-from redis_server import RedisServer, free_port, make_certificate, redis_server
+from redis_server import (
+    RedisServer,
+    free_port,
+    make_certificate,
+    proxy,
+    redis_cluster,
+    redis_sentinel,
+    redis_server,
+    until,
+)
 from scrapy.pqueues import ScrapyPriorityQueue
 from scrapy.settings import Settings
 from scrapy.squeues import FifoMemoryQueue, LifoMemoryQueue
@@ -21,11 +31,14 @@ from scrapy.utils.misc import load_object
 from scrapy.utils.test import get_crawler
 
 from scrapy_state.exceptions import StateError, StateSettingsError, StoreRefused, StoreUnreachable
+from scrapy_state.frontier.codec import Codec
+from scrapy_state.redis.clients import drop_connections
 from scrapy_state.redis.connection import Connection
 from scrapy_state.redis.frontier import Frontier, FrontierGone, NewRequest, Reply
+from scrapy_state.redis.inspect import SetAside, clear_frontier, put_back, read_frontier, read_set_aside
 from scrapy_state.redis.leases import Order
-from scrapy_state.redis.options import RedisSettings
-from scrapy_state.redis.report import clear_frontier, read_frontier
+from scrapy_state.redis.opening import _SELFCHECK_PARTS, Clearing, Opening
+from scrapy_state.redis.settings import RedisSettings
 
 PREFIX = "scrapy_state:{frontier}:"
 
@@ -48,6 +61,10 @@ def in_frontiers(server: RedisServer, scenario: Callable[[Callable[..., Frontier
 
 def request(text: str, priority: int = 0, slot: str = "", is_start: bool = False, filtered: bool = True) -> NewRequest:
     return NewRequest(text.encode(), hashlib.sha1(text.encode()).digest() if filtered else b"", priority, is_start, slot)
+
+
+def set_aside(url: str, which: str) -> list[SetAside]:
+    return list(read_set_aside(url, PREFIX, which))
 
 
 def texts(reply: Reply) -> list[str]:
@@ -144,9 +161,10 @@ def test_leases_of_a_dead_worker_come_back(server: RedisServer) -> None:
         reply = await other.exchange(wanted=9)
         assert (reply.come_back, reply.others, reply.others_busy) == (2, 0, 0)
         assert sorted(texts(reply)) == sorted(data.decode() for _, data in leased[1:])
+        await other.exchange(acknowledged=[leased[1][0]])
         late = await dead.exchange(acknowledged=[id for id, _ in leased[1:]])
         assert late.lost
-        assert late.refused == 2
+        assert late.refused == 1
 
     in_frontiers(server, scenario)
 
@@ -158,13 +176,105 @@ def test_what_others_are_told_of_a_worker(server: RedisServer) -> None:
         one, two = frontier("one"), frontier("two")
         await one.exchange("open")
         await two.exchange("open")
-        await one.exchange(new=[request("a"), request("b"), request("c")], wanted=2)
-        await one.exchange(hidden=5, done=1)
+        [(done, _), _] = (await one.exchange(new=[request("a"), request("b"), request("c")], wanted=2)).leased
+        await one.exchange(hidden=5, done=[done])
         server.client().rpush(f"{PREFIX}urls", "d")
         reply = await two.exchange()
-        assert (reply.others, reply.others_busy, reply.pending) == (1, 6, 2)
-        assert texts(await two.exchange(wanted=9)) == ["a", "d"]
+        assert (reply.others, reply.others_busy, reply.others_open, reply.pending) == (1, 6, 2, 2)
+        assert texts(await two.exchange(wanted=9)) == ["a", "+d"]
         assert (await two.exchange()).pending == 0
+
+    in_frontiers(server, scenario)
+
+
+@pytest.mark.parametrize(
+    ("push", "expected"),
+    [
+        (lambda client, key: client.rpush(key, "a", "b", "c"), ["+a", "+b", "+c"]),
+        (lambda client, key: client.sadd(key, "a", "b", "c"), {"+a", "+b", "+c"}),
+        (lambda client, key: client.zadd(key, {"a": 1, "b": 3, "c": 2}), ["+b", "+c", "+a"]),
+    ],
+    ids=["list", "set", "sorted set"],
+)
+def test_what_others_push(server: RedisServer, push: Callable[..., Any], expected: Any) -> None:
+    """A list, a set or a sorted set (highest score first) may be pushed to, under any key; what is there is pending."""
+
+    async def scenario(frontier: Callable[..., Frontier]) -> None:
+        one = frontier("one", pushed_key="start_urls")
+        await one.exchange("open")
+        push(server.client(), "start_urls")
+        assert (await one.exchange()).pending == 3
+        assert await asyncio.to_thread(lambda: read_frontier(server.url, PREFIX, "start_urls").pending) == 3
+        reply = await one.exchange(wanted=2)
+        assert reply.pending == 1
+        found = texts(reply) + texts(await one.exchange(wanted=2))
+        assert (set(found) if isinstance(expected, set) else found) == expected
+        assert not server.client().exists("start_urls")
+
+    in_frontiers(server, scenario)
+
+
+@pytest.mark.parametrize(
+    ("push", "kind"),
+    [
+        (lambda client, key: client.set(key, "https://example.com/"), "string"),
+        (lambda client, key: client.hset(key, "a", "b"), "hash"),
+        (lambda client, key: client.xadd(key, {"a": "b"}), "stream"),
+    ],
+)
+def test_what_can_not_be_pushed(server: RedisServer, push: Callable[..., Any], kind: str) -> None:
+    """Another type where others push: the exchange takes place as ever, and says so."""
+    push(server.client(), f"{PREFIX}urls")
+
+    async def scenario(frontier: Callable[..., Frontier]) -> None:
+        one = frontier("one")
+        assert (await one.exchange("open")).pushed_type == kind
+        reply = await one.exchange(new=[request("a"), request("b")], wanted=1)
+        reply = await one.exchange(wanted=9, acknowledged=[reply.leased[0][0]])
+        assert (reply.pushed_type, reply.refused, reply.pending, len(reply.leased)) == (kind, 0, 0, 1)
+        server.client().delete(f"{PREFIX}urls")
+        assert (await one.exchange()).pushed_type == ""
+
+    in_frontiers(server, scenario)
+    assert read_frontier(server.url, PREFIX).pending == 0
+
+
+def test_what_can_not_be_read_is_set_aside(server: RedisServer) -> None:
+    """A lease that can't be read is set aside, once, and only while it is this worker's; none is missed if the worker dies
+    then. A later run may try it again, and whoever has done the page all the same may say so."""
+
+    async def scenario(frontier: Callable[..., Frontier]) -> None:
+        one, two = frontier("one"), frontier("two")
+        await one.exchange("open")
+        await two.exchange("open")
+        server.client().rpush(f"{PREFIX}urls", "bad")
+        leased = (await one.exchange(new=[request("a", 5, "slot")], wanted=2)).leased
+        ids = [id for id, _ in leased]
+        await two.exchange(unreadable=ids)
+        one.lease_seconds = 0.05
+        for _ in range(2):
+            await one.exchange(unreadable=ids)
+        reply = await two.exchange()
+        assert (reply.others_busy, reply.others_open) == (0, 0)
+        await asyncio.sleep(0.08)
+        reply = await two.exchange()
+        assert (reply.others, reply.pending, reply.vanished) == (0, 0, 0)
+        found = await asyncio.to_thread(read_frontier, server.url, PREFIX)
+        assert (found.unreadable, found.fatal, found.pending) == (2, 0, 0)
+        listed = await asyncio.to_thread(set_aside, server.url, "unreadable")
+        assert sorted(each.data for each in listed) == [b"+bad", b"a"]
+        for _ in range(2):
+            await two.connection.put_back(PREFIX)
+        assert await asyncio.to_thread(lambda: read_frontier(server.url, PREFIX).pending) == 2
+        again = await two.exchange(wanted=2)
+        assert sorted(texts(again)) == ["+bad", "a"]
+        assert sorted(id for id, _ in again.leased) == ids
+        await two.exchange(unreadable=ids)
+        assert (await one.exchange(acknowledged=ids[:1])).refused == 0
+        assert (await one.exchange(acknowledged=ids[:1])).refused == 1
+        assert await asyncio.to_thread(put_back, server.url, PREFIX) == 1
+        await two.exchange("close")
+        assert (await one.exchange()).pending == 1
 
     in_frontiers(server, scenario)
 
@@ -190,40 +300,55 @@ def test_a_lost_reply_loses_nothing(server: RedisServer) -> None:
     async def scenario(frontier: Callable[..., Frontier]) -> None:
         one = frontier("one")
         await one.exchange("open")
-        known = (await one.exchange(new=[request("a")], wanted=1)).leased
+        await one.exchange(new=[request("a")], wanted=1)
         new = [request("a"), request("b", filtered=False), request("c"), request("c")]
-        arguments: dict[str, Any] = {"new": new, "wanted": 1}
-        clock = one.clock
+        [(first, _)] = (await one.exchange(new=[request("first", 1)], wanted=1)).leased
+        arguments: dict[str, Any] = {"new": new, "wanted": 1, "acknowledged": [first]}
         lost = await one.exchange(**arguments)
         assert len(lost.leased) == 1
-        one.clock = clock  # as if it had not come
         for _ in range(2):
-            one.clock = clock
-            again = await one.exchange("again", **arguments, known=[id for id, _ in known])
+            one.number -= 1  # as if the reply had not come
+            again = await one.exchange("again", **arguments)
             assert again.duplicates == lost.duplicates == [True, False, False, True]
-            assert again.leased == []
+            assert (again.leased, again.refused) == ([], 0)
         rest = await one.exchange(wanted=9)
         assert sorted(texts(rest)) == ["b", "c"]
+        assert len(server.client().hgetall(f"{PREFIX}leases:one")) == 3
+        one.attempt += 1
+        await one.exchange()
+        one.number -= 1
+        await one.exchange("again")  # it had leased nothing: what came before stays
         assert len(server.client().hgetall(f"{PREFIX}leases:one")) == 3
 
     in_frontiers(server, scenario)
 
 
-def test_what_comes_late_leases_nothing(server: RedisServer) -> None:
-    """An exchange that was long on its way, or was sent again meanwhile, takes nothing: nobody would read the reply."""
+@pytest.mark.parametrize("mode", ["go on", "again", "close"])
+def test_an_attempt_that_comes_late_does_nothing(server: RedisServer, mode: str) -> None:
+    """An attempt that was long on its way, while a newer one took place, changes nothing and is no error of the frontier's."""
 
     async def scenario(frontier: Callable[..., Frontier]) -> None:
         one = frontier("one")
         await one.exchange("open")
-        clock = one.clock
-        await one.exchange(new=[request("a"), request("b")])
-        answered, one.clock = one.clock, clock
-        with pytest.raises(FrontierGone):
-            await one.exchange(wanted=9)
-        await one.exchange("again", wanted=9)
-        assert server.client().hlen(f"{PREFIX}leases:one") == 0
-        assert one.clock > answered
-        assert sorted(texts(await one.exchange(wanted=9))) == ["a", "b"]
+        [(a, _)] = (await one.exchange(new=[request("a"), request("b"), request("c")], wanted=1)).leased
+        late = replace(one)  # what it sends is on its way
+        one.attempt += 1
+        newer: list[tuple[int, bytes]] = []
+        for number in range(2):
+            if number:
+                newer = (await one.exchange(wanted=1)).leased
+            else:
+                await one.exchange("again")
+            before = {key: server.client().dump(key) for key in server.client().scan_iter()}
+            with pytest.raises(StoreUnreachable, match="arrived twice"):
+                await replace(late).exchange(mode, wanted=9, acknowledged=[a], new=[request("d")])
+            assert {key: server.client().dump(key) for key in server.client().scan_iter()} == before
+        reply = await one.exchange(acknowledged=[a, newer[0][0]], wanted=9)
+        assert (reply.refused, reply.lost, len(reply.leased)) == (0, False, 1)
+        await one.exchange("close")
+        with pytest.raises(StoreUnreachable, match="arrived twice"):
+            await late.exchange(mode, wanted=9)
+        assert not server.client().exists(f"{PREFIX}leases:one", f"{PREFIX}workers")
 
     in_frontiers(server, scenario)
 
@@ -254,6 +379,320 @@ def test_a_redis_that_has_forgotten_is_noticed(server: RedisServer, others: int)
     in_frontiers(server, scenario)
 
 
+@pytest.mark.parametrize("opened", ["before", "after"])
+def test_a_redis_that_has_forgotten_is_noticed_by_who_was_taken_for_dead(server: RedisServer, opened: str) -> None:
+    """Redis comes back older than it was, and others take a worker for dead before it is back itself, and go on until more has
+    happened than it had seen: it is told all the same. What start() had sent would be lost."""
+
+    async def scenario(frontier: Callable[..., Frontier]) -> None:
+        one, two = frontier("one", lease_seconds=0.1), frontier("two")
+        if opened == "before":
+            await one.exchange("open")
+        await two.exchange("open")
+        parts = {key: server.client().dump(key) for key in server.client().scan_iter()}
+        if opened == "after":
+            await one.exchange("open")
+        await one.exchange(new=[request("start")])
+        server.client().flushall()
+        for key, part in parts.items():
+            server.client().restore(key, 0, part)
+        await asyncio.sleep(0.15)
+        for _ in range(9):
+            reply = await two.exchange()
+        assert (reply.others, reply.pending) == (0, 0)
+        with pytest.raises(FrontierGone, match="older than it was"):
+            await one.exchange()
+
+    in_frontiers(server, scenario)
+
+
+def test_another_frontier_in_the_same_place_is_noticed(server: RedisServer) -> None:
+    """A frontier that was cleared and begun anew by others is not taken for the old one, whatever it remembers of a worker."""
+
+    async def scenario(frontier: Callable[..., Frontier]) -> None:
+        one, same = frontier("one"), frontier("one")
+        await one.exchange("open")
+        await asyncio.to_thread(clear_frontier, server.url, PREFIX)
+        await frontier("two").exchange("open")
+        await same.exchange("open")
+        with pytest.raises(FrontierGone, match="is gone"):
+            await one.exchange()
+
+    in_frontiers(server, scenario)
+
+
+def test_so_many_workers_that_have_left_are_remembered(server: RedisServer) -> None:
+    """What is kept of workers that have left does not grow without end; who is forgotten finds the frontier gone."""
+
+    async def scenario(frontier: Callable[..., Frontier]) -> None:
+        first = frontier("first", lease_seconds=0.01)
+        await first.exchange("open")
+        for number in range(1200):
+            each = frontier(f"{number}")
+            await each.exchange("open")
+            await each.exchange("close")
+        assert server.client().hlen(f"{PREFIX}exchanges") == server.client().zcard(f"{PREFIX}left") == 1000
+        with pytest.raises(FrontierGone):
+            await first.exchange()
+
+    in_frontiers(server, scenario)
+
+
+def test_lost_leases_are_told_of_until_a_reply_comes(server: RedisServer) -> None:
+    """A worker that was taken for dead learns it, also if the reply that says so is lost, and once only."""
+
+    async def scenario(frontier: Callable[..., Frontier]) -> None:
+        one, two = frontier("one", lease_seconds=0.05), frontier("two")
+        await one.exchange("open")
+        await two.exchange("open")
+        await asyncio.sleep(0.1)
+        await two.exchange()
+        one.lease_seconds = 60
+        assert (await one.exchange()).lost
+        for _ in range(2):
+            one.number -= 1  # as if the reply had not come
+            assert (await one.exchange("again")).lost
+        assert not (await one.exchange()).lost
+
+    in_frontiers(server, scenario)
+
+
+# Pages that more than one worker has had
+
+
+def leased_by_the_dead(
+    server: RedisServer, then: Callable[[Frontier, Frontier, list[int]], Coroutine[Any, Any, None]], pages: int = 3, **more: Any
+) -> None:
+    """Let a worker lease some *pages* and be taken for dead, then run *then* with it, another one, and its lease ids."""
+
+    async def scenario(frontier: Callable[..., Frontier]) -> None:
+        one, two = frontier("one", lease_seconds=0.05, **more), frontier("two", **more)
+        await one.exchange("open")
+        await two.exchange("open")
+        leased = (await one.exchange(new=[request(f"{number}") for number in range(pages)], wanted=pages)).leased
+        one.lease_seconds = 60
+        await asyncio.sleep(0.1)
+        assert (await two.exchange()).come_back == pages
+        await then(one, two, [id for id, _ in leased])
+
+    in_frontiers(server, scenario)
+
+
+def test_a_late_acknowledgement_counts_while_nobody_has_finished_the_page(server: RedisServer) -> None:
+    """A page that waits again, or that another worker has not finished, is done by a late acknowledgement, and nobody crawls it
+    once more; where another one was faster it is refused."""
+
+    async def then(one: Frontier, two: Frontier, ids: list[int]) -> None:
+        again = (await two.exchange(wanted=2)).leased
+        assert {id for id, _ in again} < set(ids)
+        (first, _), (second, _) = again
+        [third] = set(ids) - {first, second}
+        await two.exchange(acknowledged=[first])
+        reply = await one.exchange(acknowledged=ids)
+        assert (reply.lost, reply.refused) == (True, 1)  # the first
+        assert reply.others_busy == reply.others_open == 0
+        reply = await two.exchange(acknowledged=[second], wanted=9)
+        assert (reply.refused, reply.leased, reply.pending) == (1, [], 0)
+        assert (await two.exchange(acknowledged=[third])).refused == 1
+        assert not server.client().exists(f"{PREFIX}late")
+
+    leased_by_the_dead(server, then)
+
+
+def test_a_late_acknowledgement_of_what_was_leased_again_and_given_back(server: RedisServer) -> None:
+    """The other worker has closed, or has died, in between: the page waits, and the late acknowledgement still counts."""
+
+    async def then(one: Frontier, two: Frontier, ids: list[int]) -> None:
+        await two.exchange(wanted=9)
+        await two.exchange("close")
+        assert (await one.exchange(acknowledged=ids)).refused == 0
+        reply = await one.exchange(wanted=9)
+        assert (reply.leased, reply.pending) == ([], 0)
+        assert not server.client().exists(f"{PREFIX}late")
+
+    leased_by_the_dead(server, then)
+
+
+def test_a_page_that_kills_its_workers_is_set_aside(server: RedisServer) -> None:
+    """After the third worker that died with it a page is set aside, and only that one: those that were just there are tried
+    beside no other suspect, and go on."""
+
+    async def scenario(frontier: Callable[..., Frontier]) -> None:
+        opener = frontier("opener")
+        await opener.exchange("open")
+        await opener.exchange(new=[request(f"{number}") for number in range(20)])
+        crawled: list[str] = []
+        fatal: list[str] = []
+        for number in range(20):
+            victim = frontier(f"victim{number}", lease_seconds=0.05)
+            reply = await victim.exchange("open", wanted=8)
+            fatal += [data.decode() for _, data in reply.fatal]
+            while reply.leased and "7" not in texts(reply):
+                crawled += texts(reply)
+                ids = [id for id, _ in reply.leased]
+                reply = await victim.exchange(acknowledged=ids, wanted=8)
+            if not reply.leased:
+                break
+            await asyncio.sleep(0.08)
+            reply = await opener.exchange()
+            fatal += [data.decode() for _, data in reply.fatal]
+        assert fatal == ["7"]
+        assert number == 3
+        assert sorted(crawled, key=int) == [str(each) for each in range(20) if each != 7]
+        reply = await opener.exchange(wanted=9)
+        assert (reply.pending, reply.leased, reply.all_fatal, reply.vanished) == (0, [], 1, 0)
+        assert await asyncio.to_thread(set_aside, server.url, "fatal") == [SetAside(b"7", 3)]
+        assert await asyncio.to_thread(put_back, server.url, PREFIX) == 1
+        assert (await opener.exchange()).pending == 1
+        assert texts(await opener.exchange(wanted=9)) == ["7"]
+        assert not await asyncio.to_thread(set_aside, server.url, "fatal")
+
+    in_frontiers(server, scenario)
+
+
+def test_a_worker_has_one_suspect_at_a_time(server: RedisServer) -> None:
+    """Of pages that are due for their last delivery a worker gets the next one when the one before is done."""
+
+    async def scenario(frontier: Callable[..., Frontier]) -> None:
+        opener = frontier("opener", most_deliveries=2)
+        await opener.exchange("open")
+        await opener.exchange(new=[request(f"{number}") for number in range(3)])
+        victim = frontier("victim", lease_seconds=0.05, most_deliveries=2)
+        assert len((await victim.exchange("open", wanted=3)).leased) == 3
+        await asyncio.sleep(0.08)
+        [(first, _)] = (await opener.exchange(wanted=9)).leased
+        assert not (await opener.exchange(wanted=9)).leased
+        assert len((await frontier("other", most_deliveries=2).exchange("open", wanted=9)).leased) == 1
+        [_] = (await opener.exchange(wanted=9, done=[first])).leased
+
+    in_frontiers(server, scenario)
+
+
+def test_what_was_done_is_no_delivery(server: RedisServer) -> None:
+    """Pages that were done when their worker died, and not durable, may come back any number of times."""
+
+    async def scenario(frontier: Callable[..., Frontier]) -> None:
+        opener = frontier("opener")
+        await opener.exchange("open")
+        await opener.exchange(new=[request("a"), request("b")])
+        for number in range(5):
+            victim = frontier(f"victim{number}", lease_seconds=0.05)
+            ids = [id for id, _ in (await victim.exchange("open", wanted=2)).leased]
+            reply = await victim.exchange(done=ids)
+            assert (await opener.exchange()).others_busy == 0
+            assert len(ids) == (await opener.exchange()).others_open == 2
+            await asyncio.sleep(0.08)
+            reply = await opener.exchange()
+            assert (reply.come_back, reply.fatal) == (2, [])
+
+    in_frontiers(server, scenario)
+
+
+def test_many_leases_come_back_step_by_step(server: RedisServer) -> None:
+    """The leases of a dead worker are pending at once, and are moved by the next exchanges, so that none takes Redis long."""
+
+    async def then(one: Frontier, two: Frontier, ids: list[int]) -> None:
+        waiting = server.client().llen(f"{PREFIX}queue:0:")
+        assert 0 < waiting < 2000
+        assert (await one.exchange(acknowledged=ids[:100])).refused == 0
+        reply = await two.exchange()
+        assert reply.pending >= 4900
+        crawled = []
+        for _ in range(20):
+            reply = await two.exchange(wanted=1000)
+            crawled += [id for id, _ in reply.leased]
+        assert sorted(crawled) == ids[100:]
+        assert reply.pending == 0
+        assert not server.client().exists(f"{PREFIX}returning")
+
+    leased_by_the_dead(server, then, pages=5000)
+
+
+@pytest.mark.parametrize("key", ["queue:0:slot3", "priorities:slot3", "ring", "leases:one"])
+def test_keys_that_vanish_are_noticed(server: RedisServer, key: str) -> None:
+    """Somebody removes a key of the frontier, or Redis evicts it: it is said how many requests are gone, and nobody waits for
+    them any more."""
+
+    async def scenario(frontier: Callable[..., Frontier]) -> None:
+        one, two = frontier("one", lease_seconds=0.3), frontier("two")
+        await one.exchange("open")
+        await two.exchange("open")
+        await one.exchange(new=[request(f"{number}", slot=f"slot{number % 4}") for number in range(20)], wanted=4)
+        assert server.client().delete(PREFIX + key)
+        vanished, leased = 0, 0
+        await asyncio.sleep(0.35)
+        for _ in range(10):
+            reply = await two.exchange(wanted=9)
+            vanished += reply.vanished
+            leased += len(reply.leased)
+        assert vanished > 0
+        assert vanished + leased == 20
+        assert reply.pending == 0
+
+    in_frontiers(server, scenario)
+
+
+@pytest.mark.parametrize("key", ["workers", "busy"])
+def test_nobody_waits_for_good_for_a_worker_that_was_removed(server: RedisServer, key: str) -> None:
+    """Without the list of workers, or of what they are at, the leases of a dead one come back all the same; one that lives is
+    waited for."""
+
+    async def scenario(frontier: Callable[..., Frontier]) -> None:
+        one, two = frontier("one", lease_seconds=0.2), frontier("two")
+        await one.exchange("open")
+        await two.exchange("open")
+        await one.exchange(new=[request("a")], wanted=1)
+        server.client().delete(PREFIX + key)
+        assert (await two.exchange()).others_busy > 0
+        await asyncio.sleep(0.25)
+        await two.exchange()
+        assert texts(await two.exchange(wanted=1)) == ["a"]
+
+    in_frontiers(server, scenario)
+
+
+def test_a_lease_is_limited_by_bytes(server: RedisServer) -> None:
+    """Large requests come one by one, small ones together; each comes, however large."""
+
+    async def scenario(frontier: Callable[..., Frontier]) -> None:
+        one = frontier("one", first_out=True)
+        await one.exchange("open")
+        await one.exchange(new=[request(f"{number}" * (5000 if number < 3 else 5)) for number in range(6)])
+        assert [len((await one.exchange(wanted=9, most_bytes=7000)).leased) for _ in range(4)] == [1, 1, 4, 0]
+
+    in_frontiers(server, scenario)
+
+
+def test_a_worker_leases_no_more_of_a_slot_than_it_has_room_for(server: RedisServer) -> None:
+    """The room for a download slot limits what is leased of it; other slots fill up what is wanted, and others the rest."""
+
+    async def scenario(frontier: Callable[..., Frontier]) -> None:
+        one, two = frontier("one"), frontier("two")
+        await one.exchange("open")
+        await two.exchange("open")
+        new = [request(f"slow{n}", slot="slow") for n in range(50)] + [request(f"fast{n}", slot="fast") for n in range(20)]
+        first = texts(await one.exchange(new=new, wanted=16, rooms={"slow": 2}, other_room=99))
+        assert [sum(each.startswith(slot) for each in first) for slot in ("slow", "fast")] == [2, 14]
+        assert len(texts(await one.exchange(wanted=16, rooms={"slow": 0}, other_room=3))) == 3
+        assert len(texts(await one.exchange(wanted=16, rooms={"slow": 0, "fast": 0}))) == 0
+        assert len(texts(await two.exchange(wanted=60))) == 51
+
+    in_frontiers(server, scenario)
+
+
+def test_keys_may_expire(server: RedisServer) -> None:
+    """Keys of a made-up request go by themselves, if the process is killed before it can remove them."""
+
+    async def scenario(frontier: Callable[..., Frontier]) -> None:
+        one = frontier("one", expiring=_SELFCHECK_PARTS)
+        await one.exchange("open")
+        await one.exchange(new=[request("a", slot="selfcheck")] * 2, wanted=2)
+        keys = set(server.client().keys())
+        assert {key for key in keys if server.client().ttl(key) < 0} == {f"{PREFIX}leases:one".encode()}
+
+    in_frontiers(server, scenario)
+
+
 def test_goodbye_twice_is_no_loss(server: RedisServer) -> None:
     """A goodbye whose reply was lost is said again, and nobody is told that leases were lost."""
 
@@ -262,7 +701,7 @@ def test_goodbye_twice_is_no_loss(server: RedisServer) -> None:
         await one.exchange("open")
         await one.exchange("close")
         assert not (await one.exchange("close")).lost
-        assert not server.client().exists(f"{PREFIX}workers", f"{PREFIX}busy", f"{PREFIX}clocks")
+        assert not server.client().exists(f"{PREFIX}workers", f"{PREFIX}busy")
 
     in_frontiers(server, scenario)
 
@@ -352,6 +791,96 @@ def test_full_redis_changes_nothing_and_means_later(server: RedisServer) -> None
     in_frontiers(server, scenario)
 
 
+def test_failover_behind_one_address() -> None:
+    """When another Redis has taken over behind the same address, the first exchange finds out, and the next one reaches it."""
+
+    async def scenario(url: str, demote: Callable[[], None]) -> None:
+        connection = Connection.acquire(url)
+        one = Frontier(connection, PREFIX, "one", 60.0)
+        await one.exchange("open")
+        await one.exchange(new=[request("a")])
+        await asyncio.to_thread(demote)
+        with pytest.raises(StoreUnreachable, match="it is read-only now"):
+            await one.exchange(new=[request("b")])
+        reply = await one.exchange("again", new=[request("b")])
+        assert (reply.pending, reply.duplicates) == (2, [False])
+        await connection.release()
+
+    with redis_server() as old, redis_server(replicaof=f"127.0.0.1 {old.port}") as new, proxy(old.port) as address:
+
+        def demote() -> None:
+            assert old.client().execute_command("WAIT", 1, 10_000) == 1
+            new.client().replicaof("NO", "ONE")
+            old.client().replicaof("127.0.0.1", new.port)
+            address.target = new.port
+
+        asyncio.run(scenario(address.url, demote))
+
+
+@pytest.mark.parametrize(
+    "says",
+    [
+        *("LOADING Redis is loading", "MASTERDOWN Link with MASTER is down", "MOVED 3999 127.0.0.1:6381", "READONLY You can't"),
+        "ERR Error running script (call to f_1): @user_script:1: -READONLY You can't write against a read only replica.",
+    ],
+)
+def test_whoever_is_not_the_one_to_ask_is_asked_by_new_connections(says: str) -> None:
+    """What Redis says when it is not in charge (any more) means "later", and that by a new connection."""
+    connections = 0
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        while data := await reader.read(100_000):
+            count = data.count(b"CLIENT") + data.count(b"SELECT") + data.count(b"HELLO")
+            writer.write(b"+OK\r\n" * count + (b"-" + says.encode() + b"\r\n" if b"EVALSHA" in data else b""))
+        writer.close()
+
+    async def main() -> None:
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        connection = Connection.acquire(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0?protocol=2")
+        for _ in range(2):
+            with pytest.raises(StoreUnreachable):
+                await Frontier(connection, PREFIX, "one", 60.0).exchange("open")
+        await connection.release()
+        server.close()
+
+    asyncio.run(main())
+    assert connections == 2
+
+
+def test_a_script_that_is_forgotten_at_once_is_sent_again(server: RedisServer) -> None:
+    """A script that Redis has forgotten right after it was loaded (a failover, SCRIPT FLUSH) costs nothing but time; if it
+    forgets it all the time that means "later"."""
+
+    async def main() -> None:
+        connection = Connection.acquire(server.url)
+        load = connection.client.script_load
+        forgetting = 1
+
+        async def load_and_forget(script: Any) -> Any:
+            nonlocal forgetting
+            sha = await load(script)
+            if forgetting:
+                forgetting -= 1
+                await connection.client.script_flush()
+            return sha
+
+        connection.client.script_load = load_and_forget
+        one = Frontier(connection, PREFIX, "one", 60.0)
+        await connection.client.script_flush()
+        await one.exchange("open")
+        forgetting = 9
+        await connection.client.script_flush()
+        with pytest.raises(StoreUnreachable):
+            await one.exchange()
+        forgetting = 0
+        assert not (await one.exchange("again")).lost
+        await connection.release()
+
+    asyncio.run(main())
+
+
 def test_connections_are_shared_by_url() -> None:
     """Spiders with one URL share a connection, with different ones they don't; the last to let go closes it."""
 
@@ -382,6 +911,21 @@ def test_report(server: RedisServer) -> None:
     found = read_frontier(server.url, PREFIX)
     assert (found.pending, found.pending_by_priority, found.leased, found.seen) == (4, {5: 1, 0: 2}, {"one": 1}, 4)
     assert 0 < found.seconds_left["one"] <= 60
+
+
+def test_report_of_many_slots(server: RedisServer) -> None:
+    """read_frontier() needs few round trips, however many download slots there are."""
+
+    async def scenario(frontier: Callable[..., Frontier]) -> None:
+        one = frontier("one")
+        await one.exchange("open")
+        await one.exchange(new=[request(f"{number}", number % 2, f"slot{number}") for number in range(2000)])
+
+    in_frontiers(server, scenario)
+    with proxy(server.port, delay_seconds=0.01) as away:
+        began = time.monotonic()
+        assert read_frontier(away.url, PREFIX).pending_by_priority == {1: 1000, 0: 1000}
+        assert time.monotonic() - began < 3  # 4,000 round trips would take 80 s
 
 
 @pytest.mark.parametrize("count", [3000, 20000])
@@ -493,6 +1037,145 @@ def test_a_job_lies_in_one_slot_of_a_cluster() -> None:
         assert read_frontier(node.url, PREFIX).pending == 150
         assert clear_frontier(node.url, PREFIX) == len(keys)
         assert not list(client.scan_iter())
+
+
+@pytest.mark.parametrize("name", ["a", "b", "c", "d"])
+def test_a_cluster_by_url(name: str, cluster: list[RedisServer]) -> None:
+    """redis+cluster:// finds the node that holds a job, whichever it is, and a job lies in one slot; so do the report and
+    clearing."""
+    prefix = f"scrapy_state:{{{name}}}:"
+    url = f"redis+cluster://127.0.0.1:{free_port()},127.0.0.1:{cluster[0].port}"
+
+    async def scenario() -> None:
+        connection = Connection.acquire(url)
+        try:
+            await connection.check()
+            one = Frontier(connection, prefix, "one", 60.0)
+            await one.exchange("open")
+            reply = await one.exchange(
+                new=[request(f"{number}", number % 3, f"slot{number % 5}") for number in range(20)], wanted=5
+            )
+            await one.exchange(unreadable=[id for id, _ in reply.leased[:2]])
+            await connection.put_back(prefix)
+            await drop_connections(connection.client)
+            await one.exchange(acknowledged=[id for id, _ in reply.leased[2:]])
+            assert await connection.claim(prefix, "p") == "p"
+            assert await connection.lock(prefix, "one")
+            await connection.unlock(prefix, "one")
+            [(_, before)] = (await connection.deadlines(prefix)).items()
+            await connection.renew(prefix, "one", 120.0)
+            await connection.renew(prefix, "nobody", 120.0)
+            assert 50_000 < (await connection.deadlines(prefix))["one"] - before < 90_000
+            assert connection.in_one_slot(prefix, f"{{{name}}}:start_urls")
+            assert not connection.in_one_slot(prefix, "start_urls")
+        finally:
+            await connection.release()
+
+    asyncio.run(scenario())
+    keys = [[key for key in node.client().scan_iter() if key.decode().startswith(prefix)] for node in cluster]
+    assert sorted(map(bool, keys)) == [False, True]
+    found = read_frontier(url, prefix)
+    assert (found.pending, found.leased) == (17, {"one": 0})
+    assert 100 < found.seconds_left["one"] <= 120
+    assert put_back(url, prefix) == 0
+    assert clear_frontier(url, prefix) == len(keys[0] + keys[1])
+
+
+def test_a_worker_that_opens_waits_for_one_that_clears(server: RedisServer) -> None:
+    """Only one worker has the lock for removing a frontier, and none opens the frontier meanwhile."""
+    crawler = get_crawler(scrapy.Spider, {"STATE_REDIS_URL": server.url})
+    crawler.spider = scrapy.Spider(name="frontier")
+    settings = RedisSettings.from_settings(crawler.settings, crawler.spider)
+    order = Order(LifoMemoryQueue, FifoMemoryQueue)
+
+    async def main() -> None:
+        connection = Connection.acquire(server.url)
+        try:
+            one, two = (Clearing(connection, settings, name) for name in ("one", "two"))
+            opening = Opening(crawler, settings, Codec(crawler.spider), order)  # type: ignore[arg-type]
+            opening._connection = connection
+
+            async def lock() -> None:
+                async with two.lock():
+                    pass
+
+            async with one.lock():
+                waiting = [asyncio.ensure_future(lock()), asyncio.ensure_future(opening._join(connection))]
+                await asyncio.wait(waiting, timeout=1.5)
+                assert not any(each.done() for each in waiting)
+                await one.clear()
+            await asyncio.wait_for(asyncio.gather(*waiting), 10)
+            assert list(await connection.deadlines(PREFIX)) == [opening.worker]
+            assert not await connection.lock_holder(PREFIX)
+        finally:
+            await connection.release()
+
+    asyncio.run(main())
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[list[RedisServer]]:
+    with redis_cluster(2) as nodes:
+        yield nodes
+
+
+def test_a_sentinel_by_url() -> None:
+    """redis+sentinel:// asks for the primary, and again after a failover: nothing that was stored is lost."""
+    with redis_sentinel("frontier") as (primary, replica, sentinel):
+        url = f"redis+sentinel://:the-secret@127.0.0.1:{free_port()},127.0.0.1:{sentinel.port}/frontier/3"
+
+        async def scenario() -> None:
+            connection = Connection.acquire(url)
+            try:
+                await connection.check()
+                one = Frontier(connection, PREFIX, "one", 60.0)
+                await one.exchange("open")
+                [(first, _)] = (await one.exchange(new=[request("a"), request("b")], wanted=1)).leased
+                in_replica = replica.client(password="the-secret", db=3)
+                await asyncio.to_thread(until, lambda: in_replica.hget(f"{PREFIX}meta", "pending") == b"1")
+                primary.kill()
+                with pytest.raises(StoreUnreachable):
+                    await one.exchange(new=[request("c")], acknowledged=[first])
+                deadline = time.monotonic() + 30
+                while True:
+                    assert time.monotonic() < deadline
+                    try:
+                        reply = await one.exchange("again", new=[request("c")], acknowledged=[first])
+                        break
+                    except StoreUnreachable:
+                        await asyncio.sleep(0.1)
+                assert (reply.refused, reply.pending) == (0, 2)
+                assert sorted(texts(await one.exchange(wanted=9))) == ["a", "c"]
+            finally:
+                await connection.release()
+
+        asyncio.run(scenario())
+        assert read_frontier(url, PREFIX).leased == {"one": 2}
+        assert clear_frontier(url, PREFIX)
+        wrong = url.replace("/frontier/", "/other/")
+        with pytest.raises(StoreUnreachable, match="No master found for 'other'"):
+            read_frontier(wrong, PREFIX)
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("redis+sentinel://u:the-secret@host:26379", "names no primary: redis"),
+        ("redis+cluster://u:the-secret@host:7000/5", "database 0 only"),
+        ("redis+cluster://u:the-secret@host:7000,", "redis-py can't use"),
+        ("redis+sentinel://host:x/name?sentinel_password=the-secret", "redis-py can't use"),
+        ("redis+other://u:the-secret@host", "must be a URL like redis://"),
+    ],
+)
+def test_wrong_urls_of_several_hosts(url: str, says: str) -> None:
+    """A URL of a Sentinel or a cluster that can't be used is an error that says why, without the password."""
+
+    async def connect() -> None:
+        Connection.acquire(RedisSettings.from_settings(Settings({"STATE_REDIS_URL": url}), scrapy.Spider(name="codec")).url)
+
+    with pytest.raises(StateSettingsError, match=says) as caught:
+        asyncio.run(connect())
+    assert "the-secret" not in str(caught.value)
 
 
 def test_a_redis_that_keeps_nothing_is_a_warning(server: RedisServer, caplog: pytest.LogCaptureFixture) -> None:

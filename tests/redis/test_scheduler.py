@@ -10,20 +10,21 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from chaos_redis import SPIDER, Site, run
+from chaos_redis import CRAWL_SPIDER, SPIDER, Site, run
 from crawls import FEEDS, ITEMS, STATES, Crawl, crawl, start
-from redis_server import RedisServer, redis_server
+from redis_server import RedisServer, redis_cluster, redis_server
 from units_crawls import SETTINGS as UNITS_SETTINGS
 from units_crawls import SPIDER as UNITS_SPIDER
 from units_crawls import arguments_of, report
 from units_site import Site as UnitsSite
 
-from scrapy_state.redis.report import read_frontier
+from scrapy_state.redis.inspect import read_frontier
 
 pytestmark = pytest.mark.long
 
@@ -57,6 +58,45 @@ def test_crawl_ends_by_itself_and_leaves_nothing(tmp_path: Path, server: RedisSe
     assert len(items) == 120
 
 
+def test_a_finished_crawl_says_so_and_may_be_cleared(tmp_path: Path, server: RedisServer, site: Site) -> None:
+    """The second run of a finished crawl says what it leaves out and how to begin anew. STATE_REDIS_CLEAR: "start" begins anew,
+    but for what was pushed; "finished" leaves nothing behind."""
+    assert frontier_crawl(tmp_path, server, site).lines("0 requests seen by earlier runs")
+    again = frontier_crawl(tmp_path, server, site)
+    assert again.code == 0
+    assert again.lines("0 requests pending, 60 requests seen by earlier runs, other workers: 0")
+    [line] = again.lines("the crawl of this frontier is finished")
+    assert "scrapy state frontier frontier --clear" in line
+    assert not +site.asked
+    server.client().rpush(f"{PREFIX}urls", f"{site.url}/59")
+    anew = frontier_crawl(tmp_path, server, site, STATE_REDIS_CLEAR="start")
+    assert site.asked == Counter([*range(60), 59])
+    assert not anew.lines("the crawl of this frontier is finished")
+    stopped = frontier_crawl(tmp_path, server, site, STATE_REDIS_CLEAR="start", CLOSESPIDER_PAGECOUNT=10)
+    assert stopped.code == 0
+    assert read_frontier(server.url, PREFIX).pending
+    before = +site.asked
+    finished = frontier_crawl(tmp_path, server, site, STATE_REDIS_CLEAR="finished")
+    assert before + site.asked == Counter(range(60))
+    assert finished.lines("its frontier scrapy_state:{frontier}: is removed")
+    assert server.client().keys() == []
+
+
+def test_a_crawl_in_a_cluster(tmp_path: Path, site: Site) -> None:
+    """A crawl whose frontier lies on one node of a Redis Cluster: as ever, and the command finds it there."""
+    with redis_cluster(2) as nodes:
+        url = f"redis+cluster://127.0.0.1:{nodes[0].port}"
+        crawled = frontier_crawl(tmp_path, nodes[0], site, STATE_REDIS_URL=url)
+        assert crawled.code == 0, crawled.log
+        assert site.asked == Counter(range(60))
+        assert not crawled.lines("] ERROR")
+        assert sorted(bool(node.client().dbsize()) for node in nodes) == [False, True]
+        assert "0 requests pending, 0 leased, 60 seen" in command(tmp_path, "frontier", "spider.py").stdout
+        line = refusal(frontier_crawl(tmp_path, nodes[0], site, STATE_REDIS_URL=url, STATE_REDIS_URLS_KEY="elsewhere"))
+        assert "STATE_REDIS_URLS_KEY is 'elsewhere', which lies in another slot" in line
+        assert "put '{frontier}' into it" in line
+
+
 def test_sigterm_gives_back_and_the_next_run_completes(tmp_path: Path, server: RedisServer, site: Site) -> None:
     """A crawl that is stopped gives its leases back at once; the next run crawls just the rest."""
     site.asked.clear()
@@ -87,6 +127,36 @@ def test_kill_loses_nothing(tmp_path: Path, workers: int, seed: int) -> None:
     assert not outcome.wrong
     assert outcome.kills == 1
     assert set(outcome.codes) == {0}
+
+
+def test_crawl_spider_loses_nothing(tmp_path: Path, server: RedisServer) -> None:
+    """A CrawlSpider's links, with a date in meta, are in Redis. One that can't be stored keeps the page it comes from leased:
+    after a kill that page is crawled again, and every page and item is there in the end."""
+    site = Site(13, html=True)
+    site.held = {3}  # which can't be stored, and comes of page 0
+    feeds = {"items/%(run_id)s-%(batch_id)05d.jsonl": {"format": "jsonlines"}}
+    settings = {"STATE_INTERVAL": 0.1, "STATE_REDIS_LEASE_TIMEOUT": 1, "FEEDS": feeds, "LOG_LEVEL": "INFO"}
+    redis = {"SCHEDULER": "scrapy_state.redis.Scheduler", "STATE_REDIS_URL": server.url}
+    process = start(tmp_path, CRAWL_SPIDER, "-a", f"site={site.url}", settings=redis | settings)
+    try:
+        deadline = time.monotonic() + 30
+        while len(+site.asked) < 10 or sum(read_frontier(server.url, PREFIX).leased.values()) > 1:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.kill()
+        _, log = process.communicate()
+        assert "can't be stored (JSON has no form for builtins.object)" in log
+        assert site.asked == Counter(range(10))
+        site.held.clear()
+        crawled = frontier_crawl(tmp_path, server, site, CRAWL_SPIDER, **settings)
+    finally:
+        process.kill()
+        site.close()
+    assert crawled.code == 0
+    assert site.asked == Counter((0, 3, 10, 11, 12))
+    assert crawled.lines("2 requests could not be stored and stayed in this worker's memory; 0 of them are not done")
+    items = [json.loads(line) for path in tmp_path.glob("items/*") for line in path.read_text().splitlines()]
+    assert {(item["page"], item["n"]) for item in items} == {(page, number) for page in range(13) for number in range(2)}
 
 
 SHAPES = """
@@ -126,7 +196,8 @@ def test_callbacks_errbacks_and_what_stays_in_memory(tmp_path: Path, server: Red
     items = sorted(line.partition("ITEM ")[2] for line in crawled.lines("ITEM "))
     assert items == ["{'page': 'bad'}", "{'page': 'good', 'key': '(1, 2)', 'meta': \"{3: b'x'}\"}", "{'page': 'lambda'}"]
     assert crawled.lines("'scheduler/unserializable': 1")
-    assert len(crawled.lines("Unable to serialize")) == 1
+    assert len(crawled.lines("can't be stored")) == 1
+    assert crawled.lines("1 requests could not be stored and stayed in this worker's memory; 0 of them are not done")
     assert read_frontier(server.url, PREFIX).leased == {}
 
 
@@ -176,16 +247,26 @@ def test_other_commands_leave_redis_alone(tmp_path: Path) -> None:
 
 
 def test_own_dupefilter_is_honoured(tmp_path: Path, server: RedisServer, site: Site) -> None:
-    """A DUPEFILTER_CLASS of the project's own decides, in the place of Redis."""
+    """A DUPEFILTER_CLASS of the project's own decides, in the place of Redis, and is warned of; one that remembers beyond the
+    process keeps the crawl from its start."""
     source = SPIDER + (
         "\nfrom scrapy.dupefilters import BaseDupeFilter\nclass Few(BaseDupeFilter):\n    seen = set()\n"
         "    def request_seen(self, request):\n        page = int(request.url.rpartition('/')[2])\n"
         "        known = page in self.seen or page > 5\n        self.seen.add(page)\n        return known\n"
         "    def log(self, request, spider):\n        pass\n"
     )
-    assert frontier_crawl(tmp_path, server, site, source, DUPEFILTER_CLASS="spider.Few").code == 0
+    crawled = frontier_crawl(tmp_path, server, site, source, DUPEFILTER_CLASS="spider.Few")
+    assert crawled.code == 0
+    [line] = crawled.lines("DUPEFILTER_CLASS is 'spider.Few': each worker filters by itself")
+    assert "] WARNING" in line
     assert sorted(site.asked.elements()) == [0, 1, 2, 3, 4, 5]
     assert read_frontier(server.url, PREFIX).seen == 0
+    source += (
+        "\nclass Kept(Few):\n    def __init__(self):\n        import sqlite3\n        self.seen = sqlite3.connect('seen.db')\n"
+    )
+    line = refusal(frontier_crawl(tmp_path, server, site, source, DUPEFILTER_CLASS="spider.Kept"))
+    assert "DUPEFILTER_CLASS is 'spider.Kept', which remembers what it has seen when the process has ended" in line
+    assert "Remove the setting" in line
 
 
 def test_pushed_urls_and_keep_open(tmp_path: Path, server: RedisServer, site: Site) -> None:
@@ -216,7 +297,126 @@ def test_pushed_urls_and_keep_open(tmp_path: Path, server: RedisServer, site: Si
     assert read_frontier(server.url, PREFIX).leased == {}
 
 
+#: What somebody may push: no request at all, and requests that some part of Scrapy can't do with
+NO_REQUESTS = [
+    *('{"a": 1}', "nothing", "{", '{"url": 5}', "\x00\xff", "", "[]", "zzz", "pcos", '{"url": "http://[/"}', "http://x:99999/"),
+    *('{"url": "URL", "meta": {"download_slot": 5}}', '{"url": "URL", "meta": {"download_slot": {"a": 1}}}'),
+    *('{"url": "URL", "meta": 5}', '{"url": "URL", "priority": "high"}', '{"url": "URL", "callback": "__init__"}'),
+    *('{"url": "URL", "cb_kwargs": 5}', '{"url": "URL", "flags": 5}', '{"url": "URL", "encoding": 5}'),
+    *('{"url": "URL", "body": 5}', '{"url": "URL", "_class": "os.system"}'),
+]
+ODD_METAS = [
+    *('"download_timeout": "long"', '"depth": "deep"', '"proxy": 5', '"max_retry_times": []', '"handle_httpstatus_list": 5'),
+    *('"cookiejar": {}', '"redirect_times": "a"', '"is_start_request": {}', '"download_maxsize": "a"', '"state": {"a": 1}'),
+    *('"_state_unit": 5', '"_state_unit": {"a": 1}', '"bindaddress": 5', '"download_delay": {}', '"referrer_policy": 5'),
+]
+ODD_REQUESTS = [
+    *('{"url": "URL/40", "cookies": 5}', '{"url": "URL/41", "method": "\\n"}', '{"url": "nothing://x"}'),
+    '{"url": "URL/42", "headers": {"a": {"b": 1}}}',
+    *(f'{{"url": "URL/{number}", "dont_filter": true, "meta": {{{meta}}}}}' for number, meta in enumerate(ODD_METAS)),
+]
+
+
+def test_nothing_that_is_pushed_ends_a_worker(tmp_path: Path, server: RedisServer, site: Site) -> None:
+    """What is no request is set aside: logged once, counted, listed by the command; what is one is crawled, and may fail. The
+    next run tries again what can't be read, and ends well too."""
+    source = SPIDER.replace('yield scrapy.Request(f"{self.site}/0")', "return\n        yield").replace(
+        "yield response.follow(link)", "pass"
+    )
+    pushed = [each.replace("URL", site.url).encode() for each in (*NO_REQUESTS, *ODD_REQUESTS)]
+    server.client().rpush(f"{PREFIX}urls", *pushed, *[b'{"a": 1}'] * 3000, f"{site.url}/59")
+    settings = {
+        "RETRY_TIMES": 0,
+        "DOWNLOAD_TIMEOUT": 5,
+        "SCHEDULER_PRIORITY_QUEUE": "scrapy.pqueues.DownloaderAwarePriorityQueue",
+    }
+    unreadable = len(NO_REQUESTS) + 3000
+    for is_first in (True, False):
+        crawled = frontier_crawl(tmp_path, server, site, source, **settings)
+        assert crawled.code == 0, crawled.log
+        assert site.asked[59] == is_first
+        said = crawled.lines("could not be read") + crawled.lines("can't be read")
+        assert len(said) == 2, said
+        assert f"{unreadable} requests in the frontier could not be read and are set aside" in said[0]
+        assert crawled.lines(f"'state/redis/unreadable': {unreadable}")
+        found = read_frontier(server.url, PREFIX)
+        assert (found.pending, found.leased, found.unreadable) == (0, {}, unreadable)
+    listed = json.loads(command(tmp_path, "frontier", "spider.py", "--unreadable", "--json").stdout)
+    assert len(listed) == unreadable
+    assert {"reason": "it is a JSON object without a url", "request": "'{\"a\": 1}'"} in listed
+    assert (
+        f"{unreadable:,} requests are set aside because they can't be read" in command(tmp_path, "frontier", "spider.py").stdout
+    )
+
+
+FED = """
+import json
+import scrapy
+from scrapy import signals
+
+class FrontierSpider(scrapy.Spider):
+    name = "frontier"
+    idle = 0
+
+    @classmethod
+    def from_crawler(cls, crawler, *args, **kwargs):
+        spider = super().from_crawler(crawler, *args, **kwargs)
+        crawler.signals.connect(spider.spider_idle, signals.spider_idle)
+        return spider
+
+    async def start(self):
+        return
+        yield
+
+    def spider_idle(self):
+        self.idle += 1
+        if self.idle == 1:
+            self.crawler.engine.crawl(scrapy.Request(f"{self.site}/1"))
+
+    def make_request_from_data(self, data):
+        if data == b"none":
+            return None
+        if data == b"several":
+            return (scrapy.Request(f"{self.site}/{page}", meta={"x": object() if page == 5 else 0}) for page in (4, 5))
+        return scrapy.Request(f"{self.site}/{json.loads(data)['page']}", cb_kwargs={"given": True})
+
+    def parse(self, response, given=False):
+        yield {"page": int(response.url.rpartition("/")[2]), "given": given}
+"""
+
+
+def test_a_spider_that_is_fed(tmp_path: Path, server: RedisServer, site: Site) -> None:
+    """The spider makes requests of what is pushed to a key of its own; its spider_idle is called though the crawl is kept open;
+    after STATE_REDIS_IDLE_TIMEOUT without anything the crawl ends by itself."""
+    key = "frontier:start_urls"
+    server.client().sadd(key, '{"page": 3}', "several", "none", "no JSON")
+    feeds = {"items/%(run_id)s-%(batch_id)05d.jsonl": {"format": "jsonlines"}}
+    settings = {"STATE_REDIS_KEEP_OPEN": True, "STATE_REDIS_IDLE_TIMEOUT": 3, "STATE_REDIS_URLS_KEY": "%(name)s:start_urls"}
+    began = time.monotonic()
+    crawled = frontier_crawl(tmp_path, server, site, FED, FEEDS=feeds, **settings)
+    assert time.monotonic() - began > 3
+    assert crawled.code == 0, crawled.log
+    assert crawled.lines("nothing was pushed for STATE_REDIS_IDLE_TIMEOUT (3 s): the crawl ends")
+    assert crawled.lines("Closing spider (finished)")
+    assert +site.asked == {1: 1, 3: 1, 4: 1, 5: 1}
+    items = [json.loads(line) for path in tmp_path.glob("items/*") for line in path.read_text().splitlines()]
+    assert sorted((item["page"], item["given"]) for item in items) == [(1, False), (3, True), (4, False), (5, False)]
+    [line] = crawled.lines("can't be read")
+    assert "make_request_from_data() raised JSONDecodeError" in line
+    found = read_frontier(server.url, PREFIX)
+    assert (found.pending, found.leased, found.unreadable) == (0, {}, 1)
+
+
 # What refuses to start
+
+
+def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "SCRAPY_SETTINGS_MODULE": "project_settings", "PYTHONPATH": path, "PYTHONWARNINGS": ""}
+    return subprocess.run(
+        [sys.executable, "-m", "scrapy", "state", *arguments],
+        cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
 
 
 def refusal(crawled: Crawl) -> str:
@@ -311,6 +511,48 @@ def test_state_feed_of_several_workers(tmp_path: Path, server: RedisServer, site
     assert frontier_crawl(tmp_path, server, site, FEEDS=with_states(SHARED_STATES), **settings).code == 0
     assert len(list(tmp_path.glob("states/*.json"))) >= 2
     assert len(list(tmp_path.glob("states/*/*.json"))) >= 2
+
+
+def test_clear_at_start_beside_others(tmp_path: Path, server: RedisServer, site: Site) -> None:
+    """Three workers that start at once with STATE_REDIS_CLEAR = "start" crawl every page, and none removes what another has
+    begun; nor does one that comes later, while another is alive."""
+    settings = {"STATE_REDIS_CLEAR": "start", "STATE_REDIS_LEASE_TIMEOUT": 2, "FEEDS": {}, "LOG_LEVEL": "INFO"}
+    redis = {"SCHEDULER": "scrapy_state.redis.Scheduler", "STATE_REDIS_URL": server.url}
+    frontier_crawl(tmp_path, server, site)
+    site.asked.clear()
+    arguments = ("-a", f"site={site.url}")
+    workers = [start(tmp_path / str(number), SPIDER, *arguments, settings=redis | settings) for number in range(3)]
+    try:
+        logs = [worker.communicate(timeout=60)[1] for worker in workers]
+    finally:
+        for worker in workers:
+            worker.kill()
+    assert [worker.returncode for worker in workers] == [0, 0, 0], logs
+    assert set(+site.asked) == set(range(60))
+    other = beating_worker(server)
+    try:
+        server.client().hset(f"{PREFIX}meta", "mark", 1)
+        assert frontier_crawl(tmp_path, server, site, **settings).code == 0
+        assert server.client().hget(f"{PREFIX}meta", "mark") == b"1"
+        finished = frontier_crawl(tmp_path, server, site, **{**settings, "STATE_REDIS_CLEAR": "finished"})
+        assert finished.code == 0
+        assert server.client().hget(f"{PREFIX}meta", "mark") == b"1"
+    finally:
+        other.kill()
+        other.communicate()
+    frontier_crawl(tmp_path, server, site, **settings)
+    assert server.client().hget(f"{PREFIX}meta", "mark") is None
+
+
+def test_refuses_anothers_frontier(tmp_path: Path, server: RedisServer, site: Site) -> None:
+    """The frontier of another project, whose spider has the same name, or of another version of scrapy_state: one line."""
+    assert frontier_crawl(tmp_path, server, site, BOT_NAME="shops").code == 0
+    line = refusal(frontier_crawl(tmp_path, server, site, BOT_NAME="flights"))
+    assert "is that of the project 'shops', and this is 'flights' (BOT_NAME)" in line
+    assert "another STATE_REDIS_KEY" in line
+    assert frontier_crawl(tmp_path, server, site, BOT_NAME="flights", STATE_REDIS_KEY="flights-%(name)s").code == 0
+    server.client().hset(f"{PREFIX}meta", "version", 99)
+    assert "is of version 99" in refusal(frontier_crawl(tmp_path, server, site, BOT_NAME="shops"))
 
 
 def test_units_beside_another_worker(tmp_path: Path, server: RedisServer, site: Site) -> None:
@@ -434,15 +676,9 @@ def test_a_user_of_redis_who_may_little(tmp_path: Path, server: RedisServer, sit
 def test_command(tmp_path: Path, server: RedisServer, site: Site) -> None:
     """``scrapy state frontier`` counts what is there; ``--clear`` removes it, and asks before."""
     assert frontier_crawl(tmp_path, server, site, CLOSESPIDER_PAGECOUNT=10).code == 0
-    path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
-    environment = {**os.environ, "SCRAPY_SETTINGS_MODULE": "project_settings", "PYTHONPATH": path, "PYTHONWARNINGS": ""}
 
     def frontier(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "scrapy", "state", "frontier", "spider.py", *arguments]
-        return subprocess.run(
-            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False,
-            stdin=subprocess.DEVNULL,
-        )  # fmt: skip
+        return command(tmp_path, "frontier", "spider.py", *arguments)
 
     shown = json.loads(frontier("--json").stdout)
     assert shown["pending"] == read_frontier(server.url, PREFIX).pending > 0
@@ -451,7 +687,7 @@ def test_command(tmp_path: Path, server: RedisServer, site: Site) -> None:
     assert f"{PREFIX} {shown['pending']} requests pending, 0 leased, {shown['seen']} seen" in shown_text.stdout
     refused = frontier("--clear")
     assert refused.returncode == 2
-    assert "give --yes" in refused.stderr
+    assert "add --yes" in refused.stderr
     assert frontier("--clear", "--yes").returncode == 0
     assert server.client().keys() == []
     assert frontier().returncode == 1

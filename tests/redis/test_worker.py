@@ -5,23 +5,31 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import redis
 import scrapy
+from scrapy import signals
+from scrapy.dupefilters import BaseDupeFilter, RFPDupeFilter
+from scrapy.exceptions import DontCloseSpider
 from scrapy.settings import Settings
 from scrapy.utils.request import fingerprint
 from scrapy.utils.test import get_crawler
+from twisted.python.failure import Failure
 
 from scrapy_state.barrier import BarrierItemProcessor
-from scrapy_state.exceptions import StoreUnreachable
-from scrapy_state.redis.acknowledging import Acknowledging
-from scrapy_state.redis.codec import Codec
-from scrapy_state.redis.frontier import NewRequest, Reply
-from scrapy_state.redis.options import RedisSettings
+from scrapy_state.exceptions import StateSettingsError, StoreUnreachable
+from scrapy_state.frontier.codec import Codec
+from scrapy_state.redis.frontier import MOST_BYTES, NewRequest, Reply
+from scrapy_state.redis.incoming import Incoming, KeepOpen
+from scrapy_state.redis.leases import Acknowledging, Pace
 from scrapy_state.redis.scheduler import Scheduler
+from scrapy_state.redis.settings import RedisSettings, check_dupefilter, local_dupefilter
 from scrapy_state.redis.worker import ROOM, Worker
+from scrapy_state.scrapy_internals import PAGE
 from scrapy_state.units.tracker import UNIT
 
 
@@ -52,11 +60,11 @@ class Lagging:
         if self.failures:
             self.failures -= 1
             raise StoreUnreachable("STATE_REDIS_URL: gone for a while")
-        return Reply(self.lost, 0, 0, 0, 0, [False] * len(arguments["new"]), 0, [])
+        return Reply(lost=self.lost, duplicates=[False] * len(arguments["new"]))
 
 
 class IdleHost:
-    wanted, low, starving, hidden, held = 0, False, False, 0, ()
+    wanted, low, starving, hidden, held, rooms = 0, False, False, 0, (), ({}, 99)
 
     def __init__(self) -> None:
         self.errors: list[Exception] = []
@@ -96,76 +104,96 @@ def test_children_go_before_their_parents_acknowledgement() -> None:
 
 
 def test_what_waits_to_be_sent_is_at_work() -> None:
-    """Others don't end while a worker has something to send, and are not told of leases that are only done."""
+    """Others don't end while a worker has something to send; Redis hears once of each lease that is done, or can't
+    be read."""
 
     async def main() -> None:
         frontier, host = Lagging(failures=0), IdleHost()
         worker = worker_of(frontier, host)
         for number in range(700):
             worker.put(request(str(number)))
-        worker.done, worker.unreadable = [1, 2], [3]
-        worker.acknowledge([4])
+        worker.finish(1)
+        worker.finish(2)
+        worker.set_aside(3)
         await worker.close()
         assert [each["hidden"] for each in frontier.arguments] == [400, 100, 0, 0]
-        assert [each["done"] for each in frontier.arguments] == [4, 4, 3, 3]
+        assert [each["done"] for each in frontier.arguments] == [[1, 2], [], [], []]
+        assert [each["unreadable"] for each in frontier.arguments] == [[3], [], [], []]
+        assert worker.done == [1, 2]
 
     asyncio.run(main())
 
 
-def test_again_names_every_lease_that_is_here() -> None:
-    """An exchange that is sent again says which leases are at work, done, unreadable or waiting to be acknowledged."""
-
-    async def main() -> None:
-        frontier, host = Lagging(failures=1), IdleHost()
-        host.held = (1,)  # type: ignore[misc]
-        worker = worker_of(frontier, host)
-        worker.done, worker.unreadable = [2], [3]
-        for number in range(301):
-            worker.put(request(str(number)))
-        worker.acknowledge([4])
-        await worker.close()
-        assert [each["known"] for each in frontier.arguments[:2]] == [(), (1, 2, 3, 4)]
-
-    asyncio.run(main())
-
-
-def test_a_worker_that_was_taken_for_dead_forgets_its_leases() -> None:
-    """What was done by leases that are lost is acknowledged no more: they are others' now, under other numbers."""
+def test_a_worker_that_was_taken_for_dead_still_acknowledges() -> None:
+    """What was done by leases that are lost is acknowledged all the same, for Redis to say whether it counts; what could not be
+    read is others' now."""
 
     async def main() -> None:
         frontier, host = Lagging(failures=0), IdleHost()
         worker = worker_of(frontier, host)
-        done = worker.done
-        worker.done.append(1)
+        worker.finish(1)
         worker.unreadable.append(2)
         for number in range(301):
             worker.put(request(str(number)))
         worker.acknowledge([3])
         frontier.lost = True
         await worker.close()
-        assert worker.done == worker.unreadable == []
-        assert worker.done is not done  # whoever has a cut under way sees it
-        assert not any(acknowledged for _, _, acknowledged in frontier.sent)
+        assert (worker.done, worker.unreadable) == ([1], [])
+        assert [id for _, _, acknowledged in frontier.sent for id in acknowledged] == [3]
+        worker.finish_again(1)
+        worker.finish_again(7)
+        await worker._exchange()
+        assert frontier.arguments[-1]["done"] == [1]
+
+    asyncio.run(main())
+
+
+def test_fewer_bytes_after_no_reply() -> None:
+    """After each exchange without a reply less is asked for, and more again once replies come. Where only repeated ones have a
+    reply, which bring no requests, the crawl fails after STATE_RETRY_TIMEOUT."""
+
+    class Slow(Lagging):
+        passes = MOST_BYTES // 8
+
+        async def exchange(self, mode: str = "go on", **arguments: Any) -> Reply:
+            self.failures = mode == "go on" and arguments["most_bytes"] > self.passes
+            return await super().exchange(mode, **arguments)
+
+    async def main() -> None:
+        frontier = Slow(failures=0)
+        worker = worker_of(frontier, IdleHost(), STATE_RETRY_TIMEOUT=0.5)
+        for _ in range(5):
+            await worker._exchange()
+        asked = [MOST_BYTES // each["most_bytes"] for each in frontier.arguments]
+        assert asked == [1, 4, 4, 16, 16, 8, 4, 16]
+        assert worker.outages == 2
+        frontier.passes = 0
+
+        async def go_on() -> None:
+            while True:
+                await worker._exchange()
+
+        with pytest.raises(StoreUnreachable):
+            await asyncio.wait_for(go_on(), 20)
+        assert frontier.arguments[-1]["most_bytes"] < MOST_BYTES // 1000
 
     asyncio.run(main())
 
 
 def test_a_failed_cut_acknowledges_nothing() -> None:
-    """Leases are given up after a cut that went well, and none that was lost or done in the meantime."""
+    """Leases are given up after a cut that went well, and none that was done in the meantime."""
 
     class Cut:
-        result, lost = False, False
+        result = False
 
         async def make_durable(self, closing: bool = False) -> bool:
             worker.done.append(9)
-            if self.lost:
-                worker.done = []
             return self.result
 
     async def main() -> None:
         cut = Cut()
         acknowledging = Acknowledging(worker, cut, 60.0)  # type: ignore[arg-type]
-        for cut.result, cut.lost, expected in ((False, False, []), (True, True, []), (True, False, [5])):
+        for cut.result, expected in ((False, []), (True, [5])):
             worker.done = []
             acknowledging.done(5)
             await acknowledging._make_durable()
@@ -188,7 +216,7 @@ def test_an_idle_worker_makes_a_cut_due(monkeypatch: pytest.MonkeyPatch) -> None
             return True
 
     async def main() -> None:
-        monkeypatch.setattr("scrapy_state.redis.acknowledging._IDLE_SECONDS", 1.5)
+        monkeypatch.setattr("scrapy_state.redis.leases._IDLE_SECONDS", 1.5)
         host, cut = IdleHost(), Cut()
         worker = worker_of(Lagging(failures=0), host)
         acknowledging = Acknowledging(worker, cut, 60.0)  # type: ignore[arg-type]
@@ -203,6 +231,14 @@ def test_an_idle_worker_makes_a_cut_due(monkeypatch: pytest.MonkeyPatch) -> None
                 break
         assert cut.cuts == 1
         assert [id for _, id in worker._acknowledged] == [1]
+        worker._acknowledged.clear()
+        acknowledging.done(3)
+        acknowledging.hurry()
+        for _ in range(50):
+            await asyncio.sleep(0.01)
+            if worker._acknowledged:
+                break
+        assert [id for _, id in worker._acknowledged] == [3]
         await acknowledging.close()
 
     asyncio.run(main())
@@ -217,7 +253,7 @@ def test_outage_sends_the_same_again_and_holds_start_back() -> None:
         worker.start()
         for number in range(ROOM):
             worker.put(request(str(number)))
-        waiting = asyncio.ensure_future(worker.room())
+        waiting = asyncio.ensure_future(worker.room(lambda: False))
         await frontier.third.wait()
         assert not waiting.done()
         await asyncio.wait_for(waiting, 10)
@@ -241,7 +277,7 @@ def test_outage_that_is_too_long_fails_once() -> None:
         worker.start()
         for number in range(ROOM):
             worker.put(request(str(number)))
-        await asyncio.wait_for(worker.room(), 10)
+        await asyncio.wait_for(worker.room(lambda: False), 10)
         assert len(host.errors) == 1
         with pytest.raises(StoreUnreachable):
             await worker.close()
@@ -265,17 +301,27 @@ def scheduler_alone(**settings: Any) -> tuple[Scheduler, Any]:
     scheduler.settings = RedisSettings.from_settings(Settings({"STATE_REDIS_URL": "redis://h", **settings}), crawler.spider)
     scheduler._codec = Codec(crawler.spider)
     scheduler._opening = SimpleNamespace()  # type: ignore[assignment]
+    scheduler._pace = Pace(SimpleNamespace(), by_slot=False)  # type: ignore[arg-type]
+    scheduler._acknowledging = SimpleNamespace(hurry=lambda: hurries.append(1))  # type: ignore[assignment]
+    hurries: list[int] = []
+    engine.hurries = hurries
     scheduler._worker = Worker(Lagging(failures=0), scheduler.settings, scheduler)  # type: ignore[arg-type]
+    scheduler._keep_open = KeepOpen(crawler, scheduler.settings)
+    scheduler._incoming = Incoming(
+        crawler, scheduler.settings, scheduler._codec, scheduler._units, scheduler._leases, scheduler._worker, scheduler._done
+    )
     return scheduler, engine
 
 
 def reply_of(**fields: Any) -> Reply:
-    nothing = {"lost": False, "refused": 0, "pending": 0, "others": 0, "others_busy": 0, "duplicates": [], "come_back": 0}
-    return Reply(**{**nothing, "leased": [], **fields})
+    return Reply(**fields)
 
 
 def test_the_crawl_ends_when_nothing_is_left_anywhere() -> None:
-    """Not while a request is pending, at work here or elsewhere, or on its way, nor while start() goes on, nor if kept open."""
+    """Not while a request is pending, at work here or elsewhere, or on its way, nor while start() goes on, nor if kept open.
+
+    Nor while another worker has pages that are not durable; then this one makes its own durable, which that one may wait for.
+    """
 
     async def main() -> None:
         scheduler, engine = scheduler_alone()
@@ -296,17 +342,25 @@ def test_the_crawl_ends_when_nothing_is_left_anywhere() -> None:
         scheduler.received(reply_of(), [])
         assert scheduler.has_pending_requests()
         scheduler._worker.outbox.clear()  # type: ignore[union-attr]
+        assert not engine.hurries
+        scheduler.received(reply_of(others=1, others_open=1), [])
+        assert scheduler.has_pending_requests()
+        assert engine.hurries
         scheduler.received(reply_of(others=1), [])
         assert not scheduler.has_pending_requests()
-        kept_open, _ = scheduler_alone(STATE_REDIS_KEEP_OPEN=True)
-        kept_open.received(reply_of(), [])
-        assert kept_open.has_pending_requests()
+        for timeout, stays in ((None, True), (60, True), (0, False)):
+            kept_open, _ = scheduler_alone(STATE_REDIS_KEEP_OPEN=True, STATE_REDIS_IDLE_TIMEOUT=timeout)
+            kept_open.received(reply_of(), [])
+            assert not kept_open.has_pending_requests()  # so that Scrapy sends spider_idle
+            sent = kept_open.crawler.signals.send_catch_log(signals.spider_idle, dont_log=DontCloseSpider)
+            assert [isinstance(result, Failure) for _, result in sent] == [stays]
+            assert kept_open.starving  # the worker looks at its own pace: the engine does not hurry it
 
     asyncio.run(main())
 
 
-def test_what_can_not_be_read_keeps_its_lease_and_nobody_waiting() -> None:
-    """A request that can't be read is neither crawled nor acknowledged, and does not keep the crawl from its end."""
+def test_what_can_not_be_read_is_neither_crawled_nor_acknowledged() -> None:
+    """The crawl does not end before Redis has heard that it is set aside, and does then."""
 
     async def main() -> None:
         scheduler, _ = scheduler_alone()
@@ -317,24 +371,161 @@ def test_what_can_not_be_read_keeps_its_lease_and_nobody_waiting() -> None:
         assert worker.unreadable == [7]
         assert not worker._acknowledged
         scheduler.received(reply_of(), [])
+        assert scheduler.has_pending_requests()
+        await worker._exchange()
         assert not scheduler.has_pending_requests()
 
     asyncio.run(main())
 
 
+def test_a_download_slot_is_text() -> None:
+    """A request whose slot no queue can hold is an error of who sends it, as with Scrapy's queue; not of the worker."""
+    scheduler, engine = asyncio.run(_made())
+    engine.downloader = SimpleNamespace(get_slot_key=lambda request: request.meta["download_slot"])
+    scheduler._shared_filter = scheduler._by_slot = True
+    with pytest.raises(TypeError, match="must be text"):
+        scheduler.enqueue_request(scrapy.Request("https://example.com/", meta={"download_slot": 5}))
+
+
+async def _made() -> tuple[Scheduler, Any]:
+    return scheduler_alone()
+
+
 def test_lost_leases_are_not_crawled_here() -> None:
-    """What a worker had leased ahead when it was taken for dead is others' now; what is at work has no lease any more."""
+    """What a worker had leased ahead when it was taken for dead is others' now. What is at work keeps its lease's number: it
+    may still count, and is not crawled a second time here."""
 
     async def main() -> None:
         scheduler, _ = scheduler_alone()
-        scheduler.received(reply_of(leased=[(7, b"https://example.com/a"), (8, b"https://example.com/b")]), [])
-        running = scheduler.next_request()
+        worker = scheduler._worker
+        assert worker is not None
+        leased = [(7, b"https://example.com/a"), (8, b"https://example.com/b"), (9, b"https://example.com/c")]
+        scheduler.received(reply_of(leased=leased), [])
+        done, running = scheduler.next_request(), scheduler.next_request()
+        assert done is not None
         assert running is not None
+        ids = [scheduler._leases.end(done), scheduler._leases.running[running]]
+        worker.finish(ids[0])
         scheduler.received(reply_of(lost=True), [])
         assert scheduler.next_request() is None
-        assert scheduler._leases.end(running) == 0
+        again = [each for each in leased if each[0] in ids]
+        scheduler.received(reply_of(leased=again), [])
+        assert scheduler.next_request() is None
+        assert worker._newly_done == [ids[0], ids[0]]
+        assert scheduler._leases.end(running) == ids[1]
+        scheduler.received(reply_of(leased=[(7, b"https://example.com/a")]), [])
+        assert scheduler.next_request() is not None
 
     asyncio.run(main())
+
+
+class Downloads:
+    """A downloader with a slow slot, a quick one, and settings for a third."""
+
+    def __init__(self) -> None:
+        self.per_slot_settings = {"chosen": {"concurrency": 4, "delay": 2.0}}
+        self.ip_concurrency, self.domain_concurrency = 0, 8
+        self._delay = 0.0
+        self.settings = Settings()
+        self.slots = {"slow": SimpleNamespace(concurrency=8, delay=1.0)}
+
+    def get_slot_key(self, request: scrapy.Request) -> str:
+        return request.meta["download_slot"]  # type: ignore[no-any-return]
+
+
+def test_no_more_of_a_slot_than_it_can_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slot with a delay gets what it sends in four seconds; one without as much as it has just done, twice its concurrency at
+    least; what is here already is taken off."""
+    now = time.monotonic()
+    monkeypatch.setattr("scrapy_state.redis.leases.time.monotonic", lambda: now)
+    pace = Pace(Downloads(), by_slot=True)  # type: ignore[arg-type]
+    assert pace.rooms == ({"chosen": 3}, 16)
+    slow, quick = ([scrapy.Request("data:,", meta={"download_slot": slot}) for _ in range(40)] for slot in ("slow", "quick"))
+    for request in (*slow[:3], *quick[:16]):
+        pace.took(request)
+    assert pace.rooms == ({"chosen": 3, "slow": 2, "quick": 0}, 16)
+    for request in quick[16:]:
+        pace.took(request)
+    for request in quick:
+        pace.ended(request)
+    pace.took(quick[0])
+    now += 5
+    assert pace.rooms[0] == {"chosen": 3, "slow": 2, "quick": 8 + 40 - 1}
+    now += 5
+    assert pace.rooms[0]["quick"] == 16 - 1
+    pace.keep(slow[:1])
+    assert pace.rooms[0] == {"chosen": 3, "slow": 4}
+    assert Pace(Downloads(), by_slot=False).rooms[0] == {}  # type: ignore[arg-type]
+
+
+def test_a_page_is_not_done_before_what_only_memory_has() -> None:
+    """The lease of a page is given up once the requests it sent that can't be stored are done, and those that they sent."""
+
+    async def main() -> None:
+        scheduler, engine = scheduler_alone()
+        engine.downloader = SimpleNamespace(get_slot_key=lambda request: "")
+        scheduler._shared_filter, scheduler._by_slot = True, False
+        scheduler._acknowledging = Acknowledging(scheduler._worker, None, 60.0)  # type: ignore[arg-type]
+        worker = scheduler._worker
+        assert worker is not None
+
+        def unstorable(name: str) -> scrapy.Request:
+            return scrapy.Request(f"https://example.com/{name}", meta={"x": object()})
+
+        def taken() -> scrapy.Request:
+            found = scheduler.next_request()
+            assert found is not None
+            return found
+
+        scheduler.received(reply_of(leased=[(7, b"https://example.com/a"), (8, b"https://example.com/b")]), [])
+        page, other = sorted((taken(), taken()), key=lambda each: each.url)
+        PAGE.set(page)
+        assert scheduler.enqueue_request(unstorable("c"))
+        assert scheduler.enqueue_request(scrapy.Request("https://example.com/d"))
+        PAGE.set(other)
+        scheduler._done(other)
+        scheduler._done(page)
+        assert [id for _, id in worker._acknowledged] == [8]
+        assert scheduler.held == [7]  # an exchange that is sent again does not give it back
+        child = taken()
+        assert scheduler.enqueue_request(unstorable("e"))  # PAGE is the one that was taken
+        scheduler._done(child)
+        assert [id for _, id in worker._acknowledged] == [8]
+        scheduler._done(taken())
+        assert [id for _, id in worker._acknowledged] == [8, 7]
+        assert scheduler.held == []
+        PAGE.set(None)
+        assert scheduler.enqueue_request(unstorable("f"))  # start() sends it: there is no page
+        scheduler._done(taken())
+        assert len(worker._acknowledged) == 2
+
+    asyncio.run(main())
+
+
+class OwnFilter(RFPDupeFilter):
+    """One that keeps what it has seen in JOBDIR, as Scrapy's does."""
+
+
+def test_filters_that_outlive_the_process(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Scrapy's own filters are no matter; any other is warned of, and gets no JOBDIR; one of a package that is known to keep
+    what was seen, or that has a client of a store, is refused."""
+    (tmp_path / "requests.seen").write_bytes(b"")
+    settings = {"DUPEFILTER_CLASS": OwnFilter, "JOBDIR": str(tmp_path)}
+    made = local_dupefilter(get_crawler(FrontierSpider, settings))
+    assert isinstance(made, OwnFilter)
+    assert made.file is None
+    spider = FrontierSpider()
+    for harmless in (BaseDupeFilter(), RFPDupeFilter()):
+        check_dupefilter(harmless, spider)
+    assert not caplog.text
+    check_dupefilter(made, spider)
+    assert "OwnFilter': each worker filters by itself" in caplog.text
+    theirs = type("RFPDupeFilter", (BaseDupeFilter,), {"__module__": "scrapy_redis.dupefilter"})
+    with_client = BaseDupeFilter.__new__(type("Mine", (BaseDupeFilter,), {}))
+    with_client.server = redis.Redis()
+    for keeping in (theirs(), type("Derived", (theirs,), {})(), with_client):
+        with pytest.raises(StateSettingsError, match="remembers what it has seen"):
+            check_dupefilter(keeping, spider)
 
 
 # Units of state

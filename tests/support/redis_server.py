@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import socket
 import subprocess
 import tempfile
+import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -30,10 +32,11 @@ def free_port() -> int:
 class RedisServer:
     """A redis-server process with a folder of its own; *options* as on its command line, without dashes."""
 
-    def __init__(self, **options: str) -> None:
+    def __init__(self, *, sentinel: bool = False, **options: str) -> None:
+        self.sentinel = sentinel
         self.port = free_port()
         self.folder = tempfile.mkdtemp(prefix="scrapy_state_redis_")
-        self.options = {"save": "", "appendonly": "no", "databases": "200", **options}
+        self.options = options if sentinel else {"save": "", "appendonly": "no", "databases": "200", **options}
         self.start()
 
     @property
@@ -44,7 +47,11 @@ class RedisServer:
         return redis.Redis(port=self.port, **arguments)
 
     def start(self) -> None:
-        command = ["redis-server", "--bind", "127.0.0.1", "--port", str(self.port), "--dir", self.folder]
+        command = ["redis-server"]
+        if self.sentinel:  # which wants a file to write to
+            Path(self.folder, "sentinel.conf").touch()
+            command += [f"{self.folder}/sentinel.conf", "--sentinel"]
+        command += ["--bind", "127.0.0.1", "--port", str(self.port), "--dir", self.folder]
         for name, value in self.options.items():
             command += [f"--{name}", value]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -78,6 +85,122 @@ def redis_server(**options: str) -> Iterator[RedisServer]:
         yield server
     finally:
         server.stop()
+
+
+class Proxy:
+    """Stands before a Redis, in a thread of its own: another *port* for connections to come, slow lines, late replies.
+
+    :param bytes_per_second: for each connection and direction; 0: any number
+    :param delay_seconds: before each piece
+    :param stall: returns how many more seconds the next piece waits
+    """
+
+    def __init__(
+        self, port: int, bytes_per_second: int = 0, delay_seconds: float = 0.0, stall: Callable[[], float] = lambda: 0.0
+    ) -> None:
+        self.target = port
+        self.bytes_per_second = bytes_per_second
+        self.delay_seconds = delay_seconds
+        self.stall = stall
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
+        self._thread.start()
+        assert self._ready.wait(DEADLINE_SECONDS)
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    async def _serve(self) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        self.port = server.sockets[0].getsockname()[1]
+        self._ready.set()
+        await self._stop.wait()
+        server.close()
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.target)
+        except OSError:
+            writer.close()
+            return
+        await asyncio.gather(self._pass_on(reader, far_writer), self._pass_on(far_reader, writer))
+
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(16384):
+                await asyncio.sleep(self.delay_seconds + self.stall())
+                if self.bytes_per_second:
+                    await asyncio.sleep(len(data) / self.bytes_per_second)
+                writer.write(data)
+                await writer.drain()
+        except OSError:
+            pass
+        finally:
+            writer.close()
+
+    def close(self) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(DEADLINE_SECONDS)
+
+
+@contextmanager
+def proxy(port: int, **line: Any) -> Iterator[Proxy]:
+    found = Proxy(port, **line)
+    try:
+        yield found
+    finally:
+        found.close()
+
+
+def until(what: Callable[[], Any], seconds: float = 3 * DEADLINE_SECONDS) -> Any:
+    """Return what *what* returns, once that is something; what is away is asked again."""
+    deadline = time.monotonic() + seconds
+    while True:
+        with suppress(redis.RedisError):
+            if found := what():
+                return found
+        assert time.monotonic() < deadline, "it did not come about"
+        time.sleep(0.05)
+
+
+@contextmanager
+def redis_sentinel(name: str) -> Iterator[tuple[RedisServer, RedisServer, RedisServer]]:
+    """A primary, its replica and a Sentinel that watches them as *name*, with passwords."""
+    secrets = {"requirepass": "the-secret", "masterauth": "the-secret", "appendonly": "yes", "repl-diskless-sync-delay": "0"}
+    with redis_server(**secrets) as primary, redis_server(**secrets, replicaof=f"127.0.0.1 {primary.port}") as replica:
+        replica_client = replica.client(password="the-secret")
+        until(lambda: replica_client.info("replication")["master_link_status"] == "up")
+        sentinel = RedisServer(sentinel=True)
+        try:
+            client = sentinel.client()
+            client.sentinel_monitor(name, "127.0.0.1", primary.port, 1)
+            for option, value in (("auth-pass", "the-secret"), ("down-after-milliseconds", 500), ("failover-timeout", 2000)):
+                client.sentinel_set(name, option, value)
+            until(lambda: client.sentinel_slaves(name))
+            yield primary, replica, sentinel
+        finally:
+            sentinel.stop()
+
+
+@contextmanager
+def redis_cluster(nodes: int) -> Iterator[list[RedisServer]]:
+    """A cluster of *nodes* primaries, which share the slots."""
+    with ExitStack() as stack:
+        servers = []
+        for number in range(nodes):
+            options = {"cluster-enabled": "yes", "cluster-port": str(free_port())}
+            servers.append(server := stack.enter_context(redis_server(**options)))
+            slots = 16384 // nodes * number, 16383 if number == nodes - 1 else 16384 // nodes * (number + 1) - 1
+            server.client().execute_command("CLUSTER", "ADDSLOTSRANGE", *slots)
+            first = servers[0]
+            if number:
+                bus = first.options["cluster-port"]
+                server.client().execute_command("CLUSTER", "MEET", "127.0.0.1", first.port, bus)
+        for server in servers:
+            until(lambda server=server: server.client().execute_command("CLUSTER INFO")["cluster_state"] == "ok")
+        yield servers
 
 
 def make_certificate(folder: Path) -> tuple[Path, Path]:

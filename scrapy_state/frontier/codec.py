@@ -1,24 +1,28 @@
-"""A request as bytes and back: JSON, so that who can write to Redis can't run code here."""
+"""A request as bytes and back: JSON, so that who can write to Redis can't run code here. Knows nothing of Redis."""
 
 from __future__ import annotations
 
-import base64
+import inspect
 import json
 import pickle
 import zlib
+from collections.abc import Callable
 from typing import Any
 
-from scrapy import Item, Request, Spider
-from scrapy.http.headers import Headers
-from scrapy.utils.misc import load_object
-from scrapy.utils.request import request_from_dict
+from scrapy import Request, Spider
 
+from .values import Classes, Values
+
+#: What a request begins with that somebody has pushed from outside
+PUSHED = b"+"
 #: Below this compression does not pay.
 _COMPRESS_BYTES = 400
-#: Marks an object that stands for what JSON has not; a dict that has this key itself is marked too.
-_MARK = "__scrapy_state__"
+#: No request is as large; what unpacks to more is an attack.
+_MOST_BYTES = 64 << 20
 #: What a Request has that was given nothing but its URL
 _USUAL = {name: getattr(Request("data:,"), name) for name in Request.attributes}
+#: What of Spider's own methods may be a callback
+_CALLBACKS = ("parse", "_parse")
 
 
 class Unreadable(ValueError):
@@ -39,6 +43,10 @@ class Codec:
         self._spider = spider
         self._use_pickle = use_pickle
         self._names: dict[Any, str] = {}
+        self._callbacks: set[str] = set()
+        own = {cls.__module__.partition(".")[0] for cls in type(spider).__mro__ if cls is not object}
+        self._classes = Classes({"scrapy", *own})
+        self._values = Values(self._classes)
         #: the classes of requests that come back from bytes
         self._proved: set[type] = {Request}
 
@@ -50,11 +58,14 @@ class Codec:
         """
         values = self._as_dict(request)
         try:
-            text = json.dumps(_plain(values), separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")
+            written = json.dumps(self._values.write(values), separators=(",", ":"), ensure_ascii=False)
+            text = written.encode("utf-8", "surrogatepass")
         except (ValueError, RecursionError) as error:
             if not self._use_pickle:
                 raise ValueError(str(error)) from error
             return b"p" + _pickled(values)
+        if len(text) > _MOST_BYTES:
+            raise ValueError(f"it has {len(text):,} bytes, and may have {_MOST_BYTES:,}")
         if type(request) not in self._proved:
             if type(self.decode(text)) is not type(request):
                 raise ValueError(f"{type(request)} can't be imported by its name")
@@ -69,33 +80,80 @@ class Codec:
 
         :raises Unreadable: if it is none of these, or names a method that the spider does not have
         """
+        return self._decoded(data, self._stored)
+
+    def decode_pushed(self, data: bytes) -> Request:
+        """Return the request that somebody pushed from outside: a URL, or a JSON object with a ``url``. Never pickle.
+
+        :raises Unreadable: as :meth:`decode`
+        """
+        request = self._decoded(data, self._pushed)
+        slot = request.meta.get("download_slot")
+        if not isinstance(slot, (str, type(None))):  # Scrapy's queues raise at it
+            raise Unreadable(f'meta["download_slot"] is a {type(slot).__name__}, and must be text', request.meta)
+        return request
+
+    def decode_any(self, data: bytes) -> Request:
+        """Return the request in *data*: what :meth:`encode` made, or PUSHED and what somebody pushed.
+
+        :raises Unreadable: as :meth:`decode`
+        """
+        return self.decode_pushed(data[1:]) if data[:1] == PUSHED else self.decode(data)
+
+    def _decoded(self, data: bytes, fields: Callable[[bytes], dict[str, Any]]) -> Request:
         meta = None
         try:
-            values = self._values(data)
+            values = fields(data)
             meta = values.get("meta")
-            if "_class" in values and not issubclass(_class(values["_class"]), Request):
-                raise ValueError(f"{values['_class']!r} is not a Request class")
-            return request_from_dict(values, spider=self._spider)
+            return self._request(values)
         except ValueError as error:
             raise Unreadable(str(error), meta) from error
         except Exception as error:  # anybody may push what is read here, and a Request's class may raise what it likes
             raise Unreadable(f"{type(error).__name__}: {error}", meta) from error
 
-    def _values(self, data: bytes) -> dict[str, Any]:
+    def _stored(self, data: bytes) -> dict[str, Any]:
         if data[:1] == b"p":
             if not self._use_pickle:
                 raise ValueError("it is pickled, and STATE_REDIS_PICKLE is False")
             unpickled: dict[str, Any] = pickle.loads(data[1:])
             return unpickled
-        if data[:1] == b"z":
-            data = zlib.decompress(data[1:])
+        return self._pushed(unpacked(data))
+
+    def _pushed(self, data: bytes) -> dict[str, Any]:
         text = data.decode("utf-8", "surrogatepass").strip()
         if not text.startswith("{"):
             return {"url": text}
-        values = _restored(json.loads(text))
+        values = self._values.read(json.loads(text))
         if not isinstance(values, dict) or not isinstance(values.get("url"), str):
             raise ValueError("it is a JSON object without a url")
         return values
+
+    def _request(self, values: dict[str, Any]) -> Request:
+        cls = self._classes.find(values["_class"]) if "_class" in values else Request
+        if not issubclass(cls, Request):
+            raise ValueError(f"{values['_class']!r} is not a Request class")
+        arguments = {name: value for name, value in values.items() if name in cls.attributes}
+        for name in ("callback", "errback"):
+            if arguments.get(name):
+                arguments[name] = self._method(arguments[name])
+        return cls(**arguments)
+
+    def _method(self, name: Any) -> Any:
+        """Return the spider's method *name*; asks no property, and gives out none that Scrapy itself calls.
+
+        :raises ValueError: if the spider has no such callback
+        """
+        if not isinstance(name, str) or not (name in self._callbacks or self._is_callable(name)):
+            raise ValueError(f"{type(self._spider).__name__} has no callback {name!r}")
+        method = getattr(self._spider, name)
+        if getattr(method, "__self__", None) is not self._spider:
+            raise ValueError(f"{type(self._spider).__name__} has no callback {name!r}")
+        self._callbacks.add(name)
+        return method
+
+    def _is_callable(self, name: str) -> bool:
+        is_scrapys = name.startswith("__") or (hasattr(Spider, name) and name not in _CALLBACKS)
+        return not is_scrapys and callable(inspect.getattr_static(self._spider, name, None))
 
     def _as_dict(self, request: Request) -> dict[str, Any]:
         if type(request).to_dict is not Request.to_dict:
@@ -123,8 +181,26 @@ class Codec:
             name = function.__name__
             if getattr(self._spider, name, None) != function:  # a private one's name is another within its class
                 name = Request.to_dict(request, spider=self._spider)[which]
+            self._method(name)
             self._names[key] = name
         return self._names[key]
+
+
+def unpacked(data: bytes) -> bytes:
+    """Return the text of a stored request.
+
+    :raises ValueError: if it is cut off, or has more than 64 MiB
+    """
+    if data[:1] != b"z":
+        return data
+    unpacker = zlib.decompressobj()
+    try:
+        text = unpacker.decompress(data[1:], _MOST_BYTES)
+    except zlib.error as error:
+        raise ValueError(str(error)) from error
+    if unpacker.unconsumed_tail or not unpacker.eof:
+        raise ValueError(f"it is cut off, or unpacks to more than {_MOST_BYTES:,} bytes")
+    return text
 
 
 def _pickled(values: dict[str, Any]) -> bytes:
@@ -132,81 +208,3 @@ def _pickled(values: dict[str, Any]) -> bytes:
         return pickle.dumps(values, protocol=4)
     except Exception as error:  # pickling runs the objects' own code, which raises what it likes
         raise ValueError(f"{type(error).__name__}: {error}") from error
-
-
-def _class(path: Any) -> type:
-    try:
-        found = load_object(path)
-    except Exception as error:
-        raise ValueError(f"there is no class {path!r}") from error
-    if not isinstance(found, type):
-        raise ValueError(f"{path!r} is not a class")
-    return found
-
-
-def _class_path(cls: type) -> str:
-    """Return where *cls* can be imported from.
-
-    :raises ValueError: if it can't be: a class within another one, or within a function
-    """
-    path = f"{cls.__module__}.{cls.__qualname__}"
-    if _class(path) is not cls:
-        raise ValueError(f"{path} is another class")
-    return path
-
-
-def _plain(value: Any) -> Any:
-    """Return *value* with nothing in it but what JSON brings back as it was.
-
-    :raises ValueError: if there is no such form for something in it
-    """
-    kind = type(value)
-    if kind in (str, int, float, bool) or value is None:
-        return value
-    if kind is dict:
-        if all(type(key) is str for key in value) and _MARK not in value:
-            return {key: _plain(each) for key, each in value.items()}
-        return {_MARK: "dict", "v": [[_plain(key), _plain(each)] for key, each in value.items()]}
-    if kind is list:
-        return [_plain(each) for each in value]
-    if kind is bytes:
-        try:
-            return {_MARK: "ascii", "v": value.decode("ascii")}
-        except UnicodeDecodeError:
-            return {_MARK: "bytes", "v": base64.b64encode(value).decode()}
-    if kind in (tuple, set, frozenset):
-        return {_MARK: kind.__name__, "v": [_plain(each) for each in value]}
-    if kind is Headers:
-        headers = {key: list(each) for key, each in value.items()}
-        if all(key.isascii() and all(each.isascii() for each in values) for key, values in headers.items()):
-            return {key.decode(): [each.decode() for each in values] for key, values in headers.items()}
-        return _plain(headers)
-    if isinstance(value, Item):
-        return {_MARK: "item", "class": _class_path(kind), "v": _plain(dict(value))}
-    raise ValueError(f"JSON has no form for {kind.__module__}.{kind.__qualname__}")
-
-
-def _restored(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_restored(each) for each in value]
-    if not isinstance(value, dict):
-        return value
-    kind = value.get(_MARK)
-    if kind is None:
-        return {key: _restored(each) for key, each in value.items()}
-    inner = value.get("v")
-    if kind == "ascii":
-        return inner.encode("ascii")  # type: ignore[union-attr]
-    if kind == "bytes":
-        return base64.b64decode(inner)  # type: ignore[arg-type]
-    inner = _restored(inner)
-    if kind == "dict":
-        return {key: each for key, each in inner}  # noqa: C416 - lists of two
-    if kind == "item":
-        cls = _class(value.get("class"))
-        if not issubclass(cls, Item):
-            raise ValueError(f"{value.get('class')!r} is not an Item class")
-        return cls(inner)
-    if kind in ("tuple", "set", "frozenset"):
-        return {"tuple": tuple, "set": set, "frozenset": frozenset}[kind](inner)
-    raise ValueError(f"{kind!r} is not known")

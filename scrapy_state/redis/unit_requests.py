@@ -21,7 +21,7 @@ from ..exceptions import StoreError
 from ..units.tracker import UNIT
 from .frontier import NewRequest, Reply
 from .opening import Opening
-from .options import RedisSettings
+from .settings import RedisSettings
 
 logger = logging.getLogger("scrapy_state.state")
 #: How long between two looks whether another worker is alive. One that was killed a moment ago is none.

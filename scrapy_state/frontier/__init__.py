@@ -1,0 +1,1 @@
+"""Requests as bytes: what a frontier keeps, wherever it keeps it."""

@@ -1,0 +1,200 @@
+"""redis-py's clients by URL (of one Redis, of what a Sentinel names, of a cluster), and its errors as this package's."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from ssl import SSLError
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
+
+import redis
+import redis.asyncio.cluster
+import redis.asyncio.sentinel
+import redis.cluster
+import redis.sentinel
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.connection import parse_url
+from redis.exceptions import (
+    AskError,
+    AuthenticationError,
+    AuthorizationError,
+    BusyLoadingError,
+    ClusterDownError,
+    ConnectionError,
+    MasterDownError,
+    MovedError,
+    NoPermissionError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisClusterException,
+    RedisError,
+    TimeoutError,
+    TryAgainError,
+)  # fmt: skip
+
+from ..exceptions import StateSettingsError, StoreError, StoreRefused, StoreUnreachable
+from .settings import redacted, unusable
+
+#: What else a client raises, beside RedisError and OSError, when it can't reach anything
+CLUSTER_ERRORS = (RedisClusterException,)
+_CONNECT_SECONDS = 5.0
+#: No exchange takes that long, unless Redis is not there any more.
+_ANSWER_SECONDS = 10.0
+#: What Redis says when it may do it later: loading, busy, can't write to its disk, no replicas, cluster in trouble. Before
+#: version 7 it says so of a script in other words first.
+_LATER = re.compile(r"(^|.*: -)(BUSY|MISCONF|NOREPLICAS|TRYAGAIN|CLUSTERDOWN)\b")
+#: What it says when it is not the one to ask (any more): behind the same address there may be another one now.
+_ELSEWHERE = re.compile(r"(^|.*: -)(READONLY|MASTERDOWN|MOVED|ASK|LOADING)\b")
+#: redis-py's errors for these say no more what Redis said first.
+_LATER_ERRORS = (ClusterDownError, TryAgainError)
+_ELSEWHERE_ERRORS = (ReadOnlyError, MasterDownError, MovedError, AskError, BusyLoadingError)
+HINT = "see whether Redis runs there and can be reached, and whether it wants TLS (rediss://) or not"
+_SENTINEL_PORT, _PORT = 26379, 6379
+_TIMEOUTS = {"socket_connect_timeout": _CONNECT_SECONDS, "socket_timeout": _ANSWER_SECONDS}
+
+
+@dataclass(frozen=True)
+class _Address:
+    """A URL with several hosts, read.
+
+    :param nodes: where the sentinels are, or some nodes of the cluster
+    :param service: what a Sentinel calls the primary
+    :param options: what redis-py's clients take, as of a URL with one host
+    :param sentinel_options: the same for the sentinels themselves
+    """
+
+    nodes: list[tuple[str, int]]
+    service: str
+    options: dict[str, Any]
+    sentinel_options: dict[str, Any]
+
+
+def async_client(url: str) -> Any:
+    """Return the client for *url*. It connects to nothing yet, and tries nothing twice.
+
+    :raises StateSettingsError: if *url* can't be used
+    """
+    return _client(url, redis.asyncio, redis.asyncio.sentinel.Sentinel, redis.asyncio.cluster, True)
+
+
+def blocking_client(url: str) -> Any:
+    """Return the client for *url*, for what may block.
+
+    :raises StateSettingsError: if *url* can't be used
+    :raises RedisError: if a cluster can't be reached, or another of redis-py's errors
+    """
+    return _client(url, redis, redis.sentinel.Sentinel, redis.cluster, False)
+
+
+async def close_client(client: Any) -> None:
+    """Close what :func:`async_client` has made."""
+    await client.aclose()
+    sentinel = getattr(getattr(client, "connection_pool", None), "sentinel_manager", None)
+    for each in getattr(sentinel, "sentinels", ()):
+        await each.aclose()
+
+
+async def drop_connections(client: Any) -> None:
+    """Have the next command of what :func:`async_client` has made ask anew where to go, on a new connection."""
+    if is_cluster(client):
+        await client.aclose()  # it finds its nodes again by itself
+    else:
+        await client.connection_pool.disconnect(inuse_connections=False)
+
+
+def is_cluster(client: Any) -> bool:
+    """Whether *client* is that of a cluster."""
+    return isinstance(client, (redis.cluster.RedisCluster, redis.asyncio.cluster.RedisCluster))
+
+
+def on_node_of(client: Any, key: str) -> dict[str, Any]:
+    """Return the arguments that have a command without keys (TIME, SCAN, …) sent to the node that has *key*."""
+    return {"target_nodes": client.get_node_from_key(key)} if is_cluster(client) else {}
+
+
+def is_elsewhere(error: RedisError) -> bool:
+    """Whether Redis says that it is not the one to ask, so that the connection must not be used again."""
+    return isinstance(error, _ELSEWHERE_ERRORS) or _ELSEWHERE.match(str(error)) is not None
+
+
+def translated(error: RedisError, url: str) -> StoreError:
+    """Return the error of this package for one of redis-py's."""
+    where, says = f"STATE_REDIS_URL {redacted(url)}", str(error).partition("\n")[0]
+    if isinstance(error, (AuthenticationError, AuthorizationError)) or "WRONGPASS" in says or "NOAUTH" in says:
+        return StoreRefused(f"{where}: wrong user or password ({says})")
+    if isinstance(error, NoPermissionError) or "NOPERM" in says:
+        return StoreRefused(f"{where}: the user may not do what a frontier needs ({says})")
+    if "DB index" in says or "invalid DB" in says:
+        return StoreRefused(f"{where}: there is no such database ({says})")
+    if isinstance(error, ReadOnlyError) or "READONLY" in says:
+        return StoreUnreachable(f"{where}: it is read-only now ({says})")
+    if is_elsewhere(error):
+        return StoreUnreachable(f"{where}: it can't answer for this frontier just now ({says or type(error).__name__})")
+    if isinstance(error, OutOfMemoryError) or says.startswith("OOM"):
+        return StoreUnreachable(f"{where}: it is full, give it more maxmemory ({says})")
+    if isinstance(error, (*_LATER_ERRORS, NoScriptError)) or _LATER.match(says):
+        return StoreUnreachable(f"{where}: {says}")
+    cause = error.__cause__ or error.__context__
+    if isinstance(cause, SSLError):  # not every redis-py tells its reason
+        reason = getattr(cause, "verify_message", "") or cause.reason or says
+        own = "if its certificate is one of your own, name the authority by ?ssl_ca_certs=/path"
+        return StoreUnreachable(f"{where}: no secure connection ({reason}); {own}")
+    if isinstance(error, (ConnectionError, TimeoutError)):
+        return StoreUnreachable(f"{where}: {says.rstrip('.') or type(error).__name__}; {HINT}")
+    return StoreRefused(f"{where}: {says or type(error).__name__}")
+
+
+def _client(url: str, module: Any, sentinel_class: Any, cluster_module: Any, once: bool) -> Any:
+    retry = {"retry": Retry(NoBackoff(), 0)} if once else {}
+    try:
+        kind = urlsplit(url).scheme.partition("+")[2]
+        if not kind:
+            client = module.Redis.from_url(url, **_TIMEOUTS, **retry)
+            client.connection_pool.connection_kwargs["decode_responses"] = False  # whatever the URL says
+            return client
+        address = _read(url, kind)
+        if kind == "cluster":
+            nodes = [cluster_module.ClusterNode(host, port) for host, port in address.nodes]
+            return cluster_module.RedisCluster(startup_nodes=nodes, **address.options, **retry)
+        sentinel = sentinel_class(address.nodes, sentinel_kwargs={**address.sentinel_options, **retry})
+        return sentinel.master_for(address.service, **address.options, **retry)
+    except (ValueError, TypeError) as error:
+        raise unusable(url) from error
+
+
+def _read(url: str, kind: str) -> _Address:
+    parts = urlsplit(url)
+    scheme = parts.scheme.partition("+")[0]
+    user, _, hosts = parts.netloc.rpartition("@")
+    _, service, database, *_ = (*unquote(parts.path).split("/"), "", "")
+    if kind == "cluster":
+        service, database = "", service
+    elif not service:
+        raise StateSettingsError(
+            f"STATE_REDIS_URL is {redacted(url)!r}, which names no primary: redis+sentinel://host:26379,host:26379/name/0"
+        )
+    query = dict(parse_qsl(parts.query))
+    own = {name: query.pop(f"sentinel_{name}") for name in ("username", "password") if f"sentinel_{name}" in query}
+    options: dict[str, Any] = dict(parse_url(f"{scheme}://{user}@host/{database or 0}?{urlencode(query)}"))  # type: ignore[no-untyped-call]
+    for name in ("host", "port", "connection_class"):
+        options.pop(name, None)
+    options.update(_TIMEOUTS, decode_responses=False)
+    tls = {"ssl": True, **{name: value for name, value in options.items() if name.startswith("ssl_")}}
+    sentinel_options = {**_TIMEOUTS, **own, **(tls if scheme == "rediss" else {})}
+    if scheme == "rediss":
+        options["ssl"] = True
+    if kind == "cluster" and options.pop("db", 0):
+        raise StateSettingsError(f"STATE_REDIS_URL is {redacted(url)!r}; a cluster has database 0 only")
+    port = _PORT if kind == "cluster" else _SENTINEL_PORT
+    nodes = [_node(each, port) for each in hosts.split(",")]
+    return _Address(nodes, service, options, sentinel_options)
+
+
+def _node(text: str, port: int) -> tuple[str, int]:
+    found = urlsplit(f"//{text}")
+    if not found.hostname:
+        raise ValueError("there is a node without a name")
+    return found.hostname, found.port or port

@@ -1,0 +1,155 @@
+"""What was leased, as requests. Anybody may have pushed it, so nothing in it may end a worker; and a crawl waits for more."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from scrapy import Request, signals
+from scrapy.crawler import Crawler
+from scrapy.exceptions import DontCloseSpider
+
+from ..frontier.codec import PUSHED, Codec, Unreadable
+from ..scrapy_internals import PAGE
+from . import log
+from .frontier import Reply
+from .leases import Leases
+from .settings import RedisSettings
+from .unit_requests import UnitRequests
+from .worker import Worker
+
+#: The method of a spider that makes requests of what was pushed, as in scrapy-redis
+_HOOK = "make_request_from_data"
+
+
+class Incoming:
+    """Reads what was leased, and sets aside what can't be read.
+
+    :param done: to be called for a request that is done
+    """
+
+    def __init__(
+        self, crawler: Crawler, settings: RedisSettings, codec: Codec, units: UnitRequests, leases: Leases, worker: Worker,
+        done: Callable[[Request], None],
+    ) -> None:  # fmt: skip
+        self._crawler = crawler
+        self._spider: Any = crawler.spider
+        self._settings = settings
+        self._codec = codec
+        self._units = units
+        self._leases = leases
+        self._worker = worker
+        self._done = done
+        self._hook = getattr(crawler.spider, _HOOK, None)
+        self._unreadable = 0
+        self._pushed_type = ""
+
+    def read(self, reply: Reply) -> list[Request]:
+        """Return the requests that *reply* has leased to this worker, in their order; they wait in its leases."""
+        if reply.pushed_type and reply.pushed_type != self._pushed_type:
+            log.tell_pushed_type(self._settings.pushed_key, reply.pushed_type, self._spider)
+        self._pushed_type = reply.pushed_type
+        found = []
+        for id, data in reply.leased:
+            if self._leases.has_again(id):
+                self._worker.finish_again(id)
+                continue
+            try:
+                if data[:1] == PUSHED and self._hook is not None:
+                    self._crawl(id, _requests_from(self._hook, data[1:]))
+                    continue
+                request = self._codec.decode_any(data)
+                left_over = self._units.is_left_over(request.meta)
+            except Unreadable as error:
+                if not (left_over := self._units.is_left_over(error.meta)):
+                    self.set_aside(id, error)
+                    continue
+            if left_over:
+                self._worker.acknowledge([id])
+            else:
+                self._leases.waiting[request] = id
+                found.append(request)
+        return found
+
+    def refuse(self, request: Request, error: Exception) -> None:
+        """Set *request* aside, which waits: Scrapy's queue does not take it."""
+        self.set_aside(self._leases.waiting.pop(request), error)
+
+    def set_aside(self, id: int, error: Exception) -> None:
+        """Have the worker move what is leased as *id* out of the way: nobody can crawl it."""
+        if not self._unreadable:
+            log.tell_unreadable(error, self._spider)
+        self._unreadable += 1
+        self._crawler.stats.inc_value("state/redis/unreadable")
+        self._worker.set_aside(id)
+
+    def name(self, data: bytes) -> str:
+        """Return what a log line calls the request in *data*."""
+        try:
+            return str(self._codec.decode_any(data))
+        except Unreadable as error:
+            return f"a request that can't be read ({error})"
+
+    def close(self) -> None:
+        """Say how much was set aside."""
+        log.tell_set_aside(self._unreadable, self._spider)
+
+    def _crawl(self, id: int, made: list[Request]) -> None:
+        """Crawl what the spider has *made* of what was pushed. That is done once they are stored, or done themselves."""
+        page = Request("data:,")  # stands for it: nobody else knows it
+        self._leases.running[page] = id
+        before = PAGE.set(page)
+        try:
+            for each in made:
+                self._crawler.engine.crawl(each)
+        except Exception as error:  # as for any other request that was pushed
+            del self._leases.running[page]
+            self.set_aside(id, error)
+        else:
+            self._done(page)
+        finally:
+            PAGE.reset(before)
+
+
+def _requests_from(hook: Callable[[bytes], Any], data: bytes) -> list[Request]:
+    """Return the requests that *hook* makes of *data*: it returns one, several, or None for none."""
+    try:
+        made = hook(data)
+        found = [made] if isinstance(made, Request) else list(made if made is not None else ())
+    except Exception as error:  # the spider's own code, which anybody gives anything
+        raise Unreadable(f"{_HOOK}() raised {type(error).__name__}: {error}", None) from error
+    if not all(isinstance(each, Request) for each in found):
+        raise Unreadable(f"{_HOOK}() returned something that is no request", None)
+    return found
+
+
+class KeepOpen:
+    """Keeps the spider open each time that it is idle, after its own handlers of ``spider_idle`` have been called.
+
+    With STATE_REDIS_IDLE_TIMEOUT until there has been nothing for that long.
+    """
+
+    def __init__(self, crawler: Crawler, settings: RedisSettings) -> None:
+        self._crawler = crawler
+        self._settings = settings
+        self._since: float | None = None
+        if settings.keep_open:
+            crawler.signals.connect(self.spider_idle, signals.spider_idle)
+
+    def has_something(self, is_something: bool) -> None:
+        """Whether there is anything to do, here or in another worker, as of now."""
+        if is_something:
+            self._since = None
+        elif self._since is None:
+            self._since = time.monotonic()
+
+    def spider_idle(self) -> None:
+        """Decide whether the spider stays open.
+
+        :raises DontCloseSpider: if it does
+        """
+        seconds = self._settings.idle_seconds
+        if self._since is None or time.monotonic() - self._since < seconds:
+            raise DontCloseSpider
+        log.tell_idle(seconds, self._crawler.spider)

@@ -1,0 +1,170 @@
+"""What is in a job's frontier, and removing it. For ``scrapy state frontier``."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from redis.exceptions import RedisError
+
+from ..exceptions import StoreUnreachable
+from .clients import CLUSTER_ERRORS, blocking_client, on_node_of
+from .connection import PUT_BACK, to_put_back
+from .settings import redacted
+
+_BATCH = 1000
+
+
+@dataclass(frozen=True)
+class Frontier:
+    """A job's frontier, as it was a moment ago.
+
+    :param pending: how many requests wait, pushed URLs among them
+    :param pending_by_priority: the same by priority, highest first, without pushed URLs
+    :param leased: how many requests each worker has, done ones among them
+    :param seconds_left: by worker: how long until its leases come back, unless its heart beats; negative: it is dead
+    :param seen: how many fingerprints have been seen
+    :param fatal: how many pages are set aside, because their workers died: see :func:`read_set_aside`
+    :param unreadable: how many requests are set aside, because no worker could read them
+    """
+
+    pending: int
+    pending_by_priority: dict[int, int]
+    leased: dict[str, int]
+    seconds_left: dict[str, float]
+    seen: int
+    fatal: int = 0
+    unreadable: int = 0
+
+
+@dataclass(frozen=True)
+class SetAside:
+    """A request that nobody crawls.
+
+    :param data: the request, as it is stored, or as it was pushed, after a "+"
+    :param deliveries: how many workers have died before they were done with it
+    """
+
+    data: bytes
+    deliveries: int
+
+
+def read_frontier(url: str, prefix: str, pushed_key: str = "") -> Frontier:
+    """Return what is in the frontier whose keys begin with *prefix*. Blocks.
+
+    :param url: STATE_REDIS_URL
+    :param prefix: as ``scrapy_state.redis.options.key_prefix(STATE_REDIS_KEY, spider)`` returns it
+    :param pushed_key: STATE_REDIS_URLS_KEY, filled in; empty: the prefix and "urls"
+    :raises StoreUnreachable: if Redis does not answer, or refuses
+    """
+    with _client(url) as client:
+        meta = client.hgetall(f"{prefix}meta")
+        start, by_priority = prefix.encode(), Counter[int]()
+        slots = client.zrange(f"{prefix}ring", 0, -1)
+        members = _many(client, [("zrange", start + b"priorities:" + slot, 0, -1) for slot in slots])
+        queues = [(member, slot) for slot, found in zip(slots, members, strict=True) for member in found]
+        lengths = _many(client, [("llen", start + b"queue:" + member + b":" + slot) for member, slot in queues])
+        for (member, _), length in zip(queues, lengths, strict=True):
+            by_priority[int(member.rstrip(b"s"))] += length
+        seconds, micros = client.time(**on_node_of(client, prefix))
+        workers = client.zrange(f"{prefix}workers", 0, -1, withscores=True)
+        return Frontier(
+            pending=int(meta.get(b"pending", 0)) + _pushed(client, pushed_key or f"{prefix}urls"),
+            pending_by_priority=dict(sorted(by_priority.items(), reverse=True)),
+            leased={name.decode(): client.hlen(prefix.encode() + b"leases:" + name) for name, _ in workers},
+            seconds_left={name.decode(): deadline / 1000 - seconds - micros / 1e6 for name, deadline in workers},
+            seen=int(meta.get(b"seen", 0)),
+            fatal=client.hlen(f"{prefix}fatal"),
+            unreadable=client.hlen(f"{prefix}unreadable"),
+        )
+
+
+def read_set_aside(url: str, prefix: str, which: str) -> Iterator[SetAside]:
+    """Yield the requests that are set aside, in no order; one may come twice if others are put aside meanwhile. Blocks.
+
+    :param url: STATE_REDIS_URL
+    :param prefix: as for :func:`read_frontier`
+    :param which: "fatal": their workers died; "unreadable": no worker could read them
+    :raises StoreUnreachable: if Redis does not answer, or refuses
+    """
+    with _client(url) as client:
+        for _, element in client.hscan_iter(f"{prefix}{which}", count=_BATCH):
+            head, _, data = element.partition(b"\n")
+            deliveries = head.split(b" ")[0].split(b"/")[2:]
+            yield SetAside(data, int(deliveries[0]) if deliveries else 0)
+
+
+def put_back(url: str, prefix: str) -> int:
+    """Have the requests that were set aside crawled again, as if they had never been tried. Blocks.
+
+    :param url: STATE_REDIS_URL
+    :param prefix: as for :func:`read_frontier`
+    :return: how many there were
+    :raises StoreUnreachable: if Redis does not answer, or refuses
+    """
+    with _client(url) as client:
+        script = client.register_script(PUT_BACK)
+        return sum(int(script(*to_put_back(prefix, which))) for which in ("fatal", "unreadable"))
+
+
+def _pushed(client: Any, key: str) -> int:
+    kind = client.type(key)
+    counts = {b"list": client.llen, b"set": client.scard, b"zset": client.zcard}
+    return int(counts[kind](key)) if kind in counts else 0
+
+
+def clear_frontier(url: str, prefix: str, *, kept: Collection[str] = ()) -> int:
+    """Remove the frontier whose keys begin with *prefix*: pending requests, leases, seen fingerprints. Blocks.
+
+    Workers that are at it end with an error.
+
+    :param url: STATE_REDIS_URL
+    :param prefix: as for :func:`read_frontier`
+    :param kept: keys to leave: where others push what is to be crawled
+    :return: how many keys were removed
+    :raises StoreUnreachable: if Redis does not answer, or refuses
+    """
+    with _client(url) as client:
+        removed = int(client.delete(f"{prefix}meta"))  # first, so that no worker goes on with a part
+        batch = []
+        for key in client.scan_iter(match=_pattern(prefix), count=_BATCH, **on_node_of(client, prefix)):
+            if key.decode(errors="surrogateescape") not in kept:
+                batch.append(key)
+            if len(batch) == _BATCH:
+                removed += client.delete(*batch)
+                batch = []
+        if batch:
+            removed += client.delete(*batch)
+    return removed
+
+
+def _many(client: Any, commands: list[tuple[Any, ...]]) -> list[Any]:
+    """Send *commands*, many with each round trip; return the replies."""
+    replies = []
+    for begin in range(0, len(commands), _BATCH):
+        with client.pipeline(transaction=False) as pipe:
+            for command in commands[begin : begin + _BATCH]:
+                pipe.execute_command(*command)
+            replies += pipe.execute()
+    return replies
+
+
+def _pattern(prefix: str) -> str:
+    return re.sub(r"([\[\]*?\\^])", r"\\\1", prefix) + "*"
+
+
+@contextmanager
+def _client(url: str) -> Iterator[Any]:
+    client = None
+    try:
+        client = blocking_client(url)
+        yield client
+    except (RedisError, *CLUSTER_ERRORS, OSError) as error:
+        raise StoreUnreachable(f"STATE_REDIS_URL {redacted(url)}: {error}") from error
+    finally:
+        if client is not None:
+            client.close()

@@ -1,0 +1,234 @@
+"""The STATE_REDIS_* settings, read once; and which DUPEFILTER_CLASS will do beside them."""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from copy import copy
+from dataclasses import dataclass
+from typing import Any
+
+from scrapy import Spider
+from scrapy.crawler import Crawler
+from scrapy.dupefilters import BaseDupeFilter, RFPDupeFilter
+from scrapy.settings import BaseSettings, default_settings
+from scrapy.utils.misc import build_from_crawler, load_object
+from scrapy.utils.python import global_object_name
+
+from ..exceptions import StateSettingsError
+from ..settings import StateSettings
+
+logger = logging.getLogger("scrapy_state.state")
+_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
+_HEARTBEAT_SECONDS = 5.0
+#: Packages whose filters keep what they have seen, and those of clients that such a filter has as an attribute
+_KEEPERS = ("scrapy_redis", "scrapy_redis_bloomfilter", "scrapy_redis_cluster", "scrapy_redis_sentinel", "scrapy_distributed")
+_CLIENTS = ("redis", "rediscluster", "sqlite3", "pymongo", "psycopg", "psycopg2", "sqlalchemy", "plyvel", "lmdb")
+
+
+@dataclass(frozen=True)
+class RedisSettings:
+    """The settings of a frontier in Redis.
+
+    :param url: STATE_REDIS_URL
+    :param prefix: what all keys of the job begin with: STATE_REDIS_KEY, filled in, as a hash tag
+    :param lease_seconds: STATE_REDIS_LEASE_TIMEOUT: without a heartbeat for that long, a worker's leases come back
+    :param prefetch: STATE_REDIS_PREFETCH: how many requests a worker leases ahead
+    :param most_deliveries: STATE_REDIS_MAX_DELIVERIES: a page whose worker has died that many times is set aside
+    :param pushed_key: where others push what is to be crawled: STATE_REDIS_URLS_KEY, filled in
+    :param keep_open: STATE_REDIS_KEEP_OPEN: don't end when nothing is pending or running
+    :param idle_seconds: STATE_REDIS_IDLE_TIMEOUT: with keep_open, end when there was nothing for that long
+    :param clear: STATE_REDIS_CLEAR: when the frontier is removed: "start", "finished", "never"
+    :param project: what tells this project from another one that has a spider of the same name
+    :param early: STATE_REDIS_ACKNOWLEDGE is "done": acknowledge when the pipelines are done, before items are durable
+    :param filter_start: STATE_REDIS_FILTER_START: leave out start requests seen before, also with ``dont_filter``
+    :param use_pickle: STATE_REDIS_PICKLE: pickle requests that JSON can't hold
+    :param retry_seconds: STATE_RETRY_TIMEOUT: how long Redis may be away
+    :param close_seconds: STATE_CLOSE_TIMEOUT: the same, once the crawl is closing
+    :param interval_seconds: STATE_INTERVAL: between two cuts at least
+    """
+
+    url: str
+    prefix: str
+    lease_seconds: float
+    prefetch: int
+    most_deliveries: int
+    pushed_key: str
+    keep_open: bool
+    idle_seconds: float
+    clear: str
+    project: str
+    early: bool
+    filter_start: bool
+    use_pickle: bool
+    retry_seconds: float
+    close_seconds: float
+    interval_seconds: float
+
+    @property
+    def heartbeat_seconds(self) -> float:
+        """How often a worker says that it is alive."""
+        return min(_HEARTBEAT_SECONDS, self.lease_seconds / 4)
+
+    @classmethod
+    def from_settings(cls, settings: BaseSettings, spider: Spider) -> RedisSettings:
+        """Read them for *spider*.
+
+        :raises StateSettingsError: for a value of the wrong kind, and for a missing STATE_REDIS_URL
+        """
+        common = StateSettings.from_settings(settings)
+        url = settings.get("STATE_REDIS_URL")
+        if not isinstance(url, str) or url.partition("://")[0] not in _SCHEMES:
+            shown = redacted(url) if isinstance(url, str) else url
+            raise StateSettingsError(
+                f"STATE_REDIS_URL is {shown!r}; it must be a URL like redis://host:6379/0 (or rediss://, unix://, "
+                "redis+sentinel://, redis+cluster://)"
+            )
+        lease_seconds = _number(settings, "STATE_REDIS_LEASE_TIMEOUT", 60.0, 1)
+        concurrency = settings.getint("CONCURRENT_REQUESTS") or 100
+        prefix = key_prefix(settings.get("STATE_REDIS_KEY", "%(name)s"), spider)
+        pushed_key = settings.get("STATE_REDIS_URLS_KEY")
+        return cls(
+            url=url,
+            prefix=prefix,
+            pushed_key=f"{prefix}urls" if pushed_key is None else _filled("STATE_REDIS_URLS_KEY", pushed_key, spider),
+            lease_seconds=lease_seconds,
+            prefetch=int(_number(settings, "STATE_REDIS_PREFETCH", concurrency, 1)),
+            most_deliveries=int(_number(settings, "STATE_REDIS_MAX_DELIVERIES", 3, 2)),
+            keep_open=_bool(settings, "STATE_REDIS_KEEP_OPEN"),
+            idle_seconds=_idle_seconds(settings),
+            clear=_choice(settings, "STATE_REDIS_CLEAR", ("never", "start", "finished")),
+            project=_project(settings, spider),
+            early=_choice(settings, "STATE_REDIS_ACKNOWLEDGE", ("durable", "done")) == "done",
+            filter_start=_bool(settings, "STATE_REDIS_FILTER_START"),
+            use_pickle=_bool(settings, "STATE_REDIS_PICKLE"),
+            retry_seconds=common.retry_seconds,
+            close_seconds=common.close_seconds,
+            interval_seconds=common.interval_seconds,
+        )
+
+
+def key_prefix(template: Any, spider: Spider) -> str:
+    """Return what a job's keys begin with: STATE_REDIS_KEY filled with the spider's attributes, as a hash tag.
+
+    :raises StateSettingsError: if it can't be filled, is empty, or has braces
+    """
+    key = _filled("STATE_REDIS_KEY", template, spider)
+    if not key or "{" in key or "}" in key:
+        raise StateSettingsError(
+            f"STATE_REDIS_KEY is {key!r}; it must not be empty and must have no braces, which are put around it"
+        )
+    return f"scrapy_state:{{{key}}}:"
+
+
+def _filled(name: str, template: Any, spider: Spider) -> str:
+    try:
+        return str(template) % _Attributes(spider)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise StateSettingsError(
+            f"{name} is {template!r}, which can't be filled in with the spider's attributes: {error}; "
+            "give the spider the argument (-a job=…) or use only %(name)s"
+        ) from error
+
+
+class _Attributes(dict[str, Any]):
+    """An object's attributes as ``%`` asks for them; others, properties perhaps, are not touched."""
+
+    def __init__(self, whose: Any) -> None:
+        super().__init__()
+        self._whose = whose
+
+    def __missing__(self, name: str) -> Any:
+        return getattr(self._whose, name)
+
+
+def local_dupefilter(crawler: Crawler) -> Any:
+    """Return the filter of DUPEFILTER_CLASS, without JOBDIR; of the default one what Redis can't do, and what it logs."""
+    filter_class = load_object(crawler.settings["DUPEFILTER_CLASS"])
+    if filter_class is RFPDupeFilter:
+        debug = crawler.settings.getbool("DUPEFILTER_DEBUG")
+        return RFPDupeFilter(None, debug, fingerprinter=crawler.request_fingerprinter)
+    without = copy(crawler)
+    without.settings = crawler.settings.copy()
+    without.settings.frozen = False
+    without.settings.set("JOBDIR", None, crawler.settings.getpriority("JOBDIR") or 0)
+    return build_from_crawler(filter_class, without)
+
+
+def check_dupefilter(dupefilter: Any, spider: Spider) -> None:
+    """Warn of a filter that is not Scrapy's own.
+
+    :raises StateSettingsError: if it keeps what it has seen: a page that is crawled again after a kill would lose its links
+    """
+    cls = type(dupefilter)
+    if cls in (RFPDupeFilter, BaseDupeFilter):
+        return
+    name = f"DUPEFILTER_CLASS is {global_object_name(cls)!r}"
+    keeper = next((base for base in cls.__mro__ if _package(base) in _KEEPERS), None)
+    client = next((each for each in getattr(dupefilter, "__dict__", {}).values() if _package(type(each)) in _CLIENTS), None)
+    if keeper is not None or client is not None:
+        raise StateSettingsError(
+            f"{name}, which remembers what it has seen when the process has ended. A page that is crawled again, because its "
+            "worker was killed, would then have its links left out. Remove the setting: the frontier in Redis keeps what was "
+            "seen, together with the requests"
+        )
+    logger.warning(
+        "%s: each worker filters by itself, and the frontier in Redis keeps no fingerprints. If this class remembers "
+        "anything when the process has ended, pages are lost after a kill; without the setting Redis filters for all", name,
+        extra={"spider": spider},
+    )  # fmt: skip
+
+
+def _package(cls: type) -> str:
+    return cls.__module__.partition(".")[0]
+
+
+def redacted(url: str) -> str:
+    """Return *url* as it may stand in a log: without a password."""
+    url = re.sub(r"(://[^:/@?#]*):.*@", r"\1:***@", url, flags=re.DOTALL)
+    return re.sub(r"([?&](?:ssl_|sentinel_)?password=)[^&#]*", r"\1***", url)
+
+
+def unusable(url: str) -> StateSettingsError:
+    """Return the error for a *url* that redis-py can't read. What it says of it may be a piece of the password."""
+    return StateSettingsError(
+        f"STATE_REDIS_URL is {redacted(url)!r}, which redis-py can't use: see the port, the options, and whether special "
+        "characters of the password are percent-encoded (# is %23, / is %2F, ? is %3F, [ is %5B)"
+    )
+
+
+def _choice(settings: BaseSettings, name: str, choices: tuple[str, ...]) -> str:
+    value = settings.get(name, choices[0])
+    if value not in choices:
+        *first, last = (f'"{each}"' for each in choices)
+        raise StateSettingsError(f"{name} is {value!r}; it must be {', '.join(first)} or {last}")
+    return str(value)
+
+
+def _project(settings: BaseSettings, spider: Spider) -> str:
+    """Return the project's name; without one the spider's top-level package."""
+    name: str = settings["BOT_NAME"]
+    return type(spider).__module__.partition(".")[0] if name == default_settings.BOT_NAME else name
+
+
+def _idle_seconds(settings: BaseSettings) -> float:
+    is_set = settings.get("STATE_REDIS_IDLE_TIMEOUT") is not None
+    return _number(settings, "STATE_REDIS_IDLE_TIMEOUT", 0, 0) if is_set else math.inf
+
+
+def _bool(settings: BaseSettings, name: str) -> bool:
+    try:
+        return settings.getbool(name, False)
+    except (TypeError, ValueError) as error:
+        raise StateSettingsError(f"{name} is {settings.get(name)!r}; it must be True or False") from error
+
+
+def _number(settings: BaseSettings, name: str, default: float, least: float) -> float:
+    try:
+        value = float(settings.get(name, default))
+    except (TypeError, ValueError):
+        value = -1.0
+    if not least <= value < float("inf"):
+        raise StateSettingsError(f"{name} is {settings.get(name)!r}; it must be a number, {least} or more")
+    return value
