@@ -45,13 +45,15 @@ class TrackingDownloader:
             return downloader  # meta["state"] is a key like any other there
         folder = job_dir(crawler.settings)
         seen_before = folder is not None and (Path(folder) / "requests.seen").exists()  # the filter is not open yet
-        tracker = get_barrier(crawler).tracker = RequestTracker(crawler, folder is not None, seen_before)
+        tracker = get_barrier(crawler).tracker = RequestTracker(
+            crawler, settings.on_unit_error, folder is not None, seen_before
+        )
         fetch = downloader.fetch
 
         @wraps(fetch)  # the engine looks at its arguments
         def watched(request: Request, *args: Any, **kwargs: Any) -> Any:
             result = fetch(request, *args, **kwargs)
-            return result.addCallback(tracker.fetched, request) if request in tracker.sent else result
+            return result.addCallback(tracker.fetched, request) if tracker.is_sent(request) else result
 
         downloader.fetch = watched
         return downloader
