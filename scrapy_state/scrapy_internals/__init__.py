@@ -21,7 +21,7 @@ from .engine import (
     until_closed,
     wake_up,
 )
-from .feeds import file_of, replace_inherited_methods, write_csv_header
+from .feed_files import file_of, replace_inherited_methods, write_csv_header
 from .requests import RequestWatcher, watch_done, watch_errbacks, watch_fetch, watch_requests
 
 __all__ = [

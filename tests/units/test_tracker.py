@@ -403,7 +403,7 @@ def test_close_spider_in_a_callback(tmp_path: Path) -> None:
 
 LARGE = """
     from scrapy_state.units import held_items as held
-    held.MAX_BYTES_IN_MEMORY, held.LEAST_BYTES_IN_FILES = 500 * 500, 100 * 500  # an item takes about 500
+    held.MAX_BYTES_IN_MEMORY, held.MIN_BYTES_IN_FILES = 500 * 500, 100 * 500  # an item takes about 500
     custom_settings = {"ITEM_PIPELINES": {"spider.Break": 1}}
 
     async def start(self):
