@@ -1,5 +1,6 @@
-"""Long Scrapy crawls that survive ``kill -9``: a state feed beside the item feeds, which never runs ahead of them."""
+"""Long Scrapy crawls that survive ``kill -9``: checkpoints are stored beside the items, and never run ahead of them."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .addon import Addon
@@ -10,6 +11,8 @@ if TYPE_CHECKING:
     from .feedexport import CheckpointFeedExporter
     from .items import StateItem
     from .model.checkpoint import Checkpoint
+    from .resume import sources
+    from .resume.sources import last_state
     from .signals import checkpoint_stored
 
 __all__ = [
@@ -23,10 +26,13 @@ __all__ = [
     "checkpoint_stored",
     "get_extension",
     "get_settings_priority_name",
+    "last_state",
+    "sources",
 ]
 __version__ = "0.1.0"
 
-_ROOMS = {
+#: public name -> its module
+_MODULES = {
     "Checkpoint": "model.checkpoint",
     "CheckpointFeedExporter": "feedexport",
     "SpiderSettingsState": "extension",
@@ -36,13 +42,14 @@ _ROOMS = {
     "checkpoint_stored": "signals",
     "get_extension": "extension",
     "get_settings_priority_name": "extension",
+    "last_state": "resume.sources",
 }
 
 
 def __getattr__(name: str) -> Any:
-    # Lazily: scrapy's exporters must not be imported before a reactor is chosen, nor by an older Scrapy.
-    if name in _ROOMS:
-        from importlib import import_module
-
-        return getattr(import_module(f"{__name__}.{_ROOMS[name]}"), name)
+    # Lazily: scrapy's exporters must not be imported before a reactor is chosen, nor with an older Scrapy.
+    if name == "sources":
+        return import_module(f"{__name__}.resume.sources")
+    if name in _MODULES:
+        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -123,12 +123,13 @@ class StateSettings:
 
 
 def names_class(value: Any, ours: str | type) -> bool:
-    """Whether the value of a setting, a class or its import path, is *ours* or a subclass of it."""
+    """Return whether the value of a setting, an object or its import path, is *ours* or a subclass of it."""
     try:
-        found = load_object(value)
+        named = load_object(value)
     except (ImportError, NameError, TypeError, ValueError):
-        return False  # Scrapy will say so
-    return isinstance(found, type) and issubclass(found, load_object(ours))
+        return False  # Scrapy will report it
+    wanted = load_object(ours)
+    return named is wanted or (isinstance(named, type) and isinstance(wanted, type) and issubclass(named, wanted))
 
 
 def size_in_bytes(name: str, value: Any) -> int:

@@ -1,4 +1,4 @@
-"""Signals that scrapy_state sends, through ``crawler.signals`` as Scrapy's own."""
+"""The signals of scrapy_state. Connect to them with ``crawler.signals``, as to Scrapy's own."""
 
-#: ``checkpoint_stored(checkpoint, spider)``: a :class:`~scrapy_state.checkpoint.Checkpoint` can be read from now on.
+#: ``checkpoint_stored(checkpoint, spider)``: this :class:`~scrapy_state.Checkpoint` is stored and can be read.
 checkpoint_stored = object()

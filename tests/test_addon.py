@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import scrapy
 from scrapy.extensions.feedexport import FeedExporter
@@ -57,6 +60,18 @@ def test_older_scrapy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scrapy, "version_info", (2, 17, 0))
     with pytest.raises(StateSettingsError, match=r"needs Scrapy 2.18 or later.*pip install -U 'scrapy>=2.18'"):
         Addon().update_settings(Settings())
+
+
+def test_imports_for_an_older_scrapy() -> None:
+    """Importing the add-on, the settings and scrapy_internals takes nothing that an older Scrapy might not have."""
+    source = """
+import sys
+import scrapy, scrapy.settings, scrapy.utils.asyncgen, scrapy.utils.deprecate, scrapy.utils.misc
+before = set(sys.modules)
+import scrapy_state, scrapy_state.settings, scrapy_state.scrapy_internals
+print([name for name in sorted(set(sys.modules) - before) if name.startswith("scrapy.")])
+"""
+    assert subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True).stdout.strip() == "[]"
 
 
 def test_wrong_state_enabled() -> None:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Frontier", "Scheduler", "SetAside", "clear_frontier", "put_back", "read_frontier", "read_set_aside"]
 
-_ROOMS = dict.fromkeys(__all__, "report") | {"Scheduler": "scheduler"}
+_ROOMS = dict.fromkeys(__all__, "inspect") | {"Scheduler": "scheduler"}
 
 
 def __getattr__(name: str) -> Any:

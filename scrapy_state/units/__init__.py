@@ -1,1 +1,5 @@
-"""Units: which requests and items belong together, and how far all of them are done."""
+"""Units: which requests and items belong together, and up to which unit all are done (docs/units.md)."""
+
+from .watermark import what_is_missing
+
+__all__ = ["what_is_missing"]

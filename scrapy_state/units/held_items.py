@@ -1,4 +1,4 @@
-"""The items of units that are not done: kept until they are, then exported together."""
+"""The items of units in flight: kept until the unit is done, then exported together."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from ..barrier.barrier import Barrier
 from ..barrier.tickets import Side, Ticket
 from ..export.open_batches import ItemFeeds
 
-#: How many bytes of items are kept in memory before the largest unit's go to files of its own.
+#: When more bytes of items than this are in memory, the items of the largest unit move to files.
 MAX_BYTES_IN_MEMORY = 32 * 1024 * 1024
-#: A unit with fewer than that stays in memory all the same: each file is an open one, and comes to be a stored one.
-LEAST_BYTES_IN_FILES = 64 * 1024
-#: So many units have open files at most, in each feed: a process may often have no more than 1,024 open.
-MAX_IN_FILES = 50
+#: The items of a unit with fewer bytes than this stay in memory all the same: each file is an open one, and later a stored one.
+MIN_BYTES_IN_FILES = 64 * 1024
+#: At most this many units have open files, in each feed: many systems allow a process only 1,024 open files.
+MAX_UNITS_IN_FILES = 50
+#: Types whose values contain no other objects
 _LEAVES = frozenset({str, bytes, int, float, bool, type(None)})
 
 
 @dataclass(slots=True)
-class _Kept:
+class _InMemory:
     """The items of one unit that are in memory, and about how many bytes they take there."""
 
     items: list[Any] = field(default_factory=list)
@@ -31,27 +32,28 @@ class _Kept:
 
 
 class HeldItems:
-    """Keeps the items of units that are in flight; the exporter's. They have come through the pipelines.
+    """Keeps the items of units in flight, after they have passed the pipelines.
 
-    In memory they are what the pipelines made. When there are too many, the largest unit goes to batches of its own,
-    exported as they will be stored; they become a checkpoint's files when the unit is done, and are gone if it fails. Those
-    of the unit that has had its files longest are closed, and so stored, when there are too many; no checkpoint may name them.
+    Items stay in memory as the pipelines returned them. When there are too many, the items of the largest unit are exported to
+    batches of their own. These become files of a checkpoint when the unit is done, and disappear if it fails. When too many
+    units have such batches, those of the unit that has had them longest are closed, and so stored; if that unit fails, no
+    checkpoint names its files.
 
-    :param export: exports an item by its ticket, to the batches of that ticket's side
+    :param export: exports an item to the batches of its ticket's side
     """
 
     def __init__(self, barrier: Barrier, feeds: ItemFeeds, export: Callable[[Any, Ticket], bool]) -> None:
         self._barrier = barrier
         self._feeds = feeds
         self._export = export
-        self._in_memory: dict[Side, _Kept] = {}
+        self._in_memory: dict[Side, _InMemory] = {}
         self._bytes = 0
         self._in_files: dict[Side, None] = {}
         barrier.unit_items = self
 
     @property
     def crowded(self) -> bool:
-        """Whether there are more in memory than there should be."""
+        """Whether more bytes are in memory than there should be."""
         return self._bytes > MAX_BYTES_IN_MEMORY
 
     def hold(self, item: Any, ticket: Ticket) -> None:
@@ -62,18 +64,18 @@ class HeldItems:
         if side in self._in_files:
             self._export(item, ticket)
             return
-        kept = self._in_memory.setdefault(side, _Kept())
+        in_memory = self._in_memory.setdefault(side, _InMemory())
         size = bytes_in_memory(item)
-        kept.items.append(item)
-        kept.bytes += size
+        in_memory.items.append(item)
+        in_memory.bytes += size
         self._bytes += size
-        if self._bytes > MAX_BYTES_IN_MEMORY:
-            self._to_files()
+        if self.crowded:
+            self._move_largest_to_files()
 
     def release(self, side: Side) -> None:
-        """Export what is kept of *side* to the side of an item that is yielded now."""
+        """Export the items of *side*, whose unit is done, to the side of an item that is yielded now."""
         now = self._barrier.ticket
-        for item in self._taken(side):
+        for item in self._take(side):
             self._export(item, now)
         self._in_files.pop(side, None)
         if side.batches:
@@ -83,35 +85,39 @@ class HeldItems:
             now.side.errors[now.epoch] += side.errors.total()
 
     def drop(self, side: Side) -> None:
-        """Forget what is kept of *side*, and what still comes."""
+        """Forget the items of *side*, and those that are still to come."""
         side.failed = True
-        self._taken(side)
+        self._take(side)
         self._in_files.pop(side, None)
         self._feeds.discard_side(side)
 
-    def _taken(self, side: Side) -> list[Any]:
-        kept = self._in_memory.pop(side, _Kept())
-        self._bytes -= kept.bytes
-        return kept.items
+    def _take(self, side: Side) -> list[Any]:
+        in_memory = self._in_memory.pop(side, _InMemory())
+        self._bytes -= in_memory.bytes
+        return in_memory.items
 
-    def _to_files(self) -> None:
-        side = max(self._in_memory, key=lambda each: self._in_memory[each].bytes)
-        if self._in_memory[side].bytes >= LEAST_BYTES_IN_FILES:
-            if len(self._in_files) >= MAX_IN_FILES:
-                first = next(iter(self._in_files))
-                del self._in_files[first]
-                self._feeds.close_side(first)
-            self._in_files[side] = None
-            ticket = Ticket(side, 0)
-            for item in self._taken(side):
-                self._export(item, ticket)
+    def _move_largest_to_files(self) -> None:
+        side = max(self._in_memory, key=lambda side: self._in_memory[side].bytes)
+        if self._in_memory[side].bytes < MIN_BYTES_IN_FILES:
+            return
+        if len(self._in_files) >= MAX_UNITS_IN_FILES:
+            first = next(iter(self._in_files))
+            del self._in_files[first]
+            self._feeds.close_side(first)
+        self._in_files[side] = None
+        ticket = Ticket(side, 0)
+        for item in self._take(side):
+            self._export(item, ticket)
 
 
 def bytes_in_memory(item: Any) -> int:
-    """Return about how many bytes *item* takes in memory, with all that is in it. Of objects that are no items, their shell."""
-    size, seen, left = getsizeof(item), set(), [item]
-    while left:
-        value = left.pop()
+    """Return about how many bytes *item* takes in memory, with all that it contains.
+
+    Objects of other kinds than items and Python's own containers count without their content.
+    """
+    size, seen, to_visit = getsizeof(item), set(), [item]
+    while to_visit:
+        value = to_visit.pop()
         if id(value) in seen:  # it may contain itself
             continue
         seen.add(id(value))
@@ -123,5 +129,5 @@ def bytes_in_memory(item: Any) -> int:
         elif ItemAdapter.is_item(value):
             inside = list(ItemAdapter(value).values())
         size += sum(map(getsizeof, inside))
-        left += [each for each in inside if type(each) not in _LEAVES]
+        to_visit += [part for part in inside if type(part) not in _LEAVES]
     return size

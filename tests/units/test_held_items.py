@@ -35,7 +35,7 @@ SIZE = bytes_in_memory("x" * 951)
 def limits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Room for 200 items of SIZE; a unit of ten goes to files."""
     monkeypatch.setattr(held, "MAX_BYTES_IN_MEMORY", 200 * SIZE)
-    monkeypatch.setattr(held, "LEAST_BYTES_IN_FILES", 10 * SIZE)
+    monkeypatch.setattr(held, "MIN_BYTES_IN_FILES", 10 * SIZE)
 
 
 def item(n: int, size: int = SIZE) -> str:
@@ -116,7 +116,7 @@ def test_few_files_are_open() -> None:
     """However many units are in files, few have them open: those of the first are closed, and stay the unit's; what comes
     of it then is in memory again."""
     items, feeds, exported, barrier = items_of()
-    units = [unit() for _ in range(held.MAX_IN_FILES + 1)]
+    units = [unit() for _ in range(held.MAX_UNITS_IN_FILES + 1)]
     for each in units:
         for n in range(201):
             items.hold(item(n), each)
@@ -128,7 +128,7 @@ def test_few_files_are_open() -> None:
     assert exported[-1] == (item(9), barrier.side)
     assert barrier.side.batches == ["the closed one"]
     items.drop(units[1].side)
-    assert len(items._in_files) == held.MAX_IN_FILES - 1
+    assert len(items._in_files) == held.MAX_UNITS_IN_FILES - 1
 
 
 class Thing(scrapy.Item):

@@ -95,7 +95,7 @@ def test_skip_passes_failed_units(tmp_path: Path) -> None:
     stored = checkpoints(tmp_path, "units")
     assert (ended.code, stored[-1]["state"], stored[-1]["reason"]) == (0, {"u": 20}, "finished")
     assert [state for each in stored for state in each.get("skipped_units", ())] == [{"u": 4}, {"u": 5}, {"u": 20}]
-    assert ended.lines("3 units failed; they are passed over, and the checkpoints list them as skipped_units:")
+    assert ended.lines("3 units failed; they are skipped, and the checkpoints list them as skipped_units:")
 
 
 def test_stop_ends_the_crawl(tmp_path: Path) -> None:
@@ -370,8 +370,8 @@ def test_every_outcome(tmp_path: Path) -> None:
     failed = {"fails.errback": "ValueError", "fails.returned": "ConnectionError", "fails.without": "ConnectionError"}
     assert {each["state"]["name"]: each["reason"] for each in newest["missing"]} == failed
     assert newest["state"] == {"name": "crawl"}
-    assert ended.lines('meta["state"] of <GET data:,child> is a str, not a dict: it starts no unit')
-    assert ended.lines("an item came of no unit") == []
+    assert ended.lines('meta["state"] of <GET data:,child> is a str, not a dict: it begins no unit')
+    assert ended.lines("an item belongs to no unit") == []
     assert ended.lines("'own_downloader': True")
 
 
@@ -394,7 +394,7 @@ def test_close_spider_in_a_callback(tmp_path: Path) -> None:
 """
     ended = local(tmp_path, source)
     assert sorted(keys(tmp_path)) == ["0", "1", "3", "4", "5", "no unit's", "no unit's"]
-    assert len(ended.lines("an item came of no unit")) == 1
+    assert len(ended.lines("an item belongs to no unit")) == 1
     newest = checkpoints(tmp_path, "units")[-1]
     assert (ended.code, newest["reason"], newest["state"]) == (0, "enough", {"u": 2})
     assert newest["missing"] == [{"state": {"u": 3}, "reason": None}]
@@ -403,7 +403,7 @@ def test_close_spider_in_a_callback(tmp_path: Path) -> None:
 
 LARGE = """
     from scrapy_state.units import held_items as held
-    held.MAX_BYTES_IN_MEMORY, held.LEAST_BYTES_IN_FILES = 500 * 500, 100 * 500  # an item takes about 500
+    held.MAX_BYTES_IN_MEMORY, held.MIN_BYTES_IN_FILES = 500 * 500, 100 * 500  # an item takes about 500
     custom_settings = {"ITEM_PIPELINES": {"spider.Break": 1}}
 
     async def start(self):
@@ -452,8 +452,8 @@ def test_start_is_read_as_units_are_done(tmp_path: Path) -> None:
     """However many requests with a state start() has, no more units are in flight than there is a limit for (1,000; here
     100): the queue, and memory, do not grow."""
     source = """
-    from scrapy_state.units import outcomes as outcomes
-    outcomes.MAX_IN_FLIGHT = 100
+    from scrapy_state.units import progress
+    progress.MAX_IN_FLIGHT = 100
 
     custom_settings = {"DOWNLOADER_MIDDLEWARES": {"spider.Slow": 1}}
 
@@ -526,8 +526,8 @@ def test_callbacks_that_raise_after_beginning_a_unit(on_error: str, tmp_path: Pa
     """If a callback raises after it has begun a unit, that unit fails too, as more of it might have come: it is no longer in
     flight, so that start() goes on however many there are, and with "skip" the state passes it."""
     source = """
-    from scrapy_state.units import outcomes as outcomes
-    outcomes.MAX_IN_FLIGHT = 20
+    from scrapy_state.units import progress
+    progress.MAX_IN_FLIGHT = 20
 
     async def start(self):
         for u in range(0, 120, 2):
@@ -671,7 +671,7 @@ class Submit:
     newest = checkpoints(tmp_path, "units")[-1]
     assert (newest["state"], [each["state"]["n"] for each in newest["missing"]]) == ({"n": 3}, [4, 7, 9])
     assert ended.lines('{"n":9}: 1 items never came out of the pipelines')
-    assert not ended.lines("an item came of no unit")
+    assert not ended.lines("an item belongs to no unit")
 
 
 def test_closing_ends_start(tmp_path: Path) -> None:
@@ -713,4 +713,4 @@ def test_what_never_ends_is_told(tmp_path: Path) -> None:
 """
     ended = local(tmp_path, source)
     assert (ended.code, checkpoints(tmp_path, "units")[-1]["reason"]) == (1, "state_units_failed")
-    assert ended.lines('{"u":1}: it never came to its end')
+    assert ended.lines('{"u":1}: it never ended')

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from scrapy_state.model.checkpoint import Checkpoint
-from scrapy_state.units.watermark import TOLD, Failure, Units, digest_of_unit, name_of, state_of, what_is_missing
+from scrapy_state.units.watermark import MAX_LISTED, Failure, Units, digest_of_unit, name_of, state_of, what_is_missing
 
 WHY = Failure("http://a.example/", "HTTP 500")
 
@@ -27,7 +27,7 @@ class WatermarkModel(RuleBasedStateMachine):
         super().__init__()
         self.all: list[dict[str, Any]] = []  # unit, out, failed, before: brute force keeps everything
         self.stored_ahead: list[str] = []
-        self.pass_failed = False
+        self.skip_failed = False
         self.start: dict[str, Any] = {"n": -1}
         self.units = Units(self.start)
         self.count = 0
@@ -40,17 +40,17 @@ class WatermarkModel(RuleBasedStateMachine):
         """From the first one on, as long as they are over and not held."""
         found = []
         for each in self.all:
-            if each["out"] or (each["failed"] and not self.pass_failed):
+            if each["out"] or (each["failed"] and not self.skip_failed):
                 break
             found.append(each)
         return found
 
     @precondition(lambda self: not self.all)
-    @rule(pass_failed=st.booleans(), before=st.sets(st.integers(0, 12)), unknown=st.booleans())
-    def start_run(self, pass_failed: bool, before: set[int], unknown: bool) -> None:
-        self.pass_failed = pass_failed
+    @rule(skip_failed=st.booleans(), before=st.sets(st.integers(0, 12)), unknown=st.booleans())
+    def start_run(self, skip_failed: bool, before: set[int], unknown: bool) -> None:
+        self.skip_failed = skip_failed
         self.stored_ahead = [digest_of_unit(name(n)) for n in sorted(before)] + ["x" * 16] * unknown
-        self.units = Units(self.start, self.stored_ahead, pass_failed)
+        self.units = Units(self.start, self.stored_ahead, skip_failed)
 
     @rule()
     def begin(self) -> None:
@@ -116,7 +116,7 @@ class WatermarkModel(RuleBasedStateMachine):
     @rule(data=st.data())
     def begin_child(self, data: st.DataObject) -> None:
         each = data.draw(st.sampled_from(self.in_flight()))
-        self.units.has_begun_another(each["unit"])
+        self.units.note_begun_another(each["unit"])
         each["parent"] = True
 
     def done(self) -> list[dict[str, Any]]:
@@ -137,12 +137,12 @@ class WatermarkModel(RuleBasedStateMachine):
         missing = [each for each in beyond[: newest + 1] if each not in done]
         told = [{"state": state_of(each["unit"]), "reason": "why" if each["failed"] else None} for each in missing]
         assert self.units.missing() == (len(missing), tuple(told))
-        assert self.units.holding == bool(beyond)
+        assert self.units.is_behind == bool(beyond)
         assert self.units.all_in_flight() == [each["unit"] for each in self.in_flight()]
-        held = {n for n, each in enumerate(beyond) if each["failed"]} if not self.pass_failed else set()
+        held = {n for n, each in enumerate(beyond) if each["failed"]} if not self.skip_failed else set()
         back = [each["unit"] for n, each in enumerate(beyond) if held and n > min(held) and each["parent"] and not each["out"]]
-        assert self.units.held_back() == back
-        assert self.units.passed_failed == [each["unit"] for each in passed if each["failed"]]
+        assert self.units.over_but_blocked() == back
+        assert self.units.skipped == [each["unit"] for each in passed if each["failed"]]
 
 
 TestWatermark = WatermarkModel.TestCase
@@ -214,12 +214,12 @@ def test_one_state_for_all_is_no_burden() -> None:
 def test_what_is_missing_in_words() -> None:
     """A checkpoint's missing units are told in words, with their number if they are too many to be all there."""
     units = Units({})
-    texts = [units.begin(name(n)) for n in range(TOLD + 5)]
+    texts = [units.begin(name(n)) for n in range(MAX_LISTED + 5)]
     units.fail(texts[1], WHY)
     units.remove(texts[-1])
     units.advance(texts[-1])
     count, missing = units.missing()
-    assert (count, len(missing)) == (TOLD + 4, TOLD)
+    assert (count, len(missing)) == (MAX_LISTED + 4, MAX_LISTED)
     said = what_is_missing(Checkpoint({}, ahead=units.ahead(), missing=missing, missing_units=count))
     assert said.startswith('104 missing, 1 done beyond them: {"n":0} (not done yet), {"n":1} (HTTP 500), ')
     assert said.endswith(", and 4 more")

@@ -1,0 +1,60 @@
+"""Everything that depends on Scrapy's private parts, so that whoever updates Scrapy has one place to look.
+
+Scrapy has no setting or signal for what these functions do. Each names the file and the method of Scrapy that it relies on.
+An older Scrapy must be able to import them, or the add-on could not say which version it needs: nothing here imports
+``scrapy.core`` or ``scrapy.extensions`` before it is called.
+"""
+
+from .cloud import typed
+from .components import component_classes, has_async, nearest_spider_middleware
+from .crawler import arguments_of, fail_when_closed, is_crawl, make_spider
+from .engine import (
+    closes_when_idle,
+    get_scheduler,
+    hold,
+    hold_start,
+    is_closing,
+    is_reading_start,
+    mind_closing,
+    requests_in_flight,
+    requests_waiting,
+    until_closed,
+    wake_up,
+)
+from .feed_files import file_of, replace_inherited_methods, write_csv_header
+from .pages import PAGE, hold_output, slot_limits, watch_pages
+from .requests import RequestWatcher, watch_done, watch_errbacks, watch_fetch, watch_requests
+
+__all__ = [
+    "PAGE",
+    "RequestWatcher",
+    "arguments_of",
+    "closes_when_idle",
+    "component_classes",
+    "fail_when_closed",
+    "file_of",
+    "get_scheduler",
+    "has_async",
+    "hold",
+    "hold_output",
+    "hold_start",
+    "is_closing",
+    "is_crawl",
+    "is_reading_start",
+    "make_spider",
+    "mind_closing",
+    "nearest_spider_middleware",
+    "replace_inherited_methods",
+    "requests_in_flight",
+    "requests_waiting",
+    "slot_limits",
+    "typed",
+    "until_closed",
+    "wake_up",
+    "watch_done",
+    "watch_errbacks",
+    "watch_fetch",
+    "watch_pages",
+    "watch_requests",
+    "write_csv_header",
+]
