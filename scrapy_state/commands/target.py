@@ -14,7 +14,7 @@ from scrapy import Spider
 from scrapy.addons import AddonManager
 from scrapy.crawler import Crawler
 from scrapy.exceptions import NotConfigured
-from scrapy.settings import SETTINGS_PRIORITIES, Settings
+from scrapy.settings import Settings
 from scrapy.spiderloader import get_spider_loader
 from scrapy.utils.misc import load_object
 from scrapy.utils.project import inside_project
@@ -71,9 +71,8 @@ class Target:
 
         :raises StateError: as :func:`~scrapy_state.resolver.resolve`
         """
-        settings = self.crawler.settings
-        given = (settings.getpriority("STATE_AT") or 0) >= SETTINGS_PRIORITIES["cmdline"]
-        at = StateSettings.from_settings(settings).at if given else "latest"
+        settings = StateSettings.from_settings(self.crawler.settings)
+        at = settings.at if settings.at_explicit else "latest"
         return in_thread(lambda: resolve(self.store, self.template, self.spider, at))
 
     def resolver_class(self) -> type[SpiderSettingsState]:

@@ -123,7 +123,7 @@ class TestTargets:
         assert run(tmp_path, "set", "numbers", '{"page": 3}', environment=environment).code == 0
         assert run(tmp_path, "get", "numbers", environment=environment).out == '{"page": 2}\n'
         assert run(tmp_path, "set", "numbers", '{"page": 0}', environment=environment).code == 0
-        refused(run(tmp_path, "show", "numbers", environment=environment), 2, "would not start", "ZeroDivisionError")
+        refused(run(tmp_path, "show", "numbers", environment=environment), 2, "refuses to start from", "ZeroDivisionError")
 
 
 def _without_age(line: str) -> str:
