@@ -22,7 +22,7 @@ from ..model.checkpoint import Checkpoint
 from ..model.json_values import as_text, json_object
 from ..stores.retry import in_thread
 from .state import NO, OK
-from .target import Target, find_target
+from .target import Target, find_target, no_checkpoint
 from .terminal import confirm, out, out_json, progress, say
 
 
@@ -43,8 +43,7 @@ def copy(options: Namespace, settings: Settings) -> int:
     found = source.resolution()
     target = find_target(options.target, settings, options.arguments)
     if found.checkpoint is None:
-        say(f"no checkpoint at {source.store.uri(source.template.prefix)}")
-        return NO
+        return no_checkpoint(source)
     _check(target, found.checkpoint.state)
     extra = {"copied_from": {"uri": found.uri, "run": found.checkpoint.run, "digest": found.checkpoint.digest}}
     return _store(target, found.checkpoint.state, options, "copied", extra, found.checkpoint)
@@ -56,8 +55,7 @@ def prune(options: Namespace, settings: Settings) -> int:
     store = target.writer()
     newest = in_thread(lambda: resolve(target.store, target.template, target.spider)).checkpoint
     if newest is None or newest.id is None:
-        say(f"no checkpoint at {target.store.uri(target.template.prefix)}")
-        return NO
+        return no_checkpoint(target)
     before = None
     if options.older_than is not None:
         before = datetime.now(timezone.utc) - timedelta(seconds=options.older_than)

@@ -22,7 +22,7 @@ from ..stores import open_reader
 from ..stores.retry import in_thread
 from ..units.watermark import what_is_missing
 from .state import NO, OK
-from .target import Target, find_target
+from .target import Target, find_target, no_checkpoint
 from .terminal import out, out_json, progress, say, seconds_since, stepping, table
 
 
@@ -63,7 +63,7 @@ def _resolved(target: Target) -> tuple[SpiderSettingsState, Resolution]:
 
 def _answer(target: Target, found: Resolution) -> int:
     if target.spider is None and found.checkpoint is None:
-        return _nothing(target)
+        return no_checkpoint(target)
     return OK
 
 
@@ -89,7 +89,7 @@ def log(options: Namespace, settings: Settings) -> int:
     """Print the history: a tree of runs, newest first."""
     target = find_target(options.target, settings, options.arguments)
     newest = target.resolution().checkpoint
-    found = told(newest_first(target.store, target.template))
+    found = _warn_of_damage(newest_first(target.store, target.template))
     if options.checkpoints:
         checkpoints = (each.checkpoint for each in found if each.checkpoint is not None)
         some = _print_checkpoints(islice(checkpoints, options.n), options.json)
@@ -102,7 +102,7 @@ def log(options: Namespace, settings: Settings) -> int:
         else:
             rows = [(place, *([""] * 7 if run is None else _run_row(run))) for place, run in tree(listed)]
             table(("", "ids", "began (UTC)", "run", "job", ">items", "ended", "state"), rows)
-    return OK if some else _nothing(target)
+    return OK if some else no_checkpoint(target)
 
 
 def run_json(run: Run) -> dict[str, Any]:
@@ -118,11 +118,11 @@ def run_json(run: Run) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def told(found: Iterable[Found]) -> Iterator[Found]:
+def _warn_of_damage(found: Iterable[Found]) -> Iterator[Found]:
     """Pass on each state file; warn about those that are not checkpoints."""
     for each in found:
         if each.checkpoint is None:
-            say(f"warning: {each.uri} is passed over: {each.why}", "yellow")
+            say(f"warning: {each.uri} is skipped: {each.why}", "yellow")
         yield each
 
 
@@ -152,8 +152,3 @@ def _print_checkpoints(checkpoints: Iterable[Checkpoint], as_json: bool) -> bool
 
 def _minute(time: str | None) -> str:
     return (time or "")[:19].replace("T", " ")
-
-
-def _nothing(target: Target) -> int:
-    say(f"no checkpoint at {target.store.uri(target.template.prefix)}")
-    return NO

@@ -15,9 +15,9 @@ from ..exceptions import StateError, StateSettingsError
 from ..lineage.history import Found, newest_first, runs
 from ..lineage.orphans import AllOrphans
 from ..report import Page, Series, render
-from .data import nothing_at, unnamed
+from .orphans import unnamed_files
 from .state import OK
-from .target import Target, find_target
+from .target import Target, find_target, no_checkpoint
 from .terminal import out, out_json, progress, stepping
 
 
@@ -28,7 +28,7 @@ def report(options: Namespace, settings: Settings) -> int:
     html = render(page)
     if options.page == "-":
         out(html.rstrip("\n"))
-        return OK if page.runs else nothing_at(target)
+        return OK if page.runs else no_checkpoint(target)
     path = _write(Path(options.page), html)
     kinds = [page.kind(each) for each in page.runs]
     if options.json:
@@ -40,7 +40,7 @@ def report(options: Namespace, settings: Settings) -> int:
         })  # fmt: skip
     else:
         out(str(path))
-    return OK if page.runs else nothing_at(target)
+    return OK if page.runs else no_checkpoint(target)
 
 
 def _page(target: Target, moved: Moved, with_orphans: bool) -> Page:
@@ -48,17 +48,17 @@ def _page(target: Target, moved: Moved, with_orphans: bool) -> Page:
     series = Series(newest)
     with progress("checkpoints read") as step:
         found = series.noting(stepping(newest_first(target.store, target.template), step))
-        every = AllOrphans(_valid(found), moved.uri, newest) if with_orphans else None
-        listed = every.runs if every is not None else runs(found, newest)
+        all_orphans = AllOrphans(_valid(found), moved.uri, newest) if with_orphans else None
+        listed = all_orphans.runs if all_orphans is not None else runs(found, newest)
     page = Page(target.store.uri(target.template.prefix), target.spider, time.time(), newest, series, listed)
     left_out: list[str] = []
-    if every is None:
+    if all_orphans is None:
         page.orphans_why = "the report was made with --no-orphans."
     elif series.damaged_count:
         page.orphans_why = "some state files can't be read, and they may name any item file. Move them away first."
     else:
         try:
-            files = unnamed(target, every, moved, False, left_out.append)
+            files = unnamed_files(target, all_orphans, moved, False, left_out.append)
         except StateError as error:  # the rest of the page needs no orphans
             page.orphans_why = str(error)
         else:

@@ -271,7 +271,7 @@ VERBS = {
     "set": Verb("store a checkpoint by hand", ".change:set_state", _set),
     "items": Verb("list the item files of the lineage, or print the items in them", ".data:items", _items),
     "verify": Verb("check every checkpoint of the lineage, and every file it names", ".data:verify_lineage", _verify),
-    "orphans": Verb("list item files that no checkpoint names", ".data:orphans", _orphans),
+    "orphans": Verb("list the item files of killed runs that no checkpoint names", ".orphans:orphans", _orphans),
     "report": Verb("write one page on how the crawl is doing, and its history", ".reporting:report", _report),
     "frontier": Verb("show the frontier in Redis: pending, leased, seen", ".frontier:frontier", _frontier),
     "prune": Verb("pack older state files, so that there are fewer", ".change:prune", _prune),

@@ -31,6 +31,8 @@ from ..resume.refusal import get_refusal
 from ..settings import StateSettings
 from ..stores import StoreReader, StoreWriter, open_reader, open_writer
 from ..stores.retry import in_thread
+from .state import NO
+from .terminal import say
 
 #: Of the project's settings, those that matter for a URI
 _FOR_A_URI = re.compile(r"AWS_\w+|FEED_STORAGE_S3_ACL|STATE_STORES|STATE_AT|STATE_LAG")
@@ -121,6 +123,12 @@ def find_target(name: str, settings: Settings, arguments: dict[str, str]) -> Tar
     if any(sign in name for sign in ("/", os.sep, "%(")):
         return _of_uri(name, settings, arguments)
     return _of_spider(_spider_called(name, settings), settings, arguments)
+
+
+def no_checkpoint(target: Target) -> int:
+    """Say that there is no checkpoint, and return the exit code for that."""
+    say(f"no checkpoint at {target.store.uri(target.template.prefix)}")
+    return NO
 
 
 def find_crawler(name: str, settings: Settings, arguments: dict[str, str]) -> Crawler:

@@ -62,7 +62,7 @@ def _checkpoints(target: Target, every_seconds: float, window: deque[Checkpoint]
                 continue
         except CheckpointError as error:
             newest_id += 1
-            say(f"warning: {store.uri(template.key(newest_id))} is passed over: {error}", "yellow")
+            say(f"warning: {store.uri(template.key(newest_id))} is skipped: {error}", "yellow")
         except StoreUnreachable as error:
             say(f"warning: {error}", "yellow")
         yield None
