@@ -32,21 +32,24 @@ def set_state(options: Namespace, settings: Settings) -> int:
     try:
         state = json_object(json.loads(options.state))
     except (TypeError, ValueError) as error:
-        raise StateSettingsError(f"{options.state!r} is not a state: {error}; give a JSON object, as '{{\"t\": 1}}'") from error
+        raise StateSettingsError(
+            f"{options.state!r} is not a state: {error}", remedy="give a JSON object, such as '{\"t\": 1}'"
+        ) from error
     _check(target, state)
     return _store(target, state, options, "set")
 
 
 def copy(options: Namespace, settings: Settings) -> int:
-    """Store the state of one place's newest checkpoint in another place, as a new checkpoint there."""
+    """Store the state of the newest checkpoint of one target as a new checkpoint of another target."""
     source = find_target(options.source, settings, {})
-    found = source.resolution()
+    resolution = source.resolution()
     target = find_target(options.target, settings, options.arguments)
-    if found.checkpoint is None:
+    original = resolution.checkpoint
+    if original is None:
         return no_checkpoint(source)
-    _check(target, found.checkpoint.state)
-    extra = {"copied_from": {"uri": found.uri, "run": found.checkpoint.run, "digest": found.checkpoint.digest}}
-    return _store(target, found.checkpoint.state, options, "copied", extra, found.checkpoint)
+    _check(target, original.state)
+    extra = {"copied_from": {"uri": resolution.uri, "run": original.run, "digest": original.digest}}
+    return _store(target, original.state, options, "copied", extra, original)
 
 
 def prune(options: Namespace, settings: Settings) -> int:
@@ -75,7 +78,7 @@ def prune(options: Namespace, settings: Settings) -> int:
 
 
 def _check(target: Target, state: dict[str, Any]) -> None:
-    """Check *state* as a run of the spider would when it starts."""
+    """Check *state* as a run of the spider does when it starts."""
     assert target.crawler.spider is not None
     try:
         target.resolver_class()(target.crawler).validate_state(deepcopy(state), target.crawler.spider)
@@ -99,8 +102,8 @@ def _store(
     resolution = in_thread(lambda: _resolve(target, options.parent))
     newest = runs(newest_first(target.store, target.template), None, limit=1)
     if newest and newest[0].may_be_alive and not confirm(
-        f"Run {newest[0].last.run} has stored no last checkpoint: it was killed, or it is alive and will then stop with "
-        "state_conflict. Store a checkpoint anyway?",
+        f"Run {newest[0].last.run} has stored no last checkpoint. It was killed, or it is alive and will stop with "
+        "state_conflict if you go on. Store a checkpoint anyway?",
         options.yes,
     ):  # fmt: skip
         return NO
@@ -124,5 +127,7 @@ def _resolve(target: Target, parent_id: int | None) -> Resolution:
         return resolution
     parent: Checkpoint | None = find_checkpoint(target.store, target.template, parent_id)
     if parent is None:
-        raise StateSettingsError(f"--parent {parent_id}: no such checkpoint; scrapy state log --checkpoints lists them")
+        raise StateSettingsError(
+            f"--parent {parent_id}: there is no such checkpoint", remedy="scrapy state log --checkpoints lists them"
+        )
     return replace(resolution, checkpoint=parent)

@@ -44,16 +44,16 @@ def show(options: Namespace, settings: Settings) -> int:
         out(f"STATE {as_text(resolver.state)} {resolver.origin}")
         if found.checkpoint is not None and found.checkpoint.missing_units:
             out(f"units: {what_is_missing(found.checkpoint)}")
-    return _answer(target, found)
+    return _exit_code(target, found)
 
 
 def get(options: Namespace, settings: Settings) -> int:
-    """Print the state alone."""
+    """Print only the state."""
     target = find_target(options.target, settings, options.arguments)
     resolver, found = _resolved(target)
     if target.spider is not None or found.checkpoint is not None:
         out(as_text(resolver.state))
-    return _answer(target, found)
+    return _exit_code(target, found)
 
 
 def _resolved(target: Target) -> tuple[SpiderSettingsState, Resolution]:
@@ -61,7 +61,7 @@ def _resolved(target: Target) -> tuple[SpiderSettingsState, Resolution]:
     return resolver, resolver.found if isinstance(resolver, StateResolver) else Resolution()
 
 
-def _answer(target: Target, found: Resolution) -> int:
+def _exit_code(target: Target, found: Resolution) -> int:
     if target.spider is None and found.checkpoint is None:
         return no_checkpoint(target)
     return OK
@@ -74,14 +74,14 @@ def from_log(options: Namespace, settings: Settings) -> int:
         if state is not None:
             out(as_text(state))
             return OK
-    say(f"no state to resume from in {', '.join(options.logs)}, or the log shortens it because it is long")
+    say(f"no state to resume from in {', '.join(options.logs)}. A log shortens a long state, and then it can't be read back")
     return NO
 
 
 def _state_in_log(name: str, settings: Settings) -> dict[str, Any] | None:
     store, key = open_reader(name, settings)
     if in_thread(lambda: store.read_part(key, 0, 1)) is None:
-        raise StateSettingsError(f"there is no log {store.uri(key)}; correct the URI")
+        raise StateSettingsError("there is no such log", uri=store.uri(key), remedy="correct the URI")
     return in_thread(lambda: state_in_log(store, key))
 
 

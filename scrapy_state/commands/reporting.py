@@ -1,4 +1,4 @@
-"""The verb report: writing the page."""
+"""The verb report: collect what the page shows, and write it."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _page(target: Target, moved: Moved, with_orphans: bool) -> Page:
     else:
         try:
             files = unnamed_files(target, all_orphans, moved, False, left_out.append)
-        except StateError as error:  # the rest of the page needs no orphans
+        except StateError as error:  # the rest of the page is still worth showing
             page.orphans_why = str(error)
         else:
             page.orphans = [each.uri for each in files if not each.after_last_state]
@@ -73,12 +73,12 @@ def _valid(found: Iterator[Found]) -> Iterator[Found]:
 
 
 def _write(path: Path, html: str) -> Path:
-    """Replace the old page in one step: someone may be reading it."""
+    """Write the page in one step: someone may be reading the old one."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         beside.write_text(html, "utf-8")
         os.replace(beside, path)
     except OSError as error:
         beside.unlink(missing_ok=True)
-        raise StateSettingsError(f"-o {path}: the page can't be written: {error.strerror}; name another file") from error
+        raise StateSettingsError(f"-o {path}: can't write the page: {error.strerror}", remedy="name another file") from error
     return path
