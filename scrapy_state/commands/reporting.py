@@ -30,12 +30,12 @@ def report(options: Namespace, settings: Settings) -> int:
         out(html.rstrip("\n"))
         return OK if page.runs else no_checkpoint(target)
     path = _write(Path(options.page), html)
-    kinds = [page.kind(each) for each in page.runs]
+    kinds = [page.kind(run) for run in page.runs]
     if options.json:
         out_json({
             "page": str(path), "checkpoints": page.series.checkpoints, "runs": len(kinds),
             "newest_run": kinds[0] if kinds else None, "damaged": page.series.damaged_count,
-            "failed_runs": sum(each in ("failed", "killed", "silent") for each in kinds),
+            "failed_runs": sum(kind in ("failed", "killed", "silent") for kind in kinds),
             "orphans": None if page.orphans is None else len(page.orphans),
         })  # fmt: skip
     else:
@@ -47,9 +47,9 @@ def _page(target: Target, moved: Moved, with_orphans: bool) -> Page:
     newest = target.resolution().checkpoint
     series = Series(newest)
     with progress("checkpoints read") as step:
-        found = series.noting(stepping(newest_first(target.store, target.template), step))
-        all_orphans = AllOrphans(_valid(found), moved.uri, newest) if with_orphans else None
-        listed = all_orphans.runs if all_orphans is not None else runs(found, newest)
+        state_files = series.noting(stepping(newest_first(target.store, target.template), step))
+        all_orphans = AllOrphans(_valid(state_files), moved.uri, newest) if with_orphans else None
+        listed = all_orphans.runs if all_orphans is not None else runs(state_files, newest)
     page = Page(target.store.uri(target.template.prefix), target.spider, time.time(), newest, series, listed)
     left_out: list[str] = []
     if all_orphans is None:
@@ -62,14 +62,14 @@ def _page(target: Target, moved: Moved, with_orphans: bool) -> Page:
         except StateError as error:  # the rest of the page is still worth showing
             page.orphans_why = str(error)
         else:
-            page.orphans = [each.uri for each in files if not each.after_last_state]
-            page.after_last_state = [each.uri for each in files if each.after_last_state]
+            page.orphans = [file.uri for file in files if not file.after_last_state]
+            page.after_last_state = [file.uri for file in files if file.after_last_state]
     page.left_out = left_out
     return page
 
 
-def _valid(found: Iterator[Found]) -> Iterator[Found]:
-    return (each for each in found if each.checkpoint is not None)
+def _valid(state_files: Iterator[Found]) -> Iterator[Found]:
+    return (file for file in state_files if file.checkpoint is not None)
 
 
 def _write(path: Path, html: str) -> Path:

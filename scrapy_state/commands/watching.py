@@ -52,7 +52,7 @@ def _checkpoints(target: Target, every_seconds: float, window: deque[Checkpoint]
                 if resolution.checkpoint not in (None, newest):
                     if newest is None and resolution.checkpoint is not None:
                         before = list(islice(ancestors(store, template, resolution.checkpoint), 1, _WINDOW_CHECKPOINTS))
-                        window.extend(each for each in reversed(before) if _is_recent(each))
+                        window.extend(older for older in reversed(before) if _is_recent(older))
                     newest, newest_id = resolution.checkpoint, resolution.newest_id
                     yield newest
                     continue
@@ -78,7 +78,7 @@ def _rates(window: deque[Checkpoint]) -> tuple[float, float]:
     """Return items and checkpoints per minute, over the last minutes of the crawl."""
     newest = window[-1]
     age_of_newest = seconds_since(newest.time) or 0
-    recent = [each for each in window if (seconds_since(each.time) or 0) - age_of_newest < _WINDOW_SECONDS]
+    recent = [checkpoint for checkpoint in window if (seconds_since(checkpoint.time) or 0) - age_of_newest < _WINDOW_SECONDS]
     minutes = ((seconds_since(recent[0].time) or 0) - age_of_newest) / 60
     if minutes <= 0:
         return 0, 0
