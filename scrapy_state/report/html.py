@@ -163,7 +163,7 @@ def _trouble(page: Page) -> Iterator[str]:
         yield f"Overlap: checkpoint {ids} did not start where its parent ended. Items may appear twice, or be missing."
     beside = sum(not run.in_lineage for run in page.runs)
     if beside:
-        yield f"{count_of(beside, 'run')} on other branches: their items are not part of the data set."
+        yield f"{count_of(beside, 'run')} on other branches: items stored there are not part of the data set."
     if page.orphans:
         yield f"{count_of(len(page.orphans), 'orphan')}: item files of killed runs that no checkpoint names."
 
