@@ -57,6 +57,7 @@ class StateSettings:
     :param read_from: STATE_FROM, a URI template or prefix, or what :func:`scrapy_state.sources.find` takes; None: the state
         feed
     :param at: STATE_AT: which checkpoint: "latest", "none", an id (1 and up), -n along the lineage, a time with its zone
+    :param at_explicit: whether STATE_AT was given on the command line
     :param lag: STATE_LAG: field of the state -> what is taken off it, a number, or seconds off a date-time
     :param readonly: STATE_READONLY
     :param interval_seconds: STATE_INTERVAL, between cuts at least; 0: at every state item that finds no commit under way
@@ -77,6 +78,7 @@ class StateSettings:
     enabled: bool
     read_from: str | dict[str, Any] | None
     at: str | int | datetime
+    at_explicit: bool
     lag: Mapping[str, float]
     readonly: bool
     interval_seconds: float
@@ -107,6 +109,7 @@ class StateSettings:
             enabled=_bool(settings, "STATE_ENABLED", True),
             read_from=read_from,
             at=_at(settings.get("STATE_AT", "latest")),
+            at_explicit=(settings.getpriority("STATE_AT") or 0) >= SETTINGS_PRIORITIES["cmdline"],
             lag=_lag(settings),
             readonly=_bool(settings, "STATE_READONLY", False),
             interval_seconds=_seconds(settings, "STATE_INTERVAL", 60),

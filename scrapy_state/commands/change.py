@@ -22,7 +22,7 @@ from ..model.checkpoint import Checkpoint
 from ..model.json_values import as_text, json_object
 from ..stores.retry import in_thread
 from .state import NO, OK
-from .target import Target, find_target
+from .target import Target, find_target, no_checkpoint
 from .terminal import confirm, out, out_json, progress, say
 
 
@@ -32,22 +32,24 @@ def set_state(options: Namespace, settings: Settings) -> int:
     try:
         state = json_object(json.loads(options.state))
     except (TypeError, ValueError) as error:
-        raise StateSettingsError(f"{options.state!r} is not a state: {error}; give a JSON object, as '{{\"t\": 1}}'") from error
+        raise StateSettingsError(
+            f"{options.state!r} is not a state: {error}", remedy="give a JSON object, such as '{\"t\": 1}'"
+        ) from error
     _check(target, state)
     return _store(target, state, options, "set")
 
 
 def copy(options: Namespace, settings: Settings) -> int:
-    """Store the state of one place's newest checkpoint in another place, as a new checkpoint there."""
+    """Store the state of the newest checkpoint of one target as a new checkpoint of another target."""
     source = find_target(options.source, settings, {})
-    found = source.resolution()
+    resolution = source.resolution()
     target = find_target(options.target, settings, options.arguments)
-    if found.checkpoint is None:
-        say(f"no checkpoint at {source.store.uri(source.template.prefix)}")
-        return NO
-    _check(target, found.checkpoint.state)
-    extra = {"copied_from": {"uri": found.uri, "run": found.checkpoint.run, "digest": found.checkpoint.digest}}
-    return _store(target, found.checkpoint.state, options, "copied", extra, found.checkpoint)
+    original = resolution.checkpoint
+    if original is None:
+        return no_checkpoint(source)
+    _check(target, original.state)
+    extra = {"copied_from": {"uri": resolution.uri, "run": original.run, "digest": original.digest}}
+    return _store(target, original.state, options, "copied", extra, original)
 
 
 def prune(options: Namespace, settings: Settings) -> int:
@@ -56,8 +58,7 @@ def prune(options: Namespace, settings: Settings) -> int:
     store = target.writer()
     newest = in_thread(lambda: resolve(target.store, target.template, target.spider)).checkpoint
     if newest is None or newest.id is None:
-        say(f"no checkpoint at {target.store.uri(target.template.prefix)}")
-        return NO
+        return no_checkpoint(target)
     before = None
     if options.older_than is not None:
         before = datetime.now(timezone.utc) - timedelta(seconds=options.older_than)
@@ -77,7 +78,7 @@ def prune(options: Namespace, settings: Settings) -> int:
 
 
 def _check(target: Target, state: dict[str, Any]) -> None:
-    """Check *state* as a run of the spider would when it starts."""
+    """Check *state* as a run of the spider does when it starts."""
     assert target.crawler.spider is not None
     try:
         target.resolver_class()(target.crawler).validate_state(deepcopy(state), target.crawler.spider)
@@ -101,8 +102,8 @@ def _store(
     resolution = in_thread(lambda: _resolve(target, options.parent))
     newest = runs(newest_first(target.store, target.template), None, limit=1)
     if newest and newest[0].may_be_alive and not confirm(
-        f"Run {newest[0].last.run} has stored no last checkpoint: it was killed, or it is alive and will then stop with "
-        "state_conflict. Store a checkpoint anyway?",
+        f"Run {newest[0].last.run} has stored no last checkpoint. It was killed, or it is alive and will stop with "
+        "state_conflict if you go on. Store a checkpoint anyway?",
         options.yes,
     ):  # fmt: skip
         return NO
@@ -126,5 +127,7 @@ def _resolve(target: Target, parent_id: int | None) -> Resolution:
         return resolution
     parent: Checkpoint | None = find_checkpoint(target.store, target.template, parent_id)
     if parent is None:
-        raise StateSettingsError(f"--parent {parent_id}: no such checkpoint; scrapy state log --checkpoints lists them")
+        raise StateSettingsError(
+            f"--parent {parent_id}: there is no such checkpoint", remedy="scrapy state log --checkpoints lists them"
+        )
     return replace(resolution, checkpoint=parent)

@@ -20,7 +20,7 @@ _SHOWN_BYTES = 80
 
 def frontier(options: Namespace, settings: Settings) -> int:
     """Print what is pending, leased, seen and set aside; or remove it, list what is set aside, put that back."""
-    from ..redis import clear_frontier, put_back, read_frontier  # says what to install where redis-py is missing
+    from ..redis import clear_frontier, put_back, read_frontier  # if redis-py is missing, this says what to install
 
     crawler = find_crawler(options.target, settings, options.arguments)
     assert crawler.spider is not None
@@ -29,18 +29,18 @@ def frontier(options: Namespace, settings: Settings) -> int:
         return _set_aside(chosen, crawler.spider, "unreadable" if options.unreadable else "fatal", options.json)
     if options.put_back:
         count = put_back(chosen.url, chosen.prefix)
-        out_json({"put_back": count}) if options.json else out(f"{count:,} requests are put back, and will be crawled again")
+        out_json({"put_back": count}) if options.json else out(f"put {count:,} requests back; they will be crawled again")
         return OK if count else NO
     found = read_frontier(chosen.url, chosen.prefix, chosen.pushed_key)
     if options.clear:
         if not confirm(
             f"Remove the frontier {chosen.prefix} ({found.pending:,} requests pending, {sum(found.leased.values()):,} leased, "
-            f"{found.seen:,} seen)? Workers that are at it end with an error.",
+            f"{found.seen:,} seen)? Workers that use it will stop with an error.",
             options.yes,
         ):
             return NO
         removed = clear_frontier(chosen.url, chosen.prefix)
-        out_json({"keys_removed": removed}) if options.json else out(f"the frontier {chosen.prefix} is removed")
+        out_json({"keys_removed": removed}) if options.json else out(f"removed the frontier {chosen.prefix}")
         return OK
     exists = bool(found.pending or found.leased or found.seen or found.unreadable or found.fatal)
     if options.json:
@@ -99,5 +99,5 @@ def _read(codec: Codec, data: bytes) -> tuple[str, str]:
 
 
 def _worker(name: str, leased: int, seconds_left: float) -> tuple[str, str, str]:
-    lease = f"{in_words(seconds_left)} left" if seconds_left > 0 else f"ran out {in_words(-seconds_left)} ago"
+    lease = f"{in_words(seconds_left)} left" if seconds_left > 0 else f"expired {in_words(-seconds_left)} ago"
     return name, f"{leased:,}", lease

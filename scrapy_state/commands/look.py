@@ -22,38 +22,38 @@ from ..stores import open_reader
 from ..stores.retry import in_thread
 from ..units.watermark import what_is_missing
 from .state import NO, OK
-from .target import Target, find_target
+from .target import Target, find_target, no_checkpoint
 from .terminal import out, out_json, progress, say, seconds_since, stepping, table
 
 
 def show(options: Namespace, settings: Settings) -> int:
     """Print what a run started now would resume from, and why."""
     target = find_target(options.target, settings, options.arguments)
-    resolver, found = _resolved(target)
+    resolver, resolution = _resolved(target)
     if options.json:
-        checkpoint = found.checkpoint
+        checkpoint = resolution.checkpoint
         out_json({
             "state": resolver.state,
             "origin": resolver.origin,
-            "uri": found.uri,
+            "uri": resolution.uri,
             "checkpoint": None if checkpoint is None else checkpoint.to_json(),
             "age_seconds": None if checkpoint is None else seconds_since(checkpoint.time),
-            "passed_over": [{"uri": uri, "why": why} for uri, why in found.passed_over],
+            "passed_over": [{"uri": uri, "why": why} for uri, why in resolution.passed_over],
         })  # fmt: skip
-    elif target.spider is not None or found.checkpoint is not None:
+    elif target.spider is not None or resolution.checkpoint is not None:
         out(f"STATE {as_text(resolver.state)} {resolver.origin}")
-        if found.checkpoint is not None and found.checkpoint.missing_units:
-            out(f"units: {what_is_missing(found.checkpoint)}")
-    return _answer(target, found)
+        if resolution.checkpoint is not None and resolution.checkpoint.missing_units:
+            out(f"units: {what_is_missing(resolution.checkpoint)}")
+    return _exit_code(target, resolution)
 
 
 def get(options: Namespace, settings: Settings) -> int:
-    """Print the state alone."""
+    """Print only the state."""
     target = find_target(options.target, settings, options.arguments)
-    resolver, found = _resolved(target)
-    if target.spider is not None or found.checkpoint is not None:
+    resolver, resolution = _resolved(target)
+    if target.spider is not None or resolution.checkpoint is not None:
         out(as_text(resolver.state))
-    return _answer(target, found)
+    return _exit_code(target, resolution)
 
 
 def _resolved(target: Target) -> tuple[SpiderSettingsState, Resolution]:
@@ -61,9 +61,9 @@ def _resolved(target: Target) -> tuple[SpiderSettingsState, Resolution]:
     return resolver, resolver.found if isinstance(resolver, StateResolver) else Resolution()
 
 
-def _answer(target: Target, found: Resolution) -> int:
-    if target.spider is None and found.checkpoint is None:
-        return _nothing(target)
+def _exit_code(target: Target, resolution: Resolution) -> int:
+    if target.spider is None and resolution.checkpoint is None:
+        return no_checkpoint(target)
     return OK
 
 
@@ -74,14 +74,14 @@ def from_log(options: Namespace, settings: Settings) -> int:
         if state is not None:
             out(as_text(state))
             return OK
-    say(f"no state to resume from in {', '.join(options.logs)}, or the log shortens it because it is long")
+    say(f"no state to resume from in {', '.join(options.logs)}. A log shortens a long state, and then it can't be read back")
     return NO
 
 
 def _state_in_log(name: str, settings: Settings) -> dict[str, Any] | None:
     store, key = open_reader(name, settings)
     if in_thread(lambda: store.read_part(key, 0, 1)) is None:
-        raise StateSettingsError(f"there is no log {store.uri(key)}; correct the URI")
+        raise StateSettingsError("there is no such log", uri=store.uri(key), remedy="correct the URI")
     return in_thread(lambda: state_in_log(store, key))
 
 
@@ -89,24 +89,24 @@ def log(options: Namespace, settings: Settings) -> int:
     """Print the history: a tree of runs, newest first."""
     target = find_target(options.target, settings, options.arguments)
     newest = target.resolution().checkpoint
-    found = told(newest_first(target.store, target.template))
+    state_files = _warn_of_damage(newest_first(target.store, target.template))
     if options.checkpoints:
-        checkpoints = (each.checkpoint for each in found if each.checkpoint is not None)
+        checkpoints = (file.checkpoint for file in state_files if file.checkpoint is not None)
         some = _print_checkpoints(islice(checkpoints, options.n), options.json)
     else:
         with progress("checkpoints read") as step:
-            listed = runs(stepping(found, step), newest, options.n)
+            listed = runs(stepping(state_files, step), newest, options.n)
         some = bool(listed)
         if options.json:
-            out_json([run_json(run) for run in listed])
+            out_json([_run_json(run) for run in listed])
         else:
-            rows = [(place, *([""] * 7 if run is None else _run_row(run))) for place, run in tree(listed)]
+            rows = [(lanes, *([""] * 7 if run is None else _run_row(run))) for lanes, run in tree(listed)]
             table(("", "ids", "began (UTC)", "run", "job", ">items", "ended", "state"), rows)
-    return OK if some else _nothing(target)
+    return OK if some else no_checkpoint(target)
 
 
-def run_json(run: Run) -> dict[str, Any]:
-    """Return a run as ``log --json`` prints it."""
+def _run_json(run: Run) -> dict[str, Any]:
+    """Return *run* as ``log --json`` prints it."""
     return {
         "run": run.last.run, "job": run.last.job, "spider": run.last.spider,
         "first_id": run.first.id, "last_id": run.last.id, "checkpoints": run.checkpoints,
@@ -118,42 +118,47 @@ def run_json(run: Run) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def told(found: Iterable[Found]) -> Iterator[Found]:
+def _warn_of_damage(state_files: Iterable[Found]) -> Iterator[Found]:
     """Pass on each state file; warn about those that are not checkpoints."""
-    for each in found:
-        if each.checkpoint is None:
-            say(f"warning: {each.uri} is passed over: {each.why}", "yellow")
-        yield each
+    for file in state_files:
+        if file.checkpoint is None:
+            say(f"warning: {file.uri} is skipped: {file.why}", "yellow")
+        yield file
 
 
 def _run_row(run: Run) -> tuple[str, ...]:
     first, last = run.first, run.last
     ids = f"{first.id}" if first.id == last.id else f"{first.id}-{last.id}"
     if run.parent is not None and first.parent != run.parent.last.id:
-        ids += f" (after {first.parent})"  # it started before that run's end
+        ids += f" (after {first.parent})"  # it did not continue from the end of that run
     ended = run.ended or ("running or killed" if run.may_be_alive else "killed")
     items = f"{last.items:,}" if run.items == last.items else f"{last.items:,} (+{run.items:,})"
-    return ids, _minute(first.time), last.run or "", last.job or "", items, ended, as_text(last.state)
+    return ids, _to_the_second(first.time), last.run or "", last.job or "", items, ended, as_text(last.state)
 
 
 def _print_checkpoints(checkpoints: Iterable[Checkpoint], as_json: bool) -> bool:
     if as_json:
-        found = [each.to_json() for each in checkpoints]
-        out_json(found)
-        return bool(found)
-    rows = [
-        (str(each.id), _minute(each.time), each.run or "", f"{each.items:,}", str(len(each.files)), each.reason or "",
-         as_text(each.state))
-        for each in checkpoints
-    ]  # fmt: skip
+        as_objects = [checkpoint.to_json() for checkpoint in checkpoints]
+        out_json(as_objects)
+        return bool(as_objects)
+    rows = [_checkpoint_row(checkpoint) for checkpoint in checkpoints]
     table((">id", "time (UTC)", "run", ">items", ">files", "", "state"), rows)
     return bool(rows)
 
 
-def _minute(time: str | None) -> str:
+def _checkpoint_row(checkpoint: Checkpoint) -> tuple[str, ...]:
+    items, files = f"{checkpoint.items:,}", str(len(checkpoint.files))
+    state = as_text(checkpoint.state)
+    return (
+        str(checkpoint.id),
+        _to_the_second(checkpoint.time),
+        checkpoint.run or "",
+        items,
+        files,
+        checkpoint.reason or "",
+        state,
+    )
+
+
+def _to_the_second(time: str | None) -> str:
     return (time or "")[:19].replace("T", " ")
-
-
-def _nothing(target: Target) -> int:
-    say(f"no checkpoint at {target.store.uri(target.template.prefix)}")
-    return NO

@@ -1,4 +1,4 @@
-"""The verb report: writing the page."""
+"""The verb report: collect what the page shows, and write it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from ..exceptions import StateError, StateSettingsError
 from ..lineage.history import Found, newest_first, runs
 from ..lineage.orphans import AllOrphans
 from ..report import Page, Series, render
-from .data import nothing_at, unnamed
+from .orphans import unnamed_files
 from .state import OK
-from .target import Target, find_target
+from .target import Target, find_target, no_checkpoint
 from .terminal import out, out_json, progress, stepping
 
 
@@ -28,57 +28,57 @@ def report(options: Namespace, settings: Settings) -> int:
     html = render(page)
     if options.page == "-":
         out(html.rstrip("\n"))
-        return OK if page.runs else nothing_at(target)
+        return OK if page.runs else no_checkpoint(target)
     path = _write(Path(options.page), html)
-    kinds = [page.kind(each) for each in page.runs]
+    kinds = [page.kind(run) for run in page.runs]
     if options.json:
         out_json({
             "page": str(path), "checkpoints": page.series.checkpoints, "runs": len(kinds),
             "newest_run": kinds[0] if kinds else None, "damaged": page.series.damaged_count,
-            "failed_runs": sum(each in ("failed", "killed", "silent") for each in kinds),
+            "failed_runs": sum(kind in ("failed", "killed", "silent") for kind in kinds),
             "orphans": None if page.orphans is None else len(page.orphans),
         })  # fmt: skip
     else:
         out(str(path))
-    return OK if page.runs else nothing_at(target)
+    return OK if page.runs else no_checkpoint(target)
 
 
 def _page(target: Target, moved: Moved, with_orphans: bool) -> Page:
     newest = target.resolution().checkpoint
     series = Series(newest)
     with progress("checkpoints read") as step:
-        found = series.noting(stepping(newest_first(target.store, target.template), step))
-        every = AllOrphans(_valid(found), moved.uri, newest) if with_orphans else None
-        listed = every.runs if every is not None else runs(found, newest)
+        state_files = series.noting(stepping(newest_first(target.store, target.template), step))
+        all_orphans = AllOrphans(_valid(state_files), moved.uri, newest) if with_orphans else None
+        listed = all_orphans.runs if all_orphans is not None else runs(state_files, newest)
     page = Page(target.store.uri(target.template.prefix), target.spider, time.time(), newest, series, listed)
     left_out: list[str] = []
-    if every is None:
+    if all_orphans is None:
         page.orphans_why = "the report was made with --no-orphans."
     elif series.damaged_count:
         page.orphans_why = "some state files can't be read, and they may name any item file. Move them away first."
     else:
         try:
-            files = unnamed(target, every, moved, False, left_out.append)
-        except StateError as error:  # the rest of the page needs no orphans
+            files = unnamed_files(target, all_orphans, moved, False, left_out.append)
+        except StateError as error:  # the rest of the page is still worth showing
             page.orphans_why = str(error)
         else:
-            page.orphans = [each.uri for each in files if not each.after_last_state]
-            page.after_last_state = [each.uri for each in files if each.after_last_state]
+            page.orphans = [file.uri for file in files if not file.after_last_state]
+            page.after_last_state = [file.uri for file in files if file.after_last_state]
     page.left_out = left_out
     return page
 
 
-def _valid(found: Iterator[Found]) -> Iterator[Found]:
-    return (each for each in found if each.checkpoint is not None)
+def _valid(state_files: Iterator[Found]) -> Iterator[Found]:
+    return (file for file in state_files if file.checkpoint is not None)
 
 
 def _write(path: Path, html: str) -> Path:
-    """Replace the old page in one step: someone may be reading it."""
+    """Write the page in one step: someone may be reading the old one."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         beside.write_text(html, "utf-8")
         os.replace(beside, path)
     except OSError as error:
         beside.unlink(missing_ok=True)
-        raise StateSettingsError(f"-o {path}: the page can't be written: {error.strerror}; name another file") from error
+        raise StateSettingsError(f"-o {path}: can't write the page: {error.strerror}", remedy="name another file") from error
     return path

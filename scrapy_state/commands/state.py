@@ -1,4 +1,4 @@
-"""``scrapy state``: the command line. The verbs are in the modules beside this one."""
+"""``scrapy state``: the command line. The verbs are in the other modules of this folder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OK, NO, USAGE, STORE, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 3, 130, 141
 
 
 class Command(ScrapyCommand):
-    """Reads the command line and calls the verb; docs/command.md lists the verbs and the exit codes."""
+    """Read the command line and call the verb. docs/command.md lists the verbs and the exit codes."""
 
     requires_project = False
     requires_crawler_process = False
@@ -37,8 +37,8 @@ class Command(ScrapyCommand):
         return (
             f"{self.short_desc()}. A target is a spider's name in a project, a spider's file (.py), or the URI of any state "
             "feed: its template as in FEEDS, or the folder of the checkpoints (s3://bucket/state/, ./data/state/). Exit "
-            "codes: 0 done; 1 nothing found, or something is wrong with it; 2 the command line is wrong; 3 a store does not "
-            "answer, or refuses."
+            "codes: 0 done; 1 nothing found, or a problem found; 2 the command line or a setting is wrong; 3 a store "
+            "does not answer, or refuses."
         )
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
@@ -70,7 +70,7 @@ class Command(ScrapyCommand):
             raise UsageError("Invalid -a value, use -a NAME=VALUE", print_help=False) from None
 
     def run(self, args: list[str], opts: argparse.Namespace) -> None:
-        """Call the verb. An error is one line on stderr, and the exit code."""
+        """Call the verb. Turn an error into one line on stderr and an exit code."""
         from ..exceptions import StateError, StateSettingsError, StoreError
         from .terminal import log_to_stderr, say
 
@@ -85,10 +85,10 @@ class Command(ScrapyCommand):
             say("error: " + " ".join(str(error).split()), "red")
             self.exitcode = STORE if isinstance(error, StoreError) else USAGE if isinstance(error, StateSettingsError) else NO
         except KeyboardInterrupt:
-            say("stopped; nothing is left half done: run the same command again to continue", "yellow")
+            say("stopped, with nothing left half done; run the same command again to continue", "yellow")
             self.exitcode = INTERRUPTED
         except BrokenPipeError:  # | head
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that closing stdout raises no error
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # otherwise closing stdout raises the error again
             self.exitcode = BROKEN_PIPE
 
 
@@ -101,7 +101,7 @@ class Verb(NamedTuple):
 
 
 def one_line_errors(parser: argparse.ArgumentParser, command: str) -> None:
-    """Let *parser*, for *command*, report an error in one line instead of printing its whole usage."""
+    """Make *parser* report an error of *command* in one line, instead of printing the whole usage."""
 
     def error(message: str) -> NoReturn:
         message = message.replace("argument <verb>: invalid choice", "no such verb").rstrip(".")
@@ -121,7 +121,9 @@ def _target(parser: argparse.ArgumentParser, json: bool = True) -> None:
 
 def _at(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--at", metavar="WHICH", help="a checkpoint other than the newest: an id, -n for n back, a time (the setting STATE_AT)"
+        "--at",
+        metavar="WHICH",
+        help="a checkpoint other than the newest: an id, -n for n back, or a time (the setting STATE_AT)",
     )
 
 
@@ -173,7 +175,7 @@ def _copy(parser: argparse.ArgumentParser) -> None:
 def _items(parser: argparse.ArgumentParser) -> None:
     _target(parser, json=False)
     form = parser.add_mutually_exclusive_group()
-    form.add_argument("--cat", action="store_true", help="print the items themselves, without those to skip")
+    form.add_argument("--cat", action="store_true", help="print the items in the files, without those to skip")
     form.add_argument("--manifest", action="store_true", help="print a line of JSON for each file, for DuckDB and Spark")
     form.add_argument("--json", action="store_true", help="print JSON")
     _at(parser)
@@ -199,7 +201,11 @@ def _orphans(parser: argparse.ArgumentParser) -> None:
 
 def _files(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--map", action="append", default=[], metavar="OLD=NEW", help="item files whose URI began with OLD now lie under NEW"
+        "--map",
+        action="append",
+        default=[],
+        metavar="OLD=NEW",
+        help="item files have moved: replace OLD at the beginning of their URIs by NEW",
     )
 
 
@@ -208,16 +214,18 @@ def _report(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", dest="page", default="state.html", metavar="FILE", help="the file to write; - is stdout (default: state.html)"
     )
-    parser.add_argument("--no-orphans", dest="orphans", action="store_false", help="do not list the item files")
+    parser.add_argument("--no-orphans", dest="orphans", action="store_false", help="do not look for orphans")
     _files(parser)
 
 
 def _format(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--format", choices=("jsonlines", "csv", "json"), help="the files' format (default: by their names)")
+    parser.add_argument(
+        "--format", choices=("jsonlines", "csv", "json"), help="the format of the files (default: by their names)"
+    )
 
 
 def _storing(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--parent", type=_count, metavar="ID", help="the checkpoint to continue (default: the newest)")
+    parser.add_argument("--parent", type=_count, metavar="ID", help="the checkpoint to continue from (default: the newest)")
     _yes(parser)
 
 
@@ -269,14 +277,14 @@ VERBS = {
     "show": Verb("show what a run started now would resume from, and why", ".look:show", _show),
     "log": Verb("show the history as a tree of runs", ".look:log", _log),
     "watch": Verb("follow what a crawl stores while it runs", ".watching:watch", _watch),
-    "get": Verb("print the state alone, as JSON", ".look:get", _get),
+    "get": Verb("print only the state, as JSON", ".look:get", _get),
     "from-log": Verb("print the last state in logs, for -s STATE=", ".look:from_log", _from_log),
     "set": Verb("store a checkpoint by hand", ".change:set_state", _set),
     "items": Verb("list the item files of the lineage, or print the items in them", ".data:items", _items),
     "verify": Verb("check every checkpoint of the lineage, and every file it names", ".data:verify_lineage", _verify),
-    "orphans": Verb("list item files that no checkpoint names", ".data:orphans", _orphans),
-    "report": Verb("write one page on how the crawl is doing, and its history", ".reporting:report", _report),
+    "orphans": Verb("list the item files of killed runs that no checkpoint names", ".orphans:orphans", _orphans),
+    "report": Verb("write a page that shows how the crawl is doing, and its history", ".reporting:report", _report),
     "frontier": Verb("show the frontier in Redis: pending, leased, seen", ".frontier:frontier", _frontier),
-    "prune": Verb("pack older state files, so that there are fewer", ".change:prune", _prune),
-    "copy": Verb("store the newest state of one place in another", ".change:copy", _copy),
+    "prune": Verb("pack older state files into archives, so that there are fewer", ".change:prune", _prune),
+    "copy": Verb("store the newest state of one target in another", ".change:copy", _copy),
 }

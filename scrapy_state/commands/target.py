@@ -1,4 +1,4 @@
-"""How the command line names a place with checkpoints: a spider's name or file, or a URI."""
+"""What the command line means by a target: a spider's name, a spider's file, or a URI with checkpoints."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from scrapy import Spider
 from scrapy.addons import AddonManager
 from scrapy.crawler import Crawler
 from scrapy.exceptions import NotConfigured
-from scrapy.settings import SETTINGS_PRIORITIES, Settings
+from scrapy.settings import Settings
 from scrapy.spiderloader import get_spider_loader
 from scrapy.utils.misc import load_object
 from scrapy.utils.project import inside_project
@@ -31,19 +31,22 @@ from ..resume.refusal import get_refusal
 from ..settings import StateSettings
 from ..stores import StoreReader, StoreWriter, open_reader, open_writer
 from ..stores.retry import in_thread
+from .state import NO
+from .terminal import say
 
-#: Of the project's settings, those that matter for a URI
+#: The settings of the project that also apply to a target given as a URI
 _FOR_A_URI = re.compile(r"AWS_\w+|FEED_STORAGE_S3_ACL|STATE_STORES|STATE_AT|STATE_LAG")
 
 
 @dataclass(frozen=True)
 class Target:
-    """A place with checkpoints, and what is known of the spider that stores them there.
+    """The checkpoints that the command is about, and what is known of the spider that stores them.
 
-    :param crawler: with the settings the spider would have, and a spider, which is not run
-    :param uri: the state feed's URI template; *params_function*: what fills it in, as the feed option ``uri_params``
+    :param crawler: has a spider and the settings it would crawl with; it never runs
+    :param uri: the state feed's URI template
+    :param params_function: the feed option ``uri_params``, which helps to fill the template
     :param format: of the state files
-    :param spider: the spider's name; None: checkpoints of any spider count
+    :param spider: the spider's name; None if checkpoints of any spider count
     """
 
     crawler: Crawler
@@ -55,43 +58,43 @@ class Target:
     template: KeyTemplate
 
     def writer(self) -> StoreWriter:
-        """Return the write side of its store.
+        """Return the store of the checkpoints, opened for writing.
 
         :raises StateSettingsError: if checkpoints can't be written there
         """
         if not self.template.writable:
             raise StateSettingsError(
-                f"checkpoints can't be written to {without_credentials(self.uri)}: name the state feed's URI with a "
-                "zero-padded number, s3://bucket/state/%(batch_id)010d.json for example"
+                "checkpoints can't be written there",
+                uri=without_credentials(self.uri),
+                remedy="name the state feed's URI, with a zero-padded number, such as s3://bucket/state/%(batch_id)010d.json",
             )
         return open_template(self.crawler, self.uri, self.params_function, open_writer)[0]
 
     def resolution(self) -> Resolution:
-        """Return the newest checkpoint there, or the one that STATE_AT names if the command line gave it. Blocks.
+        """Find the newest checkpoint, or the one that STATE_AT names if the command line gave that setting. Blocks.
 
-        :raises StateError: as :func:`~scrapy_state.resolver.resolve`
+        :raises StateError: as :func:`~scrapy_state.lineage.resolve.resolve`
         """
-        settings = self.crawler.settings
-        given = (settings.getpriority("STATE_AT") or 0) >= SETTINGS_PRIORITIES["cmdline"]
-        at = StateSettings.from_settings(settings).at if given else "latest"
+        settings = StateSettings.from_settings(self.crawler.settings)
+        at = settings.at if settings.at_explicit else "latest"
         return in_thread(lambda: resolve(self.store, self.template, self.spider, at))
 
     def resolver_class(self) -> type[SpiderSettingsState]:
-        """Return the extension by which a run would find where to start, the project's own if it has one.
+        """Return the extension that finds where a run starts: the project's own subclass if it has one.
 
-        :raises StateSettingsError: if the project has none
+        :raises StateSettingsError: if EXTENSIONS has no such extension
         """
-        for each in self.crawler.settings.get_component_priority_dict_with_base("EXTENSIONS"):
-            cls = load_object(each)
+        for extension in self.crawler.settings.get_component_priority_dict_with_base("EXTENSIONS"):
+            cls = load_object(extension)
             if isinstance(cls, type) and issubclass(cls, SpiderSettingsState):
                 return cls
         raise StateSettingsError(
-            'EXTENSIONS has no scrapy_state.extension.StateResolver: set ADDONS = {"scrapy_state.Addon": 500}, '
-            "or name the state feed's URI"
+            "EXTENSIONS has no scrapy_state.extension.StateResolver",
+            remedy='set ADDONS = {"scrapy_state.Addon": 500}, or name the state feed\'s URI',
         )
 
     def resolved(self) -> SpiderSettingsState:
-        """Return that extension as a run started now would have it: its ``state`` and ``origin`` are known. Blocks.
+        """Return that extension after it has found its ``state`` and ``origin``, as for a run started now. Blocks.
 
         :raises StateError: if a run would refuse to start
         """
@@ -102,7 +105,7 @@ class Target:
             raise
         except NotConfigured as error:
             raise get_refusal(self.crawler) or StateSettingsError(f"{cls.__name__} is not configured: {error}") from error
-        except Exception as error:  # whatever the project's change_state() or validate_state() raises
+        except Exception as error:  # the project's own extension may raise anything
             raise StateSettingsError(f"a run would not start: {type(error).__name__}: {error}") from error
         if extension.refusal is not None:
             raise extension.refusal
@@ -110,12 +113,12 @@ class Target:
 
 
 def find_target(name: str, settings: Settings, arguments: dict[str, str]) -> Target:
-    """Return what *name* means. Blocks: where it is a bare prefix, the store is asked what is there.
+    """Return what *name* means. Blocks if it is a bare prefix: then the store is asked for the names of the files there.
 
-    :param name: a spider's name, the file of one (``….py``), a state feed's URI template, or a bare prefix
-    :param settings: the project's, with what the command line adds
-    :param arguments: spider arguments; for a URI, what fills its placeholders
-    :raises StateSettingsError: if it means nothing; the message says what to name
+    :param name: a spider's name, a spider's file (``….py``), a state feed's URI template, or a bare prefix
+    :param settings: those of the project and of the command line
+    :param arguments: spider arguments; with a URI, the values of its placeholders
+    :raises StateSettingsError: if there is no such target; the message says what to name instead
     """
     if name.endswith(".py") and Path(name).is_file():
         return _of_spider(_spider_in_file(name), settings, arguments)
@@ -124,10 +127,16 @@ def find_target(name: str, settings: Settings, arguments: dict[str, str]) -> Tar
     return _of_spider(_spider_called(name, settings), settings, arguments)
 
 
-def find_crawler(name: str, settings: Settings, arguments: dict[str, str]) -> Crawler:
-    """Return a crawler with the spider that *name* means, a spider's name or the file of one; it is not run.
+def no_checkpoint(target: Target) -> int:
+    """Say that there is no checkpoint, and return the exit code for that."""
+    say(f"no checkpoint at {target.store.uri(target.template.prefix)}")
+    return NO
 
-    :raises StateSettingsError: if it means nothing
+
+def find_crawler(name: str, settings: Settings, arguments: dict[str, str]) -> Crawler:
+    """Return a crawler with the spider that *name* means, a spider's name or a spider's file. The crawler never runs.
+
+    :raises StateSettingsError: if there is no such spider
     """
     in_file = name.endswith(".py") and Path(name).is_file()
     return _crawler_of(_spider_in_file(name) if in_file else _spider_called(name, settings), settings, arguments)
@@ -136,13 +145,13 @@ def find_crawler(name: str, settings: Settings, arguments: dict[str, str]) -> Cr
 def _crawler_of(cls: type[Spider], settings: Settings, arguments: dict[str, str]) -> Crawler:
     crawler = Crawler(cls, settings)
     try:
-        # As Crawler.crawl() begins, without what needs a reactor
+        # The first steps of Crawler.crawl(), without those that need a reactor
         crawler.spider = cls.from_crawler(crawler, **arguments)
         crawler.addons.load_settings(crawler.settings)
     except (ImportError, TypeError, ValueError, NameError, AttributeError, KeyError) as error:
         raise StateSettingsError(
-            f"the spider {cls.name} can't be made: {type(error).__name__}: {error}; give its arguments as for "
-            "scrapy crawl, -a NAME=VALUE"
+            f"the spider {cls.name} can't be created: {type(error).__name__}: {error}",
+            remedy="if it needs arguments, give them as for scrapy crawl: -a NAME=VALUE",
         ) from error
     return crawler
 
@@ -155,14 +164,17 @@ def _of_spider(cls: type[Spider], settings: Settings, arguments: dict[str, str])
     if isinstance(source, str):
         return _made(crawler, source, None, "json", None)
     raise StateSettingsError(
-        f"the spider {cls.name} has no state feed: add one to FEEDS (item_classes of just StateItem), or name a URI"
+        f"the spider {cls.name} has no state feed",
+        remedy="add a feed to FEEDS whose item_classes is just StateItem, or name a URI",
     )
 
 
 def _of_uri(uri: str, settings: Settings, arguments: dict[str, str]) -> Target:
     chosen = {name: settings[name] for name in settings if _FOR_A_URI.fullmatch(name)}
     if "name" in placeholders(uri) and "name" not in arguments:
-        raise StateSettingsError(f"{without_credentials(uri)} has %(name)s: say of which spider, -a name=…")
+        raise StateSettingsError(
+            "the URI has %(name)s", uri=without_credentials(uri), remedy="give the name of the spider: -a name=…"
+        )
     format = Path(uri).suffix.removeprefix(".")
     format = format if format in FORMATS else "json"
     chosen["FEEDS"] = {uri: {"format": format, "item_classes": [StateItem]}}
@@ -175,9 +187,9 @@ def _of_uri(uri: str, settings: Settings, arguments: dict[str, str]) -> Target:
     spider = arguments.get("name")
     crawler.spider.name = spider  # type: ignore[assignment]
     target = _made(crawler, uri, None, format, spider)
-    if not target.template.rest:  # a bare prefix: what lies there says more
-        found = in_thread(lambda: resolve(target.store, target.template, spider))
-        template = found.template or target.template
+    if not target.template.rest:  # a bare prefix: the names of the files there show the template and the format
+        resolution = in_thread(lambda: resolve(target.store, target.template, spider))
+        template = resolution.template or target.template
         suffix = str(template.rest[-1]).rpartition(".")[2] if template.rest else ""
         target = replace(target, template=template, format=suffix if suffix in FORMATS else format)
     return target
@@ -191,30 +203,31 @@ def _made(crawler: Crawler, uri: str, params_function: Any, format: str, spider:
 def _spider_called(name: str, settings: Settings) -> type[Spider]:
     if not inside_project():
         raise StateSettingsError(
-            f"{name!r} may be a spider's name, but this is no Scrapy project: go to the folder of its scrapy.cfg, or name the "
-            "URI of its state feed, with a slash: s3://bucket/state/, ./state/"
+            f"{name!r} looks like a spider's name, but there is no Scrapy project in this folder",
+            remedy="go to the folder with scrapy.cfg, or name a URI, which has a slash: s3://bucket/state/, ./state/",
         )
     try:
         AddonManager.load_pre_crawler_settings(settings)
         loader = get_spider_loader(settings.frozencopy())
-    except Exception as error:  # whatever the project's modules raise as they are imported
+    except Exception as error:  # importing the project's modules may raise anything
         raise StateSettingsError(f"the project's spiders can't be loaded: {type(error).__name__}: {error}") from error
     try:
         return loader.load(name)
     except KeyError:
         names = ", ".join(sorted(loader.list())) or "none"
         raise StateSettingsError(
-            f"the project has no spider {name!r} (it has: {names}); a URI has a slash: s3://bucket/state/, ./state/"
+            f"the project has no spider {name!r} (it has: {names})",
+            remedy="correct the name, or name a URI, which has a slash: s3://bucket/state/, ./state/",
         ) from None
 
 
 def _spider_in_file(path: str) -> type[Spider]:
     file = Path(path).absolute()
-    sys.path.insert(0, str(file.parent))  # as scrapy runspider
+    sys.path.insert(0, str(file.parent))  # as scrapy runspider does
     try:
-        found = list(iter_spider_classes(import_module(file.stem)))
-    except Exception as error:  # whatever the module raises as it is imported
+        classes = list(iter_spider_classes(import_module(file.stem)))
+    except Exception as error:  # importing the module may raise anything
         raise StateSettingsError(f"{path} can't be loaded: {type(error).__name__}: {error}") from error
-    if not found:
-        raise StateSettingsError(f"{path} has no spider: name the file of one")
-    return found[-1]
+    if not classes:
+        raise StateSettingsError(f"{path} has no spider", remedy="name a file that has one")
+    return classes[-1]

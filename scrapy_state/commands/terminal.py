@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 LOGGER = "scrapy_state"
 T = TypeVar("T")
-#: the consoles that show progress now
-_shown: list[Console] = []
+#: the consoles that are showing a progress bar
+_active_consoles: list[Console] = []
 
 
 def out(text: str) -> None:
     """Print a line on stdout at once; on a terminal, above the progress bar."""
-    if _shown and sys.stdout.isatty():
-        _shown[-1].print(text, markup=False, highlight=False, soft_wrap=True)
+    if _active_consoles and sys.stdout.isatty():
+        _active_consoles[-1].print(text, markup=False, highlight=False, soft_wrap=True)
         return
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
@@ -49,14 +49,14 @@ def say(text: str, style: str = "") -> None:
     if sys.stderr.isatty():
         from rich.console import Console
 
-        console = _shown[-1] if _shown else Console(stderr=True)
+        console = _active_consoles[-1] if _active_consoles else Console(stderr=True)
         console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
     else:
         sys.stderr.write(text + "\n")
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print *rows* as a table on a terminal, elsewhere with tabs between the columns. ">" marks columns of numbers."""
+    """Print *rows* as a table on a terminal, and with tabs between the columns elsewhere. ">" marks a column of numbers."""
     if not sys.stdout.isatty():
         for row in rows:
             out("\t".join(row))
@@ -74,7 +74,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def size(bytes: int) -> str:
-    """Return a number of bytes as people read it: "1.2 MB"."""
+    """Return a number of bytes for people to read: "1.2 MB"."""
     number = float(bytes)
     for unit in ("bytes", "kB", "MB", "GB", "TB"):
         if number < 999.5 or unit == "TB":
@@ -84,7 +84,7 @@ def size(bytes: int) -> str:
 
 
 def seconds_since(time: str | None) -> float | None:
-    """Return how many seconds ago a checkpoint's *time* was; None if it can't be read."""
+    """Return how many seconds ago *time*, an ISO time in a checkpoint, was; None if it can't be read."""
     try:
         made = datetime.fromisoformat((time or "").replace("Z", "+00:00"))
     except ValueError:
@@ -100,7 +100,7 @@ def age(time: str | None) -> str:
 
 @contextmanager
 def progress(what: str, total: int | None = None, shown: bool = True) -> Iterator[Callable[..., None]]:
-    """Show on a terminal (stderr) how far a long task has come. Call the yielded function after each step, or each few."""
+    """Show a progress bar if stderr is a terminal. Call the yielded function after each step, or with a number of steps."""
     if not (shown and sys.stderr.isatty()):
         yield lambda count=1: None
         return
@@ -111,23 +111,23 @@ def progress(what: str, total: int | None = None, shown: bool = True) -> Iterato
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True) as drawn:
         task = drawn.add_task(what, total=total)
-        _shown.append(console)
+        _active_consoles.append(console)
         try:
             yield lambda count=1: drawn.advance(task, count)
         finally:
-            _shown.remove(console)
+            _active_consoles.remove(console)
 
 
-def stepping(found: Iterable[T], step: Callable[[], None]) -> Iterator[T]:
+def stepping(objects: Iterable[T], step: Callable[[], None]) -> Iterator[T]:
     """Pass on each object, and call *step* after it."""
-    for each in found:
+    for each in objects:
         yield each
         step()
 
 
 @contextmanager
 def live() -> Iterator[Callable[[str], None] | None]:
-    """Yield a function that replaces the picture on the terminal; None where there is no terminal."""
+    """Yield a function that redraws the text on the terminal; None if stdout is no terminal."""
     if not sys.stdout.isatty():
         yield None
         return
@@ -142,13 +142,13 @@ def live() -> Iterator[Callable[[str], None] | None]:
 def confirm(question: str, yes: bool) -> bool:
     """Ask *question* and return the answer. Blocks.
 
-    :param yes: whether the command line has answered already (``--yes``)
-    :raises StateSettingsError: if there is no terminal, so that nobody can answer
+    :param yes: whether ``--yes`` has answered already
+    :raises StateSettingsError: if there is no terminal, so nobody can answer
     """
     if yes:
         return True
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise StateSettingsError(f"{question} There is no terminal to ask on: add --yes")
+        raise StateSettingsError(f"{question} There is no terminal to ask on", remedy="add --yes")
     sys.stderr.write(f"{question} [y/N] ")
     sys.stderr.flush()
     return sys.stdin.readline().strip().lower() in ("y", "yes")

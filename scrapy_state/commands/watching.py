@@ -1,4 +1,4 @@
-"""The verb watch: what a crawl stores while it runs, wherever it runs."""
+"""The verb watch: follow what a crawl stores, wherever it runs."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from .state import OK
 from .target import Target, find_target
 from .terminal import age, live, out, out_json_line, say, seconds_since
 
-#: Rates cover the newest checkpoints: at most this long, and at most so many
+#: Rates cover the newest checkpoints: at most this many seconds, and at most this many checkpoints
 _WINDOW_SECONDS, _WINDOW_CHECKPOINTS = 600, 200
 
 
 def watch(options: Namespace, settings: Settings) -> int:
-    """Print each new checkpoint, or keep one picture up to date on a terminal, until the user interrupts."""
+    """Print each new checkpoint (on a terminal: keep a few lines up to date) until the user interrupts."""
     target = find_target(options.target, settings, options.arguments)
     window: deque[Checkpoint] = deque(maxlen=_WINDOW_CHECKPOINTS)
     seen = 0
@@ -43,7 +43,7 @@ def watch(options: Namespace, settings: Settings) -> int:
 
 
 def _checkpoints(target: Target, every_seconds: float, window: deque[Checkpoint]) -> Iterator[Checkpoint | None]:
-    """Yield the newest checkpoint, then each new one; None when there is nothing new. Fills *window* with older ones."""
+    """Yield the newest checkpoint, then each new one, and None whenever there is no new one. Puts older ones into *window*."""
     store, template, newest_id, newest = target.store, target.template, 0, None
     while True:
         try:
@@ -52,17 +52,17 @@ def _checkpoints(target: Target, every_seconds: float, window: deque[Checkpoint]
                 if resolution.checkpoint not in (None, newest):
                     if newest is None and resolution.checkpoint is not None:
                         before = list(islice(ancestors(store, template, resolution.checkpoint), 1, _WINDOW_CHECKPOINTS))
-                        window.extend(each for each in reversed(before) if _is_recent(each))
+                        window.extend(older for older in reversed(before) if _is_recent(older))
                     newest, newest_id = resolution.checkpoint, resolution.newest_id
                     yield newest
                     continue
-            elif (found := read_checkpoint(store, template, template.key(newest_id + 1))) is not None:
-                newest, newest_id = found, newest_id + 1
-                yield found
+            elif (next_one := read_checkpoint(store, template, template.key(newest_id + 1))) is not None:
+                newest, newest_id = next_one, newest_id + 1
+                yield newest
                 continue
         except CheckpointError as error:
             newest_id += 1
-            say(f"warning: {store.uri(template.key(newest_id))} is passed over: {error}", "yellow")
+            say(f"warning: {store.uri(template.key(newest_id))} is skipped: {error}", "yellow")
         except StoreUnreachable as error:
             say(f"warning: {error}", "yellow")
         yield None
@@ -75,10 +75,10 @@ def _is_recent(checkpoint: Checkpoint) -> bool:
 
 
 def _rates(window: deque[Checkpoint]) -> tuple[float, float]:
-    """Items and checkpoints per minute, over the last minutes of the crawl."""
+    """Return items and checkpoints per minute, over the last minutes of the crawl."""
     newest = window[-1]
     age_of_newest = seconds_since(newest.time) or 0
-    recent = [each for each in window if (seconds_since(each.time) or 0) - age_of_newest < _WINDOW_SECONDS]
+    recent = [checkpoint for checkpoint in window if (seconds_since(checkpoint.time) or 0) - age_of_newest < _WINDOW_SECONDS]
     minutes = ((seconds_since(recent[0].time) or 0) - age_of_newest) / 60
     if minutes <= 0:
         return 0, 0

@@ -58,8 +58,8 @@ def value_of(state: Any, name: str) -> Any:
         return None
     if name in state:
         return state[name]
-    places = [at for at, sign in enumerate(name) if sign == "."]
-    return next((value_of(state[name[:at]], name[at + 1 :]) for at in places if name[:at] in state), None)
+    dots = [at for at, sign in enumerate(name) if sign == "."]
+    return next((value_of(state[name[:at]], name[at + 1 :]) for at in dots if name[:at] in state), None)
 
 
 def number_of(value: Any) -> float | None:

@@ -37,7 +37,7 @@ def render(page: Page) -> str:
 <body>
 <header>
 <h1>{name}</h1>
-<p class="faint"><code>{clean(page.place)}</code></p>
+<p class="faint"><code>{clean(page.uri)}</code></p>
 </header>
 <main>
 {body}
@@ -100,8 +100,8 @@ def _now(page: Page) -> Iterator[str]:
     if kind == "running" and typical is not None and age is not None:
         late = utc(page.made - age + page.patience_seconds)
         yield _fact("A checkpoint every", f"{in_words(max(typical, 1))}<small>if none comes by {late}, look into it</small>")
-    for each in page.series.plotted(2):
-        yield from _speed(page, each)
+    for state_field in page.series.plotted(2):
+        yield from _speed(page, state_field)
     yield "</dl>"
 
 
@@ -116,27 +116,31 @@ def _average(run: Run) -> float | None:
     return None if first is None or last is None or last <= first else run.items / (last - first) * 60
 
 
-def _speed(page: Page, each: Field) -> Iterator[str]:
-    speed = page.series.speed(each.name)
+def _speed(page: Page, state_field: Field) -> Iterator[str]:
+    speed = page.series.speed(state_field.name)
     if not speed:
         return
-    way = "on" if speed > 0 else "back"
-    amount = f"{in_words(abs(speed) * 3600)} {way}" if each.is_time else f"{abs(speed) * 60:,.3g} {way}"
-    unit = "an hour of crawling" if each.is_time else "a minute"
-    yield _fact(f"{clean(each.name)} moves", f"{amount}<small>{unit}</small>")
+    way = "forward" if speed > 0 else "back"
+    amount = f"{in_words(abs(speed) * 3600)} {way}" if state_field.is_time else f"{abs(speed) * 60:,.3g} {way}"
+    unit = "in an hour of crawling" if state_field.is_time else "a minute"
+    yield _fact(f"{clean(state_field.name)} moves", f"{amount}<small>{unit}</small>")
 
 
 def _troubles(page: Page) -> Iterator[str]:
-    """What a person should look into, or can look forward to."""
-    found = list(_trouble(page))
-    yield "<section><h2>To look at</h2>"
-    yield "<ul>" + "".join(f"<li>{clean(each)}</li>" for each in found) + "</ul>" if found else "<p>Nothing stands out.</p>"
+    """What someone should look into, or wants to know."""
+    sentences = list(_trouble(page))
+    yield "<section><h2>Worth a look</h2>"
+    yield (
+        "<ul>" + "".join(f"<li>{clean(sentence)}</li>" for sentence in sentences) + "</ul>"
+        if sentences
+        else "<p>Nothing stands out.</p>"
+    )
     yield "</section>"
 
 
 def _trouble(page: Page) -> Iterator[str]:
-    series, kinds = page.series, [page.kind(each) for each in page.runs]
-    bad = [each for each in kinds[:10] if each in ("failed", "killed", "silent")]
+    series, kinds = page.series, [page.kind(run) for run in page.runs]
+    bad = [kind for kind in kinds[:10] if kind in ("failed", "killed", "silent")]
     if bad and len(kinds) > 1:
         yield f"{len(bad)} of the newest {min(len(kinds), 10)} runs failed or were killed: see Failures."
     if kinds[0] == "running":
@@ -146,8 +150,8 @@ def _trouble(page: Page) -> Iterator[str]:
         yield f"The newest checkpoint is {in_words(-age)} from the future: the clocks of two machines differ."
     if series.clock_back:
         yield (
-            f"Time runs backwards between checkpoints {count_of(series.clock_back, 'time')}: the clocks of two machines "
-            "differ, so speeds and gaps near these checkpoints may be wrong."
+            f"{count_of(series.clock_back, 'checkpoint')} with an earlier time than the one before: the clocks of two machines "
+            "differ, so speeds and gaps near there may be wrong."
         )
     if series.damaged_count:
         yield f"{count_of(series.damaged_count, 'state file')} can't be read: see Failures."
@@ -157,27 +161,27 @@ def _trouble(page: Page) -> Iterator[str]:
     if series.overlaps:
         ids = ", ".join(map(str, series.overlaps))
         yield f"Overlap: checkpoint {ids} did not start where its parent ended. Items may appear twice, or be missing."
-    beside = sum(not each.in_lineage for each in page.runs)
+    beside = sum(not run.in_lineage for run in page.runs)
     if beside:
-        yield f"{count_of(beside, 'run')} on other branches: their items are not part of the data set."
+        yield f"{count_of(beside, 'run')} on other branches: items stored there are not part of the data set."
     if page.orphans:
         yield f"{count_of(len(page.orphans), 'orphan')}: item files of killed runs that no checkpoint names."
 
 
 def _speed_trouble(page: Page) -> Iterator[str]:
-    """What will happen if the run continues at its recent speed."""
+    """What follows from the recent speed of the run."""
     rate, average = page.series.items_per_minute, _average(page.runs[0])
     if rate is not None and average and rate < average / 2:
         yield f"The crawl has slowed down: {rate:,.0f} items a minute recently, {average:,.0f} over the whole run."
-    for each in page.series.plotted():
-        speed, behind = page.series.speed(each.name), page.made - each.value
-        if not each.is_time or not speed or not 3600 < behind < 30 * 86400:
+    for state_field in page.series.plotted():
+        speed, behind = page.series.speed(state_field.name), page.made - state_field.value
+        if not state_field.is_time or not speed or not 3600 < behind < 30 * 86400:
             continue
         if speed < 0.9:
-            yield f"{each.name} is falling behind: it is {in_words(behind)} old and moves more slowly than the clock."
+            yield f"{state_field.name} is falling behind: it is {in_words(behind)} old and moves more slowly than the clock."
         elif speed > 1.1:
             there = in_words(behind / (speed - 1))
-            yield f"{each.name} is {in_words(behind)} behind the clock; at its recent speed it catches up in {there}."
+            yield f"{state_field.name} is {in_words(behind)} behind the clock; at its recent speed it catches up in {there}."
 
 
 def _was(count: int) -> str:

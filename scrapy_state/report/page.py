@@ -1,4 +1,4 @@
-"""What the report's page is about."""
+"""What the page of the report is made from."""
 
 from __future__ import annotations
 
@@ -25,13 +25,15 @@ KINDS = {
 class Page:
     """Everything the page shows.
 
-    :param place: the URI of the checkpoints
+    :param uri: the URI of the checkpoints
     :param made: now, in seconds since 1970
-    :param orphans: item files of killed runs that no checkpoint names; None: it is not known, *orphans_why* says why
-    :param after_last_state: those of runs that ended
+    :param orphans: item files of killed runs that no checkpoint names; None if unknown
+    :param orphans_why: why the orphans are unknown
+    :param after_last_state: item files that runs which ended stored after their last state item
+    :param left_out: sentences about the runs and feeds whose item files were not checked
     """
 
-    place: str
+    uri: str
     spider: str | None
     made: float
     newest: Checkpoint | None
@@ -73,7 +75,7 @@ def time_of(seconds: float | None) -> str:
 
 
 def utc(seconds: float | None) -> str:
-    """Return a moment as people read it."""
+    """Return a moment for people to read, with its time zone."""
     return "" if seconds is None else f"{day_and_time(seconds)} UTC"
 
 

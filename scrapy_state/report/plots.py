@@ -1,4 +1,4 @@
-"""The plots of the report: the state, the items, the time between checkpoints, the runs, along the same axis."""
+"""The plots of the report: the state, the items, the time between checkpoints and the runs, all along one axis."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def plots(page: Page) -> Iterator[str]:
         x = Axis(series.start, series.end)
         span = f"The newest is on the right; the files carry no times. {count_of(series.checkpoints, 'state file')}"
     yield f'<p class="faint">{span}.</p>'
-    for number, each in enumerate(series.plotted()):
-        yield from _state_plot(page, x, each, f"state-{number}")
+    for number, state_field in enumerate(series.plotted()):
+        yield from _state_plot(page, x, state_field, f"state-{number}")
     if any(point[1] for point, _ in _points(series)):
         yield from _line_plot(
             page, x, "stored", "Items stored", False, [(at[0], at[1]) for at, main in _points(series) if main], []
@@ -42,20 +42,20 @@ def plots(page: Page) -> Iterator[str]:
 def _points(series: Series) -> Iterator[tuple[tuple[float, int, dict[str, float]], bool]]:
     if series.oldest is not None:
         yield series.oldest, True
-    for _, each in sorted(series.buckets.held.items()):
-        if each.side is not None:
-            yield each.side, False
-        if each.point is not None and each.point != series.oldest:
-            yield each.point, True
+    for _, bucket in sorted(series.buckets.by_index.items()):
+        if bucket.side is not None:
+            yield bucket.side, False
+        if bucket.point is not None and bucket.point != series.oldest:
+            yield bucket.point, True
 
 
-def _state_plot(page: Page, x: Axis, each: Field, name: str) -> Iterator[str]:
+def _state_plot(page: Page, x: Axis, state_field: Field, name: str) -> Iterator[str]:
     main: list[tuple[float, float]] = []
     side: list[tuple[float, float]] = []
     for (at, _, values), in_lineage in _points(page.series):
-        if each.name in values:
-            (main if in_lineage else side).append((at, values[each.name]))
-    yield from _line_plot(page, x, name, f"State: {each.name}", each.is_time, main, side)
+        if state_field.name in values:
+            (main if in_lineage else side).append((at, values[state_field.name]))
+    yield from _line_plot(page, x, name, f"State: {state_field.name}", state_field.is_time, main, side)
 
 
 def _line_plot(
@@ -74,30 +74,30 @@ def _line_plot(
 
 def _rate_plot(page: Page, x: Axis) -> Iterator[str]:
     # The first and the last bar cover less time than the others.
-    found = [
+    heights = [
         (start, end, bucket.items / max(min(end, x.high) - max(start, x.low), 1) * 60)
         for start, end, bucket in page.series.buckets.bars()
     ]
-    most = max((high for _, _, high in found), default=0)
+    most = max((high for _, _, high in heights), default=0)
     if most:
-        wide = in_words(found[0][1] - found[0][0])
+        wide = in_words(heights[0][1] - heights[0][0])
         text = f"Each bar covers {wide}; the highest is {most:,.0f} a minute. All branches together."
-        yield _bar_plot(x, "rate", "Items a minute", text, found, most)
+        yield _bar_plot(x, "rate", "Items a minute", text, heights, most)
 
 
 def _interval_plot(page: Page, x: Axis) -> Iterator[str]:
-    found = [(start, end, bucket.longest) for start, end, bucket in page.series.buckets.bars()]
-    most = max((high for _, _, high in found), default=0)
+    heights = [(start, end, bucket.longest) for start, end, bucket in page.series.buckets.bars()]
+    most = max((high for _, _, high in heights), default=0)
     if most:
         usual = page.series.typical_seconds
         text = f"Each bar shows the longest wait within a run; the longest of all is {in_words(most)}"
         text += "." if usual is None else f", typically {in_words(usual)} recently. If the bars grow, something is slow."
-        yield _bar_plot(x, "interval", "Seconds from checkpoint to checkpoint", text, found, most)
+        yield _bar_plot(x, "interval", "Seconds from checkpoint to checkpoint", text, heights, most)
 
 
-def _bar_plot(x: Axis, name: str, title: str, text: str, found: list[tuple[float, float, float]], most: float) -> str:
+def _bar_plot(x: Axis, name: str, title: str, text: str, heights: list[tuple[float, float, float]], most: float) -> str:
     y = Axis(0, most)
-    inside = ((max(x.at(start), 0), min(x.at(end), 1), y.at(high)) for start, end, high in found)
+    inside = ((max(x.at(start), 0), min(x.at(end), 1), y.at(high)) for start, end, high in heights)
     return _figure(title, text, plot(name, title, text, x, y, bars(inside), 150))
 
 
@@ -110,7 +110,7 @@ def _runs_plot(page: Page, x: Axis) -> Iterator[str]:
             stretches.setdefault(page.kind(run), []).append((x.at(first), x.at(last)))
     rows = [(f"{words}: {len(stretches[kind])}", kind, stretches[kind]) for kind, words in KINDS.items() if kind in stretches]
     if rows:
-        text = "When runs were at work, by how they ended. A killed run is drawn until its last checkpoint."
+        text = "When runs were active, by how they ended. A killed run is drawn up to its last checkpoint."
         yield _figure("Runs", text, strips("runs", "Runs", text + " " + ", ".join(row[0] for row in rows), x, rows))
 
 

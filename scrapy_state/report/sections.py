@@ -13,14 +13,14 @@ from ..resume.lag import moment
 from .page import KINDS, Page, count_of, time_of
 from .svg import clean
 
-#: How many rows a table has at most, and how many are visible before it is unfolded
-_ROWS, _SEEN = 200, 15
+#: How many rows a table has at most, and how many of them are visible before it is unfolded
+_ROWS, _VISIBLE = 200, 15
 _ROW_CHARACTERS = 120
 
 
 def runs(page: Page) -> Iterator[str]:
     """Each run and how it ended."""
-    rows = (_run_row(page, each) for each in page.runs)
+    rows = (_run_row(page, run) for run in page.runs)
     yield "<section><h2>Runs</h2>"
     yield from table(f"{count_of(len(page.runs), 'run')}, newest first", _RUN_COLUMNS, rows, len(page.runs))
     yield "</section>"
@@ -46,12 +46,12 @@ def _run_row(page: Page, run: Run) -> tuple[str, ...]:
 
 def failures(page: Page) -> Iterator[str]:
     """Runs that failed or were killed, and state files that can't be read."""
-    bad = [each for each in page.runs if page.kind(each) in ("failed", "killed", "silent")]
+    bad = [run for run in page.runs if page.kind(run) in ("failed", "killed", "silent")]
     yield "<section><h2>Failures</h2>"
     if not bad and not page.series.damaged_count:
         yield "<p>None: no run failed or was killed, and every state file can be read.</p>"
     if bad:
-        rows = (_failure_row(page, each) for each in bad)
+        rows = (_failure_row(page, run) for run in bad)
         columns = ("last checkpoint (UTC)", "what", "state it stopped at", "run")
         yield from table(f"{count_of(len(bad), 'run')} failed or killed, newest first", columns, rows, len(bad))
     if page.series.damaged_count:
@@ -71,20 +71,20 @@ def _failure_row(page: Page, run: Run) -> tuple[str, ...]:
 
 def gaps(page: Page) -> Iterator[str]:
     """Times without a checkpoint."""
-    found = page.series.gaps
+    longest = page.series.gaps
     yield "<section><h2>Gaps</h2>"
     if not page.series.has_times:
         yield "<p>Not known: the state files carry no times.</p>"
-    elif not found:
+    elif not longest:
         yield "<p>None: no run waited long for a checkpoint, and no two runs were more than a minute apart.</p>"
     else:
         rows = (
-            (time_of(each.start), time_of(each.end), in_words(each.seconds),
-             "no run" if each.run is None else f"run {clean(each.run)} stored nothing")
-            for each in found
+            (time_of(gap.start), time_of(gap.end), in_words(gap.seconds),
+             "no run" if gap.run is None else f"run {clean(gap.run)} stored nothing")
+            for gap in longest
         )  # fmt: skip
-        name = f"The longest times without a checkpoint ({len(found)}), newest first"
-        yield from table(name, ("from (UTC)", "to (UTC)", "how long", "what"), rows, len(found))
+        name = f"The longest times without a checkpoint ({len(longest)}), newest first"
+        yield from table(name, ("from (UTC)", "to (UTC)", "how long", "what"), rows, len(longest))
     yield "</section>"
 
 
@@ -96,29 +96,29 @@ def orphans(page: Page) -> Iterator[str]:
     elif not page.orphans:
         yield "<p>None: a checkpoint names each item file of the killed runs.</p>"
     else:
-        yield "<p>A run that was killed stored these, and no checkpoint names them; they are no part of the data set. The"
+        yield "<p>Killed runs stored these files, and no checkpoint names them: they are not part of the data set. The"
         yield "command <code>scrapy state orphans --delete</code> deletes them.</p>"
         yield from _files(page.orphans)
     if page.after_last_state:
-        yield "<p>After the last state: runs that ended stored these, and no checkpoint names them. The next run yields"
-        yield "their items again. Nothing deletes them.</p>"
+        yield "<p>After the last state: runs that ended stored these files after their last state item, and no checkpoint"
+        yield "names them. The next run yields their items again. No command deletes them.</p>"
         yield from _files(page.after_last_state)
-    for each in page.left_out:
-        yield f'<p class="faint">{clean(each)}</p>'
+    for sentence in page.left_out:
+        yield f'<p class="faint">{clean(sentence)}</p>'
     yield "</section>"
 
 
 def _files(uris: Sequence[str]) -> Iterator[str]:
-    rows = ((f"<code>{clean(each)}</code>",) for each in uris)
+    rows = ((f"<code>{clean(uri)}</code>",) for uri in uris)
     return table(count_of(len(uris), "item file"), ("file",), rows, len(uris), "scrapy state orphans")
 
 
 def checkpoints(page: Page) -> Iterator[str]:
     """The newest checkpoints."""
     rows = (
-        (f"{each.id or ''}", time_of(moment(each.time)), f"{each.items:,}",
-         str(len(each.files)), clean(each.reason or ""), short(each.state))
-        for each in page.series.listed
+        (f"{checkpoint.id or ''}", time_of(moment(checkpoint.time)), f"{checkpoint.items:,}",
+         str(len(checkpoint.files)), clean(checkpoint.reason or ""), short(checkpoint.state))
+        for checkpoint in page.series.listed
     )  # fmt: skip
     yield "<section><h2>Checkpoints</h2>"
     count = page.series.checkpoints
@@ -136,20 +136,20 @@ def table(
     :param count: how many rows there are in all
     :param more: the command that lists them all
     """
-    found = list(islice(rows, _ROWS))
-    yield from _table(caption, columns, found[:_SEEN])
-    if found[_SEEN:]:
-        yield f"<details><summary>{count_of(len(found) - _SEEN, 'older row')}</summary>"
-        yield from _table(f"{caption} (continued)", columns, found[_SEEN:])
+    listed = list(islice(rows, _ROWS))
+    yield from _table(caption, columns, listed[:_VISIBLE])
+    if listed[_VISIBLE:]:
+        yield f"<details><summary>{count_of(len(listed) - _VISIBLE, 'older row')}</summary>"
+        yield from _table(f"{caption} (continued)", columns, listed[_VISIBLE:])
         yield "</details>"
-    if count > len(found):
-        yield f'<p class="faint">And {count - len(found):,} more: see {more}.</p>'
+    if count > len(listed):
+        yield f'<p class="faint">And {count - len(listed):,} more: see {more}.</p>'
 
 
 def _table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
     # On narrow screens the style sheet changes how these elements are displayed; the roles keep their meaning.
-    names = [each.removeprefix(">") for each in columns]
-    kinds = [' class="number"' if each.startswith(">") else "" for each in columns]
+    names = [column.removeprefix(">") for column in columns]
+    kinds = [' class="number"' if column.startswith(">") else "" for column in columns]
     heads = "".join(f'<th scope="col"{kind}>{name}</th>' for name, kind in zip(names, kinds, strict=True))
     yield f'<table role="table"><caption>{caption}</caption><thead role="rowgroup"><tr role="row">{heads}</tr></thead>'
     yield '<tbody role="rowgroup">'

@@ -1,4 +1,4 @@
-"""How a crawl developed over time, in bounded memory however many checkpoints there are. Knows no pictures."""
+"""How a crawl developed over time. Takes the same memory however many checkpoints there are. Knows no pictures."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import heapq
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from operator import attrgetter
 from statistics import median
 from typing import NamedTuple
 
@@ -18,7 +19,7 @@ from .fields import Field, leaves, number_of, value_of
 _POINTS, _BARS = 600, 120
 #: How many fields of a state are followed
 _FIELDS = 50
-#: Rates cover the newest checkpoints: at most this long, and at most so many (as in ``scrapy state watch``)
+#: Rates cover the newest checkpoints: at most this many seconds and this many checkpoints, as in ``scrapy state watch``
 _RECENT_SECONDS, _RECENT_CHECKPOINTS = 600, 200
 _INTERVALS, _LONGEST, _LISTED = 1000, 20, 20
 
@@ -27,10 +28,10 @@ Values = dict[str, float]
 
 @dataclass
 class Bucket:
-    """One stretch of time; where checkpoints carry no time, of their order.
+    """One stretch of time or, if the checkpoints carry no times, of their order.
 
     :param longest: the longest time between two checkpoints of a run, in seconds
-    :param point: the newest checkpoint of the lineage: its place on the axis, its items, its fields
+    :param point: the newest checkpoint of the lineage: its position on the axis, its items, its fields
     :param side: the same for another branch
     """
 
@@ -41,17 +42,17 @@ class Bucket:
 
 
 class Buckets:
-    """Buckets that become wider when there are too many."""
+    """Stretches of time that become wider when there are too many of them."""
 
     def __init__(self) -> None:
         self.width = 1.0
-        self.held: dict[int, Bucket] = {}
+        self.by_index: dict[int, Bucket] = {}
 
     def at(self, x: float) -> Bucket:
         """Return the bucket at *x*."""
-        while len(self.held) > _POINTS:
+        while len(self.by_index) > _POINTS:
             self._widen()
-        return self.held.setdefault(math.floor(x / self.width), Bucket())
+        return self.by_index.setdefault(math.floor(x / self.width), Bucket())
 
     def spread(self, start: float, end: float, items: int) -> None:
         """Count *items* that were stored evenly from *start* to *end*."""
@@ -65,28 +66,28 @@ class Buckets:
 
     def _widen(self) -> None:
         self.width *= 2
-        before, self.held = self.held, {}
+        before, self.by_index = self.by_index, {}
         for index in sorted(before, reverse=True):
-            old, new = before[index], self.held.setdefault(index // 2, Bucket())
+            old, new = before[index], self.by_index.setdefault(index // 2, Bucket())
             new.items += old.items
             new.longest = max(new.longest, old.longest)
             new.point, new.side = new.point or old.point, new.side or old.side
 
     def bars(self) -> list[tuple[float, float, Bucket]]:
         """Return the start, the end and the bucket of each bar; empty bars are left out."""
-        if not self.held:
+        if not self.by_index:
             return []
         wider = Buckets()
-        wider.width, wider.held = self.width, dict(self.held)
-        while max(wider.held) - min(wider.held) >= _BARS:
+        wider.width, wider.by_index = self.width, dict(self.by_index)
+        while max(wider.by_index) - min(wider.by_index) >= _BARS:
             wider._widen()
-        return [(index * wider.width, (index + 1) * wider.width, wider.held[index]) for index in sorted(wider.held)]
+        return [(index * wider.width, (index + 1) * wider.width, wider.by_index[index]) for index in sorted(wider.by_index)]
 
 
 class Gap(NamedTuple):
     """A time without a checkpoint.
 
-    :param run: the run it is in; None: it is between two
+    :param run: the run it is in; None if it is between two runs
     """
 
     seconds: float
@@ -97,11 +98,11 @@ class Gap(NamedTuple):
 
 @dataclass
 class Series:
-    """All checkpoints, noted as they are read, newest first.
+    """What is known of all checkpoints. They are noted newest first, as they are read.
 
     :param newest: the checkpoint whose lineage is the main line; None if there is no checkpoint
     :param oldest: the oldest checkpoint of that lineage, as a point
-    :param start: the place of the first checkpoint on the axis; *end*: of the last
+    :param start: the position of the first checkpoint on the axis; *end*: of the last
     """
 
     newest: Checkpoint | None
@@ -124,7 +125,7 @@ class Series:
     _wanted: int | None = None
 
     def __post_init__(self) -> None:
-        #: whether the checkpoints carry times; otherwise their order stands for time
+        #: whether the checkpoints carry times; if not, their order replaces it
         self.has_times = self.newest is not None and moment(self.newest.time) is not None
         if self.newest is not None:
             self._wanted = self.newest.id
@@ -133,16 +134,16 @@ class Series:
                 if number is not None and len(self.fields) < _FIELDS:
                     self.fields.append(Field(name, isinstance(value, str), number))
 
-    def noting(self, found: Iterable[Found]) -> Iterator[Found]:
+    def noting(self, state_files: Iterable[Found]) -> Iterator[Found]:
         """Note each state file and pass it on."""
-        for each in found:
-            if each.checkpoint is not None:
-                self._note(each.checkpoint)
+        for file in state_files:
+            if file.checkpoint is not None:
+                self._note(file.checkpoint)
             else:
                 self.damaged_count += 1
                 if len(self.damaged) < _LISTED:
-                    self.damaged.append((each.uri, each.why or ""))
-            yield each
+                    self.damaged.append((file.uri, file.why or ""))
+            yield file
 
     def _note(self, checkpoint: Checkpoint) -> None:
         self.checkpoints += 1
@@ -176,13 +177,13 @@ class Series:
 
     def _values(self, checkpoint: Checkpoint, in_lineage: bool) -> Values:
         values = {}
-        for each in self.fields:
-            value = value_of(checkpoint.state, each.name)
+        for state_field in self.fields:
+            value = value_of(checkpoint.state, state_field.name)
             number = number_of(value)
-            if number is not None and isinstance(value, str) == each.is_time:
-                values[each.name] = number
+            if number is not None and isinstance(value, str) == state_field.is_time:
+                values[state_field.name] = number
                 if in_lineage:
-                    each.note(number)
+                    state_field.note(number)
         return values
 
     def _note_interval(self, checkpoint: Checkpoint, x: float) -> None:
@@ -191,7 +192,7 @@ class Series:
         if child is None or at is None:
             return
         seconds = at - x
-        items = sum(each.counted for each in child.files)
+        items = sum(file.counted for file in child.files)
         same_run = child.run == checkpoint.run
         if seconds < 0:
             self.clock_back += 1
@@ -228,8 +229,8 @@ class Series:
         Only gaps of a minute or more count; within a run, only those that are more than ten times as long as usual.
         """
         usual = self.typical_seconds or 0
-        found = [*self._gaps[False], *(each for each in self._gaps[True] if each.seconds > 10 * usual > 0)]
-        return sorted((each for each in found if each.seconds >= 60), key=lambda each: -each.start)
+        candidates = [*self._gaps[False], *(gap for gap in self._gaps[True] if gap.seconds > 10 * usual > 0)]
+        return sorted((gap for gap in candidates if gap.seconds >= 60), key=lambda gap: -gap.start)
 
     @property
     def items_per_minute(self) -> float | None:
@@ -240,13 +241,13 @@ class Series:
         return (last[1] - first[1]) / (last[0] - first[0]) * 60
 
     def speed(self, name: str) -> float | None:
-        """By how much a field grew in a second, over the last minutes of the newest run; None if unknown."""
-        known = [each for each in self._recent if name in each[2]]
+        """Return by how much a field grew in a second, over the last minutes of the newest run; None if unknown."""
+        known = [point for point in self._recent if name in point[2]]
         if len(known) < 2 or known[0][0] <= known[-1][0]:
             return None
         return (known[0][2][name] - known[-1][2][name]) / (known[0][0] - known[-1][0])
 
     def plotted(self, count: int = 3) -> list[Field]:
         """Return the fields that make progress; if none does, one that changes at all."""
-        changing = sorted((each for each in self.fields if each.changes), key=lambda each: -each.progress)
-        return [each for each in changing if each.progress > 0.5][:count] or changing[:1]
+        changing = sorted(filter(attrgetter("changes"), self.fields), key=attrgetter("progress"), reverse=True)
+        return [state_field for state_field in changing if state_field.progress > 0.5][:count] or changing[:1]

@@ -52,8 +52,8 @@ class Axis:
         if not all or not math.isfinite(max(all) - min(all)):
             return None
         low, high = min(all), max(all)
-        room = 0 if high > low else max(1, abs(low) / 1000)
-        return cls(low - room, high + room, is_time)
+        margin = 0 if high > low else max(1, abs(low) / 1000)
+        return cls(low - margin, high + margin, is_time)
 
     def at(self, value: float) -> float:
         """Return the position of *value*, from 0 to 1."""
@@ -63,13 +63,13 @@ class Axis:
         """Return about *count* round values, each with its label."""
         rough = (self.high - self.low) / count
         if self.is_time:
-            step: float = next((each for each in _STEPS_SECONDS if each >= rough), _STEPS_SECONDS[-1])
+            step: float = next((seconds for seconds in _STEPS_SECONDS if seconds >= rough), _STEPS_SECONDS[-1])
         else:
             power = 10 ** math.floor(math.log10(rough))
-            step = next(power * each for each in (1, 2, 5, 10) if power * each >= rough)
+            step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough)
         first = math.ceil(self.low / step)
-        values = [each * step for each in range(first, min(math.floor(self.high / step), first + 4 * count) + 1)]
-        return [(each, self._label(each, step)) for each in values]
+        values = [number * step for number in range(first, min(math.floor(self.high / step), first + 4 * count) + 1)]
+        return [(value, self._label(value, step)) for value in values]
 
     def _label(self, value: float, step: float) -> str:
         if not self.is_time:
@@ -87,8 +87,8 @@ def line(points: Sequence[tuple[float, float]], kind: str = "line") -> str:
     """Return a line through *points*, each from 0 to 1 to the right and upwards."""
     if len(points) == 1:
         return dots(points, "dot")
-    places = " ".join(f"{1000 * x:.1f},{1000 - 1000 * y:.1f}" for x, y in points)
-    return f'<polyline class="{kind}" points="{places}"/>' if points else ""
+    corners = " ".join(f"{1000 * x:.1f},{1000 - 1000 * y:.1f}" for x, y in points)
+    return f'<polyline class="{kind}" points="{corners}"/>' if points else ""
 
 
 def dots(points: Iterable[tuple[float, float]], kind: str) -> str:
@@ -97,10 +97,12 @@ def dots(points: Iterable[tuple[float, float]], kind: str) -> str:
     return f'<path class="{kind}" d="{path}"/>' if path else ""
 
 
-def bars(found: Iterable[tuple[float, float, float]], kind: str = "bar") -> str:
+def bars(rectangles: Iterable[tuple[float, float, float]], kind: str = "bar") -> str:
     """Return bars, each given by its start, its end and its height, from 0 to 1."""
     path = "".join(
-        f"M{1000 * start:.1f},1000V{1000 - 1000 * high:.1f}H{1000 * end:.1f}V1000Z" for start, end, high in found if high > 0
+        f"M{1000 * start:.1f},1000V{1000 - 1000 * high:.1f}H{1000 * end:.1f}V1000Z"
+        for start, end, high in rectangles
+        if high > 0
     )
     return f'<path class="{kind}" d="{path}"/>' if path else ""
 
@@ -116,9 +118,9 @@ def plot(name: str, title: str, description: str, x: Axis, y: Axis, shapes: str,
     inside = height - _TOP - _BOTTOM
     ruled = ""
     for value, label in y.ticks(3):
-        place = round(_TOP + inside * (1 - y.at(value)))
-        ruled += f'<line class="grid" x1="0" x2="100%" y1="{place}" y2="{place}"/>'
-        ruled += f'<text class="y" x="-6" y="{place + 4}" text-anchor="end">{clean(label)}</text>'
+        y_pixels = round(_TOP + inside * (1 - y.at(value)))
+        ruled += f'<line class="grid" x1="0" x2="100%" y1="{y_pixels}" y2="{y_pixels}"/>'
+        ruled += f'<text class="y" x="-6" y="{y_pixels + 4}" text-anchor="end">{clean(label)}</text>'
     return _svg(name, title, description, height, ruled + _stretched(shapes, _TOP, inside) + _below(x, height))
 
 
@@ -147,12 +149,12 @@ def _stretched(shapes: str, top: int, height: int) -> str:
 
 
 def _below(x: Axis, height: int) -> str:
-    found = ""
+    labels = ""
     for value, label in x.ticks(4):
-        place = 100 * x.at(value)
-        anchor = "end" if place > 93 else "middle"  # on the left there is room
-        found += f'<text x="{place:.2f}%" y="{height - 6}" text-anchor="{anchor}">{clean(label)}</text>'
-    return found
+        percent = 100 * x.at(value)
+        anchor = "end" if percent > 93 else "middle"  # a label on the left edge has the space of the y axis
+        labels += f'<text x="{percent:.2f}%" y="{height - 6}" text-anchor="{anchor}">{clean(label)}</text>'
+    return labels
 
 
 def _svg(name: str, title: str, description: str, height: int, content: str) -> str:

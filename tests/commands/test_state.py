@@ -123,7 +123,7 @@ class TestTargets:
         assert run(tmp_path, "set", "numbers", '{"page": 3}', environment=environment).code == 0
         assert run(tmp_path, "get", "numbers", environment=environment).out == '{"page": 2}\n'
         assert run(tmp_path, "set", "numbers", '{"page": 0}', environment=environment).code == 0
-        refused(run(tmp_path, "show", "numbers", environment=environment), 2, "would not start", "ZeroDivisionError")
+        refused(run(tmp_path, "show", "numbers", environment=environment), 2, "refuses to start from", "ZeroDivisionError")
 
 
 def _without_age(line: str) -> str:
@@ -230,7 +230,7 @@ class TestLog:
         history.replace(2, b"torn")
         ran = state(history, "log", "--checkpoints")
         assert [line[0] for line in ran.out.splitlines()] == ["4", "3", "1"]
-        assert "0000000002.json is passed over: it is not whole JSON" in ran.err
+        assert "0000000002.json is skipped: it is not whole JSON" in ran.err
 
 
 class TestSet:
@@ -366,7 +366,7 @@ class TestItems:
         ran = state(history, "items")
         assert ran.code == 1
         assert len(ran.out.splitlines()) == 2
-        assert "checkpoint 2 is not there" in ran.err
+        assert "checkpoint 2 is missing" in ran.err
 
     def test_flat_memory(self, history: History) -> None:
         """``--cat`` of 100 MB takes hardly more memory than of 4 MB."""
@@ -484,7 +484,7 @@ class TestOrphans:
         history.file(f"{killed}-7.jsonl", b"{}\n", 1)  # made otherwise: its number has not five digits
         ran = state(history, "orphans", "--delete", "--yes")
         assert (ran.code, ran.out) == (0, f"{orphan}\n")
-        assert f"{kept} is no orphan: run {ended}, which ended, stored it after the last state" in ran.err
+        assert f"{kept} is no orphan: run {ended} ended, and stored it after its last state" in ran.err
         assert len(history.item_keys()) == 7
         ran = state(history, "orphans", "--json")
         assert (ran.code, ran.json) == (0, [])

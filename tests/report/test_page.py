@@ -1,4 +1,4 @@
-"""The page of ``scrapy state report``: it is whole, tells what it should, and whatever stands in a state stays text."""
+"""The page of ``scrapy state report``: it is complete and says what it should; text from a state stays text."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from scrapy_state.resume.lag import moment
 pytestmark = pytest.mark.long
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=timezone.utc)
-HEADINGS = ("To look at", "Over time", "Runs", "Failures", "Gaps", "Orphans", "Checkpoints")
+HEADINGS = ("Worth a look", "Over time", "Runs", "Failures", "Gaps", "Orphans", "Checkpoints")
 
 
 def past(
@@ -63,7 +63,7 @@ def source_of(checkpoints: list[Checkpoint], now: datetime = NOW, **more: Any) -
     return render(Report("file:///state/", None, now.timestamp(), newest, series, listed, **{"orphans": [], **more}))
 
 
-def test_tells_all_that_is_asked_for(history: History, tmp_path: Path) -> None:
+def test_page_is_complete(history: History, tmp_path: Path) -> None:
     """The command writes one page with the state, the plots, each run and how it ended, failures and orphans."""
     history.run(3, reason="finished")
     killed = history.run(2, reason=None)
@@ -103,17 +103,17 @@ def test_json_and_stdout(history: History, tmp_path: Path) -> None:
 
 
 def test_after_the_last_state(history: History) -> None:
-    """What a run that ended stored after its last state is no orphan: nobody is told to delete it."""
+    """What a run stored after its last state is no orphan if the run ended: the page advises nobody to delete it."""
     ended = history.run(2)
     file = history.file(f"{ended}-00009.jsonl", b"{}\n", 1)
     page = Page(state(history, "report", "-o", "-").out)
-    assert "After the last state: runs that ended stored these" in page.text
+    assert "After the last state: runs that ended stored these files" in page.text
     assert file.uri in page.text
     assert "orphans --delete" not in page.text
 
 
-def test_a_place_that_can_not_be_written_is_one_line(history: History) -> None:
-    """Where the page can't be written there is one line that says what to do, and exit code 2."""
+def test_unwritable_page_is_one_line(history: History) -> None:
+    """If the page can't be written, one line says what to do, and the exit code is 2."""
     history.run(1)
     ran = state(history, "report", "-o", "/nowhere/state.html")
     assert ran.code == 2
@@ -122,7 +122,7 @@ def test_a_place_that_can_not_be_written_is_one_line(history: History) -> None:
 
 
 def test_no_checkpoint_yet(history: History, tmp_path: Path) -> None:
-    """Before the first checkpoint there is a page that says so, and exit code 1."""
+    """Before the first checkpoint the page says that there is none; the exit code is 1."""
     ran = state(history, "report", "-o", str(tmp_path / "out.html"))
     assert ran.code == 1
     assert "no checkpoint at" in ran.err
@@ -130,7 +130,7 @@ def test_no_checkpoint_yet(history: History, tmp_path: Path) -> None:
 
 
 def test_pruned_and_damaged(history: History) -> None:
-    """Pruned checkpoints are counted; a damaged file is shown as a failure, and orphans are then not known."""
+    """The page counts pruned checkpoints. It shows a damaged file as a failure, and then does not know the orphans."""
     for _ in range(3):
         history.run(4)
     assert run(Path("/"), "prune", history.uri, "--keep", "3").code == 0
@@ -142,7 +142,7 @@ def test_pruned_and_damaged(history: History) -> None:
 
 
 def test_bad_text_stays_text() -> None:
-    """Markup, quotes, control and reversing characters, half characters, in states, runs, jobs and reasons: all just text."""
+    """Markup, quotes, control characters, reversing characters and lone surrogates all stay text, wherever they are stored."""
     bad = "</code></svg><script>alert(1)</script><img src=x onerror=alert(2)> \"' & \x00\x1b[31m \u202e \ud800 ]]> <!-- {}"
     first, second, third = past([{bad: 1, "t": "2026-01-01"}, {bad: 2, "t": "2026-01-02"}, {bad: 5, "t": "2026-01-03"}])
     second = replace(second, reason=bad, job=bad)
@@ -170,29 +170,29 @@ def test_bad_text_stays_text() -> None:
         ([{str(n): {str(m): m for m in range(100)} for n in range(100)}] * 3, []),
     ],
 )  # fmt: skip
-def test_the_fields_that_get_on_are_plotted(states: list[dict[str, Any]], plotted: list[str]) -> None:
-    """Numbers and dates that get on are plotted, by dotted name; what else the state is, is shown as text."""
+def test_fields_that_make_progress_are_plotted(states: list[dict[str, Any]], plotted: list[str]) -> None:
+    """Numbers and dates that make progress are plotted, by dotted name; everything else in the state is shown as text."""
     page = page_of(past(states))
     assert sorted(each for each in page.titles if each.startswith("State: ")) == plotted
     assert json.dumps(states[-1], ensure_ascii=False)[:100] in page.text
 
 
 def test_one_checkpoint() -> None:
-    """Of one checkpoint there is nothing to plot, and the page says so."""
+    """With one checkpoint there is nothing to plot, and the page says so."""
     page = page_of(past([{"n": 1}]))
     assert "too little to draw" in page.text
     assert "svg" not in page.tags
 
 
 def test_files_without_times() -> None:
-    """State files of Scrapy's own exporter, which have no time, id or run, are plotted in their order."""
+    """State files of Scrapy's own exporter have no time, id or run. They are plotted in their order."""
     page = page_of([Checkpoint({"n": n}) for n in range(5)])
     for text in ("Perhaps running", "the files carry no times", "Not known: the state files carry no times"):
         assert text in page.text
 
 
 def test_whether_it_is_alive() -> None:
-    """A run without a last checkpoint runs; if it has stored nothing for five times as long as usual it is silent."""
+    """A run without a last checkpoint is running, or silent if it has stored nothing for five times as long as usual."""
     found = past([{"n": n} for n in range(20)], seconds=120)
     assert "Running" in page_of(found, NOW + timedelta(seconds=590)).text
     assert "Silent: no checkpoint for 10 min" in page_of(found, NOW + timedelta(seconds=620)).text
@@ -201,16 +201,16 @@ def test_whether_it_is_alive() -> None:
 
 
 def test_clocks_that_differ() -> None:
-    """Times that go back, or lie in the future, are told; nothing is drawn wrong because of them."""
+    """The page mentions times that go back or are in the future, and draws nothing wrong because of them."""
     found = past([{"n": n} for n in range(6)])
     found[3] = replace(found[3], time="2026-11-21T09:00:00Z")
     page = page_of(found, NOW - timedelta(minutes=3))
-    assert "Time runs backwards between checkpoints 1 time" in page.text
+    assert "1 checkpoint with an earlier time than the one before" in page.text
     assert "3 min from the future" in page.text
 
 
 def test_gaps() -> None:
-    """A long wait within a run, and the time between two runs, are gaps; a usual wait is none."""
+    """A long wait within a run and the time between two runs are gaps; a usual wait is not."""
     first = past([{"n": n} for n in range(30)], until=NOW - timedelta(hours=5), reason="finished")
     second = [
         replace(each, id=(each.id or 0) + 30, parent=(each.parent or 0) + 30, run="r2") for each in past([{"n": 30}] * 30)
@@ -222,8 +222,8 @@ def test_gaps() -> None:
     ]  # fmt: skip
 
 
-def test_what_is_to_come() -> None:
-    """A crawl that has become slow, and one that falls behind the clock, are told."""
+def test_speed() -> None:
+    """The page mentions a crawl that has slowed down, and one that falls behind the clock."""
     states = [{"t": (NOW - timedelta(hours=20) + timedelta(seconds=20 * n)).isoformat()} for n in range(40)]
     found = past(states, seconds=60)
     found[-15:] = [replace(each, files=(), items=250) for each in found[-15:]]
@@ -245,12 +245,12 @@ def million(length: int) -> Iterator[Found]:
 
 
 def test_very_many_checkpoints_make_a_small_page() -> None:
-    """However many checkpoints there are, the page and what is kept of them stay small, and the ends of lines stay exact."""
+    """The page and its memory stay small however many checkpoints there are, and the ends of lines stay exact."""
     newest = next(million(10_000)).checkpoint
     series = Series(newest)
     listed = runs(series.noting(million(10_000)), newest)
-    assert len(series.buckets.held) <= 601
-    assert sum(each.items for each in series.buckets.held.values()) == pytest.approx(7 * (10_000 - 10), rel=0.001)
+    assert len(series.buckets.by_index) <= 601
+    assert sum(each.items for each in series.buckets.by_index.values()) == pytest.approx(7 * (10_000 - 10), rel=0.001)
     source = render(Report("", None, NOW.timestamp(), newest, series, listed))
     Page(source)
     assert len(source) < 200_000
@@ -267,7 +267,7 @@ def test_items_are_spread_over_the_time_they_took() -> None:
         items = chance.randrange(100)
         buckets.spread(start, start + chance.choice([0.001, 1, 60, 1e5]), items)
         total += items
-    assert sum(each.items for each in buckets.held.values()) == pytest.approx(total)
+    assert sum(each.items for each in buckets.by_index.values()) == pytest.approx(total)
     assert sum(each.items for *_, each in buckets.bars()) == pytest.approx(total)
     assert len(buckets.bars()) <= 120
 
@@ -275,7 +275,7 @@ def test_items_are_spread_over_the_time_they_took() -> None:
 @pytest.mark.parametrize("high", [1e-9, 1, 7, 1e6, 1e15, 1e300])
 @pytest.mark.parametrize("is_time", [False, True])
 def test_ticks_are_few_and_inside(high: float, is_time: bool) -> None:
-    """An axis has a few ticks, in it, whatever its length."""
+    """An axis of any length has a few ticks, all inside it."""
     axis = Axis(0, high, is_time)
     ticks = axis.ticks(4)
     assert len(ticks) <= 17
@@ -283,15 +283,15 @@ def test_ticks_are_few_and_inside(high: float, is_time: bool) -> None:
 
 
 def test_moments() -> None:
-    """ISO dates with and without times and zones; what is none is None."""
+    """ISO dates with and without times and zones are moments; anything else is None."""
     assert moment("1970-01-02") == 86400
     assert moment("1970-01-01T01:00+01:00") == moment("1970-01-01T00:00:00Z") == moment("1969-12-31T14:30-0930") == 0
     assert [moment(each) for each in ("2026-02-30", "yesterday", 5, None, "2026-01-01T25:00")] == [None] * 5
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
-def test_a_browser_has_nothing_to_say(tmp_path: Path) -> None:
-    """Chromium logs no error and asks for nothing elsewhere; the page is as wide as a phone, and dark where that is liked."""
+def test_browser_does_not_complain(tmp_path: Path) -> None:
+    """Chromium logs no error and loads nothing from elsewhere; the page fits a phone, and is dark if its reader likes that."""
     numbers = count()
     found = past([{"t": f"2026-01-01T00:{next(numbers):02}", "long": "x" * 300} for _ in range(60)], run="x" * 200)
     page = tmp_path / "state.html"
