@@ -1,5 +1,6 @@
 """What tests share: S3 servers on this machine, moto with a bucket that is empty for each test, and Swift."""
 
+import json
 import os
 from collections.abc import Iterator
 from itertools import count
@@ -9,8 +10,14 @@ from typing import Any
 import boto3
 import hypothesis
 import pytest
+from crawls import crawl
+from faulty import Proxy
+from faulty_crawls import PageSite, World
 from histories import History
+from loopback import Server
 from moto.server import ThreadedMotoServer
+from numbered_site import Pages
+from oracle import digest_of
 from swift_server import CannotStart, Swift, swift
 
 pytest.register_assert_rewrite("scrapy_state.testing")
@@ -62,6 +69,34 @@ def bucket(s3_client: Any) -> str:
     name = f"bucket-{next(_numbers)}"
     s3_client.create_bucket(Bucket=name)
     return name
+
+
+@pytest.fixture
+def numbered_site() -> Iterator[Any]:
+    """A site of numbered pages: its ``url``, and what it was ``asked``."""
+    with Server(Pages, asked=[]) as server:
+        yield server
+
+
+@pytest.fixture
+def world(tmp_path: Path, bucket: str, s3_client: Any, s3_settings: dict[str, str]) -> Iterator[World]:
+    """A bucket behind a proxy that can fail, with one checkpoint in it, and a site to crawl."""
+    first = {"version": 1, "id": 1, "parent": None, "parent_digest": None, "spider": "numbers", "run": "by-hand", "job": None}
+    first |= {"time": "2026-11-20T10:00:00.000Z", "state": {"page": 0}, "items": 0, "errors": 0, "files": []}
+    first |= {"reason": "opened", "overlap": False}
+    body = json.dumps([{**first, "digest": digest_of(first)}]).encode()
+    s3_client.put_object(Bucket=bucket, Key="data/numbers/state/0000000001.json", Body=body)
+    with Server(PageSite, asked=[], page_seconds=0.0) as site, Proxy(s3_settings["AWS_ENDPOINT_URL"]) as proxy:
+        yield World(tmp_path, bucket, s3_client, s3_settings, proxy, site)
+
+
+@pytest.fixture(scope="session")
+def production(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a project that has run twice."""
+    folder = tmp_path_factory.mktemp("production")
+    assert crawl(folder).code == 0
+    assert crawl(folder).code == 0
+    return folder
 
 
 @pytest.fixture

@@ -1,4 +1,8 @@
-"""The fault matrix: what becomes of a real crawl when the store fails, at which request, in which way, for how long.
+"""P6, no silent failure: no checkpoint is stored past a failed item or upload, and one error says what to do.
+
+That error says what failed, where checkpoints stopped and how to continue; the exit code is not 0. A store that is slow,
+or down for a while, costs nothing. First the fault matrix, what becomes of a real crawl when the store fails, at which
+request, in which way and for how long; then items that fail.
 
 Each of {item PUT, state PUT, LIST, GET} with each of {500, 503, 403, reset, time-out, lost reply, slow} and each of {once,
 for a while, for good}, by faulty.py before moto. GET is met at two places: at the start (the newest checkpoint) and before
@@ -11,156 +15,28 @@ each commit (the last checkpoint is read again, where the store is not sure to b
 - 403: once, for a while and for good are one cell, since it is not tried again: the tests see that one request met it (of
   GET two, for a missing file may look forbidden).
 - slow: all of its cells are one crawl, in which every answer is late.
-
-What waits in scrapy_state is made shorter by the spider's own module, before anything is read: see SPIDER.
 """
+
+from __future__ import annotations
 
 import json
 import os
 import re
 import signal
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
 from typing import Any
 
 import pytest
-from crawls import ITEMS, STATE_OPTIONS, STATES, Crawl, crawl, run_until, start
-from faulty import Fault, Proxy
-from loopback import Handler, Server
-from oracle import Feed, Report, S3Files, check, digest_of, jsonlines_keys
+from crawls import SPIDER, Crawl, checkpoints, crawl, named_items, run_until
+from faulty import Fault
+from faulty_crawls import GET, ITEM_PUT, LIST, STATE_PUT, World
 
 PASSING = ("500", "503", "reset", "time-out", "lost reply")
 A_WHILE = 2
-#: Seconds, for STATE_RETRY_TIMEOUT and STATE_CLOSE_TIMEOUT where the store fails for good.
-GIVE_UP_SECONDS = 1.5
-ITEM_PUT = r"PUT .*/items/[^/]*-{batch}\.jsonl$"
-STATE_PUT = r"PUT .*/state/0*{id}\.json$"
-GET = r"GET .*/state/0*{id}\.json$"
-LIST = r"GET .*list-type=2.*/state/"
 #: What the faults of a crawl that goes on are met at, in the log.
 NAMES = ("-00001.jsonl", "checkpoint 3", "checkpoint 4")
-
-SPIDER = """
-import scrapy
-from scrapy_state import StateItem
-from scrapy_state.stores import retry as patience
-from scrapy_state.export import uploads as uploads
-from scrapy_state.stores import s3_client as s3client
-
-waits = [
-    (s3client, "READ_TIMEOUT_SECONDS", read_seconds),
-    (patience, "_RETRY_SECONDS", start_seconds),
-    (uploads, "_FIRST_PAUSE_SECONDS", 0.1),
-]
-for module, name, seconds in waits:
-    assert hasattr(module, name), name
-    setattr(module, name, seconds)
-
-class TestSpider(scrapy.Spider):
-    name = "numbers"
-
-    async def start(self):
-        self.logger.info("begins at %s", self.state["page"])
-        if self.state["page"] < int(self.pages):
-            yield self.request(self.state["page"])
-
-    def request(self, page):
-        return scrapy.Request(self.site + str(page), cb_kwargs={"page": page})
-
-    def parse(self, response, page):
-        for number in range(3):
-            yield {"key": f"{page}-{number}"}
-        yield StateItem({"page": page + 1})
-        if page + 1 < int(self.pages):
-            yield self.request(page + 1)
-"""
-
-
-class Site(Handler):
-    """Every path is a page, which takes *page_seconds*."""
-
-    def do_GET(self) -> None:
-        self.server.asked.append(self.path)
-        time.sleep(self.server.page_seconds)
-        self.reply(200, "page")
-
-
-@dataclass
-class World:
-    """A bucket with the opening checkpoint 1 in it, a proxy before it, and a site to crawl."""
-
-    folder: Path
-    bucket: str
-    client: Any
-    aws: dict[str, str]
-    proxy: Proxy
-    site: Any
-    pages: int = 12
-    settings: dict[str, Any] = field(default_factory=lambda: {"STATE_CLOSE_TIMEOUT": 60})
-
-    def run(self, *faults: Fault, source: str = SPIDER, page_seconds: float = 0.05, start_seconds: float = 5) -> Crawl:
-        """Crawl while the store has *faults*."""
-        self.proxy.faults[:] = faults
-        self.site.page_seconds = page_seconds
-        read_seconds = 1 if any(fault.kind == "time-out" for fault in faults) else 12
-        source = source.replace("read_seconds", str(read_seconds)).replace("start_seconds", str(start_seconds))
-        return crawl(self.folder, source, *self.arguments(), settings=self.all_settings())
-
-    def arguments(self) -> list[str]:
-        return ["-a", f"site={self.site.url}/", "-a", f"pages={self.pages}"]
-
-    def all_settings(self) -> dict[str, Any]:
-        at = f"s3://{self.bucket}"
-        feeds = {f"{at}/{ITEMS}": {"format": "jsonlines"}, f"{at}/{STATES}": STATE_OPTIONS}
-        endpoint = {"AWS_ENDPOINT_URL": self.proxy.url}
-        return {**self.aws, **endpoint, "FEEDS": feeds, "STATE_INTERVAL": 0, "LOG_LEVEL": "INFO", **self.settings}
-
-    def gives_up_soon(self) -> None:
-        self.settings |= {"STATE_RETRY_TIMEOUT": GIVE_UP_SECONDS, "STATE_CLOSE_TIMEOUT": GIVE_UP_SECONDS}
-
-    def report(self, keys_of_page: int = 3) -> Report:
-        """Check all that is stored: see oracle.py."""
-        at = f"s3://{self.bucket}/data/numbers"
-
-        def expected(state: dict[str, Any]) -> dict[str, list[str]]:
-            return {"items": [f"{page}-{number}" for page in range(state["page"]) for number in range(keys_of_page)]}
-
-        files = S3Files(self.client, self.bucket)()
-        return check(files, f"{at}/state/", {"items": Feed(f"{at}/items/", jsonlines_keys)}, expected)
-
-    def newest(self) -> int:
-        """The id of the newest checkpoint stored."""
-        keys = self.client.list_objects_v2(Bucket=self.bucket, Prefix="data/numbers/state/")["Contents"]
-        return max(int(Path(each["Key"]).stem) for each in keys)
-
-    def is_right(self, keys_of_page: int = 3) -> None:
-        """No checkpoint is ahead of the items or behind, no item is named twice, nothing was overwritten."""
-        assert self.report(keys_of_page).wrong == []
-        assert self.proxy.overwritten() == []
-
-    def is_complete(self, run: Crawl, keys_of_page: int = 3) -> None:
-        """*run* ended well, and the lineage holds every item of every page exactly once."""
-        assert run.code == 0, run.log
-        assert run.lines("'finish_reason': 'finished'")
-        assert not run.lines("ERROR"), run.log
-        self.is_right(keys_of_page)
-        assert self.report().state == {"page": self.pages}
-
-
-@pytest.fixture
-def world(
-    tmp_path: Path, bucket: str, s3_client: Any, s3_settings: dict[str, str], request: pytest.FixtureRequest
-) -> Iterator[World]:
-    first = {"version": 1, "id": 1, "parent": None, "parent_digest": None, "spider": "numbers", "run": "by-hand", "job": None}
-    first |= {"time": "2026-11-20T10:00:00.000Z", "state": {"page": 0}, "items": 0, "errors": 0, "files": []}
-    first |= {"reason": "opened", "overlap": False}
-    body = json.dumps([{**first, "digest": digest_of(first)}]).encode()
-    s3_client.put_object(Bucket=bucket, Key="data/numbers/state/0000000001.json", Body=body)
-    with Server(Site, asked=[], page_seconds=0.0) as site, Proxy(s3_settings["AWS_ENDPOINT_URL"]) as proxy:
-        yield World(tmp_path, bucket, s3_client, s3_settings, proxy, site)
 
 
 def all_met(faults: list[Fault]) -> bool:
@@ -354,36 +230,6 @@ def test_refusal_is_one_line(world: World, request_: str) -> None:
 # A store that knows no conditional writes
 
 
-def test_no_conditional_writes(world: World) -> None:
-    """A store that answers 501 to create-only writes is written to all the same; one line of the log says what that means."""
-    run = world.run(Fault("501", ".", count=inf))
-    world.is_complete(run)
-    assert {each.status for each in world.proxy.seen("^PUT ") if each.fault is None} == {200}
-    refused = [each.request for each in world.proxy.seen("^PUT ") if each.fault == "501"]
-    assert len(refused) >= 2, refused  # the opening; then the first batch
-    assert len(run.lines("a second writer there is detected, not prevented")) == 1, run.log
-
-
-@pytest.mark.parametrize("id", [3, 4], ids=["last checkpoint overwritten", "next id taken"])
-def test_second_writer_without_conditional_writes(world: World, id: int) -> None:
-    """There, a run finds at its next commit that another one was there, stops, and overwrites nothing of it."""
-    world.proxy.faults[:] = [Fault("501", ".", count=inf)]
-    world.site.page_seconds = 1  # so that the other one comes between two commits
-    source = SPIDER.replace("read_seconds", "12").replace("start_seconds", "5")
-    key, other = f"data/numbers/state/{id:010d}.json", b'[{"state": {"page": 7}}]'
-    with start(world.folder, source, *world.arguments(), settings=world.all_settings()) as process:
-        try:
-            log = run_until(process, "checkpoint 3 stored")
-            world.client.put_object(Bucket=world.bucket, Key=key, Body=other)
-            log += process.communicate(timeout=40)[1]
-        finally:
-            process.kill()
-    assert process.returncode == 1, log
-    assert "'finish_reason': 'state_conflict'" in log
-    assert world.client.get_object(Bucket=world.bucket, Key=key)["Body"].read() == other
-    assert world.newest() == id
-
-
 # A store that is down while much is yielded, and while the crawl is told to stop
 
 MANY = 10_000
@@ -445,11 +291,8 @@ def test_sigterm_while_down(world: World, kind: str) -> None:
     """
     world.settings = {"STATE_CLOSE_TIMEOUT": 3}
     world.pages = 1000
-    world.site.page_seconds = 0.05
     down = Fault(kind, ITEM_PUT.format(batch="00002"), count=inf)
-    world.proxy.faults[:] = [down]
-    source = SPIDER.replace("read_seconds", "4").replace("start_seconds", "5")
-    process = start(world.folder, source, *world.arguments(), settings=world.all_settings())
+    process = world.start(down, page_seconds=0.05, read_seconds=4)
     try:
         log = run_until(process, "checkpoint 3 stored")
         while not down.met:
@@ -469,3 +312,65 @@ def test_sigterm_while_down(world: World, kind: str) -> None:
     world.settings, world.pages = {}, 12
     world.is_complete(world.run(page_seconds=0))
     assert took < 3 + 3 + (4 if kind == "time-out" else 0), log
+
+
+# Items that fail
+
+
+def test_pipeline_error_stops_checkpoints(tmp_path: Path) -> None:
+    """No checkpoint passes an item whose pipeline raised: the crawl stops, the exit code and one error line say so."""
+    source = (
+        SPIDER
+        + """
+        for page in range(1000):
+            yield {"page": 1000 + page, "n": 0}
+
+class Pipeline:
+    def process_item(self, item):
+        if item == {"page": 1, "n": 1}:
+            raise ValueError("what the item holds: top secret")
+        return item
+"""
+    )
+    run = crawl(tmp_path, source, settings={"ITEM_PIPELINES": {"spider.Pipeline": 1}, "STATE_INTERVAL": 0})
+    assert run.code == 1
+    errors = run.lines("[scrapy_state.state] ERROR")
+    assert len(errors) == 1
+    last = checkpoints(tmp_path)[-1]
+    assert f"checkpoints stopped at checkpoint {last['id']}, STATE {json.dumps(last['state'])}, because" in errors[0]
+    assert "an item raised ValueError in a pipeline" in errors[0]
+    assert "secret" not in errors[0]
+    assert checkpoints(tmp_path)[-1]["state"] in ({}, {"page": 1})
+    assert run.lines("'finish_reason': 'state_item_failed'")
+    fixed = crawl(tmp_path, SPIDER)
+    assert fixed.code == 0
+    assert named_items(tmp_path)[:4] == [{"page": page, "n": n} for page in range(2) for n in range(2)]
+
+
+def test_pipeline_error_skipped(tmp_path: Path) -> None:
+    """STATE_ON_ITEM_ERROR="skip" goes on, and the checkpoint counts what failed."""
+    source = (
+        SPIDER
+        + """
+class Pipeline:
+    def process_item(self, item):
+        if item["n"]:
+            raise ValueError
+        return item
+"""
+    )
+    settings = {"ITEM_PIPELINES": {"spider.Pipeline": 1}, "STATE_ON_ITEM_ERROR": "skip"}
+    run = crawl(tmp_path, source, settings=settings)
+    assert run.code == 0
+    last = checkpoints(tmp_path)[-1]
+    assert (last["state"], last["errors"], last["items"]) == ({"page": 3}, 3, 3)
+
+
+def test_exporter_error_stops_checkpoints(tmp_path: Path) -> None:
+    """An item that its feed can't serialize is not lost silently: no checkpoint passes it."""
+    source = SPIDER.replace('yield {"page": page, "n": 1}', 'yield {"page": page, "n": 1 if page else object()}')
+    run = crawl(tmp_path, source, settings={"STATE_INTERVAL": 0})
+    assert run.code == 1
+    assert run.lines("an item could not be exported (TypeError)")
+    assert checkpoints(tmp_path)[-1]["state"] == {}
+    assert run.lines("'finish_reason': 'state_store_failed'")
