@@ -6,21 +6,73 @@ On stores without atomic create-only writes a second writer is detected instead 
 from __future__ import annotations
 
 import signal
+import subprocess
 from math import inf
 from pathlib import Path
 from typing import Any
 
 import pytest
 from crawls import (
+    ITEMS,
+    SPIDER,
     STATE_OPTIONS,
     STATES,
     crawl,
+    crawl_until,
+    kill_beside_unnamed_files,
     run_until,
     start,
+    unnamed_files,
 )
 from faulty import Fault
 from faulty_crawls import World
 from numbered_site import SITE_SPIDER
+from oracle import Unchanged, local_files
+
+ENDLESS = """
+import asyncio, scrapy
+from scrapy_state import StateItem
+
+class TestSpider(scrapy.Spider):
+    name = "numbers"
+
+    async def start(self):
+        page = self.state.get("page", 0)
+        while True:
+            yield {"page": page, "n": 0}
+            yield {"page": page, "n": 1}
+            page += 1
+            yield StateItem({"page": page})
+            await asyncio.sleep(0.01)
+"""
+
+
+def test_nothing_stored_is_changed_or_deleted(tmp_path: Path) -> None:
+    """A killed run, runs that follow, a branch, a second start from the beginning: every file stored stays as it is.
+
+    With STATE_ORPHANS=delete a run deletes what the killed run stored and no checkpoint names, and nothing else.
+    """
+    unchanged = Unchanged()
+    feeds = {ITEMS: {"format": "jsonlines", "batch_item_count": 2}, STATES: STATE_OPTIONS}
+    settings = {"STATE_INTERVAL": 0.2, "FEEDS": feeds, "LOG_LEVEL": "INFO"}
+
+    def kill(process: subprocess.Popen[str]) -> None:
+        kill_beside_unnamed_files(process, tmp_path)
+
+    def changes() -> list[str]:
+        return unchanged.wrong(local_files(tmp_path / "data"))
+
+    crawl_until(tmp_path, "checkpoint 3 stored", ENDLESS, settings=settings, end=kill)
+    orphans = {uri.removeprefix("file://") for uri in unnamed_files(tmp_path)}
+    assert changes() == []
+    for arguments in ((), ("-s", "STATE_AT=2"), ("-s", "STATE={}")):
+        assert crawl(tmp_path, SPIDER, *arguments, settings=settings).code == 0
+        assert changes() == []
+    crawl_until(tmp_path, "checkpoint 13 stored", ENDLESS, settings=settings, end=kill)
+    last_orphans = {uri.removeprefix("file://") for uri in unnamed_files(tmp_path)} - orphans
+    assert changes() == []
+    assert crawl(tmp_path, settings={**settings, "STATE_ORPHANS": "delete"}).code == 0
+    assert sorted(changes()) == sorted(f"{path} was removed" for path in last_orphans)
 
 
 def test_second_writer(tmp_path: Path, numbered_site: Any) -> None:

@@ -7,9 +7,68 @@ histories of runs, without a network.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
-from crawls import SPIDER, checkpoints, crawl, named_items
+from crawls import ITEMS, SPIDER, STATE_OPTIONS, STATES, checkpoints, crawl, crawl_until, kill_beside_unnamed_files, named_items
+from oracle import Feed, Report, check, csv_gz_keys, jsonlines_keys, local_files
+
+GZIP = ["scrapy.extensions.postprocessing.GzipPlugin"]
+
+
+SPIDER_OF_KEYS = """
+import asyncio, scrapy
+from scrapy_state import StateItem
+
+class TestSpider(scrapy.Spider):
+    name = "numbers"
+
+    async def start(self):
+        for page in range(self.state.get("page", 0), int(self.pages)):
+            for number in range(3):
+                yield {"key": f"{page}-{number}"}
+            yield StateItem({"page": page + 1})
+            await asyncio.sleep(0.01)
+"""
+KILLS, LAST_PAGES = 3, 10
+
+
+def test_killed_and_resumed(tmp_path: Path) -> None:
+    """Each run is killed when it has stored item files that no checkpoint names yet. In the end no item is missing or double.
+
+    The unnamed files stay where they are; what they hold is also in files that are named.
+    """
+    csv = {"data/%(name)s/csv/%(run_id)s-%(batch_id)05d.csv.gz": {"format": "csv", "postprocessing": GZIP}}
+    feeds = {ITEMS: {"format": "jsonlines", "batch_item_count": 2}, STATES: STATE_OPTIONS, **csv}
+    settings = {"FEEDS": feeds, "STATE_INTERVAL": 0.2, "LOG_LEVEL": "INFO"}
+    places = {
+        "items": Feed(f"{tmp_path}/data/numbers/items/", jsonlines_keys),
+        "csv": Feed(f"{tmp_path}/data/numbers/csv/", csv_gz_keys),
+    }
+
+    def expected(state: dict[str, Any]) -> dict[str, list[str]]:
+        keys = [f"{page}-{number}" for page in range(state.get("page", 0)) for number in range(3)]
+        return {"items": keys, "csv": keys}
+
+    def report() -> Report:
+        found = check(local_files(tmp_path / "data"), f"{tmp_path}/data/numbers/state/", places, expected)
+        assert found.wrong == []
+        return found
+
+    for kill in range(KILLS):
+        crawl_until(
+            tmp_path, f"checkpoint {3 * (kill + 1)} stored", SPIDER_OF_KEYS, "-a", "pages=100000", settings=settings,
+            end=lambda process: kill_beside_unnamed_files(process, tmp_path),
+        )  # fmt: skip
+    pages = report().state["page"] + LAST_PAGES
+    orphans = report().orphans
+    run = crawl(tmp_path, SPIDER_OF_KEYS, "-a", f"pages={pages}", settings=settings)
+    assert run.code == 0, run.log
+    assert report().state == {"page": pages}
+    assert report().orphans == orphans
+    assert len(orphans) >= KILLS
+    again = {key for each in orphans if each.endswith(".jsonl") for key in jsonlines_keys(Path(each).read_bytes())}
+    assert again <= set(expected({"page": pages})["items"])
 
 
 @pytest.mark.long
