@@ -1,6 +1,5 @@
 """What tests share: S3 servers on this machine, moto with a bucket that is empty for each test, and Swift."""
 
-import json
 import os
 from collections.abc import Iterator
 from itertools import count
@@ -12,12 +11,11 @@ import hypothesis
 import pytest
 from crawls import crawl
 from faulty import Proxy
-from faulty_crawls import PageSite, World
+from faulty_crawls import PageSite, World, checkpoint_bytes
 from histories import History
 from loopback import Server
 from moto.server import ThreadedMotoServer
 from numbered_site import Pages
-from oracle import digest_of
 from swift_server import CannotStart, Swift, swift
 
 pytest.register_assert_rewrite("scrapy_state.testing")
@@ -81,11 +79,7 @@ def numbered_site() -> Iterator[Any]:
 @pytest.fixture
 def world(tmp_path: Path, bucket: str, s3_client: Any, s3_settings: dict[str, str]) -> Iterator[World]:
     """A bucket behind a proxy that can fail, with one checkpoint in it, and a site to crawl."""
-    first = {"version": 1, "id": 1, "parent": None, "parent_digest": None, "spider": "numbers", "run": "by-hand", "job": None}
-    first |= {"time": "2026-11-20T10:00:00.000Z", "state": {"page": 0}, "items": 0, "errors": 0, "files": []}
-    first |= {"reason": "opened", "overlap": False}
-    body = json.dumps([{**first, "digest": digest_of(first)}]).encode()
-    s3_client.put_object(Bucket=bucket, Key="data/numbers/state/0000000001.json", Body=body)
+    s3_client.put_object(Bucket=bucket, Key="data/numbers/state/0000000001.json", Body=checkpoint_bytes(1))
     with Server(PageSite, asked=[], page_seconds=0.0) as site, Proxy(s3_settings["AWS_ENDPOINT_URL"]) as proxy:
         yield World(tmp_path, bucket, s3_client, s3_settings, proxy, site)
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import crawls
 from crawls import FEEDS, checkpoints, crawl, named_items
 
 SPIDER = """
@@ -133,7 +134,7 @@ class Pipeline(Submitting):
 def test_own_item_processor(tmp_path: Path) -> None:
     """A project's own ITEM_PROCESSOR goes on working; so do Crawler.get_item_pipeline and its pipelines."""
     source = (
-        SPIDER
+        crawls.SPIDER
         + """
         from spider import Pipeline, Processor
         self.logger.info("pipeline %s", self.crawler.get_item_pipeline(Pipeline))

@@ -10,7 +10,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from http.client import HTTPConnection
 from urllib.parse import unquote, urlsplit
@@ -29,6 +29,7 @@ KINDS = {
     "slow": "the store does what is asked; its answer comes late",
     "damaged": "the store does what is asked; a GET's content does not fit the checksum that comes with it",
     "too slow": "the store does what is asked; the client gives up before the answer comes",
+    "held": "nothing happens until the test sets the fault's *released*; then the store does what is asked",
 }
 SLOW_SECONDS = 0.3
 _HOP_HEADERS = frozenset({"connection", "transfer-encoding", "content-length", "expect", "keep-alive", "server", "date"})
@@ -54,6 +55,7 @@ class Fault:
     fitting: int = 0
     met: int = 0
     began: float | None = None
+    released: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
         assert self.kind in KINDS, self.kind
@@ -126,9 +128,9 @@ class Proxy(Server):
                 contents[each.request].add(each.body)
         return [request for request, bodies in contents.items() if len(bodies) > 1]
 
-    def fault_for(self, request: str) -> str | None:
+    def fault_for(self, request: str) -> Fault | None:
         with self._lock:
-            return next((fault.kind for fault in self.faults if fault.meets(request)), None)
+            return next((fault for fault in self.faults if fault.meets(request)), None)
 
     def note(self, seen: Seen) -> None:
         with self._lock:
@@ -140,12 +142,15 @@ class _Handler(Handler):
         proxy: Proxy = self.server
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         request = f"{self.command} {unquote(self.path)}"
-        fault = proxy.fault_for(request)
+        met = proxy.fault_for(request)
+        fault = met.kind if met else None
+        if met and fault == "held":
+            met.released.wait()
         if fault == "501" and "If-None-Match" not in self.headers:
             fault = None
         if self.command not in ("GET", "HEAD") and self._access_key() in proxy.readers:
             fault = "403"
-        forwarded = fault in (None, "slow", "too slow", "damaged", "lost reply")
+        forwarded = fault in (None, "slow", "too slow", "damaged", "lost reply", "held")
         status, headers, content = self._forward(body) if forwarded else (None, {}, b"")
         if proxy.ceph and b"<Code>NoSuchKey<" in content:
             status, content = 403, b"<Error><Code>AccessDenied</Code></Error>"

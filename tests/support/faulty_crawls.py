@@ -5,6 +5,7 @@ What waits in scrapy_state is made shorter by the spider's own module, before an
 
 from __future__ import annotations
 
+import json
 import subprocess
 import time
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from typing import Any
 from crawls import Crawl, crawl, s3_feeds, start
 from faulty import Fault, Proxy
 from loopback import Handler
-from oracle import Feed, Report, S3Files, check, jsonlines_keys
+from oracle import Feed, Report, S3Files, check, digest_of, jsonlines_keys
 
 #: Seconds, for STATE_RETRY_TIMEOUT and STATE_CLOSE_TIMEOUT where the store fails for good.
 GIVE_UP_SECONDS = 1.5
@@ -71,6 +72,15 @@ class PageSite(Handler):
 
 def _with_waits(source: str, read_seconds: float, start_seconds: float) -> str:
     return source.replace("read_seconds", str(read_seconds)).replace("start_seconds", str(start_seconds))
+
+
+def checkpoint_bytes(id: int, page: int = 0, parent: bytes | None = None) -> bytes:
+    """Return a whole checkpoint of the state ``{"page": page}``, an opening one without items."""
+    parents = {} if parent is None else {"parent": id - 1, "parent_digest": json.loads(parent)[0]["digest"]}
+    found = {"version": 1, "id": id, "parent": None, "parent_digest": None, "spider": "numbers", "run": "by-hand", "job": None}
+    found |= {"time": "2026-11-20T10:00:00.000Z", "state": {"page": page}, "items": 0, "errors": 0, "files": []}
+    found |= {"reason": "opened", "overlap": False, **parents}
+    return json.dumps([{**found, "digest": digest_of(found)}]).encode()
 
 
 @dataclass
