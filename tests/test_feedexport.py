@@ -13,7 +13,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from crawls import FEEDS, ITEMS, SPIDER, STATE_OPTIONS, STATES, Crawl, checkpoints, crawl, named_items, run_until, start
+from crawls import (
+    FEEDS,
+    ITEMS,
+    SPIDER,
+    STATE_OPTIONS,
+    STATES,
+    Crawl,
+    checkpoints,
+    crawl,
+    crawl_until,
+    named_items,
+    run_until,
+    start,
+    unnamed_files,
+)
 from numbered_site import SITE_SPIDER
 
 from scrapy_state.resume.sources import last_state
@@ -59,11 +73,6 @@ def check_lineage(folder: Path) -> int:
     return pages
 
 
-def orphans(folder: Path) -> int:
-    stored = {path.as_uri() for path in (folder / "data/numbers/items").glob("*")}
-    return len(stored - {file["uri"] for each in checkpoints(folder) for file in each["files"]})
-
-
 @pytest.mark.parametrize(
     ("stop", "settings", "reason", "code"),
     [
@@ -86,20 +95,14 @@ def test_orderly_ends(tmp_path: Path, stop: str, settings: dict[str, Any], reaso
     yielded = run.lines("spider closed")[0].partition("last state yielded ")[2].partition(", last stored")[0]
     assert last["state"] == ({} if yielded == "none in this run" else json.loads(yielded))
     assert check_lineage(tmp_path) >= (0 if reason == "memusage_exceeded" else 10)
-    assert orphans(tmp_path) == 0
+    assert not unnamed_files(tmp_path)
 
 
 def ended_by(
     folder: Path, end: Callable[[subprocess.Popen[str]], None], settings: dict[str, Any], source: str = ENDLESS
 ) -> Crawl:
-    process = start(folder, source, settings={"STATE_INTERVAL": 0.1, **settings})
-    log = run_until(process, "checkpoint 3 stored")
-    try:
-        end(process)
-        log += process.communicate(timeout=60)[1]
-    finally:
-        process.kill()
-    return Crawl(process.returncode, log, folder)
+    """Crawl until three checkpoints are stored, then *end* the process."""
+    return crawl_until(folder, "checkpoint 3 stored", source, settings={"STATE_INTERVAL": 0.1, **settings}, end=end)
 
 
 def resumes(folder: Path) -> None:
@@ -124,7 +127,7 @@ def test_sigterm_once(tmp_path: Path) -> None:
     run = ended_by(tmp_path, lambda process: process.send_signal(signal.SIGTERM), {}, source)
     assert run.code == 0
     assert checkpoints(tmp_path)[-1]["reason"] == "shutdown"
-    assert orphans(tmp_path) == 0
+    assert not unnamed_files(tmp_path)
     resumes(tmp_path)
 
 

@@ -5,16 +5,17 @@ or down for a while, costs nothing. First the fault matrix, what becomes of a re
 request, in which way and for how long; then items that fail.
 
 Each of {item PUT, state PUT, LIST, GET} with each of {500, 503, 403, reset, time-out, lost reply, slow} and each of {once,
-for a while, for good}, by faulty.py before moto. GET is met at two places: at the start (the newest checkpoint) and before
-each commit (the last checkpoint is read again, where the store is not sure to be atomic). Which cells share a crawl:
+for a while, for good}; faulty.py, in front of moto, makes the faults. A crawl sends GETs at two points: at the start (the
+newest checkpoint) and before each commit (it reads the last checkpoint again if the store may not be atomic). Some cells
+share a crawl:
 
-- once, and for a while (two requests that follow one another): one crawl for each kind meets it at LIST, GET (both places),
-  item PUT and state PUT. The opening's state PUT is met once, too, but for a lost reply, which has crawls of its own.
-- for good: a bucket for three kinds at a time; the crawl that meets the next one is also the proof that the last one can be
-  resumed from. At the start, where nothing is stored, each has a crawl of its own.
-- 403: once, for a while and for good are one cell, since it is not tried again: the tests see that one request met it (of
-  GET two, for a missing file may look forbidden).
-- slow: all of its cells are one crawl, in which every answer is late.
+- once, and for a while (two requests in a row): one crawl per kind meets it at LIST, at both GETs, item PUT and state PUT. It
+  also meets it once at the opening's state PUT, except for a lost reply, which has crawls of its own.
+- for good: one bucket for three kinds. The crawl that meets the next kind also proves that a crawl can resume after the last
+  one. At the start, where nothing is stored, each kind has a crawl of its own.
+- 403: once, for a while and for good are one cell, because nothing retries it: the tests check that one request met it (two
+  GETs, because a store may answer 403 for a missing file).
+- slow: one crawl for all cells, in which every answer is late.
 """
 
 from __future__ import annotations
@@ -35,12 +36,12 @@ from faulty_crawls import GET, ITEM_PUT, LIST, STATE_PUT, World
 
 PASSING = ("500", "503", "reset", "time-out", "lost reply")
 A_WHILE = 2
-#: What the faults of a crawl that goes on are met at, in the log.
+#: How the log names what the faults hit, in a crawl that continues.
 NAMES = ("-00001.jsonl", "checkpoint 3", "checkpoint 4")
 
 
 def all_met(faults: list[Fault]) -> bool:
-    """Whether the crawl came by all of them, as often as they were there: else a test shows nothing."""
+    """Return whether the crawl met each fault as often as it was there. If not, a test proves nothing."""
     return [fault.met for fault in faults] == [fault.count for fault in faults]
 
 
@@ -49,13 +50,13 @@ def all_met(faults: list[Fault]) -> bool:
 
 @pytest.mark.parametrize("kind", PASSING)
 def test_once(world: World, kind: str) -> None:
-    """A fault at one request of each sort, at the start and later, costs nothing but a warning: every item is stored once."""
+    """A single fault at each sort of request, at the start and later, costs only a warning: every item is stored once."""
     faults = [
         Fault(kind, LIST),
         Fault(kind, GET.format(id=1)),
         Fault(kind, STATE_PUT.format(id=2)),
         Fault(kind, ITEM_PUT.format(batch="00001")),
-        Fault(kind, GET.format(id=2), first=1 + 2),  # at each try to start it is asked whether there is one
+        Fault(kind, GET.format(id=2), first=1 + 2),  # each attempt to start asks whether it exists
         Fault(kind, STATE_PUT.format(id=4)),
     ]
     if kind == "lost reply":
@@ -68,8 +69,8 @@ def test_once(world: World, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", PASSING)
 def test_for_a_while(world: World, kind: str) -> None:
-    """A store that fails for a while, at the start and later, is waited for: every item is stored once."""
-    puts = 1 if kind == "lost reply" else A_WHILE  # before it puts the file again it looks, and finds it there
+    """If a store fails for a while, at the start and later, the crawl waits for it and stores every item once."""
+    puts = 1 if kind == "lost reply" else A_WHILE  # before a second PUT the crawl looks, and finds the file
     faults = [
         Fault(kind, LIST, count=A_WHILE),
         Fault(kind, GET.format(id=1), count=A_WHILE),
@@ -84,7 +85,7 @@ def test_for_a_while(world: World, kind: str) -> None:
 
 
 def test_every_reply_is_lost(world: World) -> None:
-    """A store that never answers a PUT, but does it, is looked at: every item is stored once, nothing stops."""
+    """If a store obeys every PUT but never answers, the crawl looks what is there: every item is stored once, nothing stops."""
     lost = Fault("lost reply", r"PUT .*/(items|state)/", first=2, count=inf)  # the opening has a test of its own
     run = world.run(lost)
     assert lost.met > 2, run.log
@@ -93,7 +94,7 @@ def test_every_reply_is_lost(world: World) -> None:
 
 @pytest.mark.parametrize("empty", [False, True], ids=["resuming", "first run"])
 def test_opening_reply_is_lost(world: World, empty: bool) -> None:
-    """An opening checkpoint whose reply is lost is known for our own when it is found: no conflict, and no second opening."""
+    """If the reply to the opening checkpoint is lost, the run recognizes its own file: no conflict, no second opening."""
     id = 2
     if empty:
         world.client.delete_object(Bucket=world.bucket, Key="data/numbers/state/0000000001.json")
@@ -107,7 +108,7 @@ def test_opening_reply_is_lost(world: World, empty: bool) -> None:
 
 
 def test_slow(world: World) -> None:
-    """A store that is slow at every request, for good, only takes longer."""
+    """With a store that answers every request slowly, a crawl only takes longer."""
     slow = Fault("slow", ".", count=inf)
     run = world.run(slow)
     assert slow.met == len(world.proxy.log) > 10
@@ -119,9 +120,9 @@ def test_slow(world: World) -> None:
 
 
 def at_later_commit(place: str, kind: str, newest: int) -> Fault:
-    """A fault for good, which a crawl meets at its second commit, when *newest* was there before it.
+    """Return a fault for good that a crawl meets at its second commit, if it starts from checkpoint *newest*.
 
-    It opens with the next id and commits the one after that; 403 is at one file only, so that it is met once.
+    It opens with the next id and commits the one after that. 403 is at one file only, so that one request meets it.
     """
     before, id = newest + 2, newest + 3
     if place == "item PUT":
@@ -132,7 +133,7 @@ def at_later_commit(place: str, kind: str, newest: int) -> Fault:
 
 
 def stopped(run: Crawl) -> tuple[int, dict[str, Any]]:
-    """Check that *run* ended as one does whose store failed; return where it says that checkpoints stopped."""
+    """Check that *run* ended because its store failed; return where it says that checkpoints stopped."""
     assert run.code == 1, run.log
     assert run.lines("'finish_reason': 'state_store_failed'"), run.log
     errors = [line for line in run.lines("ERROR") if "[scrapy_state" in line]
@@ -146,7 +147,7 @@ def stopped(run: Crawl) -> tuple[int, dict[str, Any]]:
 @pytest.mark.parametrize("kinds", [("500", "503", "403"), ("reset", "time-out", "lost reply")], ids=" and ".join)
 @pytest.mark.parametrize("place", ["item PUT", "state PUT", "GET before commit"])
 def test_for_good(world: World, place: str, kinds: tuple[str, ...]) -> None:
-    """A store that fails for good stops the crawl with one error that says where; without the fault the next run completes."""
+    """A store that fails for good stops the crawl with one error that says where; the next run completes without the fault."""
     world.gives_up_soon()
     world.pages = 60
     for kind in kinds:
@@ -161,7 +162,7 @@ def test_for_good(world: World, place: str, kinds: tuple[str, ...]) -> None:
         assert world.report().checkpoints[id - 1]["state"] == state
         tried_again = len(run.lines("is not stored yet"))
         if kind == "403":
-            # A GET is made again once a listing has shown that the file is there: 403 may also mean that it is missing.
+            # It sends a GET again once a listing has shown that the file exists: 403 may also mean that it is missing.
             assert (fault.met, tried_again) == (2 if "GET" in place else 1, 0), run.log
         else:
             assert fault.met > 1, run.log
@@ -175,7 +176,7 @@ def test_for_good(world: World, place: str, kinds: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("place", ["item PUT", "state PUT"])
 def test_for_good_at_the_end(world: World, place: str) -> None:
-    """A store that fails for good when the crawl has nothing left to do: the same end as in the middle of it."""
+    """A store that fails for good when the crawl has nothing left to do ends it as it would in the middle."""
     world.gives_up_soon()
     fault = Fault("500", STATE_PUT.format(id=r"[3-9]") if place == "state PUT" else ITEM_PUT.format(batch=r"\d+"), count=inf)
     run = world.run(fault, page_seconds=0)
@@ -189,7 +190,7 @@ def test_for_good_at_the_end(world: World, place: str) -> None:
 REMEDIES = {"403": "check the credentials", "500": "try again later", "503": "try again later"}
 
 
-#: To the package 500, 503, reset and time-out are one error, so that a few cells do in every run; STATE_ALL_FAULTS=1: all.
+#: To the package 500, 503, reset and time-out are one error, so a few cells are enough. STATE_ALL_FAULTS=1 tests them all.
 AT_START = [
     *(("LIST", kind) for kind in ("500", "reset", "time-out", "403")),
     *(("GET", kind) for kind in ("503", "lost reply", "403")),
@@ -201,7 +202,7 @@ if os.environ.get("STATE_ALL_FAULTS"):
 
 @pytest.mark.parametrize(("place", "kind"), AT_START)
 def test_for_good_at_start(world: World, place: str, kind: str) -> None:
-    """If the newest checkpoint can't be found, or the opening one not be stored, there is no crawl; one line says why."""
+    """If a run can't find the newest checkpoint, or store its opening one, it does not start; one line says why."""
     world.gives_up_soon()
     patterns = {"LIST": LIST, "GET": GET.format(id=1), "opening PUT": STATE_PUT.format(id=2)}
     fault = Fault(kind, patterns[place], count=inf)
@@ -219,7 +220,7 @@ def test_for_good_at_start(world: World, place: str, kind: str) -> None:
 
 @pytest.mark.parametrize("request_", [LIST, STATE_PUT.format(id=2)], ids=["LIST", "opening PUT"])
 def test_refusal_is_one_line(world: World, request_: str) -> None:
-    """A crawl that refuses to start says so in one ERROR line of scrapy_state's, with the remedy: no traces to read through."""
+    """A crawl that refuses to start says so in one ERROR line of scrapy_state's, with the remedy and without a traceback."""
     run = world.run(Fault("403", request_, count=inf))
     errors = [line for line in run.lines("ERROR") if "[scrapy_state" in line]
     assert len(errors) == 1, run.log
@@ -227,10 +228,7 @@ def test_refusal_is_one_line(world: World, request_: str) -> None:
     assert "Traceback" not in run.log, run.log
 
 
-# A store that knows no conditional writes
-
-
-# A store that is down while much is yielded, and while the crawl is told to stop
+# A store that is down while the spider yields many items, and while the crawl is being stopped
 
 MANY = 10_000
 MANY_SPIDER = """
@@ -263,8 +261,8 @@ class TestSpider(scrapy.Spider):
 
 
 @pytest.mark.parametrize("origin", ["callback", "start"])
-def test_down_while_many_items_come(world: World, origin: str) -> None:
-    """While the store is down the crawl is held back, at STATE_SPOOL_SIZE; then it goes on, and every item is stored once."""
+def test_down_while_many_items_are_yielded(world: World, origin: str) -> None:
+    """While the store is down, the crawl waits at STATE_SPOOL_SIZE; then it continues, and stores every item once."""
     world.pages = 1
     world.settings |= {"STATE_SPOOL_SIZE": "20kB"}
     down = Fault("503", "PUT .*/items/", first=3, count=inf, seconds=4)
@@ -279,7 +277,7 @@ def test_down_while_many_items_come(world: World, origin: str) -> None:
     files_then = {each.request: each.size for each in world.proxy.log if each.fault}
     assert sum(files_then.values()) <= 21_000, files_then
     [line] = run.lines("items were yielded and not exported")
-    # CONCURRENT_ITEMS, 100, that wait at the processor, and the 200 that Scrapy queues before it
+    # 100 (CONCURRENT_ITEMS) wait at the processor, and Scrapy queues up to 200 before it.
     assert int(line.partition("at most ")[2].split()[0]) <= 300, line
 
 
@@ -287,7 +285,7 @@ def test_down_while_many_items_come(world: World, origin: str) -> None:
 def test_sigterm_while_down(world: World, kind: str) -> None:
     """SIGTERM while the store fails ends the run within STATE_CLOSE_TIMEOUT, with exit code 1 and one error.
 
-    If the store is silent that is told in this time too, but the process waits for the call under way to time out.
+    If the store is silent, the error comes in this time, too; then the process waits until the current call times out.
     """
     world.settings = {"STATE_CLOSE_TIMEOUT": 3}
     world.pages = 1000
@@ -318,7 +316,7 @@ def test_sigterm_while_down(world: World, kind: str) -> None:
 
 
 def test_pipeline_error_stops_checkpoints(tmp_path: Path) -> None:
-    """No checkpoint passes an item whose pipeline raised: the crawl stops, the exit code and one error line say so."""
+    """No checkpoint is stored past an item whose pipeline raised: the crawl stops, the exit code and one error line say so."""
     source = (
         SPIDER
         + """
@@ -348,7 +346,7 @@ class Pipeline:
 
 
 def test_pipeline_error_skipped(tmp_path: Path) -> None:
-    """STATE_ON_ITEM_ERROR="skip" goes on, and the checkpoint counts what failed."""
+    """With STATE_ON_ITEM_ERROR="skip" the crawl continues, and the checkpoint counts the items that failed."""
     source = (
         SPIDER
         + """
@@ -367,7 +365,7 @@ class Pipeline:
 
 
 def test_exporter_error_stops_checkpoints(tmp_path: Path) -> None:
-    """An item that its feed can't serialize is not lost silently: no checkpoint passes it."""
+    """If a feed can't serialize an item, no checkpoint is stored past it, and the crawl stops with an error."""
     source = SPIDER.replace('yield {"page": page, "n": 1}', 'yield {"page": page, "n": 1 if page else object()}')
     run = crawl(tmp_path, source, settings={"STATE_INTERVAL": 0})
     assert run.code == 1

@@ -1,6 +1,6 @@
-"""Real crawls whose data lie in a bucket behind faulty.Proxy, and what of them must be stored.
+"""Real crawls that store their data in a bucket behind faulty.Proxy, and what they must have stored.
 
-What waits in scrapy_state is made shorter by the spider's own module, before anything is read: see PAGE_SPIDER.
+The spider's module shortens scrapy_state's waits before the crawl begins: see PAGE_SPIDER.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from faulty import Fault, Proxy
 from loopback import Handler
 from oracle import Feed, Report, S3Files, check, digest_of, jsonlines_keys
 
-#: Seconds, for STATE_RETRY_TIMEOUT and STATE_CLOSE_TIMEOUT where the store fails for good.
+#: STATE_RETRY_TIMEOUT and STATE_CLOSE_TIMEOUT of crawls whose store fails for good
 GIVE_UP_SECONDS = 1.5
 ITEM_PUT = r"PUT .*/items/[^/]*-{batch}\.jsonl$"
 STATE_PUT = r"PUT .*/state/0*{id}\.json$"
@@ -126,7 +126,7 @@ class World:
         self.settings |= {"STATE_RETRY_TIMEOUT": GIVE_UP_SECONDS, "STATE_CLOSE_TIMEOUT": GIVE_UP_SECONDS}
 
     def report(self, keys_of_page: int = 3) -> Report:
-        """Check all that is stored: see oracle.py."""
+        """Check everything that is stored, as oracle.py does."""
         at = f"s3://{self.bucket}/data/numbers"
 
         def expected(state: dict[str, Any]) -> dict[str, list[str]]:
@@ -136,17 +136,17 @@ class World:
         return check(files, f"{at}/state/", {"items": Feed(f"{at}/items/", jsonlines_keys)}, expected)
 
     def newest(self) -> int:
-        """The id of the newest checkpoint stored."""
+        """Return the id of the newest stored checkpoint."""
         keys = self.client.list_objects_v2(Bucket=self.bucket, Prefix="data/numbers/state/")["Contents"]
         return max(int(Path(each["Key"]).stem) for each in keys)
 
     def is_right(self, keys_of_page: int = 3) -> None:
-        """No checkpoint is ahead of the items or behind, no item is named twice, nothing was overwritten."""
+        """Check that each checkpoint names just the items before its state, once, and that nothing was overwritten."""
         assert self.report(keys_of_page).wrong == []
         assert self.proxy.overwritten() == []
 
     def is_complete(self, run: Crawl, keys_of_page: int = 3) -> None:
-        """*run* ended well, and the lineage holds every item of every page exactly once."""
+        """Check that *run* finished, and that the lineage names every item of every page exactly once."""
         assert run.code == 0, run.log
         assert run.lines("'finish_reason': 'finished'")
         assert not run.lines("ERROR"), run.log

@@ -32,7 +32,7 @@ class TestSpider(scrapy.Spider):
 
 
 class Pages(Handler):
-    """Every path is a page, /0, /1, …; below /fail it answers 500. The server's *asked* has the paths in order."""
+    """Every path is a page, /0, /1, …; below /fail it answers 500. The server's *asked* lists the paths in order."""
 
     def do_GET(self) -> None:
         self.server.asked.append(self.path)
