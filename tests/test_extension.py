@@ -16,7 +16,7 @@ from scrapy_state.exceptions import StateError
 
 
 def resolved(settings: dict[str, Any], name: str = "numbers") -> StateResolver:
-    """The extension of a crawl with *settings*, when it has found where to start."""
+    """Return the extension of a crawl with *settings*, once it has found where to start."""
     crawler = Crawler(type("TestSpider", (Spider,), {"name": name}), Settings(settings))
     crawler.spider = crawler.spidercls.from_crawler(crawler)
     return StateResolver.from_crawler(crawler)
@@ -33,7 +33,7 @@ def resolved(settings: dict[str, Any], name: str = "numbers") -> StateResolver:
     ],
 )
 def test_state_from(production: Path, place: str) -> None:
-    """STATE_FROM, a template, the folder or the beginning of names, as a path or a URI: production's newest checkpoint."""
+    """STATE_FROM may be a template, a folder or a prefix, as a path or a URI: it finds production's newest checkpoint."""
     newest = checkpoints(production)[-1]
     with untouched(production):
         found = resolved({"STATE_FROM": place.format(folder=production, uri=production.as_uri())})
@@ -51,9 +51,9 @@ def test_other_spider(production: Path) -> None:
 
 @pytest.mark.parametrize("value", [True, "1", "True"])
 def test_readonly(production: Path, value: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """STATE_READONLY with production's state feed: the checkpoint that production would go on from, which the log names.
+    """With STATE_READONLY and production's state feed a run starts where production would; the log names the checkpoint.
 
-    Its item feeds have to go elsewhere: see test_production.py.
+    Its item feeds must go elsewhere: see resume/test_write_guard.py.
     """
     feeds = {str(production / uri): options for uri, options in FEEDS.items()}
     states = {uri: options for uri, options in feeds.items() if options is STATE_OPTIONS}
@@ -69,7 +69,7 @@ def test_readonly(production: Path, value: Any, caplog: pytest.LogCaptureFixture
 
 @pytest.mark.parametrize("value", ["{}", '{"page": 2}'])
 def test_explicit(production: Path, value: str) -> None:
-    """An explicit STATE goes before STATE_FROM; a STATE of the project's does not."""
+    """An explicit STATE beats STATE_FROM; STATE in the project's settings does not."""
     settings = Settings({"STATE_FROM": f"{production}/data/numbers/state/"})
     for priority, expected in (("project", {"page": 6}), ("cmdline", {"page": 2} if "2" in value else {})):
         settings.set("STATE", value, priority=priority)
@@ -77,7 +77,7 @@ def test_explicit(production: Path, value: str) -> None:
 
 
 def test_nothing_there(tmp_path: Path) -> None:
-    """A folder that is not there has no checkpoints; a file in its place is an error, not "none"."""
+    """A folder that does not exist has no checkpoints; a file of that name is an error, not "no checkpoints"."""
     assert resolved({"STATE_FROM": f"{tmp_path}/none/%(batch_id)010d.json", "STATE": {"page": 1}}).state == {"page": 1}
     (tmp_path / "file").touch()
     with pytest.raises(StateError, match="Not a directory"):
@@ -109,8 +109,8 @@ class Own(StateResolver):
     assert third.lines("page is too high")
 
 
-def test_spider_state_of_another_kind(tmp_path: Path) -> None:
-    """A spider argument called state, which is no dict, is an error at start that names the remedy."""
+def test_spider_state_is_not_a_dict(tmp_path: Path) -> None:
+    """If spider.state is not a dict, as with a spider argument called state, the crawl does not start, and says what to do."""
     run = crawl(tmp_path, SPIDER, "-a", "state=CA")
     assert run.code == 1
     assert run.lines("spider.state is 'CA'")
@@ -127,7 +127,7 @@ def test_jobdir(tmp_path: Path) -> None:
 
 
 def test_disabled(tmp_path: Path) -> None:
-    """STATE_ENABLED=False (here per spider): no checkpoint is read, written or overwritten; items are stored as ever."""
+    """STATE_ENABLED=False (here per spider): the run reads and writes no checkpoint; its items are stored as usual."""
     crawl(tmp_path)
     before = {path.name: path.read_bytes() for path in (tmp_path / "data/numbers/state").iterdir()}
     source = SPIDER + '\n    custom_settings = {"STATE_ENABLED": False}\n'

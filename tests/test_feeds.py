@@ -10,7 +10,7 @@ from crawls import FEEDS, ITEMS, SPIDER, STATE_OPTIONS, STATES, crawl, named_ite
 
 
 def test_command_line_feed_is_left_out(tmp_path: Path) -> None:
-    """A feed that -o added takes no part in checkpoints and says so in one line; the others do."""
+    """A feed that -o adds takes no part in checkpoints, and one line says so; the other feeds do."""
     run = crawl(tmp_path, SPIDER, "-o", "out.jsonl")
     assert run.code == 0, run.log
     assert len(run.lines("the feed out.jsonl takes no part in checkpoints")) == 1
@@ -20,7 +20,7 @@ def test_command_line_feed_is_left_out(tmp_path: Path) -> None:
 
 @pytest.mark.long
 def test_state_feed_template(tmp_path: Path) -> None:
-    """A state feed that can't be written to shows the right template."""
+    """If a state feed's URI can't be written to, the error shows the right template."""
     for template in (
         "state/%(time)s.json",
         "state/%(batch_id)d.json",
@@ -33,7 +33,7 @@ def test_state_feed_template(tmp_path: Path) -> None:
 
 
 def test_custom_settings_state_feed_and_o(tmp_path: Path) -> None:
-    """-o hides a state feed that stands in custom_settings: the run says so."""
+    """-o hides a state feed in custom_settings: the run says so."""
     source = SPIDER + f"\n    custom_settings = {{'FEEDS': {json.dumps(FEEDS)}}}\n"
     run = crawl(tmp_path, source, "-o", "out.jsonl", settings={"FEEDS": {}})
     assert run.code == 0, run.log

@@ -1,6 +1,6 @@
-"""Random histories of runs, against a model of what each checkpoint must name: a Hypothesis state machine.
+"""Random histories of runs, checked against a model of what each checkpoint must name: a Hypothesis state machine.
 
-STATE_MODEL_EXAMPLES (a number) makes a long campaign of it, STATE_MODEL_SEED another one.
+STATE_MODEL_EXAMPLES sets the number of examples, for long campaigns; STATE_MODEL_SEED sets the seed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from scrapy_state import feedstorages
 
 SEED = int(os.environ.get("STATE_MODEL_SEED", "20260101"))
 EXAMPLES = int(os.environ.get("STATE_MODEL_EXAMPLES", "60"))
-#: One test each, so that they share the processors.
+#: One test per part, so that pytest-xdist can spread them.
 PARTS = 4
 STEPS = 50
 FEEDS = {"all": 1, "even": 2, "third": 3}
@@ -54,7 +54,7 @@ world: World
 
 @dataclass
 class Expected:
-    """What a checkpoint and its lineage must hold, and what they name: feed -> items."""
+    """The items that a checkpoint and its lineage must name, and those that they do name, by feed."""
 
     items: dict[str, Counter[int]] = field(default_factory=lambda: {name: Counter() for name in FEEDS})
     named: dict[str, Counter[int]] = field(default_factory=lambda: {name: Counter() for name in FEEDS})
@@ -67,7 +67,7 @@ class Expected:
 
 
 class World:
-    """The store, the runs, and the model: every checkpoint is checked at the moment it can be read."""
+    """The store, the runs, and the model, which checks every checkpoint as soon as it can be read."""
 
     def __init__(self) -> None:
         self.clock = Clock()
@@ -162,7 +162,7 @@ class World:
             expected.named[name].update(n for place, n in enumerate(items) if place not in skipped)
 
     def check(self) -> None:
-        """Nothing stored was changed; what is named is there, on every branch. Only unnamed files may be deleted."""
+        """Check that no stored file has changed, and that each file named on any branch exists. Unnamed ones may be deleted."""
         for key, content in self.store.objects.items():
             if self.seen.setdefault(key, content) != content:
                 self.wrong(f"P2: {key} was changed")
@@ -186,7 +186,7 @@ def read(uri: str, content: bytes) -> list[int]:
 
 
 class Machine(RuleBasedStateMachine):
-    """Any history of runs: at every checkpoint and after every step, P1, P2, P4, and what of P3 and P6 shows there."""
+    """Any history of runs. Checks P1, P2 and P4, and parts of P3 and P6, at every checkpoint and after every step."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -261,7 +261,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(any_live)
     @rule(pick=PICK, steps=st.lists(st.tuples(WORK, PICK), min_size=1, max_size=8))
     def work(self, pick: int, steps: list[tuple[str, int]]) -> None:
-        """Items are yielded, go into the pipelines, and come out in any order; so are state items."""
+        """Items and state items are yielded, enter the pipelines, and leave them in any order."""
         run = self.live(pick)
         for step, index in steps:
             if step == "items":
@@ -289,7 +289,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(pick=PICK, counts=st.lists(st.integers(0, 5), min_size=1, max_size=4), config=CONFIGS)
     def flow(self, pick: int, counts: list[int], config: Config) -> None:
-        """Items and their state item, straight through; in a new run where the last has ended, or has to."""
+        """Items and their state item go straight through, in a new run if the last one has ended or has to end."""
         for run in self.world.alive:
             if run.closing is not None and run.live:
                 run.close(["same"], "ok")
@@ -316,7 +316,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(kind=KINDS, outcomes=ANSWERS)
     def store_answers(self, kind: str, outcomes: list[str]) -> None:
-        """To the next few calls; then it is well again."""
+        """Set the outcomes of the next few calls; after them the store is well again."""
         self.store.next[kind] = deque(each for each in outcomes if kind != "reads" or each in ("unreachable", "refused"))
 
     @precondition(lambda self: any(run.held for run in self.world.alive))
@@ -330,7 +330,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.store.in_flight)
     @rule(index=PICK)
     def late_write_lands(self, index: int) -> None:
-        """Of a run that is no more."""
+        """A write of a dead run arrives."""
         for run in self.world.alive:
             run.troubled = True
         key, content = self.store.in_flight.pop(index % len(self.store.in_flight))
@@ -364,7 +364,7 @@ def _faked(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.parametrize("part", range(PARTS))
 def test_model(part: int) -> None:
-    """Whatever happens, every checkpoint names exactly what its spider had yielded, and nothing stored changes."""
+    """Whatever happens, every checkpoint names exactly what its spider had yielded, and no stored file changes."""
     print(f"STATE_MODEL_SEED={SEED} STATE_MODEL_EXAMPLES={EXAMPLES}, part {part}")
     settings = hypothesis.settings(
         max_examples=-(-EXAMPLES // PARTS), stateful_step_count=STEPS, deadline=None, database=None, print_blob=True,
@@ -373,8 +373,8 @@ def test_model(part: int) -> None:
     run_state_machine_as_test(hypothesis.seed(SEED + part)(Machine), settings=settings)
 
 
-def test_orphans_that_were_named_since() -> None:
-    """A branch that deletes orphans spares what the run it leaves has named between the look and the opening."""
+def test_orphans_named_in_the_meantime() -> None:
+    """A branch that deletes orphans keeps files that the other run has named between its search and its opening."""
     machine = Machine()
     try:
         machine.first_run(atomic=True, config=Config())
@@ -392,7 +392,7 @@ def test_orphans_that_were_named_since() -> None:
 
 
 def test_orphans_beside_a_slow_item() -> None:
-    """A file that is opened late, for an item that was slow in the pipelines, and named before others, is no orphan."""
+    """A file that is opened late, for an item that was slow in the pipelines, but named before others, is not an orphan."""
     machine = Machine()
     try:
         machine.first_run(atomic=True, config=Config())

@@ -26,7 +26,7 @@ def s3_feeds(bucket: str) -> dict[str, dict[str, Any]]:
     return {f"s3://{bucket}/{uri}": options for uri, options in FEEDS.items()}
 
 
-#: Yields `pages` pages of two items and a state item, from start(); the arguments make it do other things as well.
+#: Its start() yields `pages` pages of two items and a state item each.
 SPIDER = """
 import scrapy
 from scrapy_state import StateItem
@@ -44,7 +44,7 @@ class TestSpider(scrapy.Spider):
             yield StateItem({"page": page + 1})
 """
 
-#: The same, with a checkpoint for each page if STATE_INTERVAL is 0: it waits for each.
+#: The same, but waits until each page has its checkpoint. Needs STATE_INTERVAL = 0.
 STORING_SPIDER = SPIDER.replace("import scrapy", "import asyncio, scrapy", 1).replace(
     """            yield StateItem({"page": page + 1})
 """,
@@ -57,7 +57,7 @@ STORING_SPIDER = SPIDER.replace("import scrapy", "import asyncio, scrapy", 1).re
 
 @dataclass
 class Crawl:
-    """What came of a crawl."""
+    """The outcome of a crawl."""
 
     code: int
     log: str
@@ -77,7 +77,7 @@ def crawl(
     settings: dict[str, Any] | None = None,
     command: tuple[str, ...] = RUNSPIDER,
 ) -> Crawl:
-    """Run the spider in *source* to its end, in *folder*, by ``scrapy runspider``, with scrapy_state's add-on."""
+    """Run the spider in *source* with scrapy_state's add-on in *folder*, by ``scrapy runspider``, until it ends."""
     process = start(folder, source, *arguments, settings=settings, command=command)
     try:
         _, log = process.communicate(timeout=DEADLINE_SECONDS)
@@ -93,7 +93,7 @@ def start(
     settings: dict[str, Any] | None = None,
     command: tuple[str, ...] = RUNSPIDER,
 ) -> subprocess.Popen[str]:
-    """Start it only; its log comes on stderr."""
+    """Start such a crawl only; its log comes on stderr."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "spider.py").write_text(source)
     chosen = {"ADDONS": {"scrapy_state.Addon": 500}, "FEEDS": FEEDS, "TELNETCONSOLE_ENABLED": False, **(settings or {})}
@@ -106,7 +106,7 @@ def start(
 
 
 def run_until(process: subprocess.Popen[str], seen: str) -> str:
-    """Read the log until *seen* is in it; return what was read."""
+    """Read the log until *seen* is in it; return that part of the log."""
     assert process.stderr is not None
     log = ""
     for line in process.stderr:
@@ -151,7 +151,7 @@ def kill_beside_unnamed_files(process: subprocess.Popen[str], folder: Path) -> N
             break
         process.send_signal(signal.SIGCONT)
         time.sleep(0.02)
-    assert unnamed_files(folder), "every file was named within no time"
+    assert unnamed_files(folder), "no moment with an unnamed file came"
     process.kill()
 
 
@@ -178,7 +178,7 @@ def named_items(folder: Path, spider: str = "numbers") -> list[dict[str, Any]]:
 
 @contextmanager
 def untouched(folder: Path) -> Iterator[None]:
-    """Make *folder* read-only; afterwards it holds the same files, with the same content and the same times."""
+    """Make *folder* read-only; check that it then has the same files with the same content and the same times."""
 
     def look() -> dict[str, tuple[bytes, int]]:
         return {
