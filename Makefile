@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 test: $(STAMP)
 	$(BIN)/python -m pytest
 
-# Whole crawls of the rooms around the exporter: platforms, commands, Redis, units
+# More whole crawls: platforms, commands, Redis, units, and cases beside the ones that `make test` has
 test-long: $(STAMP)
 	$(BIN)/python -m pytest -m long
 

@@ -1,4 +1,4 @@
-"""What tests share: S3 servers on this machine, moto with a bucket that is empty for each test, and Swift."""
+"""Fixtures that many tests share: S3 servers (moto, Swift), a redis-server, sites to crawl, and what crawls leave behind."""
 
 import os
 from collections.abc import Iterator
@@ -9,8 +9,13 @@ from typing import Any
 import boto3
 import hypothesis
 import pytest
+from crawls import crawl
+from faulty import Proxy
+from faulty_crawls import PageSite, World, checkpoint_bytes
 from histories import History
+from loopback import Server
 from moto.server import ThreadedMotoServer
+from numbered_site import Pages
 from swift_server import CannotStart, Swift, swift
 
 pytest.register_assert_rewrite("scrapy_state.testing")
@@ -18,14 +23,14 @@ pytest.register_assert_rewrite("scrapy_state.testing")
 hypothesis.settings.register_profile("tests", deadline=None, max_examples=60)
 hypothesis.settings.load_profile("tests")
 
-#: Set where Swift must be there: what else would be a skip is an error then.
+#: An environment variable. If it is set, tests of Swift fail where they would otherwise be skipped.
 SWIFT_REQUIRED = "SWIFT_REQUIRED"
 _numbers = count(1)
 
 
 @pytest.fixture(scope="session")
 def s3_endpoint() -> Iterator[str]:
-    """The URL of an S3 server; one for each pytest-xdist worker."""
+    """The URL of an S3 server, one per pytest-xdist worker."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
@@ -46,7 +51,7 @@ def s3_settings(s3_endpoint: str) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def s3_client(s3_settings: dict[str, str]) -> Any:
-    """A client of the tests' own, to look at what is stored, or to tamper with it."""
+    """A client to look at what is stored, or to tamper with it."""
     return boto3.session.Session().client(
         "s3",
         endpoint_url=s3_settings["AWS_ENDPOINT_URL"],
@@ -58,21 +63,45 @@ def s3_client(s3_settings: dict[str, str]) -> Any:
 
 @pytest.fixture
 def bucket(s3_client: Any) -> str:
-    """The name of a bucket with nothing in it."""
+    """The name of an empty bucket."""
     name = f"bucket-{next(_numbers)}"
     s3_client.create_bucket(Bucket=name)
     return name
 
 
 @pytest.fixture
+def numbered_site() -> Iterator[Any]:
+    """A site of numbered pages: its ``url``, and what it was ``asked``."""
+    with Server(Pages, asked=[]) as server:
+        yield server
+
+
+@pytest.fixture
+def world(tmp_path: Path, bucket: str, s3_client: Any, s3_settings: dict[str, str]) -> Iterator[World]:
+    """A bucket behind a proxy that can fail, with one checkpoint in it, and a site to crawl."""
+    s3_client.put_object(Bucket=bucket, Key="data/numbers/state/0000000001.json", Body=checkpoint_bytes(1))
+    with Server(PageSite, asked=[], page_seconds=0.0) as site, Proxy(s3_settings["AWS_ENDPOINT_URL"]) as proxy:
+        yield World(tmp_path, bucket, s3_client, s3_settings, proxy, site)
+
+
+@pytest.fixture(scope="session")
+def production(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a project that has run twice, for tests that only read it."""
+    folder = tmp_path_factory.mktemp("production")
+    assert crawl(folder).code == 0
+    assert crawl(folder).code == 0
+    return folder
+
+
+@pytest.fixture
 def history(tmp_path: Path) -> History:
-    """The place of a spider's data, on the disk."""
+    """A spider's data on the disk."""
     return History(str(tmp_path / "data"))
 
 
 @pytest.fixture(params=["local", "s3"])
 def place(request: pytest.FixtureRequest, history: History) -> History:
-    """One on each kind of store."""
+    """A spider's data on each kind of store."""
     if request.param == "local":
         return history
     return History(f"s3://{request.getfixturevalue('bucket')}/data", request.getfixturevalue("s3_settings"))
@@ -80,7 +109,7 @@ def place(request: pytest.FixtureRequest, history: History) -> History:
 
 @pytest.fixture(scope="session")
 def swift_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swift]:
-    """Swift; one for each pytest-xdist worker that comes to need it."""
+    """A Swift server, one per pytest-xdist worker that needs it."""
     started = swift(tmp_path_factory.mktemp("swift"))
     try:
         found = started.__enter__()
@@ -94,7 +123,7 @@ def swift_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swift]:
 
 @pytest.fixture(scope="session")
 def redis_process() -> Iterator[Any]:
-    """A redis-server; one for each pytest-xdist worker."""
+    """A redis-server, one per pytest-xdist worker."""
     from redis_server import redis_server
 
     with redis_server() as server:
@@ -103,7 +132,7 @@ def redis_process() -> Iterator[Any]:
 
 @pytest.fixture
 def server(redis_process: Any) -> Any:
-    """A redis-server with nothing in it."""
+    """An empty redis-server."""
     redis_process.client().flushall()
     return redis_process
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import scrapy
+from crawls import SPIDER, crawl, named_items
 from scrapy.extensions.feedexport import FeedExporter
 from scrapy.pipelines import ItemPipelineManager
 from scrapy.settings import Settings
@@ -99,3 +101,45 @@ def test_get_extension() -> None:
     assert isinstance(found, LogStats)
     assert get_extension("scrapy.extensions.logstats.LogStats", spider) is found
     assert get_extension(StateResolver, crawler) is None
+
+
+def test_own_feed_exporter(tmp_path: Path) -> None:
+    """A project with its own FeedExporter gets an error that says why both can't be; a subclass of ours is fine."""
+    source = (
+        SPIDER
+        + """
+from scrapy.extensions.feedexport import FeedExporter
+from scrapy_state import CheckpointFeedExporter
+
+class Own(FeedExporter):
+    pass
+
+class Derived(CheckpointFeedExporter):
+    pass
+"""
+    )
+    off = {"scrapy.extensions.feedexport.FeedExporter": None}
+    refused = crawl(tmp_path / "own", source, settings={"EXTENSIONS": {**off, "spider.Own": 0}})
+    assert refused.code == 1
+    assert refused.lines("EXTENSIONS has spider.Own, a FeedExporter of the project's own")
+    derived = crawl(tmp_path / "derived", source, settings={"EXTENSIONS": {**off, "spider.Derived": 0}})
+    assert derived.code == 0, derived.log
+    assert len(named_items(tmp_path / "derived")) == 6
+
+
+def test_setup_by_hand(tmp_path: Path) -> None:
+    """What docs/setup.md lists for those who do without the add-on does the same."""
+    settings = {
+        "ADDONS": {},
+        "EXTENSIONS": {
+            "scrapy.extensions.feedexport.FeedExporter": None,
+            "scrapy_state.feedexport.CheckpointFeedExporter": 0,
+            "scrapy_state.extension.StateResolver": 10,
+        },
+        "SPIDER_MIDDLEWARES": {"scrapy_state.barrier.StateMiddleware": -100_000},
+        "ITEM_PROCESSOR": "scrapy_state.barrier.BarrierItemProcessor",
+    }
+    crawl(tmp_path, settings=settings)
+    run = crawl(tmp_path, settings=settings)
+    assert run.lines("begins at 3 {'page': 3}")
+    assert len(named_items(tmp_path)) == 12

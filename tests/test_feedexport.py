@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -12,7 +13,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from crawls import FEEDS, ITEMS, SPIDER, STATE_OPTIONS, STATES, Crawl, checkpoints, crawl, named_items, run_until, start
+from crawls import (
+    FEEDS,
+    ITEMS,
+    SPIDER,
+    STATE_OPTIONS,
+    STATES,
+    Crawl,
+    checkpoints,
+    crawl,
+    crawl_until,
+    named_items,
+    run_until,
+    start,
+    unnamed_files,
+)
+from numbered_site import SITE_SPIDER
+
+from scrapy_state.resume.sources import last_state
 
 # Yields a page of two items and a state item about every 10 ms, for ever; `stop` says what happens at page 30.
 ENDLESS = """
@@ -55,11 +73,6 @@ def check_lineage(folder: Path) -> int:
     return pages
 
 
-def orphans(folder: Path) -> int:
-    stored = {path.as_uri() for path in (folder / "data/numbers/items").glob("*")}
-    return len(stored - {file["uri"] for each in checkpoints(folder) for file in each["files"]})
-
-
 @pytest.mark.parametrize(
     ("stop", "settings", "reason", "code"),
     [
@@ -82,20 +95,14 @@ def test_orderly_ends(tmp_path: Path, stop: str, settings: dict[str, Any], reaso
     yielded = run.lines("spider closed")[0].partition("last state yielded ")[2].partition(", last stored")[0]
     assert last["state"] == ({} if yielded == "none in this run" else json.loads(yielded))
     assert check_lineage(tmp_path) >= (0 if reason == "memusage_exceeded" else 10)
-    assert orphans(tmp_path) == 0
+    assert not unnamed_files(tmp_path)
 
 
 def ended_by(
     folder: Path, end: Callable[[subprocess.Popen[str]], None], settings: dict[str, Any], source: str = ENDLESS
 ) -> Crawl:
-    process = start(folder, source, settings={"STATE_INTERVAL": 0.1, **settings})
-    log = run_until(process, "checkpoint 3 stored")
-    try:
-        end(process)
-        log += process.communicate(timeout=60)[1]
-    finally:
-        process.kill()
-    return Crawl(process.returncode, log, folder)
+    """Crawl until three checkpoints are stored, then *end* the process."""
+    return crawl_until(folder, "checkpoint 3 stored", source, settings={"STATE_INTERVAL": 0.1, **settings}, end=end)
 
 
 def resumes(folder: Path) -> None:
@@ -120,7 +127,7 @@ def test_sigterm_once(tmp_path: Path) -> None:
     run = ended_by(tmp_path, lambda process: process.send_signal(signal.SIGTERM), {}, source)
     assert run.code == 0
     assert checkpoints(tmp_path)[-1]["reason"] == "shutdown"
-    assert orphans(tmp_path) == 0
+    assert not unnamed_files(tmp_path)
     resumes(tmp_path)
 
 
@@ -262,3 +269,76 @@ def test_full_disk(tmp_path: Path, full: str) -> None:
     assert f"No space left on device on the disk of {where}; make room there, or set FEED_TEMPDIR" in error, error
     assert len(run.lines("No space left")) == 2, run.log  # when it happens, and at the end
     assert "Traceback" not in run.log
+
+
+def test_log_lines(tmp_path: Path) -> None:
+    """The log says where the state came from, each checkpoint stored, and the last yielded beside the last stored."""
+    first, second = crawl(tmp_path), crawl(tmp_path)
+    assert first.lines("[scrapy_state.state] INFO: STATE {} from the settings (priority default)")
+    assert first.lines("checkpoint 1 stored: STATE {}, items: 0, files: 0,")
+    assert first.lines('[scrapy_state.state] DEBUG: state item {"page": 3}')
+    assert first.lines('spider closed (finished): last state yielded {"page": 3}, last stored {"page": 3} (checkpoint')
+    newest = checkpoints(tmp_path)[-1]["parent"]
+    line = second.lines('INFO: STATE {"page": 3} from checkpoint')[0]
+    assert int(line.rpartition(" from checkpoint ")[2].split()[0]) < newest
+    assert "/data/numbers/state/" in line
+    assert " s old)" in line
+
+
+def test_long_states_in_the_log(tmp_path: Path) -> None:
+    """The log shows the beginning, length and digest of a long state; STATE_FROM never takes an older one from such a log."""
+    source = """
+import scrapy
+from scrapy_state import StateItem
+
+class TestSpider(scrapy.Spider):
+    name = "numbers"
+
+    async def start(self):
+        yield StateItem({"open": "x" * 200_000})
+        for number in range(100):
+            yield scrapy.Request(f"data:,{number}")
+
+    def parse(self, response):
+        raise ValueError("no")
+"""
+    run = crawl(tmp_path, source, settings={"LOG_LEVEL": "INFO"})
+    assert checkpoints(tmp_path)[-1]["state"] == {"open": "x" * 200_000}
+    assert len(run.lines("the spider raised ValueError: last state yielded")) == 100
+    assert len(run.log) < 1_000_000
+    text = json.dumps({"open": "x" * 200_000})
+    shown = f"{text[:200]}... (200,012 characters, sha256 {hashlib.sha256(text.encode()).hexdigest()[:16]})"
+    assert run.lines(f"stored: STATE {shown}, items: 0, files: 0,")
+    assert last_state(run.log.splitlines()) is None
+
+
+def test_failures_log_where_it_stands(tmp_path: Path, numbered_site: Any) -> None:
+    """A download that fails for good and a callback that raises log the last state yielded beside the last stored."""
+    source = (
+        SITE_SPIDER
+        + """
+    custom_settings = {"RETRY_TIMES": 1}
+    def next(self, page):
+        if page == 2:
+            yield scrapy.Request(self.site + "fail")
+            yield scrapy.Request(self.site.replace("127.0.0.1", "127.0.0.1:9#"))
+            raise ValueError("no page 3")
+        yield from super().next(page) if hasattr(super(), "next") else [scrapy.Request(self.site + str(page + 1))]
+"""
+    )
+    run = crawl(tmp_path, source, "-a", f"site={numbered_site.url}/")
+    for text in ("/fail> failed (HttpError)", "the spider raised ValueError", "spider closed (finished)"):
+        assert run.lines(text + ': last state yielded {"page": 3}, last stored'), run.log
+
+
+def test_sigterm(tmp_path: Path, numbered_site: Any) -> None:
+    """SIGTERM ends the crawl in order: its last state item is stored, the reason is "shutdown"."""
+    endless = SITE_SPIDER.replace("page < 5", "True")
+    process = start(tmp_path, endless, "-a", f"site={numbered_site.url}/", settings={"STATE_INTERVAL": 1000})
+    run_until(process, 'state item {"page": 20}')
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+    last = checkpoints(tmp_path)[-1]
+    assert last["reason"] == "shutdown"
+    assert named_items(tmp_path) == [{"page": page} for page in range(last["state"]["page"])]

@@ -88,7 +88,7 @@ def test_type_error_has_path(state: Any, path: str) -> None:
 
 @pytest.mark.parametrize("key", [1, None, True, 1.5, ("x", "y"), b"a"])
 def test_type_error_has_key(key: Any) -> None:
-    """A key that is no text is named in the error, not turned into text as json.dumps would do."""
+    """If a key is not text, the error names it; json.dumps would turn it into text."""
     with pytest.raises(TypeError, match="JSON keys are text") as caught:
         StateItem({"a": {key: 1}})
     assert repr(key) in str(caught.value)
@@ -96,25 +96,25 @@ def test_type_error_has_key(key: Any) -> None:
 
 @pytest.mark.parametrize("state", [[], [("a", 1)], (), "{}", 1, 0, True, False, {"a"}, math.nan])
 def test_not_a_dict(state: Any) -> None:
-    """A state that is no dict, an empty or false one too, is a TypeError that says what it is."""
+    """A state that is not a dict, even an empty or false one, is a TypeError that says what it is."""
     with pytest.raises(TypeError, match=f"state must be a JSON object .* not {type(state).__name__}"):
         StateItem(state)
 
 
 def test_name_in_message() -> None:
-    """The caller's name for the state stands in the message."""
+    """The message has the caller's name for the state."""
     with pytest.raises(TypeError, match=r"^spider\.state\['a'\] is a set"):
         json_object({"a": set()}, "spider.state")
 
 
 def test_left_out() -> None:
-    """Without an argument the item has no state: the middleware takes spider.state."""
+    """Without an argument the item has no state; the middleware takes spider.state."""
     assert StateItem().state is None
     assert StateItem({}).state == {}
 
 
 def test_deep_copy() -> None:
-    """What the spider changes after it made the item doesn't change the item."""
+    """If the spider changes the state after making the item, the item stays as it was."""
     state = {"a": {"b": [1]}, "c": [{"d": 1}]}
     item = StateItem(state)
     state["a"]["b"].append(2)
@@ -124,7 +124,7 @@ def test_deep_copy() -> None:
 
 
 def test_same_object_twice() -> None:
-    """An object that stands at two places is no loop: it is copied to both, apart."""
+    """An object that occurs twice is not a loop: each occurrence gets its own copy."""
     shared = [1]
     state = StateItem({"a": shared, "b": {"c": shared}}).state
     assert state == {"a": [1], "b": {"c": [1]}}
@@ -144,14 +144,14 @@ def test_same_object_twice() -> None:
     ],
 )
 def test_plain_json_types(value: Any, expected: Any) -> None:
-    """A tuple becomes a list and a subclass the plain type it derives from, as after a way through JSON."""
+    """A tuple becomes a list, and an instance of a subclass its plain base type, as if it had been through JSON."""
     state = StateItem({"a": value}).state
     assert state == {"a": expected}
     assert type(state["a"]) is type(expected)
 
 
-def test_boolean_is_no_number() -> None:
-    """True and False stay what they are."""
+def test_booleans_are_not_numbers() -> None:
+    """True and False stay booleans."""
     assert StateItem({"a": True, "b": False}).state == {"a": True, "b": False}
     assert StateItem({"a": True}).state["a"] is True
 

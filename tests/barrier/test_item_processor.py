@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import crawls
 from crawls import FEEDS, checkpoints, crawl, named_items
 
 SPIDER = """
@@ -128,3 +129,31 @@ class Pipeline(Submitting):
     assert len(run.lines("ERROR: an item came after the last checkpoint")) == 1, run.log
     assert run.lines("'state/items_late': 3")
     assert checkpoints(tmp_path)[-1]["reason"] == "finished"
+
+
+def test_own_item_processor(tmp_path: Path) -> None:
+    """A project's own ITEM_PROCESSOR goes on working; so do Crawler.get_item_pipeline and its pipelines."""
+    source = (
+        crawls.SPIDER
+        + """
+        from spider import Pipeline, Processor
+        self.logger.info("pipeline %s", self.crawler.get_item_pipeline(Pipeline))
+
+from scrapy.pipelines import ItemPipelineManager
+
+class Pipeline:
+    def process_item(self, item):
+        return item
+
+class Processor(ItemPipelineManager):
+    async def process_item_async(self, item):
+        if item["n"]:
+            raise scrapy.exceptions.DropItem("odd")
+        return await super().process_item_async({**item, "own": True})
+"""
+    )
+    settings = {"ITEM_PROCESSOR": "spider.Processor", "ITEM_PIPELINES": {"spider.Pipeline": 1}}
+    run = crawl(tmp_path, source, settings=settings)
+    assert run.code == 0, run.log
+    assert run.lines("pipeline <spider.Pipeline")
+    assert named_items(tmp_path) == [{"page": page, "n": 0, "own": True} for page in range(3)]

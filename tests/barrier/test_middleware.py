@@ -10,7 +10,8 @@ from typing import Any
 
 import crawls
 import pytest
-from crawls import ITEMS, STATE_OPTIONS, STATES, Crawl, crawl
+from crawls import ITEMS, SPIDER, STATE_OPTIONS, STATES, Crawl, checkpoints, crawl, named_items
+from numbered_site import SITE_SPIDER
 from oracle import Feed, check, jsonlines_keys, local_files
 
 PAGES = 6
@@ -211,3 +212,95 @@ def test_many_items(tmp_path: Path, origin: str, uploads: bool, monkeypatch: pyt
     assert f"items: {many if uploads else 0}," in newest, run.log
     first, last = (int(re.search(r"(\d+) kB", line)[1]) for line in run.lines("peak after"))  # type: ignore[index]
     assert last - first < 4_000, run.lines("peak after")
+
+
+def test_errback_of_a_failed_download(tmp_path: Path) -> None:
+    """What the errback of a failed download yields is filed like a callback's: the state item ends at the middleware."""
+    source = (
+        SPIDER
+        + """
+    async def start(self):
+        yield scrapy.Request("http://127.0.0.1:9/", errback=self.errback)
+
+    def errback(self, failure):
+        yield {"page": 0, "n": 0}
+        yield StateItem({"page": 1})
+        yield {"page": 1, "n": 0}
+
+class Slow:
+    async def process_item(self, item):
+        print("piped", type(item).__name__, file=__import__("sys").stderr)
+        await __import__("asyncio").sleep(0.3 if item["page"] == 0 else 0)
+        return item
+"""
+    )
+    settings = {"ITEM_PIPELINES": {"spider.Slow": 1}, "RETRY_ENABLED": False, "STATE_INTERVAL": 0}
+    run = crawl(tmp_path, source, settings=settings)
+    assert run.code == 0, run.log
+    assert not run.lines("piped StateItem")
+    assert checkpoints(tmp_path)[-1]["state"] == {"page": 1}
+    assert named_items(tmp_path) == [{"page": 0, "n": 0}]
+
+
+def test_state_items_stay_inside(tmp_path: Path, numbered_site: Any) -> None:
+    """No pipeline, no item_scraped, no item count and no item feed sees a state item, from wherever it is yielded."""
+    source = (
+        SITE_SPIDER
+        + """
+    custom_settings = {"ITEM_PIPELINES": {"spider.Pipeline": 1}, "RETRY_ENABLED": False}
+
+    async def start(self):
+        yield StateItem({"page": -1})
+        yield {"page": -1}
+        yield scrapy.Request(self.site + "fail", errback=self.errback)
+
+    def errback(self, failure):
+        yield {"page": -2}
+        yield StateItem({"page": 4})
+        yield {"page": -3}
+        yield scrapy.Request(self.site + "4")
+
+class Pipeline:
+    @classmethod
+    def from_crawler(cls, crawler):
+        crawler.signals.connect(cls.seen, scrapy.signals.item_scraped)
+        return cls()
+
+    def process_item(self, item):
+        print("piped", type(item).__name__, file=__import__("sys").stderr)
+        return item
+
+    @staticmethod
+    def seen(item):
+        print("scraped", type(item).__name__, file=__import__("sys").stderr)
+"""
+    )
+    for settings in ({}, {"STATE_READONLY": True}, {"STATE_ENABLED": False, "FEEDS": {}}):
+        run = crawl(tmp_path / str(len(settings)), source, "-a", f"site={numbered_site.url}/", settings=settings)
+        assert run.code == 0, run.log
+        assert run.lines("piped dict")
+        assert not run.lines("StateItem"), settings
+        assert run.lines("'item_scraped_count': 5")
+    assert len(named_items(tmp_path / "0")) == 5
+    assert checkpoints(tmp_path / "0")[-1]["state"] == {"page": 6}
+
+
+def test_yielding_updates_spider_state(tmp_path: Path) -> None:
+    """spider.state is what was yielded last, a copy; StateItem() takes a copy of spider.state."""
+    source = (
+        SPIDER
+        + """
+    async def start(self):
+        mine = {"page": 1, "list": [1]}
+        yield StateItem(mine)
+        mine["list"].append(2)
+        assert self.state == {"page": 1, "list": [1]}, self.state
+        self.state["page"] = 2
+        yield StateItem()
+        self.state["list"].append(3)
+        self.logger.info("as it should be")
+"""
+    )
+    run = crawl(tmp_path, source)
+    assert run.lines("as it should be"), run.log
+    assert checkpoints(tmp_path)[-1]["state"] == {"page": 2, "list": [1]}

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from crawls import SPIDER, checkpoints, crawl
+from numbered_site import SITE_SPIDER
 from scrapy import Request
 from scrapy.http.request import NO_CALLBACK
 
@@ -259,3 +263,57 @@ def test_enough_state_items(caplog: pytest.LogCaptureFixture, monkeypatch: pytes
         check.state(None)
     check.closed("finished")
     assert not caplog.records
+
+
+def test_state_items_while_requests_are_out(tmp_path: Path, numbered_site: Any) -> None:
+    """State items that come while other requests are out get a warning, and one with the numbers at the end; else none."""
+    request_first = SITE_SPIDER.replace(
+        "        yield StateItem({", "        yield from self.next(page)\n        yield StateItem({"
+    )
+    request_first = request_first.rpartition("        yield from self.next(page)")[0]
+    for number, source in enumerate((SITE_SPIDER, request_first)):
+        run = crawl(tmp_path / str(number), source, "-a", f"site={numbered_site.url}/")
+        assert checkpoints(tmp_path / str(number))[-1]["state"] == {"page": 6}, run.log
+        assert not run.lines("] WARNING: "), run.log
+    concurrent = SITE_SPIDER + "\n    def first(self):\n        return range(5)\n    def next(self, page):\n        return []\n"
+    details = SITE_SPIDER.replace(
+        "        yield StateItem({",
+        """        if page < 5:
+            for detail in range(10):
+                yield scrapy.Request(f"{self.site}1{page}{detail}", callback=self.parse_detail)
+        yield StateItem({""",
+    )
+    details += """
+    def parse_detail(self, response):
+        yield {"detail": response.url}
+"""
+    for name, source, count in (("concurrent", concurrent, 4), ("details", details, 5)):
+        run = crawl(tmp_path / name, source, "-a", f"site={numbered_site.url}/")
+        first, last, *_ = run.lines("] WARNING: ")
+        assert "a state item came while requests that were yielded before it are still out (" in first
+        assert int(re.search(r"WARNING: (\d+) of \d state items came while requests", last)[1]) >= count, run.log  # type: ignore[index]
+
+
+def test_no_state_item(tmp_path: Path) -> None:
+    """A spider that yields items but no state item is told of while it crawls and when it is closed, with the numbers."""
+    source = """
+import scrapy
+
+class TestSpider(scrapy.Spider):
+    name = "numbers"
+
+    async def start(self):
+        for number in range(150):
+            yield {"number": number}
+"""
+    run = crawl(tmp_path, source, settings={"STATE_INTERVAL": 0})
+    first, last = run.lines("] WARNING: ")
+    assert "100 items in 0 s, and no state item yet: if this run is killed now, the next one begins before them." in first
+    assert "the spider yielded 150 items and no state item: no checkpoint names them, and the next run begins" in last
+    assert run.lines("spider closed (finished)")
+    after = crawl(tmp_path / "after", SPIDER + '        yield {"page": -1}\n').lines("] WARNING: ")
+    assert [line.partition("WARNING: ")[2][:56] for line in after] == [
+        "the spider yielded 1 items after the last state item: no"
+    ]
+    for settings in ({"STATE_READONLY": True}, {"FEEDS": {"items.jsonl": {"format": "jsonlines"}}}):
+        assert not crawl(tmp_path / "nothing stored", source, settings={"STATE_INTERVAL": 0, **settings}).lines("] WARNING: ")

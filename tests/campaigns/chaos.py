@@ -1,7 +1,7 @@
-"""The kill campaign: real crawls of a source on this machine, ended at seeded moments, everything stored checked each time.
+"""Runs real crawls of a local source, ends them at seeded moments, and checks everything stored each time: ``make chaos``.
 
-``--kills 500 --seed 1`` makes up a scenario for each seed from 1 on, until there were 500 kills;
-tests/promises/test_p1_never_ahead.py runs chosen ones.
+``--kills 500 --seed 1`` makes up a scenario for each seed from 1 on, until it has killed 500 runs;
+tests/promises/test_p1_never_ahead.py runs chosen scenarios.
 """
 
 import argparse
@@ -26,12 +26,12 @@ from oracle import Feed, Files, Report, S3Files, Unchanged, check, csv_gz_keys, 
 
 SUPPORT = Path(__file__).parents[1] / "support"
 DEADLINE_SECONDS = 90
-#: how a run may end before its time, see Run.end()
+#: how a run can be ended early, see Run.end()
 ENDS = ("kill", "opening", "closing", "sigterm", "sigterm twice")
 
 
 class Source(Server):
-    """Pages of items, all made from a seed, over HTTP on this machine."""
+    """A local site: pages of items, all made from a seed."""
 
     def __init__(self, seed: int, pages: int) -> None:
         super().__init__(_Handler)
@@ -68,11 +68,11 @@ class Scenario:
     """One crawl, and how its runs end.
 
     :param callback: where the state item comes from, see kill_spider.KillSpider
-    :param pipelines: "none", "sync", or "async": each item is kept for 0 to 20 ms
-    :param drop: whether a pipeline drops some items; *replace*: whether one hands on new objects
-    :param batch: batch_item_count, 0: none
-    :param second: the filter of a second item feed, "class" or "filter"; "": there is none
-    :param ends: how its runs end, of ENDS; one more run is left to finish
+    :param pipelines: "none", "sync", or "async", which keeps each item for 0 to 20 ms
+    :param drop: whether a pipeline drops some items; *replace*: whether one returns new objects
+    :param batch: batch_item_count, 0 for none
+    :param second: the filter of a second item feed, "class" or "filter", "" for none
+    :param ends: how its runs end, see ENDS; after them one more run may finish
     """
 
     seed: int
@@ -116,7 +116,7 @@ class Scenario:
         return found
 
     def settings(self, source: Source, root: str, place: dict[str, Any]) -> dict[str, Any]:
-        """Return the settings of the project. *root*: where its data lie; *place*: what S3 needs."""
+        """Return the project's settings. *root*: where its data go; *place*: the settings that S3 needs."""
         batch = {"batch_item_count": self.batch} if self.batch else {}
         feeds: dict[str, dict[str, Any]] = {
             f"{root}/all/%(run_id)s-%(batch_id)05d.jsonl": {"format": "jsonlines", **batch},
@@ -177,14 +177,14 @@ class Run:
         return "".join(self._lines)
 
     def end(self, how: str, rng: random.Random, requests: int) -> bool:
-        """End the run in one of ENDS's ways and wait for it; return whether it was still running.
+        """End the run in one of the ways in ENDS, and wait for it; return whether it was still running.
 
-        :param requests: the moment is after so many requests at most
+        :param requests: end it after this many requests at most
         """
         after = rng.randint(1, requests)
         if how == "opening":
             self._until(lambda: self._logged("INFO: STATE {"))
-            return self._send(signal.SIGKILL, rng.uniform(0, 0.3))  # the first request comes about then
+            return self._send(signal.SIGKILL, rng.uniform(0, 0.3))  # about when the first request is sent
         self._until(lambda: self._served >= after)
         if how == "kill":
             return self._send(signal.SIGKILL, rng.uniform(0, 0.015))
@@ -238,7 +238,7 @@ class Run:
 
 @dataclass
 class Outcome:
-    """What came of a scenario. *kills*: how many of its runs were ended while they were at work."""
+    """The outcome of a scenario. *kills*: how many runs were ended while they worked."""
 
     kills: int = 0
     report: Report = field(default_factory=Report)
@@ -250,9 +250,9 @@ class Outcome:
 
 
 def run(scenario: Scenario, folder: Path, bucket: str = "", client: Any = None, place: dict[str, Any] | None = None) -> Outcome:
-    """Run *scenario* to its end, or to the first thing that is wrong.
+    """Run *scenario* until it ends, or until something is wrong.
 
-    :param folder: for its settings and logs, and its data unless they go to *bucket*, which is empty
+    :param folder: for settings and logs, and for the data unless they go to *bucket*, which must be empty
     """
     outcome = Outcome()
     unchanged = Unchanged()
@@ -260,7 +260,7 @@ def run(scenario: Scenario, folder: Path, bucket: str = "", client: Any = None, 
     root = f"s3://{bucket}" if scenario.s3 else str(folder / "data")
     stored: Callable[[], Files] = S3Files(client, bucket) if scenario.s3 else lambda: local_files(folder / "data")
     feeds = {"all": Feed(f"{root}/all/", jsonlines_keys), "second": Feed(f"{root}/second/", csv_gz_keys)}
-    # So that most kills come before the end, wherever they are in the list.
+    # So that most kills happen before the crawl ends, whatever their place in the list.
     requests = max(2, scenario.pages * (1 if scenario.callback == "same" else 2) * 3 // (2 * len(scenario.ends) or 1))
     with Source(scenario.seed, scenario.pages) as source:
         lines = [f"{name} = {value!r}\n" for name, value in scenario.settings(source, root, place or {}).items()]
@@ -287,7 +287,7 @@ def run(scenario: Scenario, folder: Path, bucket: str = "", client: Any = None, 
     return outcome
 
 
-#: Python's tempfile writes a few bytes once, to see whether a folder can be written to; a kill may leave them.
+#: Python's tempfile writes a few bytes to see whether it can write to a folder; a kill may leave them.
 _PROBE_BYTES = 4
 
 
@@ -305,9 +305,9 @@ def _wrong_end(how: str, code: int, log: str, report: Report, pages: int) -> lis
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=300, help="stop after so many")
+    parser.add_argument("--kills", type=int, default=300, help="stop after this many")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**9), help="of the first scenario")
-    parser.add_argument("--minutes", type=float, default=30, help="begin no scenario after so long")
+    parser.add_argument("--minutes", type=float, default=30, help="begin no scenario after this time")
     arguments = parser.parse_args()
     scenarios = kills = lost = twice = failed = 0
     deadline = time.monotonic() + 60 * arguments.minutes

@@ -1,11 +1,11 @@
-"""The tests on the oldest and the newest Scrapy and Python: ``make test-matrix``.
+"""Runs the tests on the oldest and the newest Scrapy and Python: ``make test-matrix``.
 
 Without arguments: Scrapy 2.18 and the newest, each on Python 3.10 and on the newest Python that is installed. Each
-cell has an environment of its own under ``.matrix/``, made on first use, and its log there. One line for each cell.
+cell has its own environment under ``.matrix/``, made on first use, and its log there. It prints one line per cell.
 ``--scrapy 2.18 --python 3.10`` chooses cells; what follows ``--`` goes to pytest: ``-- -n 2 tests/test_items.py``.
 
-A Python is looked for by its name (``python3.10``, …) on PATH and in pyenv, if that is there; PYTHONS, names or paths
-with spaces between them, takes the place of the names.
+It looks for Pythons by name (``python3.10``, …) on PATH and in pyenv, if installed; or for those in PYTHONS, names or paths
+with spaces between them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ NAMES = [f"python3.{minor}" for minor in range(OLDEST_PYTHON[1], 20)]
 
 
 def python_of(name: str) -> tuple[tuple[int, ...], str] | None:
-    """Return the version and the path of the Python that *name* stands for, None if there is none."""
+    """Return the version and the path of the Python called *name*, None if it is not installed."""
     candidates = [shutil.which(name)]
     if name in NAMES and (pyenv := shutil.which("pyenv")):
         root = subprocess.run([pyenv, "root"], capture_output=True, text=True).stdout.strip()
@@ -34,7 +34,7 @@ def python_of(name: str) -> tuple[tuple[int, ...], str] | None:
             str(path) for path in sorted(found, key=lambda path: [*map(int, re.findall(r"\d+", path.parts[-3]))])[-1:]
         ]
     for path in filter(None, candidates):
-        # A name on PATH may be one that only says which Pythons there are.
+        # A name on PATH may be a shim that only lists the installed Pythons.
         command = [path, "-c", "import sys; print(*sys.version_info[:3])"]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode == 0:
@@ -43,7 +43,7 @@ def python_of(name: str) -> tuple[tuple[int, ...], str] | None:
 
 
 def pythons() -> dict[tuple[int, ...], str]:
-    """Return what there is, oldest first; say in a line what is not."""
+    """Return the installed Pythons, oldest first; print a line with the missing ones."""
     given = os.environ.get("PYTHONS", "").split()
     found, missing = {}, []
     for name in given or NAMES:
@@ -53,7 +53,7 @@ def pythons() -> dict[tuple[int, ...], str]:
         elif python[0] >= OLDEST_PYTHON:
             found[python[0]] = python[1]
     newest = max(found, default=OLDEST_PYTHON)
-    # Names of Pythons that nobody has made yet are not missing.
+    # Pythons that do not exist yet are not missing.
     missing = [name for name in missing if given or int(name.rpartition(".")[2]) < newest[1]]
     if missing:
         print(f"not installed: {', '.join(missing)}", flush=True)
@@ -61,7 +61,7 @@ def pythons() -> dict[tuple[int, ...], str]:
 
 
 def environment(scrapy: str, version: tuple[int, ...], python: str) -> tuple[Path, str]:
-    """Make a cell's environment unless it is there; return its Python and the version of Scrapy in it."""
+    """Make a cell's environment unless it exists; return its Python and the version of its Scrapy."""
     folder = ROOT / ".matrix" / f"scrapy-{scrapy}-python-{'.'.join(map(str, version))}"
     own = folder / "bin" / "python"
     wanted = "scrapy" if scrapy == "newest" else f"scrapy=={scrapy}.*"

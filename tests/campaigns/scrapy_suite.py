@@ -1,9 +1,9 @@
-"""Scrapy's own feed-export tests, with `CheckpointFeedExporter` in `FeedExporter`'s place (`make scrapy-suite`).
+"""Runs Scrapy's own feed-export tests with `CheckpointFeedExporter` instead of `FeedExporter`: `make scrapy-suite`.
 
-The source distribution of the Scrapy that is installed is unpacked under `build/`, without its `scrapy/` folder, so
-that the installed Scrapy is the one tested. What those tests need besides is installed there too, not in this
-environment. `scrapy.extensions.feedexport.FeedExporter`, the name that both the tests and `EXTENSIONS_BASE` resolve,
-is made to mean `CheckpointFeedExporter` before any test is imported. Arguments are passed on to pytest.
+It unpacks the source distribution of the installed Scrapy under `build/`, without its `scrapy/` folder, so that the tests
+import the installed Scrapy. What else those tests need is installed there, too, not in this environment. Before any test is
+imported, `scrapy.extensions.feedexport.FeedExporter`, the name that the tests and `EXTENSIONS_BASE` use, becomes
+`CheckpointFeedExporter`. Arguments go to pytest.
 """
 
 import fnmatch
@@ -28,12 +28,12 @@ CACHE = Path(__file__).resolve().parents[2] / "build" / "scrapy-suite"
 DEPS = ("pytest-twisted", "pyftpdlib", "google-cloud-storage")
 PYTEST_ARGS = ("-ra", "-W", "ignore:You are using a:FutureWarning")  # google-cloud-storage, of old Pythons
 
-# Tests of Scrapy's that cannot apply here: {test id, fnmatch pattern: reason}.
+# Scrapy's tests that cannot apply here: {fnmatch pattern of the test id: reason}.
 INAPPLICABLE: dict[str, str] = {}
 
 
 class Report:
-    """The pytest plugin: deselects what cannot apply, and counts what ran."""
+    """A pytest plugin: deselects tests that cannot apply, and counts the others."""
 
     def __init__(self) -> None:
         self.exporters = 0

@@ -1,170 +1,47 @@
-"""The fault matrix: what becomes of a real crawl when the store fails, at which request, in which way, for how long.
+"""P6, no silent failure: no checkpoint is stored past a failed item or upload, and one error says what to do.
+
+That error says what failed, where checkpoints stopped and how to continue; the exit code is not 0. A store that is slow,
+or down for a while, costs nothing. First the fault matrix, what becomes of a real crawl when the store fails, at which
+request, in which way and for how long; then items that fail.
 
 Each of {item PUT, state PUT, LIST, GET} with each of {500, 503, 403, reset, time-out, lost reply, slow} and each of {once,
-for a while, for good}, by faulty.py before moto. GET is met at two places: at the start (the newest checkpoint) and before
-each commit (the last checkpoint is read again, where the store is not sure to be atomic). Which cells share a crawl:
+for a while, for good}; faulty.py, in front of moto, makes the faults. A crawl sends GETs at two points: at the start (the
+newest checkpoint) and before each commit (it reads the last checkpoint again if the store may not be atomic). Some cells
+share a crawl:
 
-- once, and for a while (two requests that follow one another): one crawl for each kind meets it at LIST, GET (both places),
-  item PUT and state PUT. The opening's state PUT is met once, too, but for a lost reply, which has crawls of its own.
-- for good: a bucket for three kinds at a time; the crawl that meets the next one is also the proof that the last one can be
-  resumed from. At the start, where nothing is stored, each has a crawl of its own.
-- 403: once, for a while and for good are one cell, since it is not tried again: the tests see that one request met it (of
-  GET two, for a missing file may look forbidden).
-- slow: all of its cells are one crawl, in which every answer is late.
-
-What waits in scrapy_state is made shorter by the spider's own module, before anything is read: see SPIDER.
+- once, and for a while (two requests in a row): one crawl per kind meets it at LIST, at both GETs, item PUT and state PUT. It
+  also meets it once at the opening's state PUT, except for a lost reply, which has crawls of its own.
+- for good: one bucket for three kinds. The crawl that meets the next kind also proves that a crawl can resume after the last
+  one. At the start, where nothing is stored, each kind has a crawl of its own.
+- 403: once, for a while and for good are one cell, because nothing retries it: the tests check that one request met it (two
+  GETs, because a store may answer 403 for a missing file).
+- slow: one crawl for all cells, in which every answer is late.
 """
+
+from __future__ import annotations
 
 import json
 import os
 import re
 import signal
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
 from typing import Any
 
 import pytest
-from crawls import ITEMS, STATE_OPTIONS, STATES, Crawl, crawl, run_until, start
-from faulty import Fault, Proxy
-from loopback import Handler, Server
-from oracle import Feed, Report, S3Files, check, digest_of, jsonlines_keys
+from crawls import SPIDER, Crawl, checkpoints, crawl, named_items, run_until
+from faulty import Fault
+from faulty_crawls import GET, ITEM_PUT, LIST, STATE_PUT, World
 
 PASSING = ("500", "503", "reset", "time-out", "lost reply")
 A_WHILE = 2
-#: Seconds, for STATE_RETRY_TIMEOUT and STATE_CLOSE_TIMEOUT where the store fails for good.
-GIVE_UP_SECONDS = 1.5
-ITEM_PUT = r"PUT .*/items/[^/]*-{batch}\.jsonl$"
-STATE_PUT = r"PUT .*/state/0*{id}\.json$"
-GET = r"GET .*/state/0*{id}\.json$"
-LIST = r"GET .*list-type=2.*/state/"
-#: What the faults of a crawl that goes on are met at, in the log.
+#: How the log names what the faults hit, in a crawl that continues.
 NAMES = ("-00001.jsonl", "checkpoint 3", "checkpoint 4")
-
-SPIDER = """
-import scrapy
-from scrapy_state import StateItem
-from scrapy_state.stores import retry as patience
-from scrapy_state.export import uploads as uploads
-from scrapy_state.stores import s3_client as s3client
-
-waits = [
-    (s3client, "READ_TIMEOUT_SECONDS", read_seconds),
-    (patience, "_RETRY_SECONDS", start_seconds),
-    (uploads, "_FIRST_PAUSE_SECONDS", 0.1),
-]
-for module, name, seconds in waits:
-    assert hasattr(module, name), name
-    setattr(module, name, seconds)
-
-class TestSpider(scrapy.Spider):
-    name = "numbers"
-
-    async def start(self):
-        self.logger.info("begins at %s", self.state["page"])
-        if self.state["page"] < int(self.pages):
-            yield self.request(self.state["page"])
-
-    def request(self, page):
-        return scrapy.Request(self.site + str(page), cb_kwargs={"page": page})
-
-    def parse(self, response, page):
-        for number in range(3):
-            yield {"key": f"{page}-{number}"}
-        yield StateItem({"page": page + 1})
-        if page + 1 < int(self.pages):
-            yield self.request(page + 1)
-"""
-
-
-class Site(Handler):
-    """Every path is a page, which takes *page_seconds*."""
-
-    def do_GET(self) -> None:
-        self.server.asked.append(self.path)
-        time.sleep(self.server.page_seconds)
-        self.reply(200, "page")
-
-
-@dataclass
-class World:
-    """A bucket with the opening checkpoint 1 in it, a proxy before it, and a site to crawl."""
-
-    folder: Path
-    bucket: str
-    client: Any
-    aws: dict[str, str]
-    proxy: Proxy
-    site: Any
-    pages: int = 12
-    settings: dict[str, Any] = field(default_factory=lambda: {"STATE_CLOSE_TIMEOUT": 60})
-
-    def run(self, *faults: Fault, source: str = SPIDER, page_seconds: float = 0.05, start_seconds: float = 5) -> Crawl:
-        """Crawl while the store has *faults*."""
-        self.proxy.faults[:] = faults
-        self.site.page_seconds = page_seconds
-        read_seconds = 1 if any(fault.kind == "time-out" for fault in faults) else 12
-        source = source.replace("read_seconds", str(read_seconds)).replace("start_seconds", str(start_seconds))
-        return crawl(self.folder, source, *self.arguments(), settings=self.all_settings())
-
-    def arguments(self) -> list[str]:
-        return ["-a", f"site={self.site.url}/", "-a", f"pages={self.pages}"]
-
-    def all_settings(self) -> dict[str, Any]:
-        at = f"s3://{self.bucket}"
-        feeds = {f"{at}/{ITEMS}": {"format": "jsonlines"}, f"{at}/{STATES}": STATE_OPTIONS}
-        endpoint = {"AWS_ENDPOINT_URL": self.proxy.url}
-        return {**self.aws, **endpoint, "FEEDS": feeds, "STATE_INTERVAL": 0, "LOG_LEVEL": "INFO", **self.settings}
-
-    def gives_up_soon(self) -> None:
-        self.settings |= {"STATE_RETRY_TIMEOUT": GIVE_UP_SECONDS, "STATE_CLOSE_TIMEOUT": GIVE_UP_SECONDS}
-
-    def report(self, keys_of_page: int = 3) -> Report:
-        """Check all that is stored: see oracle.py."""
-        at = f"s3://{self.bucket}/data/numbers"
-
-        def expected(state: dict[str, Any]) -> dict[str, list[str]]:
-            return {"items": [f"{page}-{number}" for page in range(state["page"]) for number in range(keys_of_page)]}
-
-        files = S3Files(self.client, self.bucket)()
-        return check(files, f"{at}/state/", {"items": Feed(f"{at}/items/", jsonlines_keys)}, expected)
-
-    def newest(self) -> int:
-        """The id of the newest checkpoint stored."""
-        keys = self.client.list_objects_v2(Bucket=self.bucket, Prefix="data/numbers/state/")["Contents"]
-        return max(int(Path(each["Key"]).stem) for each in keys)
-
-    def is_right(self, keys_of_page: int = 3) -> None:
-        """No checkpoint is ahead of the items or behind, no item is named twice, nothing was overwritten."""
-        assert self.report(keys_of_page).wrong == []
-        assert self.proxy.overwritten() == []
-
-    def is_complete(self, run: Crawl, keys_of_page: int = 3) -> None:
-        """*run* ended well, and the lineage holds every item of every page exactly once."""
-        assert run.code == 0, run.log
-        assert run.lines("'finish_reason': 'finished'")
-        assert not run.lines("ERROR"), run.log
-        self.is_right(keys_of_page)
-        assert self.report().state == {"page": self.pages}
-
-
-@pytest.fixture
-def world(
-    tmp_path: Path, bucket: str, s3_client: Any, s3_settings: dict[str, str], request: pytest.FixtureRequest
-) -> Iterator[World]:
-    first = {"version": 1, "id": 1, "parent": None, "parent_digest": None, "spider": "numbers", "run": "by-hand", "job": None}
-    first |= {"time": "2026-11-20T10:00:00.000Z", "state": {"page": 0}, "items": 0, "errors": 0, "files": []}
-    first |= {"reason": "opened", "overlap": False}
-    body = json.dumps([{**first, "digest": digest_of(first)}]).encode()
-    s3_client.put_object(Bucket=bucket, Key="data/numbers/state/0000000001.json", Body=body)
-    with Server(Site, asked=[], page_seconds=0.0) as site, Proxy(s3_settings["AWS_ENDPOINT_URL"]) as proxy:
-        yield World(tmp_path, bucket, s3_client, s3_settings, proxy, site)
 
 
 def all_met(faults: list[Fault]) -> bool:
-    """Whether the crawl came by all of them, as often as they were there: else a test shows nothing."""
+    """Return whether the crawl met each fault as often as it was there. If not, a test proves nothing."""
     return [fault.met for fault in faults] == [fault.count for fault in faults]
 
 
@@ -173,13 +50,13 @@ def all_met(faults: list[Fault]) -> bool:
 
 @pytest.mark.parametrize("kind", PASSING)
 def test_once(world: World, kind: str) -> None:
-    """A fault at one request of each sort, at the start and later, costs nothing but a warning: every item is stored once."""
+    """A single fault at each sort of request, at the start and later, costs only a warning: every item is stored once."""
     faults = [
         Fault(kind, LIST),
         Fault(kind, GET.format(id=1)),
         Fault(kind, STATE_PUT.format(id=2)),
         Fault(kind, ITEM_PUT.format(batch="00001")),
-        Fault(kind, GET.format(id=2), first=1 + 2),  # at each try to start it is asked whether there is one
+        Fault(kind, GET.format(id=2), first=1 + 2),  # each attempt to start asks whether it exists
         Fault(kind, STATE_PUT.format(id=4)),
     ]
     if kind == "lost reply":
@@ -192,8 +69,8 @@ def test_once(world: World, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", PASSING)
 def test_for_a_while(world: World, kind: str) -> None:
-    """A store that fails for a while, at the start and later, is waited for: every item is stored once."""
-    puts = 1 if kind == "lost reply" else A_WHILE  # before it puts the file again it looks, and finds it there
+    """If a store fails for a while, at the start and later, the crawl waits for it and stores every item once."""
+    puts = 1 if kind == "lost reply" else A_WHILE  # before a second PUT the crawl looks, and finds the file
     faults = [
         Fault(kind, LIST, count=A_WHILE),
         Fault(kind, GET.format(id=1), count=A_WHILE),
@@ -208,7 +85,7 @@ def test_for_a_while(world: World, kind: str) -> None:
 
 
 def test_every_reply_is_lost(world: World) -> None:
-    """A store that never answers a PUT, but does it, is looked at: every item is stored once, nothing stops."""
+    """If a store obeys every PUT but never answers, the crawl looks what is there: every item is stored once, nothing stops."""
     lost = Fault("lost reply", r"PUT .*/(items|state)/", first=2, count=inf)  # the opening has a test of its own
     run = world.run(lost)
     assert lost.met > 2, run.log
@@ -217,7 +94,7 @@ def test_every_reply_is_lost(world: World) -> None:
 
 @pytest.mark.parametrize("empty", [False, True], ids=["resuming", "first run"])
 def test_opening_reply_is_lost(world: World, empty: bool) -> None:
-    """An opening checkpoint whose reply is lost is known for our own when it is found: no conflict, and no second opening."""
+    """If the reply to the opening checkpoint is lost, the run recognizes its own file: no conflict, no second opening."""
     id = 2
     if empty:
         world.client.delete_object(Bucket=world.bucket, Key="data/numbers/state/0000000001.json")
@@ -231,7 +108,7 @@ def test_opening_reply_is_lost(world: World, empty: bool) -> None:
 
 
 def test_slow(world: World) -> None:
-    """A store that is slow at every request, for good, only takes longer."""
+    """With a store that answers every request slowly, a crawl only takes longer."""
     slow = Fault("slow", ".", count=inf)
     run = world.run(slow)
     assert slow.met == len(world.proxy.log) > 10
@@ -243,9 +120,9 @@ def test_slow(world: World) -> None:
 
 
 def at_later_commit(place: str, kind: str, newest: int) -> Fault:
-    """A fault for good, which a crawl meets at its second commit, when *newest* was there before it.
+    """Return a fault for good that a crawl meets at its second commit, if it starts from checkpoint *newest*.
 
-    It opens with the next id and commits the one after that; 403 is at one file only, so that it is met once.
+    It opens with the next id and commits the one after that. 403 is at one file only, so that one request meets it.
     """
     before, id = newest + 2, newest + 3
     if place == "item PUT":
@@ -256,7 +133,7 @@ def at_later_commit(place: str, kind: str, newest: int) -> Fault:
 
 
 def stopped(run: Crawl) -> tuple[int, dict[str, Any]]:
-    """Check that *run* ended as one does whose store failed; return where it says that checkpoints stopped."""
+    """Check that *run* ended because its store failed; return where it says that checkpoints stopped."""
     assert run.code == 1, run.log
     assert run.lines("'finish_reason': 'state_store_failed'"), run.log
     errors = [line for line in run.lines("ERROR") if "[scrapy_state" in line]
@@ -270,7 +147,7 @@ def stopped(run: Crawl) -> tuple[int, dict[str, Any]]:
 @pytest.mark.parametrize("kinds", [("500", "503", "403"), ("reset", "time-out", "lost reply")], ids=" and ".join)
 @pytest.mark.parametrize("place", ["item PUT", "state PUT", "GET before commit"])
 def test_for_good(world: World, place: str, kinds: tuple[str, ...]) -> None:
-    """A store that fails for good stops the crawl with one error that says where; without the fault the next run completes."""
+    """A store that fails for good stops the crawl with one error that says where; the next run completes without the fault."""
     world.gives_up_soon()
     world.pages = 60
     for kind in kinds:
@@ -285,7 +162,7 @@ def test_for_good(world: World, place: str, kinds: tuple[str, ...]) -> None:
         assert world.report().checkpoints[id - 1]["state"] == state
         tried_again = len(run.lines("is not stored yet"))
         if kind == "403":
-            # A GET is made again once a listing has shown that the file is there: 403 may also mean that it is missing.
+            # It sends a GET again once a listing has shown that the file exists: 403 may also mean that it is missing.
             assert (fault.met, tried_again) == (2 if "GET" in place else 1, 0), run.log
         else:
             assert fault.met > 1, run.log
@@ -299,7 +176,7 @@ def test_for_good(world: World, place: str, kinds: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("place", ["item PUT", "state PUT"])
 def test_for_good_at_the_end(world: World, place: str) -> None:
-    """A store that fails for good when the crawl has nothing left to do: the same end as in the middle of it."""
+    """A store that fails for good when the crawl has nothing left to do ends it as it would in the middle."""
     world.gives_up_soon()
     fault = Fault("500", STATE_PUT.format(id=r"[3-9]") if place == "state PUT" else ITEM_PUT.format(batch=r"\d+"), count=inf)
     run = world.run(fault, page_seconds=0)
@@ -313,7 +190,7 @@ def test_for_good_at_the_end(world: World, place: str) -> None:
 REMEDIES = {"403": "check the credentials", "500": "try again later", "503": "try again later"}
 
 
-#: To the package 500, 503, reset and time-out are one error, so that a few cells do in every run; STATE_ALL_FAULTS=1: all.
+#: To the package 500, 503, reset and time-out are one error, so a few cells are enough. STATE_ALL_FAULTS=1 tests them all.
 AT_START = [
     *(("LIST", kind) for kind in ("500", "reset", "time-out", "403")),
     *(("GET", kind) for kind in ("503", "lost reply", "403")),
@@ -325,7 +202,7 @@ if os.environ.get("STATE_ALL_FAULTS"):
 
 @pytest.mark.parametrize(("place", "kind"), AT_START)
 def test_for_good_at_start(world: World, place: str, kind: str) -> None:
-    """If the newest checkpoint can't be found, or the opening one not be stored, there is no crawl; one line says why."""
+    """If a run can't find the newest checkpoint, or store its opening one, it does not start; one line says why."""
     world.gives_up_soon()
     patterns = {"LIST": LIST, "GET": GET.format(id=1), "opening PUT": STATE_PUT.format(id=2)}
     fault = Fault(kind, patterns[place], count=inf)
@@ -343,7 +220,7 @@ def test_for_good_at_start(world: World, place: str, kind: str) -> None:
 
 @pytest.mark.parametrize("request_", [LIST, STATE_PUT.format(id=2)], ids=["LIST", "opening PUT"])
 def test_refusal_is_one_line(world: World, request_: str) -> None:
-    """A crawl that refuses to start says so in one ERROR line of scrapy_state's, with the remedy: no traces to read through."""
+    """A crawl that refuses to start says so in one ERROR line of scrapy_state's, with the remedy and without a traceback."""
     run = world.run(Fault("403", request_, count=inf))
     errors = [line for line in run.lines("ERROR") if "[scrapy_state" in line]
     assert len(errors) == 1, run.log
@@ -351,40 +228,7 @@ def test_refusal_is_one_line(world: World, request_: str) -> None:
     assert "Traceback" not in run.log, run.log
 
 
-# A store that knows no conditional writes
-
-
-def test_no_conditional_writes(world: World) -> None:
-    """A store that answers 501 to create-only writes is written to all the same; one line of the log says what that means."""
-    run = world.run(Fault("501", ".", count=inf))
-    world.is_complete(run)
-    assert {each.status for each in world.proxy.seen("^PUT ") if each.fault is None} == {200}
-    refused = [each.request for each in world.proxy.seen("^PUT ") if each.fault == "501"]
-    assert len(refused) >= 2, refused  # the opening; then the first batch
-    assert len(run.lines("a second writer there is detected, not prevented")) == 1, run.log
-
-
-@pytest.mark.parametrize("id", [3, 4], ids=["last checkpoint overwritten", "next id taken"])
-def test_second_writer_without_conditional_writes(world: World, id: int) -> None:
-    """There, a run finds at its next commit that another one was there, stops, and overwrites nothing of it."""
-    world.proxy.faults[:] = [Fault("501", ".", count=inf)]
-    world.site.page_seconds = 1  # so that the other one comes between two commits
-    source = SPIDER.replace("read_seconds", "12").replace("start_seconds", "5")
-    key, other = f"data/numbers/state/{id:010d}.json", b'[{"state": {"page": 7}}]'
-    with start(world.folder, source, *world.arguments(), settings=world.all_settings()) as process:
-        try:
-            log = run_until(process, "checkpoint 3 stored")
-            world.client.put_object(Bucket=world.bucket, Key=key, Body=other)
-            log += process.communicate(timeout=40)[1]
-        finally:
-            process.kill()
-    assert process.returncode == 1, log
-    assert "'finish_reason': 'state_conflict'" in log
-    assert world.client.get_object(Bucket=world.bucket, Key=key)["Body"].read() == other
-    assert world.newest() == id
-
-
-# A store that is down while much is yielded, and while the crawl is told to stop
+# A store that is down while the spider yields many items, and while the crawl is being stopped
 
 MANY = 10_000
 MANY_SPIDER = """
@@ -417,8 +261,8 @@ class TestSpider(scrapy.Spider):
 
 
 @pytest.mark.parametrize("origin", ["callback", "start"])
-def test_down_while_many_items_come(world: World, origin: str) -> None:
-    """While the store is down the crawl is held back, at STATE_SPOOL_SIZE; then it goes on, and every item is stored once."""
+def test_down_while_many_items_are_yielded(world: World, origin: str) -> None:
+    """While the store is down, the crawl waits at STATE_SPOOL_SIZE; then it continues, and stores every item once."""
     world.pages = 1
     world.settings |= {"STATE_SPOOL_SIZE": "20kB"}
     down = Fault("503", "PUT .*/items/", first=3, count=inf, seconds=4)
@@ -433,7 +277,7 @@ def test_down_while_many_items_come(world: World, origin: str) -> None:
     files_then = {each.request: each.size for each in world.proxy.log if each.fault}
     assert sum(files_then.values()) <= 21_000, files_then
     [line] = run.lines("items were yielded and not exported")
-    # CONCURRENT_ITEMS, 100, that wait at the processor, and the 200 that Scrapy queues before it
+    # 100 (CONCURRENT_ITEMS) wait at the processor, and Scrapy queues up to 200 before it.
     assert int(line.partition("at most ")[2].split()[0]) <= 300, line
 
 
@@ -441,15 +285,12 @@ def test_down_while_many_items_come(world: World, origin: str) -> None:
 def test_sigterm_while_down(world: World, kind: str) -> None:
     """SIGTERM while the store fails ends the run within STATE_CLOSE_TIMEOUT, with exit code 1 and one error.
 
-    If the store is silent that is told in this time too, but the process waits for the call under way to time out.
+    If the store is silent, the error comes in this time, too; then the process waits until the current call times out.
     """
     world.settings = {"STATE_CLOSE_TIMEOUT": 3}
     world.pages = 1000
-    world.site.page_seconds = 0.05
     down = Fault(kind, ITEM_PUT.format(batch="00002"), count=inf)
-    world.proxy.faults[:] = [down]
-    source = SPIDER.replace("read_seconds", "4").replace("start_seconds", "5")
-    process = start(world.folder, source, *world.arguments(), settings=world.all_settings())
+    process = world.start(down, page_seconds=0.05, read_seconds=4)
     try:
         log = run_until(process, "checkpoint 3 stored")
         while not down.met:
@@ -469,3 +310,65 @@ def test_sigterm_while_down(world: World, kind: str) -> None:
     world.settings, world.pages = {}, 12
     world.is_complete(world.run(page_seconds=0))
     assert took < 3 + 3 + (4 if kind == "time-out" else 0), log
+
+
+# Items that fail
+
+
+def test_pipeline_error_stops_checkpoints(tmp_path: Path) -> None:
+    """No checkpoint is stored past an item whose pipeline raised: the crawl stops, the exit code and one error line say so."""
+    source = (
+        SPIDER
+        + """
+        for page in range(1000):
+            yield {"page": 1000 + page, "n": 0}
+
+class Pipeline:
+    def process_item(self, item):
+        if item == {"page": 1, "n": 1}:
+            raise ValueError("what the item holds: top secret")
+        return item
+"""
+    )
+    run = crawl(tmp_path, source, settings={"ITEM_PIPELINES": {"spider.Pipeline": 1}, "STATE_INTERVAL": 0})
+    assert run.code == 1
+    errors = run.lines("[scrapy_state.state] ERROR")
+    assert len(errors) == 1
+    last = checkpoints(tmp_path)[-1]
+    assert f"checkpoints stopped at checkpoint {last['id']}, STATE {json.dumps(last['state'])}, because" in errors[0]
+    assert "an item raised ValueError in a pipeline" in errors[0]
+    assert "secret" not in errors[0]
+    assert checkpoints(tmp_path)[-1]["state"] in ({}, {"page": 1})
+    assert run.lines("'finish_reason': 'state_item_failed'")
+    fixed = crawl(tmp_path, SPIDER)
+    assert fixed.code == 0
+    assert named_items(tmp_path)[:4] == [{"page": page, "n": n} for page in range(2) for n in range(2)]
+
+
+def test_pipeline_error_skipped(tmp_path: Path) -> None:
+    """With STATE_ON_ITEM_ERROR="skip" the crawl continues, and the checkpoint counts the items that failed."""
+    source = (
+        SPIDER
+        + """
+class Pipeline:
+    def process_item(self, item):
+        if item["n"]:
+            raise ValueError
+        return item
+"""
+    )
+    settings = {"ITEM_PIPELINES": {"spider.Pipeline": 1}, "STATE_ON_ITEM_ERROR": "skip"}
+    run = crawl(tmp_path, source, settings=settings)
+    assert run.code == 0
+    last = checkpoints(tmp_path)[-1]
+    assert (last["state"], last["errors"], last["items"]) == ({"page": 3}, 3, 3)
+
+
+def test_exporter_error_stops_checkpoints(tmp_path: Path) -> None:
+    """If a feed can't serialize an item, no checkpoint is stored past it, and the crawl stops with an error."""
+    source = SPIDER.replace('yield {"page": page, "n": 1}', 'yield {"page": page, "n": 1 if page else object()}')
+    run = crawl(tmp_path, source, settings={"STATE_INTERVAL": 0})
+    assert run.code == 1
+    assert run.lines("an item could not be exported (TypeError)")
+    assert checkpoints(tmp_path)[-1]["state"] == {}
+    assert run.lines("'finish_reason': 'state_store_failed'")

@@ -1,4 +1,4 @@
-"""``scrapy state …`` for tests: each command line in a process of its own, without the second that importing Scrapy takes.
+"""``scrapy state …`` for tests: each command line runs in its own process, but does not spend a second importing Scrapy.
 
 A process that has imported Scrapy forks for each command line (:func:`run`). :func:`start` starts a real one, on a terminal
 if that is asked for.
@@ -24,7 +24,7 @@ DEADLINE_SECONDS = 60
 
 @dataclass
 class Ran:
-    """What came of a command line."""
+    """The outcome of a command line."""
 
     code: int
     out: str
@@ -38,7 +38,7 @@ class Ran:
 
 
 def run(folder: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> Ran:
-    """Run ``scrapy state`` with *arguments* in *folder* to its end; nothing on its stdin."""
+    """Run ``scrapy state`` with *arguments* in *folder* until it ends; its stdin is empty."""
     fork = _server()
     assert fork.stdin is not None
     assert fork.stdout is not None
@@ -52,7 +52,7 @@ def run(folder: Path, *arguments: str, environment: Mapping[str, str] | None = N
 
 
 def start(folder: Path, *arguments: str, terminal: bool = False, **options: Any) -> tuple[subprocess.Popen[bytes], int]:
-    """Start a real ``python -m scrapy state``; on a terminal, all of its output is read from what is returned beside it."""
+    """Start a real ``python -m scrapy state``; with *terminal*, all of its output comes from the handle returned beside it."""
     command = [sys.executable, "-m", "scrapy", "state", *arguments]
     environment = {**os.environ, "PYTHONWARNINGS": "", "PYTHONPATH": _python_path(folder), "TERM": "xterm", "COLUMNS": "200"}
     if not terminal:
@@ -66,7 +66,7 @@ def start(folder: Path, *arguments: str, terminal: bool = False, **options: Any)
 
 
 def read_terminal(handle: int, until: str = "") -> str:
-    """Read what a terminal shows, up to *until*, or to its end."""
+    """Read what a terminal shows, up to *until* or to the end."""
     shown = b""
     while not until or until.encode() not in shown:
         try:

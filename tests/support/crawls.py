@@ -1,11 +1,15 @@
-"""Real crawls in subprocesses, for tests: a spider's source, settings, and what came of it."""
+"""Real crawls in subprocesses: a spider's source, its settings, and what it stored and logged."""
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +20,13 @@ STATE_OPTIONS = {"format": "json", "item_classes": ["scrapy_state.StateItem"]}
 FEEDS: dict[str, dict[str, Any]] = {ITEMS: {"format": "jsonlines"}, STATES: STATE_OPTIONS}
 DEADLINE_SECONDS = 60
 
-#: Yields `pages` pages of two items and a state item, from start(); the arguments make it do other things as well.
+
+def s3_feeds(bucket: str) -> dict[str, dict[str, Any]]:
+    """Return the same feeds, in a bucket."""
+    return {f"s3://{bucket}/{uri}": options for uri, options in FEEDS.items()}
+
+
+#: Its start() yields `pages` pages of two items and a state item each.
 SPIDER = """
 import scrapy
 from scrapy_state import StateItem
@@ -34,7 +44,7 @@ class TestSpider(scrapy.Spider):
             yield StateItem({"page": page + 1})
 """
 
-#: The same, with a checkpoint for each page if STATE_INTERVAL is 0: it waits for each.
+#: The same, but waits until each page has its checkpoint. Needs STATE_INTERVAL = 0.
 STORING_SPIDER = SPIDER.replace("import scrapy", "import asyncio, scrapy", 1).replace(
     """            yield StateItem({"page": page + 1})
 """,
@@ -47,7 +57,7 @@ STORING_SPIDER = SPIDER.replace("import scrapy", "import asyncio, scrapy", 1).re
 
 @dataclass
 class Crawl:
-    """What came of a crawl."""
+    """The outcome of a crawl."""
 
     code: int
     log: str
@@ -67,7 +77,7 @@ def crawl(
     settings: dict[str, Any] | None = None,
     command: tuple[str, ...] = RUNSPIDER,
 ) -> Crawl:
-    """Run the spider in *source* to its end, in *folder*, by ``scrapy runspider``, with scrapy_state's add-on."""
+    """Run the spider in *source* with scrapy_state's add-on in *folder*, by ``scrapy runspider``, until it ends."""
     process = start(folder, source, *arguments, settings=settings, command=command)
     try:
         _, log = process.communicate(timeout=DEADLINE_SECONDS)
@@ -83,7 +93,7 @@ def start(
     settings: dict[str, Any] | None = None,
     command: tuple[str, ...] = RUNSPIDER,
 ) -> subprocess.Popen[str]:
-    """Start it only; its log comes on stderr."""
+    """Start such a crawl only; its log comes on stderr."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "spider.py").write_text(source)
     chosen = {"ADDONS": {"scrapy_state.Addon": 500}, "FEEDS": FEEDS, "TELNETCONSOLE_ENABLED": False, **(settings or {})}
@@ -96,7 +106,7 @@ def start(
 
 
 def run_until(process: subprocess.Popen[str], seen: str) -> str:
-    """Read the log until *seen* is in it; return what was read."""
+    """Read the log until *seen* is in it; return that part of the log."""
     assert process.stderr is not None
     log = ""
     for line in process.stderr:
@@ -104,6 +114,45 @@ def run_until(process: subprocess.Popen[str], seen: str) -> str:
         if seen in line:
             return log
     raise AssertionError(f"{seen!r} never came:\n{log}")
+
+
+def crawl_until(
+    folder: Path,
+    seen: str,
+    source: str = SPIDER,
+    *arguments: str,
+    settings: dict[str, Any] | None = None,
+    end: Callable[[subprocess.Popen[str]], object] = subprocess.Popen.kill,
+) -> Crawl:
+    """Crawl until *seen* is in the log, then *end* the process, by SIGKILL if nothing else is given, and wait for it."""
+    process = start(folder, source, *arguments, settings=settings)
+    try:
+        log = run_until(process, seen)
+        end(process)
+        log += process.communicate(timeout=DEADLINE_SECONDS)[1]
+    finally:
+        process.kill()
+        process.wait()
+    return Crawl(process.returncode, log, folder)
+
+
+def unnamed_files(folder: Path, spider: str = "numbers") -> set[str]:
+    """Return the URIs of the item files that no checkpoint names."""
+    named = {file["uri"] for each in checkpoints(folder, spider) for file in each["files"]}
+    return {path.as_uri() for path in (folder / "data" / spider / "items").glob("*")} - named
+
+
+def kill_beside_unnamed_files(process: subprocess.Popen[str], folder: Path) -> None:
+    """Kill *process* at a moment when it has stored item files that no checkpoint names yet."""
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while time.monotonic() < deadline:
+        process.send_signal(signal.SIGSTOP)
+        if unnamed_files(folder):
+            break
+        process.send_signal(signal.SIGCONT)
+        time.sleep(0.02)
+    assert unnamed_files(folder), "no moment with an unnamed file came"
+    process.kill()
 
 
 def checkpoints(folder: Path, spider: str = "numbers") -> list[dict[str, Any]]:
@@ -125,3 +174,25 @@ def named_items(folder: Path, spider: str = "numbers") -> list[dict[str, Any]]:
             skipped = {position for begin, end in file.get("skip", ()) for position in range(begin, end)}
             items += [json.loads(line) for position, line in enumerate(lines) if position not in skipped]
     return items
+
+
+@contextmanager
+def untouched(folder: Path) -> Iterator[None]:
+    """Make *folder* read-only; check that it then has the same files with the same content and the same times."""
+
+    def look() -> dict[str, tuple[bytes, int]]:
+        return {
+            str(path): (path.read_bytes() if path.is_file() else b"", path.stat().st_mtime_ns) for path in folder.rglob("*")
+        }
+
+    def chmod(mode: int) -> None:
+        for inside, _, _ in os.walk(folder):
+            os.chmod(inside, mode)
+
+    before = look()
+    chmod(0o555)
+    try:
+        yield
+    finally:
+        chmod(0o755)
+    assert look() == before

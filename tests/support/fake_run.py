@@ -1,6 +1,6 @@
-"""One run of a crawl: the package's own middleware, processor, exporter and resolver, with no engine and no requests.
+"""One run of a crawl: the package's own middleware, processor, exporter and resolver, without an engine or requests.
 
-The spider yields the items 0, 1, 2, ... from its state on; a test decides when each goes on, and how it ends.
+The spider yields the items 0, 1, 2, ... from its state on; a test decides when each continues, and how it ends.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Third(ItemFilter):
 
 @dataclass(frozen=True)
 class Config:
-    """What is drawn for each run."""
+    """The settings that Hypothesis draws for each run."""
 
     interval: int = 0
     on_item_error: str = "stop"
@@ -83,7 +83,7 @@ class ModelSpider(Spider):
 
 
 class Processor:
-    """In the place of the pipelines: every item waits until it is told what becomes of it."""
+    """Replaces the pipelines: every item waits until the test decides its outcome."""
 
     middlewares: tuple[Any, ...] = ()
 
@@ -131,11 +131,11 @@ class Run:
 
     @property
     def busy(self) -> bool:
-        """Whether there is anything that its end may spoil."""
+        """Whether it has work that its end could spoil."""
         return self.opening is not None or self.position > self.start
 
     def resolve(self) -> bool:
-        """Find where to start, and begin with the opening; False if that is refused."""
+        """Find where to start, and begin the opening; return False if the run refuses to start."""
         at = {} if self.branch_at is None else {"STATE_AT": self.branch_at}
         self.crawler = Crawler(ModelSpider, {**self.config.settings(), **at})
         self.crawler.spider = spider = ModelSpider.from_crawler(self.crawler)
@@ -169,7 +169,7 @@ class Run:
         self.settle()
 
     def settle(self) -> None:
-        """Go on as far as it goes at this time."""
+        """Run as far as possible at this time."""
         if self.dead:
             return
         self.loop.settle()
@@ -237,16 +237,16 @@ class Run:
     # The end
 
     def begin_close(self, reason: str) -> None:
-        """As the engine does: from now on nothing new is requested. *shutdown*: SIGTERM."""
+        """Begin to close as the engine does: no new requests. *shutdown*: SIGTERM."""
         self.closing = reason
         self.engine._slot.closing = object()
         self.crawler.crawling = reason != "shutdown"
 
     def close(self, outcomes: list[str], answer: str | None) -> None:
-        """Let every item come to its end, then close the spider.
+        """Let every item end, then close the spider.
 
         :param outcomes: how the items end, in turns
-        :param answer: what calls that are held get; None: nothing ever
+        :param answer: the answer to held calls, None for no answer
         """
         for _ in range(400):
             while self.queue:
@@ -270,7 +270,7 @@ class Run:
         self.end()
 
     def end(self) -> None:
-        """The process is gone; what it had sent may still come to the store."""
+        """Kill the process; what it has sent may still reach the store."""
         self.dead = True
         self.store.in_flight += [call.sent for call in self.held if call.sent is not None]
         for call in list(self.held):
@@ -306,7 +306,7 @@ class Run:
         self.end()
 
     def stored(self) -> list[dict[str, Any]]:
-        """Its checkpoints, oldest first."""
+        """Return its checkpoints, oldest first."""
         return [each for each in self.store.checkpoints() if each["run"] == self.run_id]
 
     # Below
@@ -317,7 +317,7 @@ class Run:
             self.queue.append(yielded)
 
     async def _scrape(self, item: Any) -> None:
-        """As Scraper does it."""
+        """Scrape as Scraper does."""
         with suppress(DropItem, ValueError, asyncio.CancelledError):
             output = await self.processor.process_item_async(item)
             await self._send(signals.item_scraped, item=output, response=None)
@@ -354,16 +354,16 @@ class Run:
         def unpause() -> None:
             engine.paused = False
 
-        scraper = SimpleNamespace(spidermw=SimpleNamespace(middlewares=[self.middleware]), slot=None)
+        scraper = SimpleNamespace(spidermw=SimpleNamespace(middlewares=[self.middleware]), slot=None, itemproc=None)
         scraper.call_spider_async = scraper.handle_spider_output_async = None
         slot = SimpleNamespace(closing=None, nextcall=SimpleNamespace(schedule=lambda: None))
         engine = SimpleNamespace(
-            spider=self.crawler.spider, scraper=scraper, _slot=slot, running=True, paused=False,
+            spider=self.crawler.spider, scraper=scraper, downloader=None, _slot=slot, running=True, paused=False,
             pause=pause, unpause=unpause, close_spider_async=close_spider_async,
         )  # fmt: skip
         return engine
 
 
 def open_in_memory(folder: Any) -> io.BytesIO:
-    """Stands in for nameless_file(): a run that is killed leaves no open file behind."""
+    """Replaces nameless_file(), so that a killed run leaves no open file behind."""
     return io.BytesIO()

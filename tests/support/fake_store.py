@@ -1,7 +1,7 @@
-"""A store in memory, threads that wait in it until they are told to go on, and event loops with a clock of their own.
+"""A store in memory, threads that a test can hold inside it, and event loops with a clock that the test moves.
 
-Nothing here happens by itself: a test decides what every call finds, when each answer comes, and how late it is. Only one
-thread runs at any time, so a test that makes the same decisions again sees the same.
+Nothing here happens by itself: a test decides the outcome of every call, and when each answer arrives. Only one thread runs
+at any time, so a test that makes the same decisions sees the same results.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ import pytest
 from scrapy_state.exceptions import KeyTaken, StoreRefused, StoreUnreachable
 
 URI = "s3://bucket/"
-#: what a call may find. lost: it took, and the reply was lost; late: it waits on its way; late reply: on the way back
+#: outcomes of a call. lost: the write took, the reply did not arrive; late: held on the way there; late reply: on the way back
 OUTCOMES = ("ok", "unreachable", "refused", "lost", "late", "late reply")
 
 
 class Killed(BaseException):
-    """In a thread whose process was killed."""
+    """Raised in a thread whose process was killed."""
 
 
 class Clock:
-    """Stands in for the module ``time``; stands still until it is told to go on."""
+    """Replaces the module ``time``; it stands still until a test moves it."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -49,7 +49,7 @@ class Clock:
 
 
 class Loop(asyncio.SelectorEventLoop):
-    """The event loop of one run, on *clock*. Never waits."""
+    """The event loop of one run, on *clock*. It never waits."""
 
     def __init__(self, clock: Clock, run: Any) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class Loop(asyncio.SelectorEventLoop):
         return self.create_task(call())
 
     def settle(self) -> None:
-        """Go on until nothing is left to do at this time."""
+        """Run until nothing is left to do at this time."""
         for _ in range(10_000):
             self.call_soon(self.stop)
             self.run_forever()
@@ -83,7 +83,7 @@ class Loop(asyncio.SelectorEventLoop):
 
 
 class Call(threading.Thread):
-    """A call in a thread of *run*, which may be held in the store on its way or on its way back."""
+    """A call in a thread of *run*. The store can hold it on the way there or on the way back."""
 
     def __init__(self, function: Callable[[], Any], run: Any, future: asyncio.Future[Any]) -> None:
         super().__init__(daemon=True)
@@ -108,7 +108,7 @@ class Call(threading.Thread):
         self._stopped.release()
 
     def hold(self, sent: tuple[str, bytes] | None) -> str:
-        """From within: wait for the answer."""
+        """Called in the thread: wait for the answer."""
         self.sent = sent
         self.run_of.held.append(self)
         self._stopped.release()
@@ -122,7 +122,7 @@ class Call(threading.Thread):
         self._until_it_stops()
 
     def release(self, answer: str) -> None:
-        """Let it go on, with *answer*; return when it is held again or at its end."""
+        """Continue it with *answer*; return when it is held again or has ended."""
         self.run_of.held.remove(self)
         self._answer = answer
         self._go.release()
@@ -143,26 +143,26 @@ class Call(threading.Thread):
 
 
 class FakeStore:
-    """The server: create-only, seen by all runs.
+    """The server: create-only, shared by all runs.
 
-    :param stored: called with every new key and its content, at the moment it can be read
+    :param stored: called with every new key and its content as soon as it can be read
     :param wrong: called with what must never happen
     """
 
     def __init__(self, stored: Callable[[str, bytes], None], wrong: Callable[[str], None]) -> None:
         self.objects: dict[str, bytes] = {}
-        #: (key, content) of PUTs whose sender is dead, and that may come yet
+        #: (key, content) of PUTs whose sender is dead, and that may still arrive
         self.in_flight: list[tuple[str, bytes]] = []
         self.atomic = True
-        #: what the next calls find; then all is well
+        #: the outcomes of the next calls; after them every call succeeds
         self.next: dict[str, deque[str]] = {kind: deque() for kind in ("items", "states", "reads")}
-        #: the run that is at work in no thread of ours
+        #: the run that works outside these threads
         self.at_work: Any = None
         self._stored = stored
         self._wrong = wrong
 
     def put(self, key: str, content: bytes) -> None:
-        """What the server does with a create-only PUT, whoever still waits for the answer."""
+        """Handle a create-only PUT as the server does, even if nobody waits for the answer."""
         there = self.objects.get(key)
         if there is None:
             self.objects[key] = content
@@ -173,12 +173,12 @@ class FakeStore:
             raise KeyTaken(f"{URI}{key} is taken")
 
     def land(self, key: str, content: bytes) -> None:
-        """A PUT comes of which the sender is dead."""
+        """Let a PUT arrive whose sender is dead."""
         with suppress(KeyTaken):
             self.put(key, content)
 
     def checkpoints(self) -> list[dict[str, Any]]:
-        """Every checkpoint, oldest first."""
+        """Return every checkpoint, oldest first."""
         return [json.loads(self.objects[key])[0] for key in sorted(self.objects) if key.startswith("states/")]
 
     def uri(self, key: str) -> str:
@@ -237,13 +237,13 @@ class FakeStore:
 
 
 def _own(there: bytes, content: bytes) -> bool:
-    """Whether a run would have overwritten its own checkpoint. (An opening whose reply was lost may be tried again.)"""
+    """Return whether a run would have overwritten its own checkpoint. (It may retry an opening whose reply was lost.)"""
     [old], [new] = json.loads(there), json.loads(content)
     return old["run"] == new["run"] and {**old, "time": 0, "digest": 0} != {**new, "time": 0, "digest": 0}
 
 
 def install(monkeypatch: pytest.MonkeyPatch, world: Any) -> None:
-    """Have the package use ``world().store`` and ``world().clock``, and our threads."""
+    """Make the package use ``world().store``, ``world().clock`` and these threads."""
 
     def opener(uri: str, settings: Any) -> tuple[FakeStore, str]:
         assert uri.startswith(URI), uri

@@ -1,4 +1,4 @@
-"""A store that fails on purpose: an HTTP proxy on this machine, before an S3 server, that does harm to chosen requests."""
+"""A store that fails on purpose: an HTTP proxy in front of an S3 server, which harms chosen requests."""
 
 import math
 import re
@@ -10,25 +10,26 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from http.client import HTTPConnection
 from urllib.parse import unquote, urlsplit
 
 from loopback import Handler, Server
 
-#: kind -> the S3 error code of the answer that the proxy gives in the store's place
+#: kind -> the S3 error code that the proxy answers instead of the store
 ANSWERS = {"500": "InternalError", "501": "NotImplemented", "503": "SlowDown", "403": "AccessDenied"}
 #: kind -> what happens
 KINDS = {
     **{kind: f"answered {kind} {code}, the store never sees it" for kind, code in ANSWERS.items()},
-    "501": "answered 501 NotImplemented if the request is conditional, as by servers that know no If-None-Match",
+    "501": "answered 501 NotImplemented if the request is conditional, as servers do that don't know If-None-Match",
     "reset": "the connection is reset, the store never sees the request",
     "time-out": "no answer until the client gives up, the store never sees the request",
-    "lost reply": "the store does what is asked; the connection is cut before a PUT's answer, in the middle of a GET's",
-    "slow": "the store does what is asked; its answer comes late",
-    "damaged": "the store does what is asked; a GET's content does not fit the checksum that comes with it",
-    "too slow": "the store does what is asked; the client gives up before the answer comes",
+    "lost reply": "the store obeys; the connection is cut before a PUT's answer, or in the middle of a GET's",
+    "slow": "the store obeys; its answer comes late",
+    "damaged": "the store obeys; a GET's content does not fit the checksum that comes with it",
+    "too slow": "the store obeys; the client gives up before the answer comes",
+    "held": "nothing happens until the test sets the fault's *released*; then the store obeys",
 }
 SLOW_SECONDS = 0.3
 _HOP_HEADERS = frozenset({"connection", "transfer-encoding", "content-length", "expect", "keep-alive", "server", "date"})
@@ -36,14 +37,14 @@ _HOP_HEADERS = frozenset({"connection", "transfer-encoding", "content-length", "
 
 @dataclass(eq=False)
 class Fault:
-    """Which requests meet what.
+    """What happens to which requests.
 
     :param kind: one of KINDS
     :param request: a regular expression found in the method, a space, and the unquoted path with its query:
         ``PUT /bucket/key``, ``GET /bucket?list-type=2&prefix=…``
-    :param first: the first request that meets it, of those that fit, counted from 1
-    :param count: how many meet it, from that one on
-    :param seconds: …and for how long after that one
+    :param first: the first matching request that meets it, counted from 1
+    :param count: how many matching requests meet it, from the first one on
+    :param seconds: for how long they do, from the first one on
     """
 
     kind: str
@@ -54,12 +55,13 @@ class Fault:
     fitting: int = 0
     met: int = 0
     began: float | None = None
+    released: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
         assert self.kind in KINDS, self.kind
 
     def meets(self, request: str) -> bool:
-        """Count *request*; tell whether it meets this fault."""
+        """Count *request*; return whether it meets this fault."""
         if not re.search(self.request, request):
             return False
         self.fitting += 1
@@ -75,13 +77,13 @@ class Fault:
 
 @dataclass(frozen=True)
 class Seen:
-    """A request, and what became of it.
+    """A request and what happened to it.
 
     :param request: as for :class:`Fault`
-    :param status: what the store answered; None: it never saw the request
-    :param fault: the kind of the fault it met, if any
-    :param body: a digest of what it carried
-    :param access_key: as whom it came; empty: it was not signed
+    :param status: what the store answered, None if it never saw the request
+    :param fault: the kind of fault that it met, if any
+    :param body: a digest of its body
+    :param access_key: who signed it; empty if nobody did
     """
 
     request: str
@@ -93,12 +95,12 @@ class Seen:
 
 
 class Proxy(Server):
-    """The proxy; a context manager. Change :attr:`faults` whenever you like.
+    """The proxy, a context manager. Tests change :attr:`faults` at any time.
 
     :param store: the URL of the S3 server
-    :param readers: access keys that may only read: all else is answered 403
-    :param ceph: whether to do what Ceph's RGW 16 was seen to do for a user who may list only some prefixes: 403 for a missing
-        key, and an upload in parts is completed over whatever is there
+    :param readers: access keys that may only read: the proxy answers 403 to their writes
+    :param ceph: whether to do what Ceph's RGW 16 does for a user who may list only some prefixes: answer 403 for a missing
+        key, and complete an upload in parts over whatever is there
     """
 
     def __init__(
@@ -115,20 +117,20 @@ class Proxy(Server):
         super().__exit__(*exception)
 
     def seen(self, request: str) -> list[Seen]:
-        """The requests that fit, a regular expression as in :class:`Fault`."""
+        """Return the requests that match *request*, a regular expression as in :class:`Fault`."""
         return [each for each in self.log if re.search(request, each.request)]
 
     def overwritten(self) -> list[str]:
-        """The keys that the store took twice, with another content the second time."""
+        """Return the keys that the store accepted twice, with different contents."""
         contents: dict[str, set[str]] = defaultdict(set)
         for each in self.seen("^PUT "):
             if each.status is not None and each.status < 300:
                 contents[each.request].add(each.body)
         return [request for request, bodies in contents.items() if len(bodies) > 1]
 
-    def fault_for(self, request: str) -> str | None:
+    def fault_for(self, request: str) -> Fault | None:
         with self._lock:
-            return next((fault.kind for fault in self.faults if fault.meets(request)), None)
+            return next((fault for fault in self.faults if fault.meets(request)), None)
 
     def note(self, seen: Seen) -> None:
         with self._lock:
@@ -140,12 +142,15 @@ class _Handler(Handler):
         proxy: Proxy = self.server
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         request = f"{self.command} {unquote(self.path)}"
-        fault = proxy.fault_for(request)
+        met = proxy.fault_for(request)
+        fault = met.kind if met else None
+        if met and fault == "held":
+            met.released.wait()
         if fault == "501" and "If-None-Match" not in self.headers:
             fault = None
         if self.command not in ("GET", "HEAD") and self._access_key() in proxy.readers:
             fault = "403"
-        forwarded = fault in (None, "slow", "too slow", "damaged", "lost reply")
+        forwarded = fault in (None, "slow", "too slow", "damaged", "lost reply", "held")
         status, headers, content = self._forward(body) if forwarded else (None, {}, b"")
         if proxy.ceph and b"<Code>NoSuchKey<" in content:
             status, content = 403, b"<Error><Code>AccessDenied</Code></Error>"

@@ -1,4 +1,4 @@
-"""Checkpoints and item files as crawls leave them, made without crawls; for tests of what looks at them."""
+"""Checkpoints and item files as crawls leave them, made without crawls, for tests of the code that reads them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _runs = count(1)
 
 
 class History:
-    """The place of a spider's data: ``<where>/state/0000000001.json``, ``<where>/items/<run>-00001.jsonl``.
+    """A spider's data: ``<where>/state/0000000001.json``, ``<where>/items/<run>-00001.jsonl``.
 
     :param where: a URI or an absolute path, without a slash at its end
     """
@@ -58,7 +58,7 @@ class History:
         return ItemFile(self.store.uri(self.items_key + name), items, len(content), tuple(skip))
 
     def named(self, *files: ItemFile) -> None:
-        """Store a run of one checkpoint that names *files*."""
+        """Store a run with one checkpoint, which names *files*."""
         found = resolve(self.store, self.template)
         writer = CheckpointWriter(self.store, self.template, format="json", spider="numbers", run=f"r{next(_runs)}", job=None)
         writer.open({"page": 0} if found.checkpoint is None else found.checkpoint.state, found, lambda: found)
@@ -75,7 +75,7 @@ class History:
         self.store.create(self.template.key(id), io.BytesIO(content))
 
     def replace(self, id: int, content: bytes) -> None:
-        """Put *content* in the place of a state file."""
+        """Replace a state file by *content*."""
         self.store.delete(self.template.key(id))
         self.put_bytes(id, content)
 
@@ -89,7 +89,7 @@ class History:
         return sorted(key.rpartition("/")[2] for key in self.store.keys(self.template.prefix))
 
     def aged(self, id: int, time: str) -> None:
-        """Let checkpoint *id*, without children, have been made at *time*."""
+        """Set the time of checkpoint *id*, which must have no children, to *time*."""
         data = self.store.read(self.template.key(id))
         assert data is not None
         self.replace(id, replace(Checkpoint.from_bytes(data), time=time).to_bytes())

@@ -1,4 +1,4 @@
-"""The spider of the kill campaign: page by page, from ``self.state``, through a source on this machine (chaos.Source)."""
+"""The spider of the chaos campaign: follows the pages of chaos.Source one by one, from ``self.state`` on."""
 
 import asyncio
 from dataclasses import asdict, dataclass
@@ -37,7 +37,7 @@ class Odd(ItemFilter):
 
 
 class Wait:
-    """Keeps each item as long as the source says, so that items leave in another order than they came."""
+    """Keeps each item for as long as the source says, so that items leave in another order."""
 
     async def process_item(self, item):
         await asyncio.sleep(fields(item)["delay"])
@@ -52,15 +52,15 @@ class Drop:
 
 
 class Replace:
-    """Hands on another object than it was given."""
+    """Returns a new object instead of the item."""
 
     def process_item(self, item):
         return type(item)(**fields(item))
 
 
 class KillSpider(scrapy.Spider):
-    """*callback*, where the state item comes from: "same", the callback of the page's items; "confirm", that of a request
-    which follows them; "early", that of a request which precedes them (and which waits until they are yielded)."""
+    """*callback* says which callback yields the state item: "same", the one that yields the page's items; "confirm", that of
+    a request yielded after them; "early", that of a request yielded before them, which waits until they are yielded."""
 
     name = "kill"
 

@@ -1,4 +1,4 @@
-"""An HTTP server on this machine, in a thread of its own."""
+"""An HTTP server on 127.0.0.1, in a thread."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers requests, with :meth:`reply`, and logs nothing."""
+    """Answers requests with :meth:`reply`; logs nothing."""
 
     protocol_version = "HTTP/1.1"
     wbufsize = -1  # the whole answer in one packet
@@ -37,7 +37,7 @@ class Handler(BaseHTTPRequestHandler):
 class Server(ThreadingHTTPServer):
     """Serves while its context lasts.
 
-    :param known: what the handler finds as attributes of its ``server``
+    :param known: attributes of the server, for its handler
     """
 
     daemon_threads = True

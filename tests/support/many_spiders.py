@@ -21,7 +21,7 @@ from scrapy_state import StateItem
 
 
 class ManySpider(scrapy.Spider):
-    """Yields *pages* pages of two items and a state item, from where it is."""
+    """Yields *pages* pages of two items and a state item each, from its state on."""
 
     pages = 1_000_000
 

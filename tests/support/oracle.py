@@ -1,6 +1,6 @@
-"""What is stored, read without the package's code, and what is wrong with it.
+"""Says what is wrong with stored files. Reads them without the package's code.
 
-Stored files are a dict of their locations (a path, or ``s3://bucket/key``) and their bytes.
+Stored files are a dict from locations (a path, or ``s3://bucket/key``) to bytes.
 """
 
 import csv
@@ -25,7 +25,7 @@ def local_files(folder: Path) -> Files:
 
 
 class S3Files:
-    """Call it for every object of a bucket. One is read again only when its ETag, an MD5 of the content, is another."""
+    """Call it for every object of a bucket. It reads an object again only if its ETag, an MD5 of the content, has changed."""
 
     def __init__(self, client: Any, bucket: str) -> None:
         self._client = client
@@ -45,7 +45,7 @@ class S3Files:
 
 
 class Unchanged:
-    """Remembers what was stored; tells what was changed or removed since."""
+    """Remembers what was stored; says what has been changed or removed since."""
 
     def __init__(self) -> None:
         self._seen: dict[str, str] = {}
@@ -74,7 +74,7 @@ def digest_of(checkpoint: dict[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Feed:
-    """*begin*: what the locations of its files begin with; *keys*: reads the keys of a file's items, in order."""
+    """*begin*: the prefix of its files' locations; *keys*: reads the keys of a file's items, in order."""
 
     begin: str
     keys: Callable[[bytes], list[str]]
@@ -82,7 +82,7 @@ class Feed:
 
 @dataclass
 class Report:
-    """What was found. *checkpoints*: the newest one's lineage, oldest first."""
+    """What the oracle found. *checkpoints*: the lineage of the newest one, oldest first."""
 
     checkpoints: list[dict[str, Any]] = field(default_factory=list)
     orphans: list[str] = field(default_factory=list)
@@ -104,11 +104,11 @@ def check(
 ) -> Report:
     """Check every file, and the items that every checkpoint of the lineage names.
 
-    The lineage must hold every checkpoint there is: where nothing goes back, there is one branch.
+    The lineage must contain every stored checkpoint: only crawls that go back on purpose have branches.
 
-    :param states: what the locations of the state files begin with
-    :param expected: from a state to the keys of the items before it, for each feed
-    :param of_checkpoint: whether *expected* is given the whole checkpoint instead; in the order of the lineage
+    :param states: the prefix of the state files' locations
+    :param expected: returns the keys of the items before a state, for each feed
+    :param of_checkpoint: whether to call *expected* with the whole checkpoint instead, in the order of the lineage
     """
     report = Report()
     wrong = report.wrong

@@ -1,4 +1,4 @@
-"""What tests ask of an HTML page: that it is whole, loads nothing, and what a browser says of it."""
+"""Checks of an HTML page: that it is whole and loads nothing, and what a browser says about it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LEADING_AWAY = {"script", "iframe", "img", "object", "embed", "form", "a", "bas
 
 
 class Page(html.parser.HTMLParser):
-    """A page, read strictly: each tag is closed, in order, and nothing in it is loaded from anywhere.
+    """A strictly parsed page: every tag is closed, in order, and the page loads nothing.
 
     :ivar text: what a person reads, without tags; *titles*: of the plots
     """

@@ -1,4 +1,4 @@
-"""A real redis-server on this machine for the tests, on a free port, and a proxy that makes it far away."""
+"""A real redis-server on 127.0.0.1, on a free port, and a proxy that delays what it sends."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def free_port() -> int:
 
 
 class RedisServer:
-    """A redis-server process with a folder of its own; *options* as on its command line, without dashes."""
+    """A redis-server process with its own folder. *options* are those of its command line, without dashes."""
 
     def __init__(self, *, sentinel: bool = False, **options: str) -> None:
         self.sentinel = sentinel

@@ -1,4 +1,4 @@
-"""A store of somebody else's, in an SQLite file: ``sqlite://states/…`` is in ``states.db`` of the setting SQLITE_FOLDER."""
+"""A user's own store, in an SQLite file: ``sqlite://states/…`` is in ``states.db`` in the folder SQLITE_FOLDER."""
 
 from __future__ import annotations
 

@@ -120,7 +120,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 class CannotStart(Exception):
-    """There is no Swift here; the message says why."""
+    """Swift can't run here; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ class Endpoint:
         }
 
     def client(self) -> Any:
-        """Return a client of the tests' own."""
+        """Return a client for the tests."""
         import boto3
         from botocore.config import Config
 
@@ -161,7 +161,7 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class Swift:
-    """One store behind two proxies. *folder*: its configuration, its data and its servers' logs."""
+    """One store behind two proxies. *folder* has its configuration, data and logs."""
 
     http: Endpoint
     https: Endpoint
@@ -174,7 +174,7 @@ def swift(folder: Path) -> Iterator[Swift]:
 
     :param folder: an empty one; used if it can be, see :attr:`Swift.folder`
 
-    :raises CannotStart: if this machine lacks something, or it does not serve in time
+    :raises CannotStart: if the machine lacks something, or Swift does not answer in time
     """
     bin = install()
     servers: list[subprocess.Popen[bytes]] = []
@@ -195,7 +195,7 @@ def _end(servers: list[subprocess.Popen[bytes]]) -> None:
 
 
 def install() -> Path:
-    """Make Swift's environment unless it is there; return its bin folder."""
+    """Make Swift's environment unless it exists; return its bin folder."""
     if sys.platform != "linux":
         raise CannotStart("Swift runs on Linux only")
     ENVIRONMENT.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""Crawls of units_site by units_spider.py, and what of them must be stored."""
+"""Crawls of units_site with units_spider.py, and what they must have stored."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ SETTINGS: dict[str, Any] = {
 
 
 def done(checkpoint: dict[str, Any], units: int, skipped: set[int]) -> list[int]:
-    """The units whose items must be stored, by a checkpoint: state u + 1 is that of unit u."""
+    """Return the units whose items a checkpoint says are stored. The state of unit u is u + 1."""
     ahead = set(checkpoint.get("ahead", ()))
     below = range(checkpoint["state"].get("u", 0))
     return [u for u in range(units) if u not in skipped and (u in below or digest({"u": u + 1}) in ahead)]
 
 
 def report(folder: Path, site: Site, run: str = "") -> Report:
-    """Check every checkpoint: all items of the units that it says are done, once, and no other items.
+    """Check that every checkpoint names all items of the units that it says are done, once, and no other items.
 
-    :param run: of this run only, whose state files lie in a folder of its own
+    :param run: only this run, whose state files have their own folder
     """
     skipped: set[int] = set()
 
@@ -54,7 +54,7 @@ def run(folder: Path, site: Site, *arguments: str, **settings: Any) -> Crawl:
 
 
 def run_until(folder: Path, site: Site, answers: int, *signals: signal.Signals, **settings: Any) -> Crawl:
-    """Run until the site has given so many more answers, then send *signals*; the crawl's end is awaited."""
+    """Crawl until the site has given *answers* more answers, send *signals*, and wait for the crawl to end."""
     reached = threading.Event()
     at = site.calls.total() + answers
     site.served = lambda count: reached.set() if count >= at else None

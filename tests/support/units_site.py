@@ -1,4 +1,4 @@
-"""A site whose pages are units' pages, made from a seed; and what of it must be stored."""
+"""A site of units' pages, made from a seed, and what a crawl of it must store."""
 
 import base64
 import hashlib
@@ -49,7 +49,7 @@ class Site(Server):
         self._lock = threading.Lock()
 
     def expected(self, u: int) -> list[str]:
-        """The keys of a unit's items, when all is well."""
+        """Return the keys of a unit's items, if nothing fails."""
         kinds, keys = self.kinds[u], [f"{u}-0-{n}" for n in range(4)]
         if "drop" in kinds:
             keys.remove(f"{u}-0-1")
@@ -120,7 +120,7 @@ def item(key: str) -> dict[str, Any]:
 
 
 def digest(state: dict[str, Any]) -> str:
-    """What a checkpoint's ``ahead`` calls the unit with that state; docs/format.md says how."""
+    """Return the name of the unit with that state in a checkpoint's ``ahead``, see docs/format.md."""
     text = json.dumps(state, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
     return base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()[:12]).decode()
 

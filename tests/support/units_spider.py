@@ -1,4 +1,4 @@
-"""The spider of the tests of units: every unit is a start page and what it links to, at a site on this machine."""
+"""The spider of the tests of units: every unit is a start page and the pages it links to, on a local site."""
 
 import asyncio
 
@@ -7,7 +7,7 @@ from scrapy.exceptions import DropItem, IgnoreRequest
 
 
 class Pipeline:
-    """Keeps items for as long as they say, so that they leave in another order; drops and breaks those that say so."""
+    """Keeps items for as long as they say, so that they leave in another order; drops or fails those that say so."""
 
     async def process_item(self, item):
         await asyncio.sleep(item["delay"])
