@@ -77,15 +77,20 @@ come_back_some()
 if mode == 'again' then
     wanted = 0 -- until a reply has come
 end
-if wanted > 0 and call('EXISTS', suspects) == 1 then
+-- A suspect is alone in its worker, or those that happen to be there with the page that kills would be set aside in its place.
+if wanted > 0 then
     local tried = call('HGET', trying, worker)
-    if not tried or call('HEXISTS', mine, tried) == 0 or call('SISMEMBER', finished, tried) == 1 then
-        local id = lease(call('LPOP', suspects))
-        pending = pending - 1
-        if id then
-            call('HSET', trying, worker, id)
-            wanted = wanted - 1
+    local is_trying = tried and call('HEXISTS', mine, tried) == 1 and call('SISMEMBER', finished, tried) == 0
+    if is_trying or call('EXISTS', suspects) == 1 then
+        while not is_trying and call('HLEN', mine) <= call('SCARD', finished) and call('EXISTS', suspects) == 1 do
+            local id = lease(call('LPOP', suspects))
+            pending = pending - 1
+            if id then
+                call('HSET', trying, worker, id)
+                is_trying = true
+            end
         end
+        wanted = 0
     end
 end
 local rooms, passed = {}, 0

@@ -551,7 +551,8 @@ def test_a_page_that_kills_its_workers_is_set_aside(server: RedisServer) -> None
 
 
 def test_a_worker_has_one_suspect_at_a_time(server: RedisServer) -> None:
-    """Of pages that are due for their last delivery a worker gets the next one when the one before is done."""
+    """A page that is due for its last delivery is alone in its worker: it waits until all others there are done, and they
+    wait until it is done. So only the page that kills is set aside."""
 
     async def scenario(frontier: Callable[..., Frontier]) -> None:
         opener = frontier("opener", most_deliveries=2)
@@ -561,9 +562,15 @@ def test_a_worker_has_one_suspect_at_a_time(server: RedisServer) -> None:
         assert len((await victim.exchange("open", wanted=3)).leased) == 3
         await asyncio.sleep(0.08)
         [(first, _)] = (await opener.exchange(wanted=9)).leased
-        assert not (await opener.exchange(wanted=9)).leased
+        assert not (await opener.exchange(wanted=9, new=[request("3")])).leased
         assert len((await frontier("other", most_deliveries=2).exchange("open", wanted=9)).leased) == 1
-        [_] = (await opener.exchange(wanted=9, done=[first])).leased
+        [(second, _)] = (await opener.exchange(wanted=9, done=[first])).leased
+        assert texts(await opener.exchange(wanted=9, done=[second])) == ["3"]
+        assert (await opener.exchange(wanted=9)).vanished == 0
+        victim = frontier("next victim", lease_seconds=0.05, most_deliveries=2)
+        assert len((await victim.exchange("open", wanted=9, new=[request("4"), request("5")])).leased) == 2
+        await asyncio.sleep(0.08)
+        assert not (await opener.exchange(wanted=9)).leased  # it still has "3"
 
     in_frontiers(server, scenario)
 
