@@ -17,6 +17,7 @@ from scrapy.utils.misc import load_object
 from .exceptions import StateSettingsError
 from .model.json_values import json_object
 from .model.times import in_seconds
+from .model.values import from_json, get_bool, get_choice, get_seconds, size_in_bytes, wrong_value
 from .scrapy_internals import typed
 
 #: What the settings of these names are, where scrapy_state is at work
@@ -30,9 +31,6 @@ KNOWN = (
     *("STATE_SELFCHECK", "STATE_REDIS_URL", "STATE_REDIS_KEY", "STATE_REDIS_LEASE_TIMEOUT", "STATE_REDIS_PREFETCH"),
     *("STATE_REDIS_KEEP_OPEN", "STATE_REDIS_ACKNOWLEDGE", "STATE_REDIS_FILTER_START", "STATE_REDIS_PICKLE"),
 )
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(B|[kMGT]i?B|)", re.IGNORECASE)
-_UNITS = {"": 1, "b": 1} | {f"{letter}b": 1000**n for n, letter in enumerate("kmgt", 1)}
-_UNITS |= {f"{letter}ib": 1024**n for n, letter in enumerate("kmgt", 1)}
 #: From so many letters on, underscores left out, a word with one letter wrong is no other word
 _LONG_NAME = 12
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)?")
@@ -103,19 +101,19 @@ class StateSettings:
             state={} if state is None else state,
             state_priority=None if state is None else settings.getpriority("STATE"),
             explicit=state is not None and _is_explicit(settings),
-            enabled=_bool(settings, "STATE_ENABLED", True),
+            enabled=get_bool(settings, "STATE_ENABLED", True),
             read_from=read_from,
             at=_at(settings.get("STATE_AT", "latest")),
             lag=_lag(settings),
-            readonly=_bool(settings, "STATE_READONLY", False),
-            interval_seconds=_seconds(settings, "STATE_INTERVAL", 60),
-            on_item_error=_one_of(settings, "STATE_ON_ITEM_ERROR", "stop", "skip"),
-            on_unit_error=_one_of(settings, "STATE_ON_UNIT_ERROR", "hold", "skip", "stop"),
-            orphans=_one_of(settings, "STATE_ORPHANS", "keep", "delete"),
+            readonly=get_bool(settings, "STATE_READONLY", False),
+            interval_seconds=get_seconds(settings, "STATE_INTERVAL", 60),
+            on_item_error=get_choice(settings, "STATE_ON_ITEM_ERROR", "stop", "skip"),
+            on_unit_error=get_choice(settings, "STATE_ON_UNIT_ERROR", "hold", "skip", "stop"),
+            orphans=get_choice(settings, "STATE_ORPHANS", "keep", "delete"),
             spool_bytes=size_in_bytes("STATE_SPOOL_SIZE", settings.get("STATE_SPOOL_SIZE", "512MiB")),
-            retry_seconds=_seconds(settings, "STATE_RETRY_TIMEOUT", 900),
-            close_seconds=_seconds(settings, "STATE_CLOSE_TIMEOUT", 25),
-            selfcheck=_bool(settings, "STATE_SELFCHECK", True),
+            retry_seconds=get_seconds(settings, "STATE_RETRY_TIMEOUT", 900),
+            close_seconds=get_seconds(settings, "STATE_CLOSE_TIMEOUT", 25),
+            selfcheck=get_bool(settings, "STATE_SELFCHECK", True),
             fallback_item_processor=_fallback(settings, "STATE_FALLBACK_ITEM_PROCESSOR", ITEM_PROCESSOR),
             fallback_downloader=_fallback(settings, "STATE_FALLBACK_DOWNLOADER", DOWNLOADER),
         )
@@ -130,17 +128,6 @@ def names_class(value: Any, ours: str | type) -> bool:
     return isinstance(found, type) and issubclass(found, load_object(ours))
 
 
-def size_in_bytes(name: str, value: Any) -> int:
-    """Return *value*, a number of bytes or text like "64MiB" or "1.5 GB", in bytes, 1 at least.
-
-    :raises StateSettingsError: if it is something else; *name* is what to call it
-    """
-    match = _SIZE.fullmatch(str(value).strip())
-    if match is None or isinstance(value, bool) or float(match[1]) * _UNITS[match[2].lower()] < 1:
-        raise _wrong(name, value, 'a number of bytes, or text like "64MiB"')
-    return int(float(match[1]) * _UNITS[match[2].lower()])
-
-
 def stores_by_scheme(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return STATE_STORES: URI scheme ("" for paths) -> a store, its import path as text, or None for none.
 
@@ -151,22 +138,8 @@ def stores_by_scheme(settings: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     stores = from_json("STATE_STORES", value, _STORES)
     if not all(isinstance(scheme, str) and _SCHEME.fullmatch(scheme) for scheme in stores):
-        raise _wrong("STATE_STORES", value, f"{_STORES}; a scheme is what stands before the colon, in small letters")
+        raise wrong_value("STATE_STORES", value, f"{_STORES}; a scheme is what stands before the colon, in small letters")
     return stores
-
-
-def from_json(name: str, value: Any, expected: str) -> dict[str, Any]:
-    """Return the setting *name*, a dict or (as on the command line) JSON text of one, as a dict.
-
-    :raises StateSettingsError: if it is something else than *expected*
-    """
-    try:
-        found = json.loads(value) if isinstance(value, str) else value
-    except ValueError as error:
-        raise _wrong(name, value, f"{expected}: {error}") from error
-    if not isinstance(found, Mapping):
-        raise _wrong(name, value, expected)
-    return dict(found)
 
 
 def names_close_to_ours(settings: BaseSettings) -> Iterator[tuple[str, str]]:
@@ -206,7 +179,7 @@ def _lag(settings: BaseSettings) -> dict[str, float]:
     try:
         return {name: in_seconds(value) for name, value in found.items()}
     except ValueError as error:
-        raise _wrong("STATE_LAG", found, expected) from error
+        raise wrong_value("STATE_LAG", found, expected) from error
 
 
 def _at(value: Any) -> str | int | datetime:
@@ -219,7 +192,7 @@ def _at(value: Any) -> str | int | datetime:
         time = datetime.fromisoformat(re.sub("[Zz]$", "+00:00", text))
     except ValueError as error:
         expected = '"latest", "none", an id, -n for n checkpoints back, or a time like 2026-11-20T10:00 (UTC) or …T10:00+02:00'
-        raise _wrong("STATE_AT", value, expected) from error
+        raise wrong_value("STATE_AT", value, expected) from error
     return time if time.tzinfo else time.replace(tzinfo=timezone.utc)
 
 
@@ -236,7 +209,7 @@ def _object(settings: BaseSettings, name: str, expected: str) -> dict[str, Any] 
     try:
         return json_object(json.loads(value) if isinstance(value, str) else value, "it")
     except (TypeError, ValueError) as error:
-        raise StateSettingsError(f"{name} is {value!r}; it must be {expected}: {error}") from error
+        raise wrong_value(name, value, f"{expected}: {error}") from error
 
 
 def _is_explicit(settings: BaseSettings) -> bool:
@@ -275,33 +248,5 @@ def _read_from(settings: BaseSettings) -> str | dict[str, Any] | None:
 def _fallback(settings: BaseSettings, name: str, ours: str) -> Any:
     value = settings.get(name)
     if value is not None and names_class(value, ours):
-        raise _wrong(name, value, "what the project would have without scrapy_state; leave it out for Scrapy's own")
+        raise wrong_value(name, value, "what the project would have without scrapy_state; leave it out for Scrapy's own")
     return value
-
-
-def _one_of(settings: BaseSettings, name: str, default: str, *others: str) -> str:
-    value = settings.get(name, default)
-    if value not in (default, *others):
-        raise _wrong(name, value, " or ".join(f'"{each}"' for each in (default, *others)))
-    return str(value)
-
-
-def _bool(settings: BaseSettings, name: str, default: bool) -> bool:
-    try:
-        return settings.getbool(name, default)
-    except (TypeError, ValueError) as error:
-        raise _wrong(name, settings.get(name), "True or False") from error
-
-
-def _seconds(settings: BaseSettings, name: str, default: float) -> float:
-    try:
-        value = float(settings.get(name, default))
-    except (TypeError, ValueError) as error:
-        raise _wrong(name, settings.get(name), "a number of seconds") from error
-    if not 0 <= value < float("inf"):
-        raise _wrong(name, value, "a number of seconds, 0 or more")
-    return value
-
-
-def _wrong(name: str, value: Any, expected: str) -> StateSettingsError:
-    return StateSettingsError(f"{name} is {value!r}; it must be {expected}")

@@ -14,7 +14,7 @@ from scrapy.settings import BaseSettings, Settings
 from scrapy_state import StateItem
 from scrapy_state.exceptions import StateSettingsError
 from scrapy_state.feeds import StateFeed, item_feeds_with_checkpoints, uri_params
-from scrapy_state.settings import KNOWN, StateSettings, names_close_to_ours, size_in_bytes
+from scrapy_state.settings import KNOWN, StateSettings, names_close_to_ours
 
 STATE_URI = "s3://bucket/state/%(name)s/%(batch_id)010d.json"
 STATE_FEED: dict[str, Any] = {"format": "json", "item_classes": [StateItem]}
@@ -205,28 +205,6 @@ class TestStateSettings:
         """A name that is not close to one of ours is none of our business."""
         assert read({name: object()}) == read({})
         assert not list(names_close_to_ours(Settings({name: object()})))
-
-
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [
-        (1, 1),
-        ("1", 1),
-        (" 10 ", 10),
-        ("10B", 10),
-        ("2kB", 2000),
-        ("2KB", 2000),
-        ("2 KiB", 2048),
-        ("1.5GB", 1_500_000_000),
-        ("64MiB", 64 * 2**20),
-        ("64mib", 64 * 2**20),
-        ("1TiB", 2**40),
-        (1e3, 1000),
-    ],
-)
-def test_size_in_bytes(value: Any, expected: int) -> None:
-    """A size is a number of bytes or text with a unit."""
-    assert size_in_bytes("SIZE", value) == expected
 
 
 class TestStateFeed:

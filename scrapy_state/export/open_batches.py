@@ -11,7 +11,7 @@ from ..barrier.tickets import Side, Ticket
 from ..exceptions import ItemFailed
 from ..feedstorages import DurableFeedStorage, disk_error
 from ..model.key_template import without_credentials
-from ..settings import size_in_bytes
+from ..model.values import size_in_bytes
 from .batch import Batch
 from .uploads import Uploads
 
