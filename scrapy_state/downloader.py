@@ -18,7 +18,7 @@ from .export.durable_items import needs_durable_items
 from .feeds import StateFeed
 from .resume.refusal import refuse
 from .scrapy_internals import is_crawl
-from .settings import StateSettings
+from .settings import get_settings
 from .units.tracker import RequestTracker
 
 
@@ -31,7 +31,7 @@ class TrackingDownloader:
     def __new__(cls, crawler: Crawler) -> Any:
         """Return the project's own: others look at its class, and set its attributes."""
         try:
-            settings = StateSettings.from_settings(crawler.settings)
+            settings = get_settings(crawler)
             has_units = (
                 StateFeed.from_settings(crawler.settings) is not None
                 or settings.read_from is not None

@@ -1,4 +1,4 @@
-"""Where a run starts: ``settings["STATE"]`` and ``spider.state``, from the settings or from the newest checkpoint."""
+"""Where a run starts: the setting STATE and ``spider.state``, from the settings or from the newest checkpoint."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from .resume.refusal import get_refusal, refuse
 from .resume.sources import find
 from .resume.write_guard import check_places, item_places
 from .scrapy_internals import is_crawl
-from .settings import StateSettings, names_close_to_ours
+from .settings import get_settings, names_close_to_ours, set_state
 from .stores import open_reader
 from .stores.retry import in_thread
 
@@ -50,7 +50,7 @@ class SpiderSettingsState:
 
     def __init__(self, crawler: Crawler) -> None:
         self.crawler = crawler
-        self.settings = StateSettings.from_settings(crawler.settings)
+        self.settings = get_settings(crawler)
         #: the state this run starts from
         self.state: dict[str, Any] = {}
         #: where it came from, as the log says it
@@ -60,7 +60,7 @@ class SpiderSettingsState:
 
     @classmethod
     def from_crawler(cls, crawler: Crawler) -> Self:
-        """Find the state and seed ``settings["STATE"]`` and ``spider.state``. Blocks while it is read.
+        """Find the state and put it into the setting STATE and ``spider.state``. Blocks while it is read.
 
         :raises NotConfigured: if a setting can't be used; where there is no crawl to start (``scrapy shell``, …)
         :raises StateError: if there is no telling where to start, and no BarrierItemProcessor to refuse to
@@ -68,7 +68,7 @@ class SpiderSettingsState:
         if not is_crawl(crawler):
             extension = cls(crawler)
             if crawler.spider is not None and not hasattr(crawler.spider, "state"):
-                crawler.spider.state = extension.settings.state  # type: ignore[attr-defined]  # for callbacks that read it
+                crawler.spider.state = deepcopy(extension.settings.state)  # type: ignore[attr-defined]  # for callbacks that read it
             raise NotConfigured
         assert crawler.spider is not None
         for name, near in names_close_to_ours(crawler.settings):
@@ -121,8 +121,7 @@ class SpiderSettingsState:
         if self.start is not None and self.start.state != self.state:
             self.start = None
         settings = self.crawler.settings
-        priority = max(settings.getpriority("STATE") or 0, SETTINGS_PRIORITIES["addon"])
-        settings.set("STATE", deepcopy(self.state), priority=priority)
+        set_state(settings, deepcopy(self.state))
         spider.state = deepcopy(self.state)  # type: ignore[attr-defined]
         logger.info("STATE %s %s", in_log(self.state), self.origin, extra={"spider": spider})
         if self.state and (Path(job_dir(settings) or "") / "requests.seen").exists() and job_dir(settings):

@@ -11,6 +11,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from scrapy.crawler import Crawler
 from scrapy.settings import SETTINGS_PRIORITIES, BaseSettings
 from scrapy.utils.misc import load_object
 
@@ -33,6 +34,8 @@ KNOWN = (
 )
 #: From so many letters on, underscores left out, a word with one letter wrong is no other word
 _LONG_NAME = 12
+#: The attribute of a crawler that keeps its settings
+_KEPT_AS = "_scrapy_state_settings"
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)?")
 _FROM = (
     'a URI template or prefix, as in FEEDS, or {"items": URI template or prefix, "state": {state key: item field}}, or '
@@ -54,6 +57,7 @@ class StateSettings:
     :param read_from: STATE_FROM, a URI template or prefix, or what :func:`scrapy_state.sources.find` takes; None: the state
         feed
     :param at: STATE_AT: which checkpoint: "latest", "none", an id (1 and up), -n along the lineage, a time with its zone
+    :param at_explicit: whether STATE_AT was given on the command line
     :param lag: STATE_LAG: field of the state -> what is taken off it, a number, or seconds off a date-time
     :param readonly: STATE_READONLY
     :param interval_seconds: STATE_INTERVAL, between cuts at least; 0: at every state item that finds no commit under way
@@ -74,6 +78,7 @@ class StateSettings:
     enabled: bool
     read_from: str | dict[str, Any] | None
     at: str | int | datetime
+    at_explicit: bool
     lag: Mapping[str, float]
     readonly: bool
     interval_seconds: float
@@ -104,6 +109,7 @@ class StateSettings:
             enabled=get_bool(settings, "STATE_ENABLED", True),
             read_from=read_from,
             at=_at(settings.get("STATE_AT", "latest")),
+            at_explicit=_is_cmdline(settings, "STATE_AT"),
             lag=_lag(settings),
             readonly=get_bool(settings, "STATE_READONLY", False),
             interval_seconds=get_seconds(settings, "STATE_INTERVAL", 60),
@@ -117,6 +123,23 @@ class StateSettings:
             fallback_item_processor=_fallback(settings, "STATE_FALLBACK_ITEM_PROCESSOR", ITEM_PROCESSOR),
             fallback_downloader=_fallback(settings, "STATE_FALLBACK_DOWNLOADER", DOWNLOADER),
         )
+
+
+def get_settings(crawler: Crawler) -> StateSettings:
+    """Return the STATE_* settings of *crawler*. The first call reads them; all later ones return the same object.
+
+    :raises StateSettingsError: as :meth:`StateSettings.from_settings`
+    """
+    kept = vars(crawler)
+    if _KEPT_AS not in kept:
+        kept[_KEPT_AS] = StateSettings.from_settings(crawler.settings)
+    settings: StateSettings = kept[_KEPT_AS]
+    return settings
+
+
+def set_state(settings: BaseSettings, state: dict[str, Any]) -> None:
+    """Set STATE to *state*, at the priority that it has already, at least an add-on's."""
+    settings.set("STATE", state, priority=max(settings.getpriority("STATE") or 0, SETTINGS_PRIORITIES["addon"]))
 
 
 def names_class(value: Any, ours: str | type) -> bool:
@@ -198,7 +221,7 @@ def _at(value: Any) -> str | int | datetime:
 
 def _object(settings: BaseSettings, name: str, expected: str) -> dict[str, Any] | None:
     value = settings.get(name)
-    if (settings.getpriority(name) or 0) < SETTINGS_PRIORITIES["cmdline"]:
+    if not _is_cmdline(settings, name):
         # Typed as an object, it has not the command line's priority on Scrapy Cloud, so that custom_settings hide it.
         in_job = typed(name, ("job_settings",))
         value = value if in_job is None else in_job
@@ -215,9 +238,12 @@ def _object(settings: BaseSettings, name: str, expected: str) -> dict[str, Any] 
 def _is_explicit(settings: BaseSettings) -> bool:
     if typed("STATE", ("job_settings",)) is not None:
         return True
-    is_cmdline = (settings.getpriority("STATE") or 0) >= SETTINGS_PRIORITIES["cmdline"]
     # What was typed for all jobs has that priority on Scrapy Cloud, too; a script's own `scrapy crawl -s STATE=…` differs.
-    return is_cmdline and settings.get("STATE") != typed("STATE")
+    return _is_cmdline(settings, "STATE") and settings.get("STATE") != typed("STATE")
+
+
+def _is_cmdline(settings: BaseSettings, name: str) -> bool:
+    return (settings.getpriority(name) or 0) >= SETTINGS_PRIORITIES["cmdline"]
 
 
 def _read_from(settings: BaseSettings) -> str | dict[str, Any] | None:

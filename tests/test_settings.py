@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from crawls import SPIDER, crawl
 from scrapy import Spider
 from scrapy.settings import BaseSettings, Settings
+from scrapy.utils.test import get_crawler
 
 from scrapy_state import StateItem
 from scrapy_state.exceptions import StateSettingsError
 from scrapy_state.feeds import StateFeed, item_feeds_with_checkpoints, uri_params
-from scrapy_state.settings import KNOWN, StateSettings, names_close_to_ours
+from scrapy_state.settings import KNOWN, StateSettings, get_settings, names_close_to_ours
 
 STATE_URI = "s3://bucket/state/%(name)s/%(batch_id)010d.json"
 STATE_FEED: dict[str, Any] = {"format": "json", "item_classes": [StateItem]}
@@ -205,6 +207,50 @@ class TestStateSettings:
         """A name that is not close to one of ours is none of our business."""
         assert read({name: object()}) == read({})
         assert not list(names_close_to_ours(Settings({name: object()})))
+
+
+COUNTING_SPIDER = (
+    SPIDER
+    + """
+    @classmethod
+    def from_crawler(cls, crawler, *args, **kwargs):
+        read = StateSettings.from_settings.__func__
+        cls.count = 0
+
+        def counted(settings_class, settings):
+            cls.count += 1
+            return read(settings_class, settings)
+
+        StateSettings.from_settings = classmethod(counted)
+        return super().from_crawler(crawler, *args, **kwargs)
+
+    def closed(self, reason):
+        self.logger.info("read %s times", self.count)
+
+from scrapy_state.settings import StateSettings
+"""
+)
+
+
+class TestGetSettings:
+    def test_read_once(self) -> None:
+        """The settings of a crawler are read once; those of another crawler are its own."""
+        crawler, other = get_crawler(settings_dict={"STATE_INTERVAL": 1}), get_crawler(settings_dict={"STATE_INTERVAL": 2})
+        assert get_settings(crawler) is get_settings(crawler)
+        assert (get_settings(crawler).interval_seconds, get_settings(other).interval_seconds) == (1, 2)
+
+    def test_error_each_time(self) -> None:
+        """Settings that can't be used are an error each time."""
+        crawler = get_crawler(settings_dict={"STATE_INTERVAL": "x"})
+        for _ in range(2):
+            with pytest.raises(StateSettingsError, match="STATE_INTERVAL"):
+                get_settings(crawler)
+
+    def test_crawl(self, tmp_path: Path) -> None:
+        """A crawl reads them twice: the add-on, before the settings are complete, and then once for all components."""
+        crawled = crawl(tmp_path, COUNTING_SPIDER)
+        assert crawled.code == 0, crawled.log
+        assert crawled.lines("read 2 times"), crawled.log
 
 
 class TestStateFeed:

@@ -15,7 +15,7 @@ from scrapy.crawler import Crawler
 from ..exceptions import StateConflict, StoreError, StoreUnreachable
 from ..feeds import StateFeed
 from ..model.key_template import placeholders
-from ..settings import StateSettings
+from ..settings import get_settings
 from .codec import Codec
 from .connection import Connection
 from .frontier import Frontier, NewRequest, Reply
@@ -54,7 +54,7 @@ class Opening:
         settings = self._settings
         connection = self._connection = Connection.acquire(settings.url)
         await self._check(connection)
-        if StateSettings.from_settings(self._crawler.settings).selfcheck:
+        if get_settings(self._crawler).selfcheck:
             await self._round_trip(connection)
         before = self._before = await self._deadlines()
         # A worker that was killed a moment ago looks like one that is alive, but its heart does not beat.
@@ -101,7 +101,7 @@ class Opening:
     @property
     def _shared_state_feed(self) -> str:
         """The state feed that every worker would write to; empty if there is none."""
-        common, feed = StateSettings.from_settings(self._crawler.settings), StateFeed.from_settings(self._crawler.settings)
+        common, feed = get_settings(self._crawler), StateFeed.from_settings(self._crawler.settings)
         if feed is None or common.readonly or not common.enabled or "run_id" in placeholders(feed.uri):
             return ""
         return feed.uri

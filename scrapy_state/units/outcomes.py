@@ -15,7 +15,7 @@ from ..exceptions import UnitFailed
 from ..extension import SpiderSettingsState, get_extension
 from ..model.json_values import shortened
 from ..model.key_template import without_credentials
-from ..settings import StateSettings
+from ..settings import get_settings
 from .watermark import Failure, Units, name_of, state_of
 
 logger = logging.getLogger("scrapy_state.state")
@@ -28,7 +28,7 @@ class UnitOutcomes:
 
     def __init__(self, crawler: Crawler) -> None:
         self.crawler = crawler
-        self.settings = StateSettings.from_settings(crawler.settings)
+        self.settings = get_settings(crawler)
         self._barrier = get_barrier(crawler)
         self._units = Units({})
         #: of units in flight; and of those that are over, but not to be stored yet: they have begun others
