@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import time
 import traceback
 from copy import deepcopy
-from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -22,11 +20,11 @@ from .exceptions import StateError, StateSettingsError
 from .feeds import StateFeed, open_template
 from .lineage.resolve import At, Resolution, resolve
 from .model.checkpoint import Checkpoint
-from .model.json_values import as_text, in_log, json_object, shortened
+from .model.json_values import in_log, json_object, shortened
 from .model.key_template import placeholders
-from .model.times import in_words
 from .resume.arguments import warn_of_changes
 from .resume.lag import earlier
+from .resume.origin import describe, differences, less_lag
 from .resume.refusal import get_refusal, refuse
 from .resume.sources import find
 from .resume.write_guard import check_places, item_places
@@ -168,15 +166,15 @@ class StateResolver(SpiderSettingsState):
             found = in_thread(lambda: self._resolve(source, None, None, settings.at))
         self.found = found
         for uri, why in found.passed_over:
-            logger.warning("%s is passed over: %s", uri, why, extra={"spider": self.crawler.spider})
+            logger.warning("%s is skipped: %s", uri, why, extra={"spider": self.crawler.spider})
         self._check_item_feeds(found)
         if settings.explicit or found.checkpoint is None:
             state, origin = super().find_state()
-            return state, origin + self._passed_over(found)
+            return state, origin + differences(settings, found)
         self.start = found.checkpoint
         warn_of_changes(self.crawler, found.checkpoint)
         state = earlier(found.checkpoint.state, settings.lag) if found.checkpoint.state else {}
-        return state, f"from {_named(found)}{self._passed_over(found)}"
+        return state, f"from {describe(found)}{differences(settings, found)}"
 
     def _from_source(self, spec: dict[str, Any]) -> tuple[dict[str, Any], str]:
         at, lag = self.settings.at, self.settings.lag
@@ -188,7 +186,7 @@ class StateResolver(SpiderSettingsState):
             state, origin = super().find_state()
             return state, f"{origin}; {'STATE_AT is none' if at == 'none' else 'there are no items, or no log, in STATE_FROM'}"
         state = earlier(found.state, lag) if found.state else {}
-        return state, f"from {found.kind} ({found.uri})" + (f"; less STATE_LAG {as_text(lag)}" if state and lag else "")
+        return state, f"from {found.kind} ({found.uri})" + (less_lag(self.settings) if state else "")
 
     def resolve_own(self) -> Resolution:
         """Look for the checkpoint to start from under the state feed's own prefix. Blocks."""
@@ -221,20 +219,6 @@ class StateResolver(SpiderSettingsState):
                 return
             found = in_thread(lambda: resolve(store, template))
         in_thread(lambda: check_places(places, store, found, self.crawler.settings))
-
-    def _passed_over(self, found: Resolution) -> str:
-        """Return what the log line adds: what there is that this run does not start from, and why."""
-        settings, chosen = self.settings, found.checkpoint
-        text = f"; {found.passed_over_count:,} newer passed over (not valid)" if found.passed_over else ""
-        if settings.explicit:
-            return f"{text}; it goes before {_named(found)}" if chosen else text
-        if found.newest is not None and found.newest is not chosen and found.newest != chosen:
-            # What has the ids from there to the newest, pruned since or not.
-            count = (found.newest.id or 0) - ((chosen and chosen.id) or 0)
-            text += f"; {count or 'some'} newer passed over (STATE_AT is {settings.at})"
-        if chosen is not None and chosen.state and settings.lag:
-            text += f"; less STATE_LAG {as_text(settings.lag)}"
-        return text
 
 
 def _refused_by(resolver: type, state: Any, error: Exception) -> StateSettingsError:
@@ -277,19 +261,3 @@ def get_extension(name_or_class: str | type[T], spider_or_crawler: Spider | Craw
 def get_settings_priority_name(priority: int) -> str:
     """Return the name of a settings priority ("cmdline" for 40); for one without a name, the number as text."""
     return next((name for name, value in SETTINGS_PRIORITIES.items() if value == priority), str(priority))
-
-
-def _named(found: Resolution) -> str:
-    checkpoint = found.checkpoint
-    assert checkpoint is not None
-    if checkpoint.id is None:
-        return f"the state file {found.uri}"
-    return f"checkpoint {checkpoint.id} ({found.uri}, run {checkpoint.run}{_age(checkpoint.time)})"
-
-
-def _age(text: str | None) -> str:
-    try:
-        made = datetime.fromisoformat((text or "").replace("Z", "+00:00"))
-    except ValueError:
-        return ""
-    return f", {in_words(time.time() - made.replace(tzinfo=made.tzinfo or timezone.utc).timestamp())} old"

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from scrapy.utils.misc import load_object
 
 from .exceptions import StateSettingsError
 from .model.json_values import json_object
-from .model.times import in_seconds
+from .model.times import in_seconds, parse_time
 from .model.values import from_json, get_bool, get_choice, get_seconds, size_in_bytes, wrong_value
 from .scrapy_internals import typed
 
@@ -211,12 +211,11 @@ def _at(value: Any) -> str | int | datetime:
         return text or "latest"
     if re.fullmatch(r"-?0*[1-9][0-9]*", text):
         return int(text)
-    try:
-        time = datetime.fromisoformat(re.sub("[Zz]$", "+00:00", text))
-    except ValueError as error:
+    time = parse_time(text)
+    if time is None:
         expected = '"latest", "none", an id, -n for n checkpoints back, or a time like 2026-11-20T10:00 (UTC) or …T10:00+02:00'
-        raise wrong_value("STATE_AT", value, expected) from error
-    return time if time.tzinfo else time.replace(tzinfo=timezone.utc)
+        raise wrong_value("STATE_AT", value, expected)
+    return time
 
 
 def _object(settings: BaseSettings, name: str, expected: str) -> dict[str, Any] | None:

@@ -44,5 +44,5 @@ def test_parent_that_was_exchanged(tmp_path: Path) -> None:
     # Whole and valid, but another one: what a second writer on a store that overwrites would leave.
     path.write_text(json.dumps([{"state": {"page": 1}}]))
     run = crawl(tmp_path)
-    assert run.lines(f"{newest['id']:010d}.json is passed over")
+    assert run.lines(f"{newest['id']:010d}.json is skipped")
     assert run.lines("begins at 1 {'page': 1}")
