@@ -177,7 +177,7 @@ class TestStateSettings:
     @pytest.mark.parametrize("value", [True, "0", None])
     def test_misspelt(self, name: str, meant: str, value: Any) -> None:
         """A name that can only be a misspelt one of ours is an error that says which is meant."""
-        with pytest.raises(StateSettingsError, match=f"no setting {name}; is {meant} meant"):
+        with pytest.raises(StateSettingsError, match=f"no setting {name}; correct the name if you meant {meant}, else"):
             read({name: value})
 
     @pytest.mark.parametrize(
