@@ -29,7 +29,7 @@ from urllib.request import urlopen
 
 from servers import project, server
 
-from scrapy_state.settings import size_in_bytes
+from scrapy_state.model.values import size_in_bytes
 
 MIB = 1 << 20
 ITEMS_A_PAGE = 10

@@ -1,6 +1,6 @@
-"""The add-on: what it changes in the settings, nothing else.
+"""The add-on: what it changes in the settings, and nothing else.
 
-This module imports nothing that an older Scrapy might not have, so that the add-on can say what is wrong.
+This module imports nothing that an older Scrapy might lack, so that the add-on can ask for a newer one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _NEEDED = (2, 18)
 _MIDDLEWARE = "scrapy_state.barrier.StateMiddleware"
-#: Below what others have for "nearest the engine": sh_scrapy.diskquota.DiskQuotaSpiderMiddleware (Scrapy Cloud) -10001
+#: Nearer the engine than any other middleware: Scrapy Cloud's DiskQuotaSpiderMiddleware has -10001
 _NEAREST = -100_000
 _RESOLVER = "scrapy_state.extension.StateResolver"
 _SELFCHECK = "scrapy_state.selfcheck.SelfCheck"
@@ -26,17 +26,18 @@ _EXPORTER = "scrapy_state.feedexport.CheckpointFeedExporter"
 
 
 class Addon:
-    """``ADDONS = {"scrapy_state.Addon": 500}``: the whole set-up beside FEEDS. docs/setup.md lists what it changes."""
+    """``ADDONS = {"scrapy_state.Addon": 500}`` and FEEDS are the whole set-up. docs/setup.md lists what the add-on changes."""
 
     def update_settings(self, settings: Settings) -> None:
-        """Put scrapy_state's components in their places.
+        """Put scrapy_state's components into the settings.
 
-        :raises StateSettingsError: with an older Scrapy, and where the project has a FeedExporter of its own
+        :raises StateSettingsError: if Scrapy is too old, or the project has a FeedExporter of its own
         """
         if scrapy.version_info[:2] < _NEEDED:
             raise StateSettingsError(
-                f"scrapy_state needs Scrapy 2.18 or later, this is {scrapy.__version__}: Scrapy 2.14 to 2.17 store no batch "
-                "of a feed until the spider closes, so there is nothing to resume from. pip install -U 'scrapy>=2.18'"
+                f"scrapy_state needs Scrapy 2.18 or later, not {scrapy.__version__}: Scrapy 2.14 to 2.17 store no batch "
+                "of a feed until the spider closes, so a killed crawl leaves nothing to resume from",
+                remedy="pip install -U 'scrapy>=2.18'",
             )
         settings.setdefault_in_component_priority_dict("SPIDER_MIDDLEWARES", load_object(_MIDDLEWARE), _NEAREST)
         _set_exporter(settings)
@@ -50,7 +51,10 @@ class Addon:
 
 
 def _put_around(settings: BaseSettings, name: str, ours: str) -> None:
-    """Set *name* to *ours*, and STATE_FALLBACK_… to what it was. At its own priority: the add-ons' is below the project's."""
+    """Set *name* to *ours*, and STATE_FALLBACK_… to what it was, both at the priority of *name*.
+
+    An add-on's own priority would be too low: the project's is above it.
+    """
     from .settings import names_class
 
     if not names_class(settings[name], ours):
@@ -60,12 +64,12 @@ def _put_around(settings: BaseSettings, name: str, ours: str) -> None:
 
 
 def _set_exporter(settings: BaseSettings) -> None:
-    """Put CheckpointFeedExporter in FeedExporter's place, unless a subclass of it is there already."""
+    """Replace FeedExporter by CheckpointFeedExporter, unless EXTENSIONS has a subclass of that already."""
     from scrapy.extensions.feedexport import FeedExporter
 
     ours = load_object(_EXPORTER)
-    for each, order in settings.get_component_priority_dict_with_base("EXTENSIONS").items():
-        cls = load_object(each)
+    for component, order in settings.get_component_priority_dict_with_base("EXTENSIONS").items():
+        cls = load_object(component)
         if not isinstance(cls, type) or not issubclass(cls, FeedExporter):
             continue
         if cls is FeedExporter:
@@ -73,21 +77,21 @@ def _set_exporter(settings: BaseSettings) -> None:
             settings.set_in_component_priority_dict("EXTENSIONS", ours, order)
         elif not issubclass(cls, ours):
             raise StateSettingsError(
-                f"EXTENSIONS has {cls.__module__}.{cls.__qualname__}, a FeedExporter of the project's own: with another "
-                "exporter beside it, scrapy_state can't know which items are stored, and each would write the feeds. "
-                "Derive it from scrapy_state.feedexport.CheckpointFeedExporter, or set STATE_ENABLED = False"
+                f"EXTENSIONS has {cls.__module__}.{cls.__qualname__}, a FeedExporter of the project's own: with a second "
+                "exporter, both would write the feeds, and scrapy_state could not know which items are stored",
+                remedy="derive it from scrapy_state.feedexport.CheckpointFeedExporter, or set STATE_ENABLED = False",
             )
 
 
 def _set_resolver(settings: BaseSettings) -> None:
-    """Enable StateResolver, unless a subclass of its family is there already."""
+    """Enable StateResolver, unless EXTENSIONS has a subclass of SpiderSettingsState already."""
     from .extension import SpiderSettingsState
 
-    for each in settings.get_component_priority_dict_with_base("EXTENSIONS"):
-        cls = load_object(each)
+    for component in settings.get_component_priority_dict_with_base("EXTENSIONS"):
+        cls = load_object(component)
         if isinstance(cls, type) and issubclass(cls, SpiderSettingsState):
             return
-    # After the built-in extensions (0), whose SpiderState writes spider.state too, before the project's own.
+    # After the built-in extensions (0), because their SpiderState sets spider.state, too; before the project's own.
     settings.set_in_component_priority_dict("EXTENSIONS", load_object(_RESOLVER), 10)
 
 
@@ -97,4 +101,4 @@ def _is_enabled(settings: BaseSettings) -> bool:
     try:
         return StateSettings.from_settings(settings).enabled
     except StateSettingsError:
-        return True  # the item processor will say it, in one line
+        return True  # The item processor will report the error, in one line.

@@ -16,7 +16,7 @@ from .export.durable_items import needs_durable_items
 from .feeds import StateFeed
 from .resume.refusal import refuse
 from .scrapy_internals import is_crawl, watch_fetch
-from .settings import StateSettings
+from .settings import StateSettings, get_settings
 from .units.tracker import RequestTracker
 
 
@@ -29,7 +29,7 @@ def TrackingDownloader(crawler: Crawler) -> Any:
     Without a state feed, STATE_FROM or the frontier in Redis nothing is watched: ``meta["state"]`` is a key like any other.
     """
     try:
-        settings = StateSettings.from_settings(crawler.settings)
+        settings = get_settings(crawler)
         has_units = (
             StateFeed.from_settings(crawler.settings) is not None
             or settings.read_from is not None

@@ -1,12 +1,10 @@
-"""Where a run starts: ``settings["STATE"]`` and ``spider.state``, from the settings or from the newest checkpoint."""
+"""Where a run starts: the setting STATE and ``spider.state``, from the settings or from the newest checkpoint."""
 
 from __future__ import annotations
 
 import logging
-import time
 import traceback
 from copy import deepcopy
-from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -22,16 +20,16 @@ from .exceptions import StateError, StateSettingsError
 from .feeds import StateFeed, open_template
 from .lineage.resolve import At, Resolution, resolve
 from .model.checkpoint import Checkpoint
-from .model.json_values import as_text, in_log, json_object, shortened
+from .model.json_values import in_log, json_object, shortened
 from .model.key_template import placeholders
-from .model.times import in_words
 from .resume.arguments import warn_of_changes
 from .resume.lag import earlier
+from .resume.origin import describe, differences, less_lag
 from .resume.refusal import get_refusal, refuse
 from .resume.sources import find
 from .resume.write_guard import check_places, item_places
 from .scrapy_internals import is_crawl
-from .settings import StateSettings, names_close_to_ours
+from .settings import get_settings, names_close_to_ours, set_state
 from .stores import open_reader
 from .stores.retry import in_thread
 
@@ -43,37 +41,37 @@ logger = logging.getLogger("scrapy_state.state")
 
 
 class SpiderSettingsState:
-    """Takes STATE from the settings to ``spider.state``; its priority in the settings stays what it is.
+    """Copies STATE from the settings to ``spider.state``. The setting keeps its priority.
 
-    Subclass it to change or check the state a run starts from, and put the subclass into EXTENSIONS in its place.
+    To change or check the state that a run starts from, put a subclass into EXTENSIONS instead.
     """
 
     def __init__(self, crawler: Crawler) -> None:
         self.crawler = crawler
-        self.settings = StateSettings.from_settings(crawler.settings)
+        self.settings = get_settings(crawler)
         #: the state this run starts from
         self.state: dict[str, Any] = {}
-        #: where it came from, as the log says it
+        #: where that state came from, in the words of the log
         self.origin = ""
-        #: the checkpoint it starts from, if it is just where that one is: same state, same units beyond it
+        #: the checkpoint this run starts from, if it starts exactly there: from the same state, with the same units ahead
         self.start: Checkpoint | None = None
 
     @classmethod
     def from_crawler(cls, crawler: Crawler) -> Self:
-        """Find the state and seed ``settings["STATE"]`` and ``spider.state``. Blocks while it is read.
+        """Find the state, and put it into the setting STATE and into ``spider.state``. Blocks while a store is read.
 
-        :raises NotConfigured: if a setting can't be used; where there is no crawl to start (``scrapy shell``, …)
-        :raises StateError: if there is no telling where to start, and no BarrierItemProcessor to refuse to
+        :raises NotConfigured: if a setting can't be used, or under a command that runs no crawl (``scrapy shell``, …)
+        :raises StateError: if nobody knows where to start, and no BarrierItemProcessor is in place to refuse to
         """
         if not is_crawl(crawler):
             extension = cls(crawler)
             if crawler.spider is not None and not hasattr(crawler.spider, "state"):
-                crawler.spider.state = extension.settings.state  # type: ignore[attr-defined]  # for callbacks that read it
+                crawler.spider.state = deepcopy(extension.settings.state)  # type: ignore[attr-defined]  # Callbacks may read it.
             raise NotConfigured
         assert crawler.spider is not None
         for name, near in names_close_to_ours(crawler.settings):
             logger.warning(
-                "there is no setting %s in scrapy_state. If %s is meant, correct the name; if it is your own, all is well",
+                "scrapy_state has no setting %s. If you meant %s, correct the name; if the setting is your own, ignore this",
                 name, near, extra={"spider": crawler.spider},
             )  # fmt: skip
         try:
@@ -86,24 +84,24 @@ class SpiderSettingsState:
         except StateError as error:
             refuse(crawler, error)
             return extension
-        # Again after the built-in SpiderState (JOBDIR), whose handler was connected before this one.
+        # The built-in SpiderState (JOBDIR) sets spider.state in its own handler, which runs before this one.
         crawler.signals.connect(extension._spider_opened, signals.spider_opened)
         return extension
 
     @property
     def refusal(self) -> StateError | None:
-        """Why the crawl must not start: the item processor refuses to, without a trace."""
+        """Why the crawl must not start; None if it may. The item processor reports it in one line, without a trace."""
         return get_refusal(self.crawler)
 
     def change_state(self, state: dict[str, Any]) -> dict[str, Any]:
-        """Return the state to start from in the place of *state*. For a subclass; a raise refuses to start."""
+        """Return the state to start from instead of *state*. For subclasses; if it raises, the crawl does not start."""
         return state
 
     def validate_state(self, state: dict[str, Any], spider: Spider) -> None:
-        """Raise if *spider* must not start from *state*. For a subclass."""
+        """Raise if *spider* must not start from *state*. For subclasses."""
 
     def find_state(self) -> tuple[dict[str, Any], str]:
-        """Return the state to start from, before :meth:`change_state`, and where it came from, for the log."""
+        """Return the state to start from, as :meth:`change_state` gets it, and where it came from, for the log."""
         priority = self.settings.state_priority
         return self.settings.state, f"from the settings (priority {get_settings_priority_name(priority or 0)})"
 
@@ -116,19 +114,18 @@ class SpiderSettingsState:
             self.validate_state(deepcopy(self.state), spider)
         except StateError:
             raise
-        except Exception as error:  # whatever the project's hooks raise: they refuse
+        except Exception as error:  # Whatever a hook of the project's raises, the crawl does not start.
             raise _refused_by(type(self), state, error) from error
         if self.start is not None and self.start.state != self.state:
             self.start = None
         settings = self.crawler.settings
-        priority = max(settings.getpriority("STATE") or 0, SETTINGS_PRIORITIES["addon"])
-        settings.set("STATE", deepcopy(self.state), priority=priority)
+        set_state(settings, deepcopy(self.state))
         spider.state = deepcopy(self.state)  # type: ignore[attr-defined]
         logger.info("STATE %s %s", in_log(self.state), self.origin, extra={"spider": spider})
         if self.state and (Path(job_dir(settings) or "") / "requests.seen").exists() and job_dir(settings):
             logger.warning(
-                "JOBDIR %s remembers the requests of an earlier run: the request that start() yields for the state may be "
-                "filtered as seen there. Yield it with dont_filter=True, or use a new JOBDIR",
+                "JOBDIR %s remembers the requests of an earlier run, so the request that start() yields for the state may be "
+                "filtered as a duplicate. Yield it with dont_filter=True, or use a new JOBDIR",
                 job_dir(settings), extra={"spider": spider},
             )  # fmt: skip
 
@@ -137,26 +134,26 @@ class SpiderSettingsState:
 
 
 class StateResolver(SpiderSettingsState):
-    """Takes the state from a checkpoint, the newest unless STATE_AT says another; STATE_LAG takes a bit off it.
+    """Takes the state from a checkpoint: the newest one, or the one that STATE_AT names. Then subtracts STATE_LAG.
 
-    An explicit STATE goes before it, STATE of lower priority after.
+    An explicit STATE takes precedence over checkpoints. Any other STATE counts only if there is no checkpoint.
     """
 
     def __init__(self, crawler: Crawler) -> None:
         super().__init__(crawler)
         self.feed = StateFeed.from_settings(crawler.settings)
-        #: what was found under the state feed's own prefix: the exporter numbers on from it
+        #: the checkpoints of the state feed's own prefix: the exporter continues their numbers
         self.resolution = Resolution()
-        #: what was found where this run resumes from: the same, or what is under STATE_FROM
+        #: the checkpoints that this run resumes from: the same ones, or those in STATE_FROM
         self.found = self.resolution
 
     def find_state(self) -> tuple[dict[str, Any], str]:
-        """As :class:`SpiderSettingsState`, from the chosen checkpoint first. Blocks while the store is read."""
+        """See :class:`SpiderSettingsState`. A checkpoint takes precedence over the settings. Blocks while the store is read."""
         settings, feed = self.settings, self.feed
         if not settings.enabled:
             state, origin = super().find_state()
             return state, f"{origin}; STATE_ENABLED is False: no checkpoint is read or stored"
-        # A state feed of this run's own (%(run_id)s) has nothing to begin with, and is nobody else's business.
+        # With %(run_id)s in its URI, the state feed is this run's alone, and still empty.
         own = feed is not None and (settings.readonly or "run_id" not in placeholders(feed.uri))
         if own and not (settings.readonly and (settings.explicit or settings.read_from)):
             self.resolution = in_thread(self.resolve_own)
@@ -169,44 +166,46 @@ class StateResolver(SpiderSettingsState):
             found = in_thread(lambda: self._resolve(source, None, None, settings.at))
         self.found = found
         for uri, why in found.passed_over:
-            logger.warning("%s is passed over: %s", uri, why, extra={"spider": self.crawler.spider})
+            logger.warning("%s is skipped: %s", uri, why, extra={"spider": self.crawler.spider})
         self._check_item_feeds(found)
         if settings.explicit or found.checkpoint is None:
             state, origin = super().find_state()
-            return state, origin + self._passed_over(found)
+            return state, origin + differences(settings, found)
         self.start = found.checkpoint
         warn_of_changes(self.crawler, found.checkpoint)
         state = earlier(found.checkpoint.state, settings.lag) if found.checkpoint.state else {}
-        return state, f"from {_named(found)}{self._passed_over(found)}"
+        return state, f"from {describe(found)}{differences(settings, found)}"
 
     def _from_source(self, spec: dict[str, Any]) -> tuple[dict[str, Any], str]:
         at, lag = self.settings.at, self.settings.lag
         if at not in ("latest", "none"):
-            raise StateSettingsError("STATE_AT is for checkpoints, but STATE_FROM names items or a log; leave one of them out")
+            raise StateSettingsError(
+                "STATE_AT is for checkpoints, but STATE_FROM names items or a log", remedy="leave one of them out"
+            )
         opener = partial(open_template, self.crawler, params_function=None, opener=open_reader)
         found = None if at == "none" else in_thread(lambda: find(spec, opener))
         if found is None:
             state, origin = super().find_state()
             return state, f"{origin}; {'STATE_AT is none' if at == 'none' else 'there are no items, or no log, in STATE_FROM'}"
         state = earlier(found.state, lag) if found.state else {}
-        return state, f"from {found.kind} ({found.uri})" + (f"; less STATE_LAG {as_text(lag)}" if state and lag else "")
+        return state, f"from {found.kind} ({found.uri})" + (less_lag(self.settings) if state else "")
 
     def resolve_own(self) -> Resolution:
-        """Look for the checkpoint to start from under the state feed's own prefix. Blocks."""
+        """Find the checkpoint to start from under the state feed's own prefix. Blocks."""
         assert self.feed is not None
         assert self.crawler.spider is not None
-        # With a STATE or checkpoints of elsewhere to start from, the newest of its own is still the parent.
-        known = self.settings.explicit or bool(self.settings.read_from)
-        at = "latest" if known else self.settings.at
+        # If STATE or STATE_FROM says where to start, the parent is still the newest checkpoint here.
+        starts_elsewhere = self.settings.explicit or bool(self.settings.read_from)
+        at = "latest" if starts_elsewhere else self.settings.at
         params = self.feed.options.get("uri_params")
-        return self._resolve(self.feed.uri, params, self.crawler.spider.name, at, or_none=known)
+        return self._resolve(self.feed.uri, params, self.crawler.spider.name, at, or_none=starts_elsewhere)
 
     def _resolve(self, uri: str, params_function: Any, spider_name: str | None, at: At, *, or_none: bool = False) -> Resolution:
         store, template = open_template(self.crawler, uri, params_function, open_reader)
         return resolve(store, template, spider_name, at, or_none=or_none)
 
     def _check_item_feeds(self, found: Resolution) -> None:
-        """Refuse item feeds that would write where the items of the checkpoints lie, if these are not this run's to go on."""
+        """Refuse item feeds that would write next to the items of checkpoints that this run reads but does not continue."""
         settings, feed = self.settings, self.feed
         uri, params_function = settings.read_from, None
         if not isinstance(uri, str):
@@ -217,80 +216,50 @@ class StateResolver(SpiderSettingsState):
         store, template = open_template(self.crawler, uri, params_function, open_reader)
         places = item_places(self.crawler)
         if settings.explicit or settings.read_from not in (None, uri):
-            # Nothing was looked for there, and need not be unless a feed writes in the same store.
-            if not any(each.home == store.uri("/") for each in places):
+            # Nobody has looked for checkpoints there. That is only necessary if a feed writes to the same store.
+            if not any(place.home == store.uri("/") for place in places):
                 return
             found = in_thread(lambda: resolve(store, template))
         in_thread(lambda: check_places(places, store, found, self.crawler.settings))
-
-    def _passed_over(self, found: Resolution) -> str:
-        """Return what the log line adds: what there is that this run does not start from, and why."""
-        settings, chosen = self.settings, found.checkpoint
-        text = f"; {found.passed_over_count:,} newer passed over (not valid)" if found.passed_over else ""
-        if settings.explicit:
-            return f"{text}; it goes before {_named(found)}" if chosen else text
-        if found.newest is not None and found.newest is not chosen and found.newest != chosen:
-            # What has the ids from there to the newest, pruned since or not.
-            count = (found.newest.id or 0) - ((chosen and chosen.id) or 0)
-            text += f"; {count or 'some'} newer passed over (STATE_AT is {settings.at})"
-        if chosen is not None and chosen.state and settings.lag:
-            text += f"; less STATE_LAG {as_text(settings.lag)}"
-        return text
 
 
 def _refused_by(resolver: type, state: Any, error: Exception) -> StateSettingsError:
     frame = traceback.extract_tb(error.__traceback__)[-1]
     is_ours = Path(__file__).parent in Path(frame.filename).parents
-    place = "" if is_ours else f" ({Path(frame.filename).name}, line {frame.lineno})"
+    line = "" if is_ours else f" ({Path(frame.filename).name}, line {frame.lineno})"
     return StateSettingsError(
-        f"{resolver.__qualname__} refuses to start from {shortened(repr(state))}: {type(error).__name__}: {error}{place}. "
-        "Correct the state (STATE, or STATE_AT for another checkpoint), or the hook"
+        f"{resolver.__qualname__} refuses to start from {shortened(repr(state))}: {type(error).__name__}: {error}{line}",
+        remedy="correct the state (STATE, or STATE_AT for another checkpoint), or the hook",
     )
 
 
 def _check_attribute(spider: Spider) -> None:
-    """See whether the state can be kept in ``spider.state``."""
+    """Raise if ``spider.state`` can't hold the state."""
     try:
-        found = getattr(spider, "state", None)
-        if isinstance(found, dict) or found is None:
-            spider.state = found or {}  # type: ignore[attr-defined]
+        value = getattr(spider, "state", None)
+        if isinstance(value, dict) or value is None:
+            spider.state = value or {}  # type: ignore[attr-defined]
             return
-        problem = f"is {found!r}"
-    except Exception as error:  # a property of the project's own
+        problem = f"is {value!r}"
+    except Exception as error:  # It may be a property of the project's.
         problem = f"can't be read and set ({type(error).__name__})"
     raise StateSettingsError(
-        f"spider.state {problem}; scrapy_state keeps the state there, a dict: "
-        "give the spider argument (-a state=…) or attribute another name"
+        f"spider.state {problem}, but scrapy_state keeps the state there, as a dict",
+        remedy="give the spider argument (-a state=…) or attribute another name",
     )
 
 
 def get_extension(name_or_class: str | type[T], spider_or_crawler: Spider | Crawler) -> T | None:
-    """Return the running extension of a class (or of a subclass of it), None if there is none.
+    """Return the running extension that is an instance of a class; None if there is none.
 
     :param name_or_class: the class, or its import path as text
-    :raises RuntimeError: while the extensions are being made; call it from ``spider_opened`` on
+    :raises RuntimeError: while Scrapy is still making the extensions; from ``spider_opened`` on it works
     """
     crawler = spider_or_crawler.crawler if isinstance(spider_or_crawler, Spider) else spider_or_crawler
-    found: T | None = crawler.get_extension(load_object(name_or_class))
-    return found
+    extension: T | None = crawler.get_extension(load_object(name_or_class))
+    return extension
 
 
 def get_settings_priority_name(priority: int) -> str:
-    """Return the name of a settings priority ("cmdline" for 40); for one without a name, the number as text."""
+    """Return the name of a settings priority, "cmdline" for 40, or the number as text if it has no name."""
     return next((name for name, value in SETTINGS_PRIORITIES.items() if value == priority), str(priority))
-
-
-def _named(found: Resolution) -> str:
-    checkpoint = found.checkpoint
-    assert checkpoint is not None
-    if checkpoint.id is None:
-        return f"the state file {found.uri}"
-    return f"checkpoint {checkpoint.id} ({found.uri}, run {checkpoint.run}{_age(checkpoint.time)})"
-
-
-def _age(text: str | None) -> str:
-    try:
-        made = datetime.fromisoformat((text or "").replace("Z", "+00:00"))
-    except ValueError:
-        return ""
-    return f", {in_words(time.time() - made.replace(tzinfo=made.tzinfo or timezone.utc).timestamp())} old"

@@ -36,7 +36,7 @@ from .model.key_template import KeyTemplate, begins_with_run_id, without_credent
 from .resume.arguments import spider_arguments
 from .resume.refusal import get_refusal, refuse
 from .scrapy_internals import is_crawl
-from .settings import StateSettings
+from .settings import get_settings
 from .stores import open_writer
 from .units.held_items import HeldItems
 
@@ -58,7 +58,7 @@ class CheckpointFeedExporter(FeedExporter):
 
     def __init__(self, crawler: Crawler) -> None:
         self.run_id = new_run_id()
-        self.state_settings = StateSettings.from_settings(crawler.settings)
+        self.state_settings = get_settings(crawler)
         self.state_feed = StateFeed.from_settings(crawler.settings)
         at_work = self.state_settings.enabled and is_crawl(crawler)
         checkpoints = at_work and self.state_feed is not None and not self.state_settings.readonly

@@ -1,4 +1,4 @@
-"""What FEEDS says: which entry is the state feed, which item feeds take part in checkpoints."""
+"""What FEEDS says: which entry is the state feed, and which item feeds the checkpoints name."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 from urllib.parse import urlparse
 
 from scrapy import Spider
@@ -24,20 +24,17 @@ from .scrapy_internals import typed
 from .settings import names_class
 from .stores import StoreReader
 
-if TYPE_CHECKING:
-    pass
-
 logger = logging.getLogger("scrapy_state.state")
 
 
 @dataclass(frozen=True)
 class StateFeed:
-    """The one FEEDS entry whose ``item_classes`` are just :class:`~scrapy_state.items.StateItem`.
+    """The FEEDS entry whose ``item_classes`` is exactly :class:`~scrapy_state.items.StateItem`.
 
-    :param key: as it stands in FEEDS
-    :param uri: its URI template as text
-    :param options: its feed options as they stand there
-    :param format: "json" or "jsonlines" (or another name of that)
+    :param key: its key in FEEDS
+    :param uri: that key as text: a URI template
+    :param options: its feed options, unchanged
+    :param format: "json" or "jsonlines" (or an alias of that)
     """
 
     key: Any
@@ -47,25 +44,26 @@ class StateFeed:
 
     @classmethod
     def from_settings(cls, settings: BaseSettings) -> StateFeed | None:
-        """Find it; None if no feed is one.
+        """Find it in FEEDS. Return None if FEEDS has no state feed.
 
-        :raises StateSettingsError: if there are two, or its format is not json or jsonlines
+        :raises StateSettingsError: if FEEDS has two, or the format is neither json nor jsonlines
         """
-        found = [(key, options) for key, options in settings.getdict("FEEDS").items() if is_state_feed(options)]
-        if not found:
+        entries = [(key, options) for key, options in settings.getdict("FEEDS").items() if is_state_feed(options)]
+        if not entries:
             return None
-        if len(found) > 1:
+        if len(entries) > 1:
             raise StateSettingsError(
-                f"FEEDS has {len(found)} state feeds (item_classes of just StateItem): "
-                f"{[without_credentials(str(key)) for key, _ in found]}; keep one"
+                f"FEEDS has {len(entries)} state feeds (whose item_classes is just StateItem): "
+                f"{[without_credentials(str(key)) for key, _ in entries]}",
+                remedy="keep one",
             )
-        key, options = found[0]
+        key, options = entries[0]
         uri = str(key.absolute()) if isinstance(key, Path) else str(key)
         format = options.get("format") or Path(uri).suffix.removeprefix(".")
         if format not in FORMATS:
             raise StateSettingsError(
-                f"FEEDS: the state feed {without_credentials(uri)!r} has the format {format!r}; a checkpoint is "
-                "'json' or 'jsonlines'"
+                f"FEEDS: the state feed {without_credentials(uri)!r} has the format {format!r}",
+                remedy="a checkpoint is 'json' or 'jsonlines'",
             )
         return cls(key, uri, options, format)
 
@@ -75,32 +73,32 @@ class StateFeed:
         better = f"{folder}/%(batch_id)010d{Path(name).suffix or '.json'}"
         raise StateSettingsError(
             f"FEEDS: checkpoints can't be written to the state feed {without_credentials(self.uri)!r}: the only thing "
-            f"that varies in it must be a zero-padded %(batch_id), as in {better!r}. To resume from it without writing, "
-            "use STATE_FROM"
+            "that varies in its URI must be a zero-padded %(batch_id)",
+            remedy=f"use {better!r}, for example, or STATE_FROM to resume from these files without writing",
         )
 
 
 def all_item_feeds(settings: BaseSettings) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield the URI template and the options of each feed that is no state feed."""
+    """Yield the URI template and the options of each feed other than the state feed."""
     for key, options in settings.getdict("FEEDS").items():
         if not is_state_feed(options):
             yield str(key.absolute()) if isinstance(key, Path) else str(key), options
 
 
 def item_feeds_with_checkpoints(settings: BaseSettings) -> set[str]:
-    """Return the URI templates of the item feeds that take part in checkpoints.
+    """Return the URI templates of the item feeds whose files the checkpoints name.
 
-    :raises StateSettingsError: for one that would overwrite what an earlier run stored, and if there are two state feeds
+    :raises StateSettingsError: if one of them would overwrite the files of an earlier run, or there are two state feeds
     """
-    StateFeed.from_settings(settings)  # two of them are an error
-    found = set()
+    StateFeed.from_settings(settings)  # It raises if there are two.
+    uris = set()
     for uri, options in all_item_feeds(settings):
         if options.get("checkpoint", True) is False:
             continue
         names = placeholders(uri)
         unique = "batch_time" in names or ("batch_id" in names and names & {"run_id", "time"})
         if unique:
-            found.add(uri)
+            uris.add(uri)
         elif urlparse(uri).scheme == "stdout":
             continue
         elif settings.getpriority("FEEDS") == SETTINGS_PRIORITIES["cmdline"] and typed("FEEDS") is None:
@@ -110,30 +108,31 @@ def item_feeds_with_checkpoints(settings: BaseSettings) -> set[str]:
             batch = "" if "batch_id" in names else "-%(batch_id)05d"
             better = f"{uri.removesuffix(suffix)}-%(run_id)s{batch}{suffix}"
             raise StateSettingsError(
-                f"FEEDS: the item feed {without_credentials(uri)!r} has the same URI in every run or batch, so that a "
-                f"resumed run would overwrite what an earlier one stored. Make it unique, {without_credentials(better)!r} "
-                'for example, or leave it out of the checkpoints with the feed option "checkpoint": False'
+                f"FEEDS: the item feed {without_credentials(uri)!r} has the same URI in every run or batch, so a resumed run "
+                "would overwrite the files of an earlier one",
+                remedy=f"make the URI unique, {without_credentials(better)!r} for example, or leave the feed out of the "
+                'checkpoints with the feed option "checkpoint": False',
             )
-    return found
+    return uris
 
 
 def item_feeds(settings: BaseSettings) -> Iterator[tuple[str, Any]]:
-    """Yield the URI template of each item feed that takes part in checkpoints, and its ``uri_params`` function.
+    """Yield the URI template of each item feed whose files the checkpoints name, and its ``uri_params`` function.
 
     :raises StateSettingsError: as :func:`item_feeds_with_checkpoints`
     """
-    names = item_feeds_with_checkpoints(settings)
+    uris = item_feeds_with_checkpoints(settings)
     for uri, options in all_item_feeds(settings):
-        if uri in names:
+        if uri in uris:
             yield uri, options.get("uri_params")
 
 
 def uri_params(spider: Spider, function: Any, *, run_id: str = "0", batch_id: int = 1) -> dict[str, Any]:
-    """Return what fills a feed's URI: the spider's attributes, through the ``uri_params`` function if there is one.
+    """Return what fills a feed's URI: the spider's attributes, changed by the ``uri_params`` function if there is one.
 
-    As FeedExporter._get_uri_params (scrapy/extensions/feedexport.py), but an attribute that can't be read is left out.
+    It works like FeedExporter._get_uri_params (scrapy/extensions/feedexport.py), but leaves out attributes that raise.
 
-    :param run_id: for the function to read, like *batch_id* and the time now, where the URI is not filled in with it
+    :param run_id: like *batch_id* and the current time, for the function to read; the URI may be filled in with another
     :raises StateSettingsError: if the function raises
     """
     now = datetime.now(timezone.utc)
@@ -146,27 +145,27 @@ def uri_params(spider: Spider, function: Any, *, run_id: str = "0", batch_id: in
         return params
     try:
         changed = load_object(function)(params, spider)
-    except Exception as error:  # the project's own code: to be told of in one line
+    except Exception as error:  # The function is the project's own. One line reports whatever it raises.
         name = function if isinstance(function, str) else getattr(function, "__qualname__", function)
         raise StateSettingsError(f"FEED_URI_PARAMS: {name} raised {type(error).__name__}: {error}") from error
     return params if changed is None else dict(changed)
 
 
 def _attributes(spider: Spider) -> dict[str, Any]:
-    found = {}
+    attributes = {}
     for name in dir(spider):
-        # A property may need the engine, which comes later, and few of them stand in a URI.
+        # A property may need the engine, which does not exist yet; a URI hardly ever contains such a property.
         with suppress(Exception):
-            found[name] = getattr(spider, name)
-    return found
+            attributes[name] = getattr(spider, name)
+    return attributes
 
 
 def is_state_feed(options: Mapping[str, Any]) -> bool:
-    """Whether a FEEDS entry with these options is a state feed."""
+    """Whether a FEEDS entry with these options is the state feed."""
     classes = options.get("item_classes") or ()
     if isinstance(classes, (str, type)):
-        return names_class(classes, StateItem)  # Scrapy takes a list only; that is its affair in an item feed
-    return bool(classes) and all(load_object(each) is StateItem for each in classes)
+        return names_class(classes, StateItem)  # Scrapy accepts only a list, which matters in item feeds only.
+    return bool(classes) and all(load_object(cls) is StateItem for cls in classes)
 
 
 S = TypeVar("S", bound=StoreReader)
@@ -175,9 +174,11 @@ S = TypeVar("S", bound=StoreReader)
 def open_template(
     crawler: Crawler, uri: str, params_function: Any, opener: Callable[..., tuple[S, str]], run_id: str | None = None
 ) -> tuple[S, KeyTemplate]:
-    """Return the store that a feed's URI template lies in, by *opener*, and the template of its keys there.
+    """Open the store of a feed's URI template. Return that store, and the template of the feed's keys in it.
 
-    :param run_id: only the keys of that run
+    :param params_function: the feed's ``uri_params``
+    :param opener: :func:`~scrapy_state.stores.open_reader` or :func:`~scrapy_state.stores.open_writer`
+    :param run_id: if given, the template matches only this run's keys
     """
     assert crawler.spider is not None
     params = uri_params(crawler.spider, params_function or crawler.settings["FEED_URI_PARAMS"])

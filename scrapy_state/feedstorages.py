@@ -1,4 +1,4 @@
-"""A feed storage whose outcome is known: create-only, whole or not at all, durable when ``store()`` is done."""
+"""The feed storage for files that checkpoints name: it never overwrites, and a file is durable when ``store()`` is done."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ if TYPE_CHECKING:
 
 
 class DurableFeedStorage(BlockingFeedStorage):
-    """Stores a batch on S3 (``s3://…``) or on the local disk (``file://…``, a path), through scrapy_state's stores.
+    """Stores a batch through scrapy_state's stores, on S3 (``s3://…``) or on the local disk (``file://…``, a path).
 
-    Its temporary file has no name (O_TMPFILE where the system has it), so that nothing is left of it however the
-    process ends. It lies in FEED_TEMPDIR if that is set; else, for a local feed, in the feed's own folder, where the
-    finished file only needs a name.
+    Its temporary file has no name (O_TMPFILE, where the system has that), so nothing of it remains, however the process
+    ends. It is in FEED_TEMPDIR if that is set. Otherwise a local feed uses its own folder, where the finished file only
+    needs a name.
 
-    ``store()`` leaves the file open and may be called again after it failed.
+    ``store()`` leaves the file open, and may be called again after it has failed.
     """
 
     def __init__(self, store: StoreWriter, key: str) -> None:
         self._store = store
         self._key = key
-        #: absolute, without credentials
+        #: where the batch is stored: absolute, without credentials
         self.uri = store.uri(key)
 
     @classmethod
     def from_crawler(cls, crawler: Crawler, uri: str, *, feed_options: dict[str, Any] | None = None) -> Self:
-        """Make it for *uri*; no input or output yet."""
+        """Make the storage of one batch, at *uri*. Does no input or output."""
         return cls(*open_writer(uri, crawler.settings))
 
     def open(self, spider: Spider) -> IO[bytes]:
@@ -51,14 +51,14 @@ class DurableFeedStorage(BlockingFeedStorage):
         return nameless_file(folder)
 
     def folder(self, settings: BaseSettings) -> str:
-        """Return where the temporary file lies."""
+        """Return the folder of the temporary file."""
         beside = isinstance(self._store, LocalWriter) and not settings["FEED_TEMPDIR"]
         return os.path.dirname(self._key) if beside else _temporary_folder(settings)
 
     def probe(self) -> None:
-        """Prove that it could be stored, leaving nothing behind. Blocks.
+        """Prove that the batch can be stored, without leaving anything behind. Blocks.
 
-        :raises StoreError: if it could not
+        :raises StoreError: if it can't be stored
         """
         self._store.probe(self._key)
 
@@ -67,7 +67,7 @@ class DurableFeedStorage(BlockingFeedStorage):
 
 
 def open_nameless(spider: Spider) -> IO[bytes]:
-    """Return a new file in FEED_TEMPDIR, or where the system has its temporary files, of which nothing is ever left."""
+    """Return a new file without a name in FEED_TEMPDIR, or in the system's folder for temporary files."""
     return nameless_file(_temporary_folder(spider.crawler.settings))
 
 
@@ -75,28 +75,30 @@ def _temporary_folder(settings: BaseSettings) -> str:
     return str(settings["FEED_TEMPDIR"] or tempfile.gettempdir())
 
 
-def disk_error(error: OSError, slot: FeedSlot) -> str:
-    """Return what went wrong with the temporary file of *slot*: on which disk, and what to do."""
-    said, storage, settings = error.strerror or str(error), slot.storage, slot.crawler.settings
+def disk_error(error: OSError, slot: FeedSlot) -> tuple[str, str]:
+    """Return why the temporary file of *slot* failed, with the disk that it is on, and what the user can do about it."""
+    reason, storage, settings = error.strerror or str(error), slot.storage, slot.crawler.settings
     if error.errno in (errno.EMFILE, errno.ENFILE):
-        return f"{said}; allow the process more (ulimit -n)"
+        return reason, "allow the process more open files (ulimit -n)"
     if isinstance(storage, DurableFeedStorage):
         folder = storage.folder(settings)
     elif isinstance(storage, BlockingFeedStorage):
         folder = _temporary_folder(settings)
-    else:  # somebody else's, who alone knows where its file lies
-        return f"{said}; check the disk"
+    else:  # Only the project's own storage knows where its file is.
+        return reason, "check the disk"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"{said} on the disk of {folder}; make room there, or set FEED_TEMPDIR to a folder on another disk"
-    return f"{said}; check the disk of {folder}, and who may write there"
+        return f"{reason} on the disk of {folder}", "free space there, or set FEED_TEMPDIR to a folder on another disk"
+    return reason, f"check the disk of {folder}, and who may write there"
 
 
 def check_temporary_folder(settings: BaseSettings) -> None:
-    """Raise StateSettingsError if FEED_TEMPDIR is set and no folder. Blocks."""
+    """Raise StateSettingsError if FEED_TEMPDIR is set but is not a folder. Blocks."""
     folder = settings["FEED_TEMPDIR"]
     if folder and not Path(folder).is_dir():
-        raise StateSettingsError(f"FEED_TEMPDIR is {str(folder)!r}, which is no folder: make it, or correct the setting")
+        raise StateSettingsError(
+            f"FEED_TEMPDIR is {str(folder)!r}, which is not a folder", remedy="make it, or correct the setting"
+        )
 
 
-#: Scrapy's storages that can't tell how it ended -> what stands in for them in feeds that checkpoints name
+#: Storages of Scrapy's that don't report whether a file was stored -> what replaces them in feeds that checkpoints name
 DURABLE: dict[type, type] = {FileFeedStorage: DurableFeedStorage, S3FeedStorage: DurableFeedStorage}

@@ -21,7 +21,7 @@ from .barrier.barrier import get_barrier
 from .exceptions import StateSettingsError
 from .resume.refusal import refuse
 from .scrapy_internals import is_crawl
-from .settings import StateSettings
+from .settings import get_settings
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -49,7 +49,7 @@ class SelfCheck:
         if not is_crawl(crawler):
             raise NotConfigured
         try:
-            settings = StateSettings.from_settings(crawler.settings)
+            settings = get_settings(crawler)
         except StateSettingsError as error:
             refuse(crawler, error)
             raise NotConfigured from error

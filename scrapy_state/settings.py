@@ -1,4 +1,4 @@
-"""Every STATE_* setting, read once: default, unit, check."""
+"""The STATE_* settings: names, defaults, units, checks. :func:`get_settings` reads them once per crawl."""
 
 from __future__ import annotations
 
@@ -7,21 +7,24 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from scrapy.crawler import Crawler
 from scrapy.settings import SETTINGS_PRIORITIES, BaseSettings
 from scrapy.utils.misc import load_object
 
 from .exceptions import StateSettingsError
 from .model.json_values import json_object
-from .model.times import in_seconds
+from .model.times import in_seconds, parse_time
+from .model.values import from_json, get_bool, get_choice, get_seconds, size_in_bytes, wrong_value
 from .scrapy_internals import typed
 
-#: What the settings of these names are, where scrapy_state is at work
+#: The values of the settings ITEM_PROCESSOR and DOWNLOADER when the add-on is enabled
 ITEM_PROCESSOR = "scrapy_state.barrier.BarrierItemProcessor"
 DOWNLOADER = "scrapy_state.downloader.TrackingDownloader"
+#: All names; the redis folder reads the STATE_REDIS_* ones
 KNOWN = (
     *("STATE", "STATE_ENABLED", "STATE_FROM", "STATE_AT", "STATE_LAG", "STATE_READONLY"),
     *("STATE_INTERVAL", "STATE_ON_ITEM_ERROR", "STATE_ON_UNIT_ERROR", "STATE_ORPHANS"),
@@ -31,11 +34,10 @@ KNOWN = (
     *("STATE_REDIS_KEEP_OPEN", "STATE_REDIS_ACKNOWLEDGE", "STATE_REDIS_FILTER_START", "STATE_REDIS_PICKLE"),
     *("STATE_REDIS_MAX_DELIVERIES", "STATE_REDIS_URLS_KEY", "STATE_REDIS_IDLE_TIMEOUT", "STATE_REDIS_CLEAR"),
 )
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(B|[kMGT]i?B|)", re.IGNORECASE)
-_UNITS = {"": 1, "b": 1} | {f"{letter}b": 1000**n for n, letter in enumerate("kmgt", 1)}
-_UNITS |= {f"{letter}ib": 1024**n for n, letter in enumerate("kmgt", 1)}
-#: From so many letters on, underscores left out, a word with one letter wrong is no other word
-_LONG_NAME = 12
+#: A name with at least this many letters, not counting underscores, is misspelt if one letter is wrong: it is no other word.
+_LONG_NAME_LETTERS = 12
+#: The crawler's attribute that keeps them
+_ATTRIBUTE = "_scrapy_state_settings"
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)?")
 _FROM = (
     'a URI template or prefix, as in FEEDS, or {"items": URI template or prefix, "state": {state key: item field}}, or '
@@ -49,25 +51,27 @@ _STATE = "a JSON object, as in -s STATE='{\"t\": 1}'"
 class StateSettings:
     """The settings of scrapy_state for one crawl.
 
-    :param state: where to start: STATE, a JSON object
-    :param state_priority: the priority STATE has, None if it was not given
+    :param state: STATE, a JSON object: where to start
+    :param state_priority: the priority of STATE, None if STATE was not given
     :param explicit: whether STATE was given for this run alone (on the command line; on Scrapy Cloud in the job's own
-        settings), so that it beats any checkpoint
+        settings), so that it takes precedence over every checkpoint
     :param enabled: STATE_ENABLED
-    :param read_from: STATE_FROM, a URI template or prefix, or what :func:`scrapy_state.sources.find` takes; None: the state
-        feed
-    :param at: STATE_AT: which checkpoint: "latest", "none", an id (1 and up), -n along the lineage, a time with its zone
+    :param read_from: STATE_FROM: a URI template or prefix, or the dict that :func:`scrapy_state.resume.sources.find` takes;
+        None: read the state feed
+    :param at: STATE_AT, which checkpoint: "latest", "none", an id (1 and up), -n along the lineage, a time with its zone
     :param at_explicit: whether STATE_AT was given on the command line
-    :param lag: STATE_LAG: field of the state -> what is taken off it, a number, or seconds off a date-time
+    :param lag: STATE_LAG: field of the state -> how much to subtract, a number, or seconds from a date-time
     :param readonly: STATE_READONLY
-    :param interval_seconds: STATE_INTERVAL, between cuts at least; 0: at every state item that finds no commit under way
+    :param interval_seconds: STATE_INTERVAL, the shortest time between two cuts; 0: cut at every state item, unless a commit
+        is under way
     :param on_item_error: STATE_ON_ITEM_ERROR, "stop" or "skip"
-    :param on_unit_error: STATE_ON_UNIT_ERROR, "hold" (a failed unit holds the state), "skip" (it is passed) or "stop"
-    :param orphans: STATE_ORPHANS, "keep" or "delete": what to do with the item files of a killed run that nothing names
-    :param spool_bytes: STATE_SPOOL_SIZE, how much may lie on this disk in open batches and batches that wait for upload
-    :param retry_seconds: STATE_RETRY_TIMEOUT, how long an upload is tried again
-    :param close_seconds: STATE_CLOSE_TIMEOUT, the same once the crawl is closing; after a signal, how long uploads may take
-    :param selfcheck: STATE_SELFCHECK, whether the request queues are tried out before the first request
+    :param on_unit_error: STATE_ON_UNIT_ERROR: "hold" (the state stays before a failed unit), "skip" (it passes the unit) or
+        "stop"
+    :param orphans: STATE_ORPHANS, "keep" or "delete": what to do with item files of a killed run that no checkpoint names
+    :param spool_bytes: STATE_SPOOL_SIZE, the limit on the local disk for open batches and batches that wait for upload
+    :param retry_seconds: STATE_RETRY_TIMEOUT, for how long a failed upload is retried
+    :param close_seconds: STATE_CLOSE_TIMEOUT, the same while the crawl is closing; after a signal, how long uploads may take
+    :param selfcheck: STATE_SELFCHECK, whether to try out the request queues before the first request
     :param fallback_item_processor: STATE_FALLBACK_ITEM_PROCESSOR, the one the project would have without scrapy_state
     :param fallback_downloader: STATE_FALLBACK_DOWNLOADER, likewise
     """
@@ -94,9 +98,9 @@ class StateSettings:
 
     @classmethod
     def from_settings(cls, settings: BaseSettings) -> StateSettings:
-        """Read them all.
+        """Read them all. Where there is a crawler, call :func:`get_settings` instead.
 
-        :raises StateSettingsError: for a value of the wrong kind, and for a misspelt STATE_* name
+        :raises StateSettingsError: if a value is of the wrong kind, or the name of a STATE_* setting is misspelt
         """
         _check_names(settings)
         stores_by_scheme(settings)
@@ -106,48 +110,53 @@ class StateSettings:
             state={} if state is None else state,
             state_priority=None if state is None else settings.getpriority("STATE"),
             explicit=state is not None and _is_explicit(settings),
-            enabled=_bool(settings, "STATE_ENABLED", True),
+            enabled=get_bool(settings, "STATE_ENABLED", True),
             read_from=read_from,
             at=_at(settings.get("STATE_AT", "latest")),
-            at_explicit=(settings.getpriority("STATE_AT") or 0) >= SETTINGS_PRIORITIES["cmdline"],
+            at_explicit=_is_cmdline(settings, "STATE_AT"),
             lag=_lag(settings),
-            readonly=_bool(settings, "STATE_READONLY", False),
-            interval_seconds=_seconds(settings, "STATE_INTERVAL", 60),
-            on_item_error=_one_of(settings, "STATE_ON_ITEM_ERROR", "stop", "skip"),
-            on_unit_error=_one_of(settings, "STATE_ON_UNIT_ERROR", "hold", "skip", "stop"),
-            orphans=_one_of(settings, "STATE_ORPHANS", "keep", "delete"),
+            readonly=get_bool(settings, "STATE_READONLY", False),
+            interval_seconds=get_seconds(settings, "STATE_INTERVAL", 60),
+            on_item_error=get_choice(settings, "STATE_ON_ITEM_ERROR", "stop", "skip"),
+            on_unit_error=get_choice(settings, "STATE_ON_UNIT_ERROR", "hold", "skip", "stop"),
+            orphans=get_choice(settings, "STATE_ORPHANS", "keep", "delete"),
             spool_bytes=size_in_bytes("STATE_SPOOL_SIZE", settings.get("STATE_SPOOL_SIZE", "512MiB")),
-            retry_seconds=_seconds(settings, "STATE_RETRY_TIMEOUT", 900),
-            close_seconds=_seconds(settings, "STATE_CLOSE_TIMEOUT", 25),
-            selfcheck=_bool(settings, "STATE_SELFCHECK", True),
+            retry_seconds=get_seconds(settings, "STATE_RETRY_TIMEOUT", 900),
+            close_seconds=get_seconds(settings, "STATE_CLOSE_TIMEOUT", 25),
+            selfcheck=get_bool(settings, "STATE_SELFCHECK", True),
             fallback_item_processor=_fallback(settings, "STATE_FALLBACK_ITEM_PROCESSOR", ITEM_PROCESSOR),
             fallback_downloader=_fallback(settings, "STATE_FALLBACK_DOWNLOADER", DOWNLOADER),
         )
 
 
-def names_class(value: Any, ours: str | type) -> bool:
-    """Return whether the value of a setting, an object or its import path, is *ours* or a subclass of it."""
-    try:
-        named = load_object(value)
-    except (ImportError, NameError, TypeError, ValueError):
-        return False  # Scrapy will report it
-    wanted = load_object(ours)
-    return named is wanted or (isinstance(named, type) and isinstance(wanted, type) and issubclass(named, wanted))
+def get_settings(crawler: Crawler) -> StateSettings:
+    """Return the STATE_* settings of *crawler*. The first call reads them; all later ones return the same object.
 
-
-def size_in_bytes(name: str, value: Any) -> int:
-    """Return *value*, a number of bytes or text like "64MiB" or "1.5 GB", in bytes, 1 at least.
-
-    :raises StateSettingsError: if it is something else; *name* is what to call it
+    :raises StateSettingsError: as :meth:`StateSettings.from_settings`
     """
-    match = _SIZE.fullmatch(str(value).strip())
-    if match is None or isinstance(value, bool) or float(match[1]) * _UNITS[match[2].lower()] < 1:
-        raise _wrong(name, value, 'a number of bytes, or text like "64MiB"')
-    return int(float(match[1]) * _UNITS[match[2].lower()])
+    attributes = vars(crawler)
+    if _ATTRIBUTE not in attributes:
+        attributes[_ATTRIBUTE] = StateSettings.from_settings(crawler.settings)
+    settings: StateSettings = attributes[_ATTRIBUTE]
+    return settings
+
+
+def set_state(settings: BaseSettings, state: dict[str, Any]) -> None:
+    """Set STATE to *state*. It keeps its priority, or gets that of an add-on if its own is lower."""
+    settings.set("STATE", state, priority=max(settings.getpriority("STATE") or 0, SETTINGS_PRIORITIES["addon"]))
+
+
+def names_class(value: Any, ours: str | type) -> bool:
+    """Whether *value*, a class or its import path, is *ours* or a subclass of it. False if it can't be loaded."""
+    try:
+        loaded = load_object(value)
+    except (ImportError, NameError, TypeError, ValueError):
+        return False  # Scrapy reports it.
+    return isinstance(loaded, type) and issubclass(loaded, load_object(ours))
 
 
 def stores_by_scheme(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return STATE_STORES: URI scheme ("" for paths) -> a store, its import path as text, or None for none.
+    """Return STATE_STORES: URI scheme ("" for paths) -> a store, its import path, or None to have no store for the scheme.
 
     :raises StateSettingsError: for a value of the wrong kind
     """
@@ -156,26 +165,12 @@ def stores_by_scheme(settings: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     stores = from_json("STATE_STORES", value, _STORES)
     if not all(isinstance(scheme, str) and _SCHEME.fullmatch(scheme) for scheme in stores):
-        raise _wrong("STATE_STORES", value, f"{_STORES}; a scheme is what stands before the colon, in small letters")
+        raise wrong_value("STATE_STORES", value, f"{_STORES}; a scheme is the part before the colon, in lower case")
     return stores
 
 
-def from_json(name: str, value: Any, expected: str) -> dict[str, Any]:
-    """Return the setting *name*, a dict or (as on the command line) JSON text of one, as a dict.
-
-    :raises StateSettingsError: if it is something else than *expected*
-    """
-    try:
-        found = json.loads(value) if isinstance(value, str) else value
-    except ValueError as error:
-        raise _wrong(name, value, f"{expected}: {error}") from error
-    if not isinstance(found, Mapping):
-        raise _wrong(name, value, expected)
-    return dict(found)
-
-
 def names_close_to_ours(settings: BaseSettings) -> Iterator[tuple[str, str]]:
-    """Yield each setting that is none of ours but has nearly the name of one, and that name."""
+    """Yield the name of each setting that is not ours but looks like one of ours, and the name that it looks like."""
     for name in settings:
         if isinstance(name, str) and name.startswith("STATE") and name not in KNOWN:
             for near in difflib.get_close_matches(name, KNOWN, n=1, cutoff=0.85):
@@ -185,20 +180,22 @@ def names_close_to_ours(settings: BaseSettings) -> Iterator[tuple[str, str]]:
 def _check_names(settings: BaseSettings) -> None:
     for name, near in names_close_to_ours(settings):
         if _is_misspelt(name.replace("_", ""), near.replace("_", "")):
-            raise StateSettingsError(f"there is no setting {name}; is {near} meant? Correct the name or remove it")
+            raise StateSettingsError(
+                f"there is no setting {name}", remedy=f"correct the name if you meant {near}, else remove it"
+            )
 
 
 def _is_misspelt(name: str, meant: str) -> bool:
-    """Whether *name* can hardly be a project's own: it is *meant* itself, or that long word with a slip before its last letter.
+    """Whether *name* can hardly be a project's own: it equals *meant*, or *meant* is long and a letter within it is wrong.
 
-    STATES, STATE_PATH, STATE_ENABLE are words, too.
+    STATES, STATE_PATH and STATE_ENABLE are words, and may be a project's own.
     """
-    return name == meant or (len(meant) >= _LONG_NAME and not _with_a_slip(name).isdisjoint(_with_a_slip(meant)))
+    return name == meant or (len(meant) >= _LONG_NAME_LETTERS and not _variants(name).isdisjoint(_variants(meant)))
 
 
-def _with_a_slip(word: str) -> set[str]:
-    """Return *word*, and it with one letter left out: words that differ by one letter, or swap two, have one in common."""
-    return {word, *(word[:at] + word[at + 1 :] for at in range(len(word) - 1))}
+def _variants(word: str) -> set[str]:
+    """Return *word*, and *word* without one letter. Two words that differ in one letter, or swap two, share a variant."""
+    return {word, *(word[:index] + word[index + 1 :] for index in range(len(word) - 1))}
 
 
 def _state(settings: BaseSettings) -> dict[str, Any] | None:
@@ -207,11 +204,11 @@ def _state(settings: BaseSettings) -> dict[str, Any] | None:
 
 def _lag(settings: BaseSettings) -> dict[str, float]:
     expected = 'a JSON object of lengths of time, or of numbers, 0 or more, as in {"t": "1h"} or {"page": 3}'
-    found = _object(settings, "STATE_LAG", expected) or {}
+    lag = _object(settings, "STATE_LAG", expected) or {}
     try:
-        return {name: in_seconds(value) for name, value in found.items()}
+        return {field: in_seconds(value) for field, value in lag.items()}
     except ValueError as error:
-        raise _wrong("STATE_LAG", found, expected) from error
+        raise wrong_value("STATE_LAG", lag, expected) from error
 
 
 def _at(value: Any) -> str | int | datetime:
@@ -220,18 +217,17 @@ def _at(value: Any) -> str | int | datetime:
         return text or "latest"
     if re.fullmatch(r"-?0*[1-9][0-9]*", text):
         return int(text)
-    try:
-        time = datetime.fromisoformat(re.sub("[Zz]$", "+00:00", text))
-    except ValueError as error:
+    time = parse_time(text)
+    if time is None:
         expected = '"latest", "none", an id, -n for n checkpoints back, or a time like 2026-11-20T10:00 (UTC) or …T10:00+02:00'
-        raise _wrong("STATE_AT", value, expected) from error
-    return time if time.tzinfo else time.replace(tzinfo=timezone.utc)
+        raise wrong_value("STATE_AT", value, expected)
+    return time
 
 
 def _object(settings: BaseSettings, name: str, expected: str) -> dict[str, Any] | None:
     value = settings.get(name)
-    if (settings.getpriority(name) or 0) < SETTINGS_PRIORITIES["cmdline"]:
-        # Typed as an object, it has not the command line's priority on Scrapy Cloud, so that custom_settings hide it.
+    if not _is_cmdline(settings, name):
+        # Scrapy Cloud gives an object typed in the job's settings the project's priority, so custom_settings would hide it.
         in_job = typed(name, ("job_settings",))
         value = value if in_job is None else in_job
     if isinstance(value, BaseSettings):
@@ -241,15 +237,19 @@ def _object(settings: BaseSettings, name: str, expected: str) -> dict[str, Any] 
     try:
         return json_object(json.loads(value) if isinstance(value, str) else value, "it")
     except (TypeError, ValueError) as error:
-        raise StateSettingsError(f"{name} is {value!r}; it must be {expected}: {error}") from error
+        raise wrong_value(name, value, f"{expected}: {error}") from error
 
 
 def _is_explicit(settings: BaseSettings) -> bool:
     if typed("STATE", ("job_settings",)) is not None:
         return True
-    is_cmdline = (settings.getpriority("STATE") or 0) >= SETTINGS_PRIORITIES["cmdline"]
-    # What was typed for all jobs has that priority on Scrapy Cloud, too; a script's own `scrapy crawl -s STATE=…` differs.
-    return is_cmdline and settings.get("STATE") != typed("STATE")
+    # Scrapy Cloud gives text that was typed for all jobs the command line's priority, too. It counts as explicit only if its
+    # value differs: then a script has run `scrapy crawl -s STATE=…`.
+    return _is_cmdline(settings, "STATE") and settings.get("STATE") != typed("STATE")
+
+
+def _is_cmdline(settings: BaseSettings, name: str) -> bool:
+    return (settings.getpriority(name) or 0) >= SETTINGS_PRIORITIES["cmdline"]
 
 
 def _read_from(settings: BaseSettings) -> str | dict[str, Any] | None:
@@ -258,55 +258,31 @@ def _read_from(settings: BaseSettings) -> str | dict[str, Any] | None:
         return str(value) or None
     if value is None:
         return None
-    # The value is not in the messages: its URI may have credentials.
+    # No message shows the value: its URI may contain credentials.
     if not isinstance(value, str):
         source = from_json("STATE_FROM", value, _FROM)
     else:
         try:
             source = json.loads(value)
         except ValueError as error:
-            raise StateSettingsError(f"STATE_FROM is not JSON ({error}); it must be {_FROM}") from error
+            raise _wrong_source(f"is not JSON ({error})") from error
     if source.keys() not in ({"items", "state"}, {"log"}):
-        raise StateSettingsError(f"STATE_FROM has {sorted(map(str, source))}; it must be {_FROM}")
-    place = "log" if "log" in source else "items"
-    if not isinstance(source[place], (str, Path)) or not str(source[place]):
-        raise StateSettingsError(f"STATE_FROM has no URI as its {place!r}; it must be {_FROM}")
+        raise _wrong_source(f"has {sorted(map(str, source))}")
+    kind = "log" if "log" in source else "items"
+    if not isinstance(source[kind], (str, Path)) or not str(source[kind]):
+        raise _wrong_source(f"has no URI as its {kind!r}")
     fields = source.get("state", {"": ""})
-    if not fields or not isinstance(fields, Mapping) or not all(isinstance(each, str) for each in (*fields, *fields.values())):
-        raise StateSettingsError(f"STATE_FROM has {fields!r} as its 'state'; it must be {_FROM}")
-    return {**source, place: str(source[place])}
+    if not fields or not isinstance(fields, Mapping) or not all(isinstance(name, str) for name in (*fields, *fields.values())):
+        raise _wrong_source(f"has {fields!r} as its 'state'")
+    return {**source, kind: str(source[kind])}
+
+
+def _wrong_source(problem: str) -> StateSettingsError:
+    return StateSettingsError(f"STATE_FROM {problem}", remedy=f"it must be {_FROM}")
 
 
 def _fallback(settings: BaseSettings, name: str, ours: str) -> Any:
     value = settings.get(name)
     if value is not None and names_class(value, ours):
-        raise _wrong(name, value, "what the project would have without scrapy_state; leave it out for Scrapy's own")
+        raise wrong_value(name, value, "what the project would have without scrapy_state; leave it out for Scrapy's own")
     return value
-
-
-def _one_of(settings: BaseSettings, name: str, default: str, *others: str) -> str:
-    value = settings.get(name, default)
-    if value not in (default, *others):
-        raise _wrong(name, value, " or ".join(f'"{each}"' for each in (default, *others)))
-    return str(value)
-
-
-def _bool(settings: BaseSettings, name: str, default: bool) -> bool:
-    try:
-        return settings.getbool(name, default)
-    except (TypeError, ValueError) as error:
-        raise _wrong(name, settings.get(name), "True or False") from error
-
-
-def _seconds(settings: BaseSettings, name: str, default: float) -> float:
-    try:
-        value = float(settings.get(name, default))
-    except (TypeError, ValueError) as error:
-        raise _wrong(name, settings.get(name), "a number of seconds") from error
-    if not 0 <= value < float("inf"):
-        raise _wrong(name, value, "a number of seconds, 0 or more")
-    return value
-
-
-def _wrong(name: str, value: Any, expected: str) -> StateSettingsError:
-    return StateSettingsError(f"{name} is {value!r}; it must be {expected}")

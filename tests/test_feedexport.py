@@ -266,7 +266,7 @@ def test_full_disk(tmp_path: Path, full: str) -> None:
     assert "checkpoints stopped at" in error
     assert "/items/" in error
     where = folder / "data/numbers/items" if full == "feed" else folder
-    assert f"No space left on device on the disk of {where}; make room there, or set FEED_TEMPDIR" in error, error
+    assert f"No space left on device on the disk of {where}; free space there, or set FEED_TEMPDIR" in error, error
     assert len(run.lines("No space left")) == 2, run.log  # when it happens, and at the end
     assert "Traceback" not in run.log
 

@@ -19,8 +19,8 @@ def test_settings_of_its_own(tmp_path: Path) -> None:
     assert named_items(tmp_path) == ALL_ITEMS
     warnings = run.lines("WARNING")
     assert len(warnings) == 2
-    assert " STATES in scrapy_state. If STATE is meant" in warnings[0]
-    assert " STATE_PATH in scrapy_state. If STATE_AT is meant" in warnings[1]
+    assert "no setting STATES. If you meant STATE," in warnings[0]
+    assert "no setting STATE_PATH. If you meant STATE_AT," in warnings[1]
 
 
 def test_attributes_and_uri_params(tmp_path: Path) -> None:

@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from crawls import SPIDER, crawl
 from scrapy import Spider
 from scrapy.settings import BaseSettings, Settings
+from scrapy.utils.test import get_crawler
 
 from scrapy_state import StateItem
 from scrapy_state.exceptions import StateSettingsError
 from scrapy_state.feeds import StateFeed, item_feeds_with_checkpoints, uri_params
-from scrapy_state.settings import KNOWN, StateSettings, names_close_to_ours, size_in_bytes
+from scrapy_state.settings import KNOWN, StateSettings, get_settings, names_close_to_ours
 
 STATE_URI = "s3://bucket/state/%(name)s/%(batch_id)010d.json"
 STATE_FEED: dict[str, Any] = {"format": "json", "item_classes": [StateItem]}
@@ -175,7 +177,7 @@ class TestStateSettings:
     @pytest.mark.parametrize("value", [True, "0", None])
     def test_misspelt(self, name: str, meant: str, value: Any) -> None:
         """A name that can only be a misspelt one of ours is an error that says which is meant."""
-        with pytest.raises(StateSettingsError, match=f"no setting {name}; is {meant} meant"):
+        with pytest.raises(StateSettingsError, match=f"no setting {name}; correct the name if you meant {meant}, else"):
             read({name: value})
 
     @pytest.mark.parametrize(
@@ -207,26 +209,48 @@ class TestStateSettings:
         assert not list(names_close_to_ours(Settings({name: object()})))
 
 
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [
-        (1, 1),
-        ("1", 1),
-        (" 10 ", 10),
-        ("10B", 10),
-        ("2kB", 2000),
-        ("2KB", 2000),
-        ("2 KiB", 2048),
-        ("1.5GB", 1_500_000_000),
-        ("64MiB", 64 * 2**20),
-        ("64mib", 64 * 2**20),
-        ("1TiB", 2**40),
-        (1e3, 1000),
-    ],
+COUNTING_SPIDER = (
+    SPIDER
+    + """
+    @classmethod
+    def from_crawler(cls, crawler, *args, **kwargs):
+        read = StateSettings.from_settings.__func__
+        cls.count = 0
+
+        def counted(settings_class, settings):
+            cls.count += 1
+            return read(settings_class, settings)
+
+        StateSettings.from_settings = classmethod(counted)
+        return super().from_crawler(crawler, *args, **kwargs)
+
+    def closed(self, reason):
+        self.logger.info("read %s times", self.count)
+
+from scrapy_state.settings import StateSettings
+"""
 )
-def test_size_in_bytes(value: Any, expected: int) -> None:
-    """A size is a number of bytes or text with a unit."""
-    assert size_in_bytes("SIZE", value) == expected
+
+
+class TestGetSettings:
+    def test_read_once(self) -> None:
+        """The settings of a crawler are read once; those of another crawler are its own."""
+        crawler, other = get_crawler(settings_dict={"STATE_INTERVAL": 1}), get_crawler(settings_dict={"STATE_INTERVAL": 2})
+        assert get_settings(crawler) is get_settings(crawler)
+        assert (get_settings(crawler).interval_seconds, get_settings(other).interval_seconds) == (1, 2)
+
+    def test_error_each_time(self) -> None:
+        """Settings that can't be used are an error each time."""
+        crawler = get_crawler(settings_dict={"STATE_INTERVAL": "x"})
+        for _ in range(2):
+            with pytest.raises(StateSettingsError, match="STATE_INTERVAL"):
+                get_settings(crawler)
+
+    def test_crawl(self, tmp_path: Path) -> None:
+        """A crawl reads them twice: the add-on, before the settings are complete, and then once for all components."""
+        crawled = crawl(tmp_path, COUNTING_SPIDER)
+        assert crawled.code == 0, crawled.log
+        assert crawled.lines("read 2 times"), crawled.log
 
 
 class TestStateFeed:

@@ -24,7 +24,7 @@ from ..scrapy_internals import (
     mind_closing,
     watch_errbacks,
 )
-from ..settings import StateSettings
+from ..settings import get_settings
 from .barrier import get_barrier
 from .middleware import _NOT_YIELDED, StateMiddleware, _no_state_item
 from .tickets import within
@@ -53,7 +53,7 @@ class BarrierItemProcessor:
     def from_crawler(cls, crawler: Crawler) -> Self:
         """Make it, and the processor it wraps."""
         try:
-            processor = StateSettings.from_settings(crawler.settings).fallback_item_processor
+            processor = get_settings(crawler).fallback_item_processor
         except StateSettingsError as error:
             refuse(crawler, error)
             processor = None

@@ -28,7 +28,7 @@ from ..scrapy_internals import (
     requests_in_flight,
     requests_waiting,
 )
-from ..settings import StateSettings
+from ..settings import get_settings
 from .barrier import get_barrier
 from .order_check import OrderCheck, Page, StateItemCheck
 
@@ -174,6 +174,6 @@ def _no_state_item(output: Any) -> Any:
 
 def _interval_seconds(crawler: Crawler) -> float:
     try:
-        return StateSettings.from_settings(crawler.settings).interval_seconds
+        return get_settings(crawler).interval_seconds
     except StateSettingsError:
         return 0  # the crawl does not start, which others say

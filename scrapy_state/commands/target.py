@@ -28,7 +28,7 @@ from ..lineage.resolve import Resolution, resolve
 from ..model.checkpoint import FORMATS
 from ..model.key_template import KeyTemplate, placeholders, without_credentials
 from ..resume.refusal import get_refusal
-from ..settings import StateSettings
+from ..settings import get_settings
 from ..stores import StoreReader, StoreWriter, open_reader, open_writer
 from ..stores.retry import in_thread
 from .state import NO
@@ -75,7 +75,7 @@ class Target:
 
         :raises StateError: as :func:`~scrapy_state.lineage.resolve.resolve`
         """
-        settings = StateSettings.from_settings(self.crawler.settings)
+        settings = get_settings(self.crawler)
         at = settings.at if settings.at_explicit else "latest"
         return in_thread(lambda: resolve(self.store, self.template, self.spider, at))
 
@@ -158,7 +158,7 @@ def _crawler_of(cls: type[Spider], settings: Settings, arguments: dict[str, str]
 
 def _of_spider(cls: type[Spider], settings: Settings, arguments: dict[str, str]) -> Target:
     crawler = _crawler_of(cls, settings, arguments)
-    feed, source = StateFeed.from_settings(crawler.settings), StateSettings.from_settings(crawler.settings).read_from
+    feed, source = StateFeed.from_settings(crawler.settings), get_settings(crawler).read_from
     if feed is not None:
         return _made(crawler, feed.uri, feed.options.get("uri_params"), feed.format, cls.name)
     if isinstance(source, str):

@@ -138,7 +138,8 @@ class Batch:
             with suppress(AttributeError, OSError, ValueError):  # somebody else's file, or one that is closed by now
                 self.bytes = file.seek(0, io.SEEK_END)
         except OSError as error:
-            raise StoreError(f"{self.uri}: the file could not be finished: {disk_error(error, self.slot)}") from error
+            reason, remedy = disk_error(error, self.slot)
+            raise StoreError(f"the file could not be finished: {reason}", uri=self.uri, remedy=remedy) from error
         except Exception as error:
             raise StoreError(f"{self.uri}: {type(error).__name__}: {error}") from error
         try:

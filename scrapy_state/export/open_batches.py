@@ -11,7 +11,7 @@ from ..barrier.tickets import Side, Ticket
 from ..exceptions import ItemFailed
 from ..feedstorages import DurableFeedStorage, disk_error
 from ..model.key_template import without_credentials
-from ..settings import size_in_bytes
+from ..model.values import size_in_bytes
 from .batch import Batch
 from .uploads import Uploads
 
@@ -48,7 +48,8 @@ class ItemFeeds:
         try:
             spool.bytes += batch.add(item, ticket.epoch == epoch, epoch)
         except OSError as error:
-            raise ItemFailed(f"{batch.uri}: an item could not be exported: {disk_error(error, batch.slot)}") from error
+            reason, remedy = disk_error(error, batch.slot)
+            raise ItemFailed(f"an item could not be exported: {reason}", uri=batch.uri, remedy=remedy) from error
         items_limit, bytes_limit = self._limits[template]
         if batch.slot.itemcount >= items_limit or batch.bytes >= bytes_limit:
             self._uploads.start(self._open.pop(place))

@@ -18,7 +18,7 @@ from ..exceptions import StateConflict, StateSettingsError, StoreError, StoreUnr
 from ..feeds import StateFeed
 from ..frontier.codec import Codec
 from ..model.key_template import placeholders
-from ..settings import StateSettings
+from ..settings import get_settings
 from . import log
 from .connection import Connection
 from .frontier import Frontier, FrontierGone, NewRequest, Reply
@@ -70,7 +70,7 @@ class Opening:
                 f"STATE_REDIS_URLS_KEY is {settings.pushed_key!r}, which lies in another slot of the Redis Cluster than the "
                 f"frontier; put {settings.prefix[settings.prefix.index('{') : -1]!r} into it"
             )
-        if StateSettings.from_settings(self._crawler.settings).selfcheck:
+        if get_settings(self._crawler).selfcheck:
             await self._round_trip(connection)
         earlier = await connection.described(settings.prefix)
         self._refuse_version(earlier.get("version", _VERSION))
@@ -182,7 +182,7 @@ class Opening:
     @property
     def _shared_state_feed(self) -> str:
         """The state feed that every worker would write to; empty if there is none."""
-        common, feed = StateSettings.from_settings(self._crawler.settings), StateFeed.from_settings(self._crawler.settings)
+        common, feed = get_settings(self._crawler), StateFeed.from_settings(self._crawler.settings)
         if feed is None or common.readonly or not common.enabled or "run_id" in placeholders(feed.uri):
             return ""
         return feed.uri

@@ -1,4 +1,4 @@
-"""Stores, opened by URI scheme: S3, the local disk, and what STATE_STORES adds."""
+"""Opening a store by the scheme of a URI: S3, the local disk, and the stores in STATE_STORES."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from .base import Store, StoreReader, StoreWriter
 
 __all__ = ["STORES_BASE", "Store", "StoreReader", "StoreWriter", "open_reader", "open_writer"]
 
-#: What STATE_STORES is merged over, as Scrapy merges FEED_STORAGES over FEED_STORAGES_BASE
+#: STATE_STORES is merged over these, as Scrapy merges FEED_STORAGES over FEED_STORAGES_BASE
 STORES_BASE: Mapping[str, Store] = {"": local, "file": local, "s3": s3}
 
 
 def open_reader(uri: str, settings: Mapping[str, Any]) -> tuple[StoreReader, str]:
-    """Return the read side of the store that *uri* lies in, and the key there. Does no input or output.
+    """Return a reader for the store of *uri*, and the key of *uri* in it. Does no input or output.
 
-    It has no method that writes; the built-in one for S3 has a client that refuses to.
+    A reader has no method that writes. The client of the built-in reader for S3 refuses to write, too.
 
-    :param uri: a whole URI or the beginning of one: ``s3://…``, ``file://…``, a path, or of a scheme in STATE_STORES
-    :param settings: STATE_STORES is read from it, and by the store what it needs (Scrapy's AWS_* settings)
-    :raises StateSettingsError: if there is no store for the scheme, or what STATE_STORES names is none
+    :param uri: a whole URI or the beginning of one: ``s3://…``, ``file://…``, a path, or with a scheme in STATE_STORES
+    :param settings: have STATE_STORES, and what the store itself reads (Scrapy's AWS_* settings)
+    :raises StateSettingsError: if no store has that scheme, or STATE_STORES names something that is not a store
     """
     return _store(uri, settings).open_reader(uri, settings)
 
 
 def open_writer(uri: str, settings: Mapping[str, Any]) -> tuple[StoreWriter, str]:
-    """As :func:`open_reader`, with the write side."""
+    """As :func:`open_reader`, but return a writer."""
     return _store(uri, settings).open_writer(uri, settings)
 
 
@@ -40,24 +40,21 @@ def _store(uri: str, settings: Mapping[str, Any]) -> Store:
     scheme = urlsplit(uri).scheme
     if len(scheme) == 1:  # a Windows drive
         scheme = ""
-    merged = {**STORES_BASE, **stores_by_scheme(settings)}
-    found = merged.get(scheme)
-    if found is None:
-        there = ", ".join(f"{name}://" if name else "a path" for name, store in merged.items() if store is not None)
+    stores = {**STORES_BASE, **stores_by_scheme(settings)}
+    store = stores.get(scheme)
+    if store is None:
+        possible = ", ".join(f"{name}://" if name else "a path" for name, store in stores.items() if store is not None)
         raise StateSettingsError(
-            f"no store for {without_credentials(uri)!r}: a state feed lies on {there or 'none'}; STATE_STORES can add another"
+            f"no store for {without_credentials(uri)!r}: a state feed can be on {possible or 'nothing'}",
+            remedy="STATE_STORES can add another store",
         )
-    store = found
-    if isinstance(found, str):
+    named = f"STATE_STORES: {store!r} for {scheme!r}"
+    if isinstance(store, str):
         try:
-            store = resolve_name(found)
+            store = resolve_name(store)
         except (ImportError, AttributeError, ValueError) as error:
-            raise StateSettingsError(
-                f"STATE_STORES: {found!r} for {scheme!r} can't be imported ({error}); correct the path"
-            ) from error
+            raise StateSettingsError(f"{named} can't be imported ({error})", remedy="correct the path") from error
     if not all(callable(getattr(store, name, None)) for name in ("open_reader", "open_writer")):
-        raise StateSettingsError(
-            f"STATE_STORES: {found!r} for {scheme!r} is no store: a class or a module with open_reader(uri, settings) and "
-            "open_writer(uri, settings) is"
-        )
+        remedy = "name a class or a module with open_reader(uri, settings) and open_writer(uri, settings)"
+        raise StateSettingsError(f"{named} is not a store", remedy=remedy)
     return cast(Store, store)

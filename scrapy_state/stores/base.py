@@ -1,6 +1,6 @@
-"""What a store of state files and item files must be able to do: the read side and the write side apart.
+"""What a store for state files and item files must be able to do: reader and writer are separate.
 
-``scrapy_state.testing`` has the tests of what is promised here.
+``scrapy_state.testing`` has the tests that a store keeps these promises.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from typing import IO, Any, Protocol, runtime_checkable
 
 
 class StoreReader(Protocol):
-    """The read side: all that a read-only run is given. Every method blocks and may be called from any thread.
+    """Reads, and can do nothing else: all that a read-only run gets. Every method blocks, and any thread may call it.
 
     Keys are text, relative to the store (an S3 bucket, the file system).
 
-    All methods raise :class:`~scrapy_state.exceptions.StoreUnreachable` if there is no answer, and
-    :class:`~scrapy_state.exceptions.StoreRefused` if the store says no. What is not there is a result, not an error.
-    Any other exception is taken for a mistake in the store: its trace is logged, and the crawl does not start, or stops.
+    Every method raises :class:`~scrapy_state.exceptions.StoreUnreachable` if the store does not answer, and
+    :class:`~scrapy_state.exceptions.StoreRefused` if it answers no. A missing key is a result, not an error. Any other
+    exception counts as a bug in the store: its trace is logged, and the crawl does not start, or stops.
     """
 
     def uri(self, key: str) -> str:
@@ -25,65 +25,65 @@ class StoreReader(Protocol):
 
     @property
     def ordered(self) -> bool:
-        """Whether :meth:`keys` yields in UTF-8 binary order, and what lies before *after* costs nothing."""
+        """Whether :meth:`keys` yields in UTF-8 binary order, and skips the keys up to *after* at no cost."""
 
     def keys(self, prefix: str, after: str = "", limit: int | None = None, depth: int | None = None) -> Iterator[str]:
         """Yield the keys that begin with *prefix*, in no particular order unless the store is :attr:`ordered`.
 
-        :param after: only those that sort after it
-        :param limit: at most so many (1 to 1,000), asked for at once
-        :param depth: keys with more slashes than that after *prefix* are not needed, and may be left out if that saves
-            work; they don't count for *limit* then. A store that does without this argument is given none
+        :param after: only keys that sort after this one
+        :param limit: at most this many keys (1 to 1,000), fetched in one request if the store can
+        :param depth: the caller does not need keys with more slashes than this after *prefix*. The store may leave them out
+            if that saves work; then they don't count towards *limit*. A store whose method lacks this argument never gets it
         """
 
     def read(self, key: str) -> bytes | None:
-        """Return the whole content of *key*, None if there is none."""
+        """Return the whole content of *key*; None if there is no such key."""
 
     def read_part(self, key: str, begin: int, size: int) -> bytes | None:
-        """Return what ``read(key)[begin:][:size]`` is, without reading the rest if the store can; None if there is none.
+        """Return ``read(key)[begin:][:size]``, if possible without reading the rest; None if there is no such key.
 
-        :param begin: in bytes; below 0 from the end, as in a slice
-        :param size: in bytes, 1 at least
+        :param begin: in bytes; a negative number counts from the end, as in a slice
+        :param size: in bytes, at least 1
         """
 
 
 def keys_within(store: StoreReader, prefix: str, depth: int | None) -> Iterator[str]:
-    """Yield the keys with *prefix* that have at most *depth* slashes after it (None: any), of any store. Blocks."""
+    """Yield the keys that begin with *prefix* and have at most *depth* slashes after it (None: any number). Blocks."""
     if depth is None:
         return store.keys(prefix)
-    found = store.keys(prefix, depth=depth) if takes_depth(store) else store.keys(prefix)
-    return (key for key in found if key.count("/", len(prefix)) <= depth)
+    keys = store.keys(prefix, depth=depth) if takes_depth(store) else store.keys(prefix)
+    return (key for key in keys if key.count("/", len(prefix)) <= depth)
 
 
 def takes_depth(store: StoreReader) -> bool:
-    """Whether the ``keys()`` of *store* has the argument *depth*, which came later than the others."""
+    """Whether the ``keys()`` of *store* has the argument *depth*, which the first stores did not have."""
     return "depth" in signature(store.keys).parameters
 
 
 class StoreWriter(StoreReader, Protocol):
-    """The write side: create-only. Nothing that is stored is ever overwritten through it."""
+    """Reads and creates. It never overwrites a stored file."""
 
     @property
     def atomic(self) -> bool:
-        """Whether of two writers of one key at the same instant one is sure to be told that it is taken."""
+        """Whether, if two writers create one key at the same instant, one of them is sure to get KeyTaken."""
 
     def create(self, key: str, file: IO[bytes]) -> None:
-        """Store *file*, from its beginning to its end, as *key*; when this returns it is durable.
+        """Store the whole of *file* as *key*; when this returns, it is durable.
 
-        The same content already there is a success: it is our own write, of which the reply was lost. *file* is left
-        open, so that the call can be made again.
+        If *key* has the same content already, that is a success: an earlier call stored it, and the reply was lost. *file*
+        stays open, so that the caller can try again.
 
         :raises KeyTaken: if *key* has other content
         """
 
     def probe(self, key: str) -> None:
-        """Prove that *key* could be stored, as far as that can be done without leaving anything behind.
+        """Prove that *key* can be stored, as far as that is possible without leaving anything behind.
 
-        May be called again after a StoreUnreachable. Where there is no way to tell, it returns.
+        It may be called again after a StoreUnreachable. If the store has no way to tell, it just returns.
         """
 
     def delete(self, key: str) -> None:
-        """Delete *key*; only for orphans, when the user has asked for it (STATE_ORPHANS). Not there: nothing happens."""
+        """Delete *key*, if it exists. Only for orphans, and only if the user asks for it (STATE_ORPHANS)."""
 
 
 @runtime_checkable
@@ -98,19 +98,19 @@ class UploadsInParts(Protocol):
 
 
 class Store(Protocol):
-    """What STATE_STORES has for a scheme: a class with two static (or class) methods, or a module with two functions.
+    """What STATE_STORES names for a scheme: a class with two static (or class) methods, or a module with two functions.
 
-    Neither does any input or output: clients and connections are made on first use, by the methods of what is returned.
+    Neither does any input or output: readers and writers make their clients and connections on first use.
 
-    *uri* is whole or the beginning of one, in which the key need not end where a name does: for ``memory://place/state/00``
-    the key may be ``state/00``. *settings* are the crawl's; a store's own may be there, too.
+    *uri* is a whole URI or the beginning of one, and may end in the middle of a name: for ``memory://place/state/00`` the key
+    may be ``state/00``. *settings* are the crawl's; they may include settings of the store's own.
     """
 
     def open_reader(self, uri: str, settings: Mapping[str, Any], /) -> tuple[StoreReader, str]:
-        """Return the read side, which has no method that writes, and the key of *uri*.
+        """Return a reader, which has no method that writes, and the key of *uri*.
 
-        :raises StateSettingsError: if *uri* can't be one of this store's
+        :raises StateSettingsError: if this store can't have such a URI
         """
 
     def open_writer(self, uri: str, settings: Mapping[str, Any], /) -> tuple[StoreWriter, str]:
-        """Return the write side, and the key of *uri*: the same one."""
+        """Return a writer, and the key of *uri*: the same key as from :meth:`open_reader`."""

@@ -1,4 +1,4 @@
-"""Files on a local disk: whole or not at all, durable when ``create`` returns, never overwritten."""
+"""Files on the local disk: each exists whole or not at all, is durable when ``create`` returns, and is never overwritten."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .naming import TEMPORARY, make_folder, name_file, nameless_file, sync_folde
 
 
 def open_reader(uri: str, settings: Mapping[str, Any]) -> tuple[LocalReader, str]:
-    """See :class:`~scrapy_state.stores.base.Store`. For a path and for ``file://…``; a slash at the end stays."""
+    """See :class:`~scrapy_state.stores.base.Store`. *uri* is a path or ``file://…``; the key keeps a slash at the end."""
     return LocalReader(), _path(uri)
 
 
@@ -28,7 +28,7 @@ def open_writer(uri: str, settings: Mapping[str, Any]) -> tuple[LocalWriter, str
 
 
 class LocalReader:
-    """The read side of the local disk; keys are absolute paths."""
+    """Reads the local disk. Keys are absolute paths."""
 
     ordered = False
 
@@ -37,7 +37,7 @@ class LocalReader:
         return Path(key).as_uri()
 
     def keys(self, prefix: str, after: str = "", limit: int | None = None, depth: int | None = None) -> Iterator[str]:
-        """See :class:`~scrapy_state.stores.base.StoreReader`. A folder that isn't there has no keys."""
+        """See :class:`~scrapy_state.stores.base.StoreReader`. A missing folder has no keys."""
         return islice((key for key in self._keys(prefix, depth) if key > after), limit)
 
     def _keys(self, prefix: str, depth: int | None) -> Iterator[str]:
@@ -50,7 +50,7 @@ class LocalReader:
                 return
             for inside, folders, names in os.walk(folder, onerror=_raise):
                 deepest = depth is not None and os.path.join(inside, "").count(os.sep, len(prefix)) >= depth
-                folders[:] = [each for each in folders if not deepest and os.path.join(inside, each).startswith(prefix)]
+                folders[:] = [name for name in folders if not deepest and os.path.join(inside, name).startswith(prefix)]
                 for name in names:
                     path = os.path.join(inside, name)
                     if path.startswith(prefix) and not name.startswith(TEMPORARY):
@@ -77,10 +77,10 @@ class LocalReader:
 
 
 class LocalWriter(LocalReader):
-    """The write side: a temporary file in the same folder, fsync, and a link, which never replaces a file."""
+    """Writes a temporary file in the same folder, syncs it, and then links it to its name, which never replaces a file."""
 
     def __init__(self) -> None:
-        #: False once it was seen that the file system has neither links nor a rename that doesn't replace (docs/stores.md)
+        #: False as soon as a file system turns out to have neither links nor a rename that never replaces (docs/stores.md)
         self.atomic = True
 
     def create(self, key: str, file: IO[bytes]) -> None:
@@ -92,11 +92,13 @@ class LocalWriter(LocalReader):
                 self.atomic = name_file(file, key) and self.atomic
             except FileExistsError as error:
                 if not _same_content(file, key):
-                    raise KeyTaken(f"{self.uri(key)} is there already, with other content; nothing is overwritten") from error
+                    raise KeyTaken(
+                        "the file exists already, with other content; nothing is overwritten", uri=self.uri(key)
+                    ) from error
             sync_folder(folder)
 
     def probe(self, key: str) -> None:
-        """See :class:`~scrapy_state.stores.base.StoreWriter`. In the nearest folder that is there; makes none."""
+        """See :class:`~scrapy_state.stores.base.StoreWriter`. It tries the nearest folder that exists, and makes none."""
         folder = os.path.dirname(key)
         with _errors(key):
             while not os.path.lexists(folder) and folder != os.path.dirname(folder):
@@ -112,7 +114,7 @@ class LocalWriter(LocalReader):
 
 def _path(uri: str) -> str:
     if uri.startswith("file:"):
-        # "#" and "?" end a path in a URI. Here they came in with a spider's name or argument, and belong to it, as on S3.
+        # In a URI, "#" and "?" end the path. Here they come from a spider's name or argument, and belong to the path, as on S3.
         uri = file_uri_to_path(uri.replace("#", "%23").replace("?", "%3F"))
     folder, name = os.path.split(uri)
     return os.path.join(os.path.abspath(folder), name)
@@ -131,17 +133,23 @@ def _same_content(file: IO[bytes], path: str) -> bool:
 
 @contextmanager
 def _errors(path: str) -> Iterator[None]:
-    """Turn what the system says into the error tree."""
+    """Turn errors of the system into our own."""
     try:
         yield
     except StoreError:
         raise
     except (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError) as error:
-        raise StoreRefused(f"{path}: {error.strerror}; check the path in FEEDS and who may write there") from error
+        raise StoreRefused(_reason(error), uri=path, remedy="check the path in FEEDS and who may write there") from error
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
-            raise StoreRefused(f"{path}: {error.strerror}; make room on the disk") from error
-        raise StoreUnreachable(f"{path}: {error.strerror or error}; check the disk") from error
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StoreRefused(_reason(error), uri=path, remedy="free space on the disk") from error
+        if error.errno == errno.EROFS:
+            raise StoreRefused(_reason(error), uri=path, remedy="use a disk that can be written") from error
+        raise StoreUnreachable(_reason(error), uri=path, remedy="check the disk") from error
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error)
 
 
 def _raise(error: OSError) -> None:

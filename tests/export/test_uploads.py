@@ -179,7 +179,7 @@ def test_disk_is_full_when_a_file_is_finished(tmp_path: Path) -> None:
     with open("/dev/full", "r+b") as file:
         slot: Any = SimpleNamespace(file=file, storage=OwnStorage(), crawler=SimpleNamespace(settings=settings))
         slot.finish_exporting = lambda: file.write(b"the end")
-        expected = f"own://file: the file could not be finished: No space left on device on the disk of {tmp_path}; make room"
+        expected = f"own://file: the file could not be finished: No space left on device on the disk of {tmp_path}; free space"
         with pytest.raises(StoreError, match=expected) as raised:
             asyncio.run(Batch(slot, "own://file", "OwnStorage").store())
         assert type(raised.value) is StoreError
@@ -190,7 +190,8 @@ def test_too_many_open_files() -> None:
     """The remedy fits what is wrong: more room does not help a process that may open no more files."""
     error = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
     assert disk_error(error, SimpleNamespace(storage=OwnStorage(), crawler=SimpleNamespace(settings=Settings()))) == (  # type: ignore[arg-type]
-        "Too many open files; allow the process more (ulimit -n)"
+        "Too many open files",
+        "allow the process more open files (ulimit -n)",
     )
 
 

@@ -106,7 +106,7 @@ def test_torn_and_foreign_files_are_skipped(tmp_path: Path) -> None:
     run = crawl(tmp_path)
     assert run.code == 0, run.log
     assert run.lines("begins at 3 {'page': 3}")
-    assert [bool(run.lines(f"{number + more:010d}.json is passed over")) for more in (1, 2, 3)] == [True] * 3
+    assert [bool(run.lines(f"{number + more:010d}.json is skipped")) for more in (1, 2, 3)] == [True] * 3
     assert run.lines(f"checkpoint {number + 4} stored")
 
 

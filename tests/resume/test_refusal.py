@@ -208,8 +208,8 @@ def test_no_checkpoint_far_and_wide(tmp_path: Path) -> None:
     assert re.match(rf"{folder.as_uri()}: 1,000 files were read, .*it is empty; likewise 999 older ones", line)
     told = crawl(tmp_path, SPIDER, "-s", 'STATE={"page": 5}')
     assert told.code == 0, told.log
-    [warning] = told.lines("is passed over")
-    assert f"{folder.as_uri()}/0000001101.json is passed over: it is empty; likewise 999 older ones" in warning
+    [warning] = told.lines("is skipped")
+    assert f"{folder.as_uri()}/0000001101.json is skipped: it is empty; likewise 999 older ones" in warning
     assert (folder / "0000001102.json").exists()
 
 

@@ -197,9 +197,9 @@ class TestStateStores:
             ("no_such_module.Store", "can't be imported .*no_such_module"),
             ("not a path", "can't be imported"),
             ("", "can't be imported"),
-            ("sqlite_store.SQLiteReader", r"is no store: .* open_reader\(uri, settings\)"),
-            ("sqlite_store", "is no store"),
-            (5, "5 for 'xy' is no store"),
+            ("sqlite_store.SQLiteReader", r"is not a store; .* open_reader\(uri, settings\)"),
+            ("sqlite_store", "is not a store"),
+            (5, "5 for 'xy' is not a store"),
         ],
     )
     def test_no_store(self, store: Any, says: str) -> None:
@@ -259,7 +259,7 @@ class TestStateStores:
 def test_unknown_scheme(uri: str) -> None:
     """A scheme without a store is an error that has the URI, without its password, and what there is."""
     for opener in (open_reader, open_writer):
-        with pytest.raises(StateSettingsError, match="lies on a path, file://, s3://; STATE_STORES can add another") as caught:
+        with pytest.raises(StateSettingsError, match="on a path, file://, s3://; STATE_STORES can add another") as caught:
             opener(uri, {})
         assert without_credentials(uri) in str(caught.value)
         assert SECRET not in str(caught.value)

@@ -1,0 +1,93 @@
+"""The values of settings, checked: each function returns a value, or raises an error that names the setting. Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..exceptions import StateSettingsError
+
+if TYPE_CHECKING:
+    from scrapy.settings import BaseSettings
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(B|[kMGT]i?B|)", re.IGNORECASE)
+_UNITS = {"": 1, "b": 1} | {f"{letter}b": 1000**n for n, letter in enumerate("kmgt", 1)}
+_UNITS |= {f"{letter}ib": 1024**n for n, letter in enumerate("kmgt", 1)}
+
+
+def wrong_value(name: str, value: Any, expected: str) -> StateSettingsError:
+    """Return the error for the setting *name*, which has *value* and must be what *expected* describes."""
+    return StateSettingsError(f"{name} is {value!r}", remedy=f"it must be {expected}")
+
+
+def get_bool(settings: BaseSettings, name: str, default: bool) -> bool:
+    """Return the setting *name*, True or False, also as 1, 0 or text; *default* if it is None or not set.
+
+    :raises StateSettingsError: if it is something else
+    """
+    try:
+        return settings.getbool(name, default)
+    except (TypeError, ValueError) as error:
+        raise wrong_value(name, settings.get(name), "True or False") from error
+
+
+def get_number(settings: BaseSettings, name: str, default: float, *, minimum: float = 0, expected: str = "a number") -> float:
+    """Return the setting *name*, a finite number or text of one; *default* if it is None or not set.
+
+    :param expected: what the error calls the number
+    :raises StateSettingsError: if it is something else, or below *minimum*
+    """
+    value = settings.get(name, default)
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = float("nan")
+    if not minimum <= number < float("inf"):
+        raise wrong_value(name, value, f"{expected}, {minimum:g} or more")
+    return number
+
+
+def get_seconds(settings: BaseSettings, name: str, default: float) -> float:
+    """As :func:`get_number`, for a length of time in seconds."""
+    return get_number(settings, name, default, expected="a number of seconds")
+
+
+def get_choice(settings: BaseSettings, name: str, default: str, *others: str) -> str:
+    """Return the setting *name*, one of these texts; *default* if it is None or not set.
+
+    :raises StateSettingsError: if it is something else
+    """
+    value = settings.get(name, default)
+    if value not in (default, *others):
+        raise wrong_value(name, value, " or ".join(f'"{choice}"' for choice in (default, *others)))
+    return str(value)
+
+
+def size_in_bytes(name: str, value: Any) -> int:
+    """Return *value*, a number of bytes or text like "64MiB" or "1.5 GB", in bytes, at least 1.
+
+    :param name: what the error calls it
+    :raises StateSettingsError: if it is something else
+    """
+    match = _SIZE.fullmatch(str(value).strip())
+    size = 0.0 if match is None or isinstance(value, bool) else float(match[1]) * _UNITS[match[2].lower()]
+    if size < 1:
+        raise wrong_value(name, value, 'a number of bytes, or text like "64MiB"')
+    return int(size)
+
+
+def from_json(name: str, value: Any, expected: str) -> dict[str, Any]:
+    """Return *value*, a dict or JSON text of one (as on the command line), as a dict.
+
+    :param expected: what the error says it must be
+    :raises StateSettingsError: if it is something else
+    """
+    try:
+        data = json.loads(value) if isinstance(value, str) else value
+    except ValueError as error:
+        raise wrong_value(name, value, f"{expected}: {error}") from error
+    if not isinstance(data, Mapping):
+        raise wrong_value(name, value, expected)
+    return dict(data)
