@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
-from datetime import datetime, timezone
+from datetime import datetime
 
 from ..exceptions import CheckpointError
 from ..model.checkpoint import Checkpoint
 from ..model.key_template import KeyTemplate
+from ..model.times import parse_time
 from ..stores import StoreReader, StoreWriter
 from ..stores.base import keys_within
 from .archive import Rollup, Rollups, pack, rollup_key
@@ -121,8 +122,6 @@ def _delete(store: StoreWriter, keys: Sequence[str], pruned: Pruned) -> None:
 
 def _time(data: bytes | None) -> datetime | None:
     try:
-        text = "" if data is None else Checkpoint.from_bytes(data).time or ""
-        made = datetime.fromisoformat(text.replace("Z", "+00:00"))
-    except (CheckpointError, ValueError):
+        return None if data is None else parse_time(Checkpoint.from_bytes(data).time)
+    except CheckpointError:
         return None
-    return made if made.tzinfo else made.replace(tzinfo=timezone.utc)

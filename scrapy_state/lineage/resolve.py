@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timezone
+from datetime import datetime
 from itertools import islice
 from typing import TypeAlias
 
 from ..exceptions import CheckpointError, StateSettingsError, StoreRefused
 from ..model.checkpoint import Checkpoint
 from ..model.key_template import KeyTemplate
+from ..model.times import format_time, parse_time
 from ..stores import StoreReader
 from .archive import Rollups
 from .chain import ancestors, find_checkpoint, lineage, read_checkpoint
@@ -112,7 +113,7 @@ class _Choice:
             key, checkpoint = self._newest_where(lambda *each: self._time(*each) <= at)
             if checkpoint is None:
                 key, checkpoint = self._newest_pruned_where(lambda *each: self._time(*each) <= at)
-            return self._chosen(key, checkpoint, f"is as old as {at.isoformat()}")
+            return self._chosen(key, checkpoint, f"is as old as {format_time(at)}")
         assert isinstance(at, int)
         if at < 0:
             return self._back(-at)
@@ -175,14 +176,12 @@ class _Choice:
         return checkpoint.id
 
     def _time(self, key: str, checkpoint: Checkpoint) -> datetime:
-        text = checkpoint.time or self.template.time_in(key)
-        try:
-            time = datetime.fromisoformat((text or "").replace("Z", "+00:00"))
-        except ValueError as error:
+        time = parse_time(checkpoint.time or self.template.time_in(key))
+        if time is None:
             raise StateSettingsError(
                 f"STATE_AT is a time, but {self.store.uri(key)} does not say when it was made; use -n or an id"
-            ) from error
-        return time if time.tzinfo else time.replace(tzinfo=timezone.utc)
+            )
+        return time
 
 
 def _refuse_folders(store: StoreReader, template: KeyTemplate) -> None:

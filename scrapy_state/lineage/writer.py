@@ -12,6 +12,7 @@ from typing import Any
 from ..exceptions import CheckpointError, KeyTaken, StateConflict
 from ..model.checkpoint import Checkpoint, ItemFile
 from ..model.key_template import KeyTemplate
+from ..model.times import format_time
 from ..stores import StoreWriter
 from .resolve import Resolution, read_checkpoint
 
@@ -159,7 +160,7 @@ class CheckpointWriter:
             self._check_last()  # no commit comes after the last one that would see it
 
     def _sealed(self, checkpoint: Checkpoint) -> Checkpoint:
-        now = datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        now = format_time(datetime.now(timezone.utc))
         checkpoint = replace(checkpoint, spider=self.spider, run=self.run, job=self.job, time=now)
         if self.arguments is not None:
             checkpoint = replace(checkpoint, arguments=self.arguments)

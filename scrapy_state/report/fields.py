@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ..resume.lag import moment
+from ..model.times import moment
 
 #: How many levels of nested objects are searched for fields
 _DEPTH = 4

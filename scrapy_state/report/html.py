@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from importlib.resources import files
 
 from ..lineage.history import Run
-from ..model.times import in_words
-from ..resume.lag import moment
+from ..model.times import in_words, moment
 from .fields import Field
 from .page import Page, count_of, utc
 from .plots import plots

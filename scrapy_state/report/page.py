@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from ..lineage.history import Run
 from ..model.checkpoint import Checkpoint
-from ..resume.lag import moment
+from ..model.times import moment
 from .series import Series
 from .svg import day_and_time
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..model.times import in_words
-from ..resume.lag import moment
+from ..model.times import in_words, moment
 from .fields import Field
 from .page import KINDS, Page, count_of, utc
 from .series import Series

@@ -8,8 +8,7 @@ from itertools import islice
 from typing import Any
 
 from ..lineage.history import Run
-from ..model.times import in_words
-from ..resume.lag import moment
+from ..model.times import in_words, moment
 from .page import KINDS, Page, count_of, time_of
 from .svg import clean
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from ..lineage.history import Found
 from ..model.checkpoint import Checkpoint
-from ..resume.lag import moment
+from ..model.times import moment
 from .fields import Field, leaves, number_of, value_of
 
 #: How many points a line and how many bars a plot has at most

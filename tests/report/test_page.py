@@ -23,7 +23,6 @@ from scrapy_state.report import Page as Report
 from scrapy_state.report import Series, render
 from scrapy_state.report.series import Buckets
 from scrapy_state.report.svg import Axis
-from scrapy_state.resume.lag import moment
 
 pytestmark = pytest.mark.long
 
@@ -280,13 +279,6 @@ def test_ticks_are_few_and_inside(high: float, is_time: bool) -> None:
     ticks = axis.ticks(4)
     assert len(ticks) <= 17
     assert all(0 <= axis.at(value) <= 1 for value, _ in ticks)
-
-
-def test_moments() -> None:
-    """ISO dates with and without times and zones; what is none is None."""
-    assert moment("1970-01-02") == 86400
-    assert moment("1970-01-01T01:00+01:00") == moment("1970-01-01T00:00:00Z") == moment("1969-12-31T14:30-0930") == 0
-    assert [moment(each) for each in ("2026-02-30", "yesterday", 5, None, "2026-01-01T25:00")] == [None] * 5
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")

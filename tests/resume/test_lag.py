@@ -1,4 +1,4 @@
-"""STATE_LAG: a state less a bit; lengths of time as people write and read them."""
+"""STATE_LAG: a state less a bit."""
 
 from copy import deepcopy
 from datetime import datetime, timedelta
@@ -9,35 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scrapy_state.exceptions import StateSettingsError
-from scrapy_state.model.times import in_seconds, in_words
 from scrapy_state.resume.lag import earlier
-
-
-@pytest.mark.parametrize(
-    ("value", "seconds"),
-    [(0, 0), (90, 90), (1.5, 1.5), ("90", 90), ("90s", 90), ("15m", 900), ("1h", 3600), ("2d", 172800), (" 1.5 h ", 5400)],
-)
-def test_lengths_of_time(value: Any, seconds: float) -> None:
-    """Numbers are seconds, text has a unit; a whole number stays an int, so that a whole number in a state does too."""
-    assert in_seconds(value) == seconds
-    assert isinstance(in_seconds(value), int) == float(seconds).is_integer()
-
-
-@pytest.mark.parametrize("value", [True, None, -1, "-1h", "", "h", "1w", "1h30m", "1e3", float("inf"), float("nan"), [], {}])
-def test_no_lengths_of_time(value: Any) -> None:
-    """Anything else is an error, and so is what would go forward."""
-    with pytest.raises(ValueError, match="not a length of time"):
-        in_seconds(value)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [(-1, "0 s"), (0.4, "0 s"), (35, "35 s"), (60, "1 min"), (90, "1 min 30 s"), (3600, "1 h"), (12_010, "3 h 20 min"),
-     (86_400, "1 d"), (187_200, "2 d 4 h"), (86_400 * 400 + 59, "400 d")],
-)  # fmt: skip
-def test_for_a_person_to_read(seconds: float, words: str) -> None:
-    """Two units at most."""
-    assert in_words(seconds) == words
 
 
 @pytest.mark.parametrize(
