@@ -19,6 +19,7 @@ from ..exceptions import CheckpointError, StateError, StoreUnreachable
 from ..model.checkpoint import Checkpoint
 from ..model.key_template import KeyTemplate, Placeholder, without_credentials
 from ..stores import StoreReader, StoreWriter
+from ..stores.base import keys_within
 from ..stores.local import open_reader as open_local
 from ..stores.retry import patiently
 from .history import Found, ReadsAhead, Run, runs
@@ -133,7 +134,8 @@ def find_orphans(
         assert newest is not None
         feeds, others = feeds_of_run(run)
         listed = [
-            {store.uri(key): Orphan(store, key) for key in store.keys(keys.prefix) if keys.fits(key)} for store, keys in feeds
+            {store.uri(key): Orphan(store, key) for key in keys_within(store, keys.prefix, keys.depth) if keys.fits(key)}
+            for store, keys in feeds
         ]
         if not any(listed):
             return [], []
@@ -254,7 +256,7 @@ class AllOrphans:
         listed: dict[str, list[dict[str, Stored]]] = {}
         for store, keys in feeds:
             of_feed: dict[str, dict[str, Stored]] = {}
-            for key in store.keys(keys.prefix):
+            for key in keys_within(store, keys.prefix, keys.depth):
                 name = keys.run_of(key)
                 if name in self.over:
                     of_feed.setdefault(name, {})[store.uri(key)] = store, key
