@@ -13,7 +13,7 @@ from scrapy.settings import Settings
 from ..dataset.decode import decompressed
 from ..exceptions import StateSettingsError
 from ..extension import SpiderSettingsState, StateResolver
-from ..lineage.history import Found, Run, newest_first, runs, tree
+from ..lineage.history import Run, StateFile, newest_first, runs, tree
 from ..lineage.resolve import Resolution
 from ..model.checkpoint import Checkpoint
 from ..model.json_values import as_text
@@ -118,7 +118,7 @@ def run_json(run: Run) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def told(found: Iterable[Found]) -> Iterator[Found]:
+def told(found: Iterable[StateFile]) -> Iterator[StateFile]:
     """Pass on each state file; warn about those that are not checkpoints."""
     for each in found:
         if each.checkpoint is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from itertools import islice
 from typing import NamedTuple, Protocol
@@ -12,7 +12,6 @@ from typing import NamedTuple, Protocol
 from ..model.key_template import KeyTemplate
 from ..stores import StoreReader
 from ..stores.base import keys_within
-from .archive import Rollups
 
 _PAGE = 1000
 #: "Is there anything further on?" needs one key; a few more, because some may be foreign.
@@ -26,8 +25,8 @@ _OTHERS_PAGES = 10
 logger = logging.getLogger("scrapy_state.state")
 
 
-class Found(NamedTuple):
-    """A key that fits the template. *position*: greater for newer ones; else it means nothing to the caller."""
+class PlacedKey(NamedTuple):
+    """A key that fits the template. *position* is greater for newer keys, and means nothing else to the caller."""
 
     position: int
     key: str
@@ -36,28 +35,31 @@ class Found(NamedTuple):
 class Keys(Protocol):
     """The keys that fit a template, by position. All methods block, and raise StoreError if the store doesn't answer."""
 
-    def newest(self) -> Found | None:
+    def newest(self) -> PlacedKey | None:
         """Return the newest, None if there is none."""
 
-    def down(self, position: int) -> Iterator[Found]:
+    def down(self, position: int) -> Iterator[PlacedKey]:
         """Yield those at *position* and before, newest first, reading no further than it is asked for."""
 
-    def up(self, position: int) -> Found | None:
+    def up(self, position: int) -> PlacedKey | None:
         """Return the first one at *position* or after it, None if there is none."""
 
     def at(self, position: int) -> str | None:
         """Return the key at *position*, which may not be there; None where none can be. Does no input or output."""
 
 
-def find_keys(store: StoreReader, template: KeyTemplate, depth: int | None = 0) -> Keys:
+def find_keys(
+    store: StoreReader, template: KeyTemplate, depth: int | None = 0, newest_pruned: Callable[[], int] = lambda: 0
+) -> Keys:
     """Return the keys of *template* in *store*: by search where they sort by id there, by a full listing elsewhere. Blocks.
 
     :param depth: under a bare prefix: how many slashes keys may have after it; None: any
+    :param newest_pruned: returns the id up to which ids may be missing because they were pruned; called only if it matters
     :raises StoreError: if the store does not answer or refuses
     """
     found: SearchedKeys | ListedKeys | None = None
     if store.ordered and template.writable:
-        searched = SearchedKeys(store, template)
+        searched = SearchedKeys(store, template, newest_pruned)
         found = searched if searched.look() else None
     if found is None:
         within = template.depth if template.rest else depth
@@ -85,18 +87,18 @@ class ListedKeys:
         """Add one that is newer."""
         self._keys.append(key)
 
-    def newest(self) -> Found | None:
+    def newest(self) -> PlacedKey | None:
         """See :class:`Keys`."""
-        return Found(len(self._keys) - 1, self._keys[-1]) if self._keys else None
+        return PlacedKey(len(self._keys) - 1, self._keys[-1]) if self._keys else None
 
-    def down(self, position: int) -> Iterator[Found]:
+    def down(self, position: int) -> Iterator[PlacedKey]:
         """See :class:`Keys`."""
-        return (Found(at, self._keys[at]) for at in range(min(position, len(self._keys) - 1), -1, -1))
+        return (PlacedKey(at, self._keys[at]) for at in range(min(position, len(self._keys) - 1), -1, -1))
 
-    def up(self, position: int) -> Found | None:
+    def up(self, position: int) -> PlacedKey | None:
         """See :class:`Keys`."""
         at = max(position, 0)
-        return Found(at, self._keys[at]) if at < len(self._keys) else None
+        return PlacedKey(at, self._keys[at]) if at < len(self._keys) else None
 
     def at(self, position: int) -> str | None:
         """See :class:`Keys`."""
@@ -113,9 +115,10 @@ class SearchedKeys:
     for what was pruned, and that is known.
     """
 
-    def __init__(self, store: StoreReader, template: KeyTemplate) -> None:
+    def __init__(self, store: StoreReader, template: KeyTemplate, newest_pruned: Callable[[], int]) -> None:
         self._store = store
         self._template = template
+        self._newest_pruned = newest_pruned
         self._widest = 10**template.width - 1
         #: every id from _tail_from on, ascending
         self._tail: list[int] = []
@@ -146,11 +149,11 @@ class SearchedKeys:
         """Add one that is newer."""
         self._tail.append(id)
 
-    def newest(self) -> Found | None:
+    def newest(self) -> PlacedKey | None:
         """See :class:`Keys`."""
         return self._found(self._tail[-1]) if self._tail else None
 
-    def down(self, position: int) -> Iterator[Found]:
+    def down(self, position: int) -> Iterator[PlacedKey]:
         """See :class:`Keys`. One page for each 1,000."""
         ids = [id for id in self._tail if id <= position]
         below, size = min(self._tail_from, position + 1), _PAGE
@@ -162,7 +165,7 @@ class SearchedKeys:
             ids = list(self._above(after, below - 1, _PAGE))
             below, size = after + 1, _PAGE if ids else size * _FACTOR
 
-    def up(self, position: int) -> Found | None:
+    def up(self, position: int) -> PlacedKey | None:
         """See :class:`Keys`. One short page."""
         if position >= self._tail_from:
             found = next(iter(self._tail[bisect_left(self._tail, position) :]), None)
@@ -208,8 +211,7 @@ class SearchedKeys:
 
     @cached_property
     def _pruned_until(self) -> str:
-        """The key of the newest id in a roll-up: so far, there may be holes."""
-        return self._template.key(max((each.last for each in Rollups(self._store, self._template).list()), default=0))
+        return self._template.key(self._newest_pruned())
 
     def _may_be_outgrown(self) -> bool:
         """Whether there may be ids of more digits than the template has, which sort among the others.
@@ -225,5 +227,5 @@ class SearchedKeys:
         keys = self._store.keys(self._template.prefix, before, _SHORT_PAGE)
         return any((self._template.id_of(key) or 0) > self._widest for key in keys)
 
-    def _found(self, id: int) -> Found:
-        return Found(id, self._template.key(id))
+    def _found(self, id: int) -> PlacedKey:
+        return PlacedKey(id, self._template.key(id))

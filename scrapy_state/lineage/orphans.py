@@ -22,8 +22,10 @@ from ..stores import StoreReader, StoreWriter
 from ..stores.base import keys_within
 from ..stores.local import open_reader as open_local
 from ..stores.retry import patiently
-from .history import Found, ReadsAhead, Run, runs
-from .resolve import Resolution, ancestors
+from .chain import ancestors
+from .history import Run, StateFile, runs
+from .read_ahead import ReadsAhead
+from .resolution import Resolution
 
 T = TypeVar("T")
 #: A file: its store and its key there
@@ -218,7 +220,7 @@ class AllOrphans:
     :raises CheckpointError: if one is not valid: there is no telling what it names
     """
 
-    def __init__(self, found: Iterable[Found], now: Callable[[str], str], newest: Checkpoint | None = None) -> None:
+    def __init__(self, found: Iterable[StateFile], now: Callable[[str], str], newest: Checkpoint | None = None) -> None:
         self._named: dict[str, set[str]] = {}
         #: for each shape of the names of item files one of them, and its run
         self._examples: dict[tuple[str, str], tuple[str, str]] = {}
@@ -226,7 +228,7 @@ class AllOrphans:
         #: the runs of whose files that can be told
         self.over = {each.last.run or "": each for each in self.runs if each.is_whole and not each.may_be_alive}
 
-    def _noting(self, found: Iterable[Found], now: Callable[[str], str]) -> Iterator[Found]:
+    def _noting(self, found: Iterable[StateFile], now: Callable[[str], str]) -> Iterator[StateFile]:
         for each in found:
             if each.checkpoint is None:
                 raise CheckpointError(f"{each.uri}: {each.why}: there is no telling which files it names; move it away first")

@@ -17,7 +17,7 @@ from ..model.times import parse_time
 from ..stores import StoreReader, StoreWriter
 from ..stores.base import keys_within
 from .archive import Rollup, Rollups, pack, rollup_key
-from .history import ahead
+from .read_ahead import ahead
 
 #: How many state files, and how many bytes of them, a roll-up holds at most: it is read whole.
 ROLLUP_FILES, ROLLUP_BYTES = 10_000, 32 * 1024 * 1024

@@ -4,46 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import islice
-from typing import TypeAlias
 
 from ..exceptions import CheckpointError, StateSettingsError, StoreRefused
 from ..model.checkpoint import Checkpoint
 from ..model.key_template import KeyTemplate
 from ..model.times import format_time, parse_time
 from ..stores import StoreReader
-from .archive import Rollups
-from .chain import ancestors, find_checkpoint, lineage, read_checkpoint
+from .archive import StoreWithRollups
+from .chain import ancestors
 from .key_search import find_keys
-from .valid import TooMany, ValidCheckpoints, read_valid
+from .resolution import At, Resolution
+from .valid_checkpoints import TooMany, ValidCheckpoints, read_valid
 
-__all__ = ["At", "Resolution", "ancestors", "find_checkpoint", "lineage", "read_checkpoint", "resolve"]
-#: What STATE_AT says: "latest", "none", an id (1 and up), -n along the lineage, or a time with its zone
-At: TypeAlias = "str | int | datetime"
-
-
-@dataclass(frozen=True)
-class Resolution:
-    """What was found under a prefix.
-
-    :param checkpoint: the one to start from, its ``id`` and ``digest`` set where they can be known; None: there is none
-    :param uri: where it lies
-    :param newest_id: the id in the newest key, valid or not; 0: none
-    :param passed_over: newer files that are no valid checkpoints: for each reason the first URI, and why
-    :param newest: the newest valid checkpoint: *checkpoint*, unless an older one was asked for
-    :param template: the keys; for a bare prefix, what the newest one's name says of them
-    :param passed_over_count: how many files were passed over
-    """
-
-    checkpoint: Checkpoint | None = None
-    uri: str | None = None
-    newest_id: int = 0
-    passed_over: tuple[tuple[str, str], ...] = ()
-    newest: Checkpoint | None = None
-    template: KeyTemplate | None = field(default=None, compare=False)
-    passed_over_count: int = 0
+__all__ = ["At", "Resolution", "resolve"]
 
 
 def resolve(
@@ -65,7 +41,7 @@ def resolve(
     :raises StoreError: if the store does not answer or refuses: that is never "no checkpoint"
     :raises CheckpointTooNew: if the newest one is of a later version of the format
     """
-    keys = find_keys(store, template)
+    keys = find_keys(store, template, newest_pruned=StoreWithRollups(store, template).newest_pruned)
     last = keys.newest()
     if last is None:
         _refuse_folders(store, template)
@@ -164,9 +140,9 @@ class _Choice:
         return ((found.key, checkpoint) for found, checkpoint in self.valid.down(position))
 
     def _newest_pruned_where(self, fits: Callable[[str, Checkpoint], bool]) -> tuple[str, Checkpoint | None]:
-        for id, data in Rollups(self.store, self.template).newest_first():
-            checkpoint = replace(Checkpoint.from_bytes(data), id=id)
-            if fits(key := self.template.key(id), checkpoint):
+        for key, data in StoreWithRollups(self.store, self.template).newest_first(()):
+            checkpoint = replace(Checkpoint.from_bytes(data), id=self.template.id_of(key))
+            if fits(key, checkpoint):
                 return key, checkpoint
         return "", None
 

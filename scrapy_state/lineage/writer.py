@@ -14,7 +14,8 @@ from ..model.checkpoint import Checkpoint, ItemFile
 from ..model.key_template import KeyTemplate
 from ..model.times import format_time
 from ..stores import StoreWriter
-from .resolve import Resolution, read_checkpoint
+from .chain import read_checkpoint
+from .resolution import Resolution
 
 #: Before the opening is tried again under another id: what took this one may be seen only later.
 _WAITS_SECONDS = (0, 0.5, 1, 2, 4, 8)

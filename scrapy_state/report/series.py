@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import NamedTuple
 
-from ..lineage.history import Found
+from ..lineage.history import StateFile
 from ..model.checkpoint import Checkpoint
 from ..model.times import moment
 from .fields import Field, leaves, number_of, value_of
@@ -133,7 +133,7 @@ class Series:
                 if number is not None and len(self.fields) < _FIELDS:
                     self.fields.append(Field(name, isinstance(value, str), number))
 
-    def noting(self, found: Iterable[Found]) -> Iterator[Found]:
+    def noting(self, found: Iterable[StateFile]) -> Iterator[StateFile]:
         """Note each state file and pass it on."""
         for each in found:
             if each.checkpoint is not None:

@@ -12,7 +12,8 @@ from histories import History
 
 from scrapy_state import Checkpoint
 from scrapy_state.exceptions import CheckpointError, CheckpointTooNew, StateSettingsError, StoreRefused, StoreUnreachable
-from scrapy_state.lineage.resolve import Resolution, lineage, read_checkpoint, resolve
+from scrapy_state.lineage.chain import lineage, read_checkpoint
+from scrapy_state.lineage.resolve import Resolution, resolve
 from scrapy_state.model.checkpoint import digest_of
 from scrapy_state.model.key_template import KeyTemplate
 from scrapy_state.stores import StoreReader

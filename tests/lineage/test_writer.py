@@ -12,7 +12,8 @@ from histories import History
 
 from scrapy_state import Checkpoint
 from scrapy_state.exceptions import KeyTaken, StateConflict, StoreRefused, StoreUnreachable
-from scrapy_state.lineage.resolve import Resolution, lineage, resolve
+from scrapy_state.lineage.chain import lineage
+from scrapy_state.lineage.resolve import Resolution, resolve
 from scrapy_state.lineage.writer import CheckpointWriter
 from scrapy_state.model.checkpoint import ItemFile
 from scrapy_state.model.key_template import KeyTemplate

@@ -9,8 +9,9 @@ from ..exceptions import CheckpointError, CheckpointTooNew, StateSettingsError
 from ..model.checkpoint import Checkpoint
 from ..model.key_template import KeyTemplate
 from ..stores import StoreReader
-from .chain import find_checkpoint, read_checkpoint
-from .key_search import Found, Keys
+from .archive import StoreWithRollups
+from .chain import read_checkpoint
+from .key_search import Keys, PlacedKey
 
 #: So many files are read that are passed over, then it is an error.
 _MOST = 1000
@@ -61,7 +62,7 @@ class ValidCheckpoints:
         """How many files that are."""
         return sum(count for _, count in self._reasons.values())
 
-    def down(self, position: int) -> Iterator[tuple[Found, Checkpoint]]:
+    def down(self, position: int) -> Iterator[tuple[PlacedKey, Checkpoint]]:
         """Yield the valid ones at *position* and before, newest first, reading no further than it is asked for."""
         places = self._keys.down(position)
         while (found := next(places, None)) is not None:
@@ -71,7 +72,7 @@ class ValidCheckpoints:
             elif passed > 1:
                 places = self._keys.down(found.position - passed)
 
-    def up(self, position: int, high: int) -> tuple[Found, Checkpoint] | None:
+    def up(self, position: int, high: int) -> tuple[PlacedKey, Checkpoint] | None:
         """Return the first valid one at *position* or after it, and before *high*; None if there is none."""
         while (found := self._keys.up(position)) is not None and found.position < high:
             checkpoint, passed = self._look(found, 1)
@@ -80,7 +81,7 @@ class ValidCheckpoints:
             position = found.position + passed
         return None
 
-    def _look(self, found: Found, way: Literal[1, -1]) -> tuple[Checkpoint | None, int]:
+    def _look(self, found: PlacedKey, way: Literal[1, -1]) -> tuple[Checkpoint | None, int]:
         """Return the checkpoint, or None and how many are passed over from there on."""
         try:
             return read_valid(self._store, self._template, found.key, self._spider), 1
@@ -95,7 +96,7 @@ class ValidCheckpoints:
             self._pass_over(found, error, 1)
             return None, 1
 
-    def _pass_over(self, found: Found, error: CheckpointError, count: int) -> None:
+    def _pass_over(self, found: PlacedKey, error: CheckpointError, count: int) -> None:
         why = str(error)
         uri, before = self._reasons.get(why, (self._store.uri(found.key), 0))
         self._reasons[why] = (uri, before + count)
@@ -140,8 +141,7 @@ def read_valid(store: StoreReader, template: KeyTemplate, key: str, spider: str 
 
     :raises CheckpointError: if it is not valid, or of another spider
     """
-    id = template.id_of(key) if template.writable else None
-    checkpoint = read_checkpoint(store, template, key) if id is None else find_checkpoint(store, template, id)
+    checkpoint = read_checkpoint(StoreWithRollups(store, template), template, key)
     if checkpoint is None:  # deleted since the listing
         return None
     if None not in (spider, checkpoint.spider) and checkpoint.spider != spider:
