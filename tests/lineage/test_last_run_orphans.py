@@ -15,9 +15,10 @@ import pytest
 from crawls import STATE_OPTIONS, STATES, STORING_SPIDER, checkpoints, crawl, named_items
 from histories import History, state
 
-from scrapy_state.lineage import orphans as orphans
+from scrapy_state.lineage import last_run_orphans
 from scrapy_state.lineage.history import newest_first, runs
-from scrapy_state.lineage.orphans import AllOrphans, OrphanFeeds, find_orphans
+from scrapy_state.lineage.last_run_orphans import OrphanFeeds, find_orphans
+from scrapy_state.lineage.orphans import AllOrphans, files_left_out
 from scrapy_state.lineage.resolve import resolve
 from scrapy_state.lineage.writer import CheckpointWriter
 from scrapy_state.model.key_template import VARYING, KeyTemplate
@@ -54,7 +55,7 @@ def feeds_of(history: History, *templates: str, others: Sequence[str] = ()) -> C
             store, prefix = open_writer(template.prefix, history.settings)
             listed.append((store, template.under(prefix)))
         left_out = [(f"{history.where}/items/{each}", {}) for each in others]
-        return OrphanFeeds(listed, orphans.files_left_out(left_out, "numbers", None))
+        return OrphanFeeds(listed, files_left_out(left_out, "numbers", None))
 
     return feeds
 
@@ -126,9 +127,9 @@ class TestNoTelling:
     def test_too_far(self, history: History, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
         """The reading back is bounded."""
         killed(history, numbers(1), numbers(2), numbers(3), unnamed=numbers(4))
-        monkeypatch.setattr(orphans, "_CHECKPOINTS_BACK", 4)
+        monkeypatch.setattr(last_run_orphans, "_CHECKPOINTS_BACK", 4)
         assert found(history, NUMBERED) == numbers(4)
-        monkeypatch.setattr(orphans, "_CHECKPOINTS_BACK", 3)
+        monkeypatch.setattr(last_run_orphans, "_CHECKPOINTS_BACK", 3)
         self.check(history, caplog, "its first checkpoint is missing, or more than")
 
     def test_newer_passed_over(self, history: History, caplog: pytest.LogCaptureFixture) -> None:
