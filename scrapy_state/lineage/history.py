@@ -1,4 +1,4 @@
-"""All the checkpoints of all branches, newest first, and the runs that stored them."""
+"""The checkpoints of all branches, newest first, and the runs that stored them."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ class Run:
 
     :param last: its newest checkpoint
     :param first: its oldest checkpoint that has been read
-    :param checkpoints: how many checkpoints it stored; *files*, *bytes* and *items*: what they name
-    :param parent: the run it continued; None if there is none, or if that one has not been read
+    :param checkpoints: how many checkpoints it stored; *files*, *bytes* and *items*: how much they name
+    :param parent: the run it continued; None if it continued none, or if that run has not been read
     :param in_lineage: whether the newest checkpoint descends from it
     :param superseded: whether another run has stored a checkpoint since, so that this run can't store any more
     """
@@ -73,7 +73,7 @@ class Run:
 
     @property
     def ended(self) -> str | None:
-        """Its finish reason; None if it stored no last checkpoint."""
+        """Its finish reason; None if it stored no closing checkpoint."""
         return None if self.last.reason == "opened" and self.last is self.first else self.last.reason
 
     @property
@@ -83,7 +83,7 @@ class Run:
 
     @property
     def is_whole(self) -> bool:
-        """Whether all its checkpoints have been read, from the first one on and without a gap."""
+        """Whether all its checkpoints have been read, from the first one on, with no id missing."""
         ids = (self.last.id or 0) - (self.first.id or 0) + 1
         return self.first.reason in _OPENINGS and not self.first.files and ids == self.checkpoints
 
@@ -92,15 +92,16 @@ class Run:
         self.first = checkpoint
         self.checkpoints += 1
         self.files += len(checkpoint.files)
-        self.bytes += sum(each.bytes or 0 for each in checkpoint.files)
-        self.items += sum(each.counted for each in checkpoint.files)
+        self.bytes += sum(file.bytes or 0 for file in checkpoint.files)
+        self.items += sum(file.counted for file in checkpoint.files)
 
 
 def runs(files: Iterable[StateFile], newest: Checkpoint | None, limit: int | None = None) -> list[Run]:
-    """Return the runs, newest first, from what :func:`newest_first` yields.
+    """Return the runs that stored *files*, newest first.
 
+    :param files: what :func:`newest_first` yields; read no further than *limit* runs need
     :param newest: the checkpoint whose lineage is marked
-    :param limit: how many runs at most; reads no more than these need
+    :param limit: how many runs at most
     """
     by_name: dict[Any, Run] = {}
     children: dict[int, list[Run]] = {}

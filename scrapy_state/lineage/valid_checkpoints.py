@@ -1,4 +1,4 @@
-"""The valid checkpoints among the keys under a prefix, from a place on; what is passed over, and why."""
+"""The valid checkpoints among the keys under a prefix; which files are skipped, and why."""
 
 from __future__ import annotations
 
@@ -13,35 +13,36 @@ from .archive import StoreWithRollups
 from .chain import read_checkpoint
 from .key_search import Keys, PlacedKey
 
-#: So many files are read that are passed over, then it is an error.
+#: How many files may be skipped; after that it is an error
 _MOST = 1000
-#: So many checkpoints of one run are passed over one by one; then the other end of the run is looked for.
+#: How many checkpoints of another spider's run are read one by one; then the search looks for the other end of that run.
 _ONE_BY_ONE = 4
 
 
 class TooMany(StateSettingsError):
-    """Nothing valid among very many files: whether there is anything behind them is not known."""
+    """Very many files are not valid checkpoints. Whether a valid one follows is not known."""
 
 
 class _OtherSpiders(CheckpointError):
     def __init__(self, checkpoint: Checkpoint) -> None:
-        super().__init__(f"it is of the spider {checkpoint.spider!r}; put %(name)s into the state feed's URI")
+        super().__init__(f"it belongs to the spider {checkpoint.spider!r}", remedy="put %(name)s into the state feed's URI")
         self.run = checkpoint.run
 
 
 class ValidCheckpoints:
-    """Those of *keys* that are whole, whose digest and parent fit, and that are of *spider* (None: of any).
+    """The checkpoints among *keys* that are whole, whose digest and parent fit, and that belong to *spider* (None: to any).
 
-    Of another spider's run a few are read, not all: its ids follow on each other, since whoever finds one taken stops.
-    The methods block.
+    Of another spider's run only a few checkpoints are read: a run's ids are consecutive, because a run that finds an id taken
+    stops. The methods block.
 
-    :raises CheckpointTooNew: for one of a later version of the format
-    :raises TooMany: once a thousand files were read in vain
+    :raises CheckpointTooNew: for a checkpoint that a newer scrapy_state stored
+    :raises TooMany: after a thousand files that are not valid
     :raises StoreError: if the store does not answer or refuses
     """
 
     def __init__(self, store: StoreReader, template: KeyTemplate, spider: str | None, keys: Keys) -> None:
         self._store, self._template, self._spider, self._keys = store, template, spider, keys
+        #: reason -> the first URI, and how many files were skipped for it
         self._reasons: dict[str, tuple[str, int]] = {}
         self._read = 0
         self._run: str | None = None
@@ -51,70 +52,71 @@ class ValidCheckpoints:
 
     @property
     def passed_over(self) -> tuple[tuple[str, str], ...]:
-        """What was passed over so far: for each reason the first URI, and the reason."""
-        found = []
-        for why, (uri, count) in self._reasons.items():
-            found.append((uri, f"{why}; likewise {count - 1:,} older ones" if count > 1 else why))
-        return tuple(found)
+        """What was skipped so far: for each reason the first URI, and the reason."""
+        return tuple(
+            (uri, f"{why}; likewise {count - 1:,} older ones" if count > 1 else why)
+            for why, (uri, count) in self._reasons.items()
+        )
 
     @property
     def passed_over_count(self) -> int:
-        """How many files that are."""
+        """How many files were skipped so far."""
         return sum(count for _, count in self._reasons.values())
 
     def down(self, position: int) -> Iterator[tuple[PlacedKey, Checkpoint]]:
-        """Yield the valid ones at *position* and before, newest first, reading no further than it is asked for."""
-        places = self._keys.down(position)
-        while (found := next(places, None)) is not None:
-            checkpoint, passed = self._look(found, -1)
+        """Yield the valid checkpoint at *position* and the older ones, newest first. Reads each when it is needed."""
+        keys = self._keys.down(position)
+        while (key := next(keys, None)) is not None:
+            checkpoint, skipped = self._look(key, -1)
             if checkpoint is not None:
-                yield found, checkpoint
-            elif passed > 1:
-                places = self._keys.down(found.position - passed)
+                yield key, checkpoint
+            elif skipped > 1:
+                keys = self._keys.down(key.position - skipped)
 
     def up(self, position: int, high: int) -> tuple[PlacedKey, Checkpoint] | None:
-        """Return the first valid one at *position* or after it, and before *high*; None if there is none."""
-        while (found := self._keys.up(position)) is not None and found.position < high:
-            checkpoint, passed = self._look(found, 1)
+        """Return the oldest valid checkpoint from *position* on and before *high*; None if there is none."""
+        while (key := self._keys.up(position)) is not None and key.position < high:
+            checkpoint, skipped = self._look(key, 1)
             if checkpoint is not None:
-                return found, checkpoint
-            position = found.position + passed
+                return key, checkpoint
+            position = key.position + skipped
         return None
 
-    def _look(self, found: PlacedKey, way: Literal[1, -1]) -> tuple[Checkpoint | None, int]:
-        """Return the checkpoint, or None and how many are passed over from there on."""
+    def _look(self, key: PlacedKey, way: Literal[1, -1]) -> tuple[Checkpoint | None, int]:
+        """Return the checkpoint; or None, and how many files to skip from there on."""
         try:
-            return read_valid(self._store, self._template, found.key, self._spider), 1
+            return read_valid(self._store, self._template, key.key, self._spider), 1
         except _OtherSpiders as error:
             self._of_run = self._of_run + 1 if error.run == self._run else 1
             self._run = error.run
-            skip = self._of_run >= _ONE_BY_ONE or (self._run, way) in self._ends
-            passed = self._rest_of_run(found.position, way) if skip and self._run and self._template.writable else 1
-            self._pass_over(found, error, passed)
-            return None, passed
+            whole_run = self._of_run >= _ONE_BY_ONE or (self._run, way) in self._ends
+            skipped = self._rest_of_run(key.position, way) if whole_run and self._run and self._template.writable else 1
+            self._skip(key, error, skipped)
+            return None, skipped
         except CheckpointError as error:
-            self._pass_over(found, error, 1)
+            self._skip(key, error, 1)
             return None, 1
 
-    def _pass_over(self, found: PlacedKey, error: CheckpointError, count: int) -> None:
+    def _skip(self, key: PlacedKey, error: CheckpointError, count: int) -> None:
         why = str(error)
-        uri, before = self._reasons.get(why, (self._store.uri(found.key), 0))
+        uri, before = self._reasons.get(why, (self._store.uri(key.key), 0))
         self._reasons[why] = (uri, before + count)
-        self._count()
+        self._count_read()
 
-    def _count(self) -> None:
+    def _count_read(self) -> None:
         self._read += 1
         if self._read >= _MOST:
             (uri, why), *_ = self.passed_over
             whose = f" of the spider {self._spider!r}" if self._spider else ""
             raise TooMany(
-                f"{self._store.uri(self._template.prefix)}: {_MOST:,} files were read, and none is a valid checkpoint{whose} "
-                f"({uri}: {why}). Put %(name)s into the state feed's URI if several spiders store there, and move away what is "
-                "no checkpoint; or say where to start: STATE_AT=<id>, or STATE_AT=none to begin anew"
+                f"{_MOST:,} files were read, and none is a valid checkpoint{whose} ({uri}: {why})",
+                uri=self._store.uri(self._template.prefix),
+                remedy="put %(name)s into the state feed's URI if several spiders store there, and move away files that are no "
+                "checkpoints; or say where to start: STATE_AT=<id>, or STATE_AT=none to begin anew",
             )
 
     def _rest_of_run(self, position: int, way: Literal[1, -1]) -> int:
-        """Return how many from *position* on are of the same run, by galloping and halving."""
+        """Return how many checkpoints from *position* on belong to the same run, by galloping and bisecting."""
         if (self._run, way) not in self._ends:
             end, step, further = position, 1, True
             while step:
@@ -128,7 +130,7 @@ class ValidCheckpoints:
 
     def _run_at(self, position: int) -> str | None:
         key = self._keys.at(position)
-        self._count()
+        self._count_read()
         try:
             checkpoint = None if key is None else read_checkpoint(self._store, self._template, key)
         except (CheckpointError, CheckpointTooNew):
@@ -137,12 +139,12 @@ class ValidCheckpoints:
 
 
 def read_valid(store: StoreReader, template: KeyTemplate, key: str, spider: str | None) -> Checkpoint | None:
-    """Read one checkpoint, also one that was pruned; None if it is gone.
+    """Read one checkpoint, also one that was pruned; None if it does not exist.
 
-    :raises CheckpointError: if it is not valid, or of another spider
+    :raises CheckpointError: if it is not valid, or belongs to another spider
     """
     checkpoint = read_checkpoint(StoreWithRollups(store, template), template, key)
-    if checkpoint is None:  # deleted since the listing
+    if checkpoint is None:  # someone has deleted it since the listing
         return None
     if None not in (spider, checkpoint.spider) and checkpoint.spider != spider:
         raise _OtherSpiders(checkpoint)
@@ -152,5 +154,5 @@ def read_valid(store: StoreReader, template: KeyTemplate, key: str, spider: str 
         except CheckpointError as error:
             raise CheckpointError(f"its parent, checkpoint {checkpoint.parent}, can't be read: {error}") from error
         if parent is not None and parent.digest != checkpoint.parent_digest:
-            raise CheckpointError(f"checkpoint {checkpoint.parent} is not the parent it names")
+            raise CheckpointError(f"checkpoint {checkpoint.parent} is not the parent that it names")
     return checkpoint
