@@ -45,8 +45,8 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self.requests["GET"] += 1
             id = int(unquote(parts.path).rpartition("/")[2].removesuffix(".json"))
-            body = _checkpoint(id).to_bytes() if id <= self.count else b""
-        self.send_response(200 if body else 404)
+            body = _checkpoint(id).to_bytes() if id <= self.count else b"<Error><Code>NoSuchKey</Code></Error>"
+        self.send_response(404 if body.startswith(b"<Error>") else 200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)

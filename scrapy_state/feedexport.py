@@ -30,7 +30,8 @@ from .export.open_batches import ItemFeeds
 from .export.uploads import Uploads
 from .feeds import StateFeed, is_state_feed, item_feeds_with_checkpoints, open_template, uri_params
 from .feedstorages import DURABLE, DurableFeedStorage, open_nameless
-from .lineage.orphans import OrphanFeeds, files_left_out
+from .lineage.last_run_orphans import OrphanFeeds
+from .lineage.orphans import files_left_out
 from .lineage.writer import CheckpointWriter
 from .model.key_template import KeyTemplate, begins_with_run_id, without_credentials
 from .resume.arguments import spider_arguments

@@ -14,9 +14,10 @@ from typing import Any
 from scrapy.settings import Settings
 
 from ..exceptions import StateError, StateSettingsError
+from ..lineage.chain import find_checkpoint
 from ..lineage.history import newest_first, runs
 from ..lineage.prune import Pruned, prunable, roll_up
-from ..lineage.resolve import Resolution, find_checkpoint, resolve
+from ..lineage.resolve import Resolution, resolve
 from ..lineage.writer import CheckpointWriter
 from ..model.checkpoint import Checkpoint
 from ..model.json_values import as_text, json_object

@@ -13,7 +13,7 @@ from scrapy.settings import Settings
 from ..dataset.decode import decompressed
 from ..exceptions import StateSettingsError
 from ..extension import SpiderSettingsState, StateResolver
-from ..lineage.history import Found, Run, newest_first, runs, tree
+from ..lineage.history import Run, StateFile, newest_first, runs, tree
 from ..lineage.resolve import Resolution
 from ..model.checkpoint import Checkpoint
 from ..model.json_values import as_text
@@ -118,7 +118,7 @@ def _run_json(run: Run) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _warn_of_damage(state_files: Iterable[Found]) -> Iterator[Found]:
+def _warn_of_damage(state_files: Iterable[StateFile]) -> Iterator[StateFile]:
     """Pass on each state file; warn about those that are not checkpoints."""
     for file in state_files:
         if file.checkpoint is None:

@@ -12,7 +12,7 @@ from scrapy.settings import Settings
 
 from ..dataset.moved import Moved
 from ..exceptions import StateError, StateSettingsError
-from ..lineage.history import Found, newest_first, runs
+from ..lineage.history import StateFile, newest_first, runs
 from ..lineage.orphans import AllOrphans
 from ..report import Page, Series, render
 from .orphans import unnamed_files
@@ -68,7 +68,7 @@ def _page(target: Target, moved: Moved, with_orphans: bool) -> Page:
     return page
 
 
-def _valid(state_files: Iterator[Found]) -> Iterator[Found]:
+def _valid(state_files: Iterator[StateFile]) -> Iterator[StateFile]:
     return (file for file in state_files if file.checkpoint is not None)
 
 

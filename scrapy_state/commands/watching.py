@@ -11,7 +11,8 @@ from itertools import islice
 from scrapy.settings import Settings
 
 from ..exceptions import CheckpointError, StoreUnreachable
-from ..lineage.resolve import ancestors, read_checkpoint, resolve
+from ..lineage.chain import ancestors, read_checkpoint
+from ..lineage.resolve import resolve
 from ..model.checkpoint import Checkpoint
 from ..model.json_values import as_text
 from ..model.times import in_words

@@ -11,8 +11,8 @@ from functools import partial
 from typing import Any
 
 from ..exceptions import CheckpointError
-from ..lineage.history import ReadsAhead
-from ..lineage.resolve import ancestors
+from ..lineage.chain import ancestors
+from ..lineage.read_ahead import ReadsAhead
 from ..model.checkpoint import Checkpoint, ItemFile
 from ..model.key_template import KeyTemplate
 from ..stores import StoreReader, open_reader

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from ..exceptions import CheckpointError, StateSettingsError
-from ..lineage.history import ReadsAhead, ahead
-from ..lineage.resolve import ancestors
+from ..lineage.chain import ancestors
+from ..lineage.read_ahead import ReadsAhead, ahead
 from ..model.checkpoint import Checkpoint, ItemFile
 from ..model.key_template import KeyTemplate
 from ..stores import StoreReader, open_reader

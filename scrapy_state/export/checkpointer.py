@@ -14,7 +14,7 @@ from scrapy.crawler import Crawler
 
 from ..exceptions import StateSettingsError
 from ..extension import StateResolver, get_extension
-from ..lineage.orphans import Orphan, OrphanFeeds, find_orphans, treat_orphans
+from ..lineage.last_run_orphans import Orphan, OrphanFeeds, find_orphans, treat_orphans
 from ..lineage.unfinished import abort_unfinished
 from ..lineage.writer import CheckpointWriter
 from ..model.checkpoint import Checkpoint, ItemFile

@@ -1,33 +1,25 @@
-"""All the checkpoints of all branches, newest first, and the runs that stored them."""
+"""The checkpoints of all branches, newest first, and the runs that stored them."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
-from heapq import heappop, heappush
-from itertools import islice
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from ..exceptions import CheckpointError
 from ..model.checkpoint import Checkpoint
 from ..model.key_template import KeyTemplate
 from ..stores import StoreReader
-from ..stores.retry import patiently
-from .archive import Rollup, Rollups
+from .archive import StoreWithRollups
 from .key_search import find_keys
+from .read_ahead import ahead
 
-_THREADS, _AHEAD = 8, 24
 #: The reasons that a run's first checkpoint may have: of a crawl, and by hand
 _OPENINGS = ("opened", "set", "copied")
-A = TypeVar("A")
-B = TypeVar("B")
 
 
-class Found(NamedTuple):
-    """A state file: its checkpoint, or the reason why it is not one."""
+class StateFile(NamedTuple):
+    """A state file: its checkpoint, or the reason *why* it is not one."""
 
     id: int | None
     uri: str
@@ -35,118 +27,26 @@ class Found(NamedTuple):
     why: str | None = None
 
 
-def newest_first(store: StoreReader, template: KeyTemplate) -> Iterator[Found]:
-    """Yield every state file under a prefix, newest first, pruned ones included. Reads no more than is asked for. Blocks.
+def newest_first(store: StoreReader, template: KeyTemplate) -> Iterator[StateFile]:
+    """Yield every state file under a prefix, newest first, pruned ones included. Reads each when it is needed. Blocks.
 
-    :raises CheckpointTooNew: for a file that a later scrapy_state stored
+    :raises CheckpointTooNew: for a file that a newer scrapy_state stored
     :raises StoreError: if the store does not answer or refuses
     """
-    keys = find_keys(store, template)
+    with_rollups = StoreWithRollups(store, template)
+    keys = find_keys(store, template, newest_pruned=with_rollups.newest_pruned)
     newest = keys.newest()
-    present = () if newest is None else (each.key for each in keys.down(newest.position))
-    pruned = _Pruned(store, template)
-    for key, data in ahead(store.read, present):
-        if data is None:  # it has been pruned since the listing
-            pruned.look_again()
-            continue
-        id = template.id_of(key)
-        if id is not None:
-            yield from pruned.down_to(id)
-            pruned.seen.add(id)
-        yield _found(store, key, id, data)
-    pruned.look_again()
-    yield from pruned.down_to(0)
+    stored = () if newest is None else (placed.key for placed in keys.down(newest.position))
+    for key, data in with_rollups.newest_first(ahead(store.read, stored)):
+        yield _state_file(store, key, template.id_of(key), data)
 
 
-class _Pruned:
-    """The state files in roll-ups, newest first. A roll-up is read when its turn comes."""
-
-    def __init__(self, store: StoreReader, template: KeyTemplate) -> None:
-        self._store, self._template = store, template
-        self._rollups = Rollups(store, template)
-        self._waiting = self._rollups.list()
-        self._looked_at = set(self._waiting)
-        self._read: list[tuple[int, bytes]] = []
-        #: the ids yielded so far, from here or elsewhere: a killed prune leaves files that are also in a roll-up
-        self.seen: set[int] = set()
-
-    def look_again(self) -> None:
-        """Add the roll-ups that have appeared since."""
-        new = [each for each in self._rollups.list() if each not in self._looked_at]
-        self._looked_at.update(new)
-        self._waiting = sorted([*self._waiting, *new], key=_last, reverse=True)
-
-    def down_to(self, id: int) -> Iterator[Found]:
-        """Yield the checkpoints newer than *id* that have not been yielded."""
-        while True:
-            newest_read = -self._read[0][0] if self._read else 0
-            if self._waiting and self._waiting[0].last > max(newest_read, id):
-                for found, data in self._rollups.content(self._waiting.pop(0)).items():
-                    heappush(self._read, (-found, data))
-            elif newest_read <= id:
-                return
-            else:
-                _, data = heappop(self._read)
-                if newest_read not in self.seen:
-                    self.seen.add(newest_read)
-                    yield _found(self._store, self._template.key(newest_read), newest_read, data)
-
-
-def _last(rollup: Rollup) -> int:
-    return rollup.last
-
-
-def ahead(function: Callable[[A], B], arguments: Iterable[A]) -> Iterator[tuple[A, B]]:
-    """Yield each argument with the result of *function*, in order; several threads work a little ahead. Blocks."""
-    waiting: deque[tuple[A, Future[B]]] = deque()
-    left = iter(arguments)
-    pool = ThreadPoolExecutor(_THREADS, "scrapy_state")
-    try:
-        waiting.extend((each, pool.submit(patiently, partial(function, each))) for each in islice(left, _AHEAD))
-        while waiting:
-            argument, result = waiting.popleft()
-            yield argument, result.result()
-            waiting.extend((each, pool.submit(patiently, partial(function, each))) for each in islice(left, 1))
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-class ReadsAhead:
-    """A store reader for state files that are read one after the other, newest first: it fetches the next ones ahead.
-
-    :param template: the keys of the state files
-    """
-
-    def __init__(self, store: StoreReader, template: KeyTemplate) -> None:
-        self._store, self._template = store, template
-        self._pool = ThreadPoolExecutor(_THREADS, "scrapy_state")
-        self._asked: dict[int, Future[bytes | None]] = {}
-        self.uri, self.keys, self.read_part = store.uri, store.keys, store.read_part
-        self.ordered = store.ordered
-
-    def read(self, key: str) -> bytes | None:
-        """See :class:`~scrapy_state.stores.base.StoreReader`."""
-        id = self._template.id_of(key)
-        if id is None or not self._template.writable:
-            return self._store.read(key)
-        for other in [each for each in self._asked if each > id]:
-            self._asked.pop(other).cancel()
-        for each in range(id, max(id - _AHEAD, 0), -1):
-            if each not in self._asked:
-                self._asked[each] = self._pool.submit(patiently, partial(self._store.read, self._template.key(each)))
-        return self._asked[id].result()
-
-    def close(self) -> None:
-        """Stop reading ahead."""
-        self._pool.shutdown(cancel_futures=True)
-
-
-def _found(store: StoreReader, key: str, id: int | None, data: bytes) -> Found:
+def _state_file(store: StoreReader, key: str, id: int | None, data: bytes) -> StateFile:
     try:
         checkpoint = Checkpoint.from_bytes(data)
     except CheckpointError as error:
-        return Found(id, store.uri(key), None, str(error))
-    return Found(id, store.uri(key), replace(checkpoint, id=id or checkpoint.id))
+        return StateFile(id, store.uri(key), None, str(error))
+    return StateFile(id, store.uri(key), replace(checkpoint, id=id or checkpoint.id))
 
 
 @dataclass(eq=False)
@@ -155,8 +55,8 @@ class Run:
 
     :param last: its newest checkpoint
     :param first: its oldest checkpoint that has been read
-    :param checkpoints: how many checkpoints it stored; *files*, *bytes* and *items*: what they name
-    :param parent: the run it continued; None if there is none, or if that one has not been read
+    :param checkpoints: how many checkpoints it stored; *files*, *bytes* and *items*: how much they name
+    :param parent: the run it continued; None if it continued none, or if that run has not been read
     :param in_lineage: whether the newest checkpoint descends from it
     :param superseded: whether another run has stored a checkpoint since, so that this run can't store any more
     """
@@ -173,7 +73,7 @@ class Run:
 
     @property
     def ended(self) -> str | None:
-        """Its finish reason; None if it stored no last checkpoint."""
+        """Its finish reason; None if it stored no closing checkpoint."""
         return None if self.last.reason == "opened" and self.last is self.first else self.last.reason
 
     @property
@@ -183,7 +83,7 @@ class Run:
 
     @property
     def is_whole(self) -> bool:
-        """Whether all its checkpoints have been read, from the first one on and without a gap."""
+        """Whether all its checkpoints have been read, from the first one on, with no id missing."""
         ids = (self.last.id or 0) - (self.first.id or 0) + 1
         return self.first.reason in _OPENINGS and not self.first.files and ids == self.checkpoints
 
@@ -192,20 +92,21 @@ class Run:
         self.first = checkpoint
         self.checkpoints += 1
         self.files += len(checkpoint.files)
-        self.bytes += sum(each.bytes or 0 for each in checkpoint.files)
-        self.items += sum(each.counted for each in checkpoint.files)
+        self.bytes += sum(file.bytes or 0 for file in checkpoint.files)
+        self.items += sum(file.counted for file in checkpoint.files)
 
 
-def runs(found: Iterable[Found], newest: Checkpoint | None, limit: int | None = None) -> list[Run]:
-    """Return the runs, newest first, from what :func:`newest_first` yields.
+def runs(files: Iterable[StateFile], newest: Checkpoint | None, limit: int | None = None) -> list[Run]:
+    """Return the runs that stored *files*, newest first.
 
+    :param files: what :func:`newest_first` yields; read no further than *limit* runs need
     :param newest: the checkpoint whose lineage is marked
-    :param limit: how many runs at most; reads no more than these need
+    :param limit: how many runs at most
     """
     by_name: dict[Any, Run] = {}
     children: dict[int, list[Run]] = {}
-    for each in found:
-        checkpoint = each.checkpoint
+    for file in files:
+        checkpoint = file.checkpoint
         if checkpoint is None:
             continue
         run = by_name.get(checkpoint.run)
@@ -226,13 +127,13 @@ def runs(found: Iterable[Found], newest: Checkpoint | None, limit: int | None = 
     return list(by_name.values())
 
 
-def tree(found: Iterable[Run]) -> Iterator[tuple[str, Run | None]]:
+def tree(listed: Iterable[Run]) -> Iterator[tuple[str, Run | None]]:
     """Yield each run, newest first, with its row of a drawn tree; rows that only join branches come with None.
 
     ``*`` marks a run of the lineage, ``o`` one of another branch.
     """
     lanes: list[Run | None] = []
-    for run in found:
+    for run in listed:
         mine = [at for at, waits_for in enumerate(lanes) if waits_for is run]
         if not mine:
             mine = [len(lanes)]

@@ -1,7 +1,7 @@
 """Reducing the number of state files: older ones are packed into roll-ups, then deleted.
 
-A prune that is killed leaves a complete history: a roll-up is stored, and read back, before any of its files is deleted. The
-next prune continues where it stopped.
+A prune that is killed leaves a complete history: it stores a roll-up, and reads it back, before it deletes any of the files.
+The next prune continues where it stopped. This is not part of archive.py, which every crawl uses: only a prune may delete.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..model.times import parse_time
 from ..stores import StoreReader, StoreWriter
 from ..stores.base import keys_within
 from .archive import Rollup, Rollups, pack, rollup_key
-from .history import ahead
+from .read_ahead import ahead
 
 #: How many state files, and how many bytes of them, a roll-up holds at most: it is read whole.
 ROLLUP_FILES, ROLLUP_BYTES = 10_000, 32 * 1024 * 1024
@@ -54,10 +54,10 @@ def prunable(
     keys = [key for key in keys if (template.id_of(key) or newest_id) < newest_id]
     if before is None:
         return keys
-    for place, (_, data) in enumerate(ahead(store.read, keys)):
+    for index, (_, data) in enumerate(ahead(store.read, keys)):
         made = _time(data)
         if made is not None and made >= before:
-            return keys[:place]
+            return keys[:index]
     return keys
 
 
@@ -89,7 +89,7 @@ def roll_up(
             pruned.left.append((store.uri(key), str(error)))
             continue
         id = template.id_of(key) or 0
-        if any(rollups.content(each).get(id) == data for each in known if each.first <= id <= each.last):
+        if any(rollups.content(rollup).get(id) == data for rollup in known if rollup.first <= id <= rollup.last):
             done.append(key)
             continue
         pending.append((key, data))
@@ -109,7 +109,7 @@ def _store(store: StoreWriter, template: KeyTemplate, files: list[tuple[str, byt
         pack(template, files, packed)
         store.create(rollup.key, packed)
     if Rollups(store, template).content(rollup) != {id: data for id, (_, data) in zip(ids, files, strict=True)}:
-        raise CheckpointError(f"{store.uri(rollup.key)}: the roll-up differs from what was stored; nothing was deleted")
+        raise CheckpointError("the roll-up differs from what was stored; nothing was deleted", uri=store.uri(rollup.key))
     pruned.rollups.append(store.uri(rollup.key))
     pruned.rolled_up += len(files)
     _delete(store, [key for key, _ in files], pruned)

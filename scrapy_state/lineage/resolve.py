@@ -4,98 +4,73 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import islice
-from typing import TypeAlias
 
 from ..exceptions import CheckpointError, StateSettingsError, StoreRefused
 from ..model.checkpoint import Checkpoint
 from ..model.key_template import KeyTemplate
 from ..model.times import format_time, parse_time
 from ..stores import StoreReader
-from .archive import Rollups
-from .chain import ancestors, find_checkpoint, lineage, read_checkpoint
+from .archive import StoreWithRollups
+from .chain import ancestors
 from .key_search import find_keys
-from .valid import TooMany, ValidCheckpoints, read_valid
+from .resolution import At, Resolution
+from .valid_checkpoints import TooMany, ValidCheckpoints, read_valid
 
-__all__ = ["At", "Resolution", "ancestors", "find_checkpoint", "lineage", "read_checkpoint", "resolve"]
-#: What STATE_AT says: "latest", "none", an id (1 and up), -n along the lineage, or a time with its zone
-At: TypeAlias = "str | int | datetime"
-
-
-@dataclass(frozen=True)
-class Resolution:
-    """What was found under a prefix.
-
-    :param checkpoint: the one to start from, its ``id`` and ``digest`` set where they can be known; None: there is none
-    :param uri: where it lies
-    :param newest_id: the id in the newest key, valid or not; 0: none
-    :param passed_over: newer files that are no valid checkpoints: for each reason the first URI, and why
-    :param newest: the newest valid checkpoint: *checkpoint*, unless an older one was asked for
-    :param template: the keys; for a bare prefix, what the newest one's name says of them
-    :param passed_over_count: how many files were passed over
-    """
-
-    checkpoint: Checkpoint | None = None
-    uri: str | None = None
-    newest_id: int = 0
-    passed_over: tuple[tuple[str, str], ...] = ()
-    newest: Checkpoint | None = None
-    template: KeyTemplate | None = field(default=None, compare=False)
-    passed_over_count: int = 0
+__all__ = ["At", "Resolution", "resolve"]
 
 
 def resolve(
     store: StoreReader, template: KeyTemplate, spider: str | None = None, at: At = "latest", *, or_none: bool = False
 ) -> Resolution:
-    """Find a valid checkpoint: whole, its digest fits, and so does its parent's where that is there.
+    """Find a valid checkpoint: a whole one whose digest fits, and whose parent, if it is stored, has the digest it names.
 
-    Blocks. A listing of one page for up to 1,000 checkpoints, about 20 short ones for a million (where keys don't sort by id,
-    all pages); then a read for what the listing may not show yet, one for each file that is passed over (of another spider's
-    run a few), one for the checkpoint, one for its parent. An older one by -n takes n reads more, one by time a page and a
-    read for each halving.
+    Blocks. Lists one page for up to 1,000 checkpoints, about 20 short pages for a million, and all pages if the keys don't sort
+    by id. Then reads what the listing may not show yet, each file that is skipped (of another spider's run a few), the
+    checkpoint, and its parent. An older checkpoint takes n more reads by -n; by time, a page and a read for each bisection.
 
-    :param spider: checkpoints of another spider are passed over; None: any
-    :param at: which one
-    :param or_none: if none is found among a thousand files, that is no error: where to start is known without
-    :raises TooMany: if none is found among a thousand files, unless *at* is an id or "none"
+    :param spider: checkpoints of other spiders are skipped; None: of none
+    :param at: which checkpoint
+    :param or_none: return no checkpoint if a thousand files are not valid, because the caller knows where to start without
+    :raises TooMany: if a thousand files are not valid, unless *at* is an id or "none"
     :raises StateSettingsError: if there is no checkpoint where *at* says, or a bare prefix names a folder of folders
-    :raises CheckpointError: if the one that *at* names by its id is not valid
-    :raises StoreError: if the store does not answer or refuses: that is never "no checkpoint"
-    :raises CheckpointTooNew: if the newest one is of a later version of the format
+    :raises CheckpointError: if the checkpoint whose id *at* gives is not valid
+    :raises StoreError: if the store does not answer or refuses: that never means "no checkpoint"
+    :raises CheckpointTooNew: if a newer scrapy_state stored the newest checkpoint
     """
-    keys = find_keys(store, template)
+    keys = find_keys(store, template, newest_pruned=StoreWithRollups(store, template).newest_pruned)
     last = keys.newest()
     if last is None:
         _refuse_folders(store, template)
         return _at_nothing(store, template, at)
     valid = ValidCheckpoints(store, template, spider, keys)
-    found, newest, by_id = None, None, template.writable and isinstance(at, int) and at > 0
+    key, newest, by_id = None, None, template.writable and isinstance(at, int) and at > 0
     try:
-        found, newest = next(valid.down(last.position), (None, None))
+        key, newest = next(valid.down(last.position), (None, None))
     except TooMany:
         if at == "latest" and or_none:
             at = "none"
         if at != "none" and not by_id:
             raise
     else:
-        by_id = by_id and found is not None
-    newest_id, passed_over, count = template.id_of(last.key) or 0, valid.passed_over, valid.passed_over_count
-    uri = store.uri(found.key) if found else None
-    resolution = Resolution(newest, uri, newest_id, passed_over, newest, template, count)
+        by_id = by_id and key is not None
+    uri = store.uri(key.key) if key else None
+    newest_id = template.id_of(last.key) or 0
+    resolution = Resolution(newest, uri, newest_id, valid.passed_over, newest, template, valid.passed_over_count)
     if newest is None and not by_id:
         return resolution if at in ("latest", "none") else _at_nothing(store, template, at)
-    if found is not None and newest is not None and not template.writable and newest.id is not None:
-        template = template.like(found.key, newest.id)
+    if key is not None and newest is not None and not template.writable and newest.id is not None:
+        template = template.like(key.key, newest.id)
         resolution = replace(resolution, template=template)
     valid = ValidCheckpoints(store, template, spider, keys)
-    return _Choice(store, template, spider, valid, found.position if found else -1, resolution).at(at)
+    return _Choice(store, template, spider, valid, key.position if key else -1, resolution).at(at)
 
 
 @dataclass(frozen=True)
 class _Choice:
-    """An older checkpoint than the newest valid one, which *position* is the place of."""
+    """Finds the checkpoint that STATE_AT names. *position*: that of the newest valid checkpoint."""
 
     store: StoreReader
     template: KeyTemplate
@@ -110,31 +85,34 @@ class _Choice:
         if at == "none":
             return replace(self.resolution, checkpoint=None, uri=None)
         if isinstance(at, datetime):
-            key, checkpoint = self._newest_where(lambda *each: self._time(*each) <= at)
+            key, checkpoint = self._newest_where(lambda *candidate: self._time(*candidate) <= at)
             if checkpoint is None:
-                key, checkpoint = self._newest_pruned_where(lambda *each: self._time(*each) <= at)
+                key, checkpoint = self._newest_pruned_where(lambda *candidate: self._time(*candidate) <= at)
             return self._chosen(key, checkpoint, f"is as old as {format_time(at)}")
         assert isinstance(at, int)
         if at < 0:
             return self._back(-at)
         if self.template.writable:
             return self._by_key(self.template.key(at), at)
-        key, checkpoint = self._newest_where(lambda *each: self._id(*each) <= at)
+        key, checkpoint = self._newest_where(lambda *candidate: self._id(*candidate) <= at)
         return self._chosen(key, checkpoint if checkpoint and checkpoint.id == at else None, f"has the id {at}")
 
     def _by_key(self, key: str, id: int) -> Resolution:
         try:
             checkpoint = read_valid(self.store, self.template, key, self.spider)
         except CheckpointError as error:
-            raise CheckpointError(f"STATE_AT: {self.store.uri(key)}: {error}; choose another checkpoint") from error
+            uri = self.store.uri(key)
+            raise CheckpointError(
+                f"STATE_AT names this checkpoint, but {error}", uri=uri, remedy="choose another checkpoint"
+            ) from error
         return self._chosen(key, checkpoint, f"has the id {id}")
 
     def _chosen(self, key: str, checkpoint: Checkpoint | None, wanted: str) -> Resolution:
         if checkpoint is None:
             prefix, newest_id = self.store.uri(self.template.prefix), self.resolution.newest_id
             raise StateSettingsError(
-                f"STATE_AT: no checkpoint under {prefix} {wanted}; the newest one is {newest_id or self.resolution.uri}. "
-                "Correct STATE_AT, or leave it out"
+                f"STATE_AT: no checkpoint under {prefix} {wanted} (the newest one is {newest_id or self.resolution.uri})",
+                remedy="correct STATE_AT, or leave it out",
             )
         return replace(self.resolution, checkpoint=checkpoint, uri=self.store.uri(key))
 
@@ -149,55 +127,59 @@ class _Choice:
         return self._chosen("" if checkpoint is None else self.template.key(checkpoint.id or 0), checkpoint, wanted)
 
     def _newest_where(self, fits: Callable[[str, Checkpoint], bool]) -> tuple[str, Checkpoint | None]:
-        """Return the newest valid one that *fits*, by bisecting: up to some id all do, then none (clocks may differ a bit)."""
+        """Return the newest valid checkpoint that *fits*, by bisecting.
+
+        That takes for granted that all checkpoints up to some id fit, and none after it; clocks may differ a little.
+        """
         low, high = -1, self.position + 1
         while high - low > 1:
             middle = (low + high) // 2
-            found = self.valid.up(middle, high)
-            if found is not None and fits(found[0].key, found[1]):
-                low = found[0].position
+            key, checkpoint = self.valid.up(middle, high) or (None, None)
+            if key is not None and checkpoint is not None and fits(key.key, checkpoint):
+                low = key.position
             else:
                 high = middle
-        return next((each for each in self._down(low) if fits(*each)), ("", None))
+        return next((candidate for candidate in self._down(low) if fits(*candidate)), ("", None))
 
     def _down(self, position: int) -> Iterator[tuple[str, Checkpoint]]:
-        return ((found.key, checkpoint) for found, checkpoint in self.valid.down(position))
+        return ((key.key, checkpoint) for key, checkpoint in self.valid.down(position))
 
     def _newest_pruned_where(self, fits: Callable[[str, Checkpoint], bool]) -> tuple[str, Checkpoint | None]:
-        for id, data in Rollups(self.store, self.template).newest_first():
-            checkpoint = replace(Checkpoint.from_bytes(data), id=id)
-            if fits(key := self.template.key(id), checkpoint):
+        for key, data in StoreWithRollups(self.store, self.template).newest_first(()):
+            checkpoint = replace(Checkpoint.from_bytes(data), id=self.template.id_of(key))
+            if fits(key, checkpoint):
                 return key, checkpoint
         return "", None
 
     def _id(self, key: str, checkpoint: Checkpoint) -> int:
         if checkpoint.id is None:
-            raise StateSettingsError(f"STATE_AT is an id, but {self.store.uri(key)} has none; use a time or -n")
+            raise StateSettingsError(f"STATE_AT is an id, but {self.store.uri(key)} has none", remedy="use a time or -n")
         return checkpoint.id
 
     def _time(self, key: str, checkpoint: Checkpoint) -> datetime:
         time = parse_time(checkpoint.time or self.template.time_in(key))
         if time is None:
             raise StateSettingsError(
-                f"STATE_AT is a time, but {self.store.uri(key)} does not say when it was made; use -n or an id"
+                f"STATE_AT is a time, but {self.store.uri(key)} does not say when it was made", remedy="use -n or an id"
             )
         return time
 
 
 def _refuse_folders(store: StoreReader, template: KeyTemplate) -> None:
-    """Under a bare prefix only what lies right there counts: "nothing" would be wrong if the states are in a folder below."""
+    """Raise if a bare prefix names a folder that has only folders: the state files may be in one of these."""
     below = None
-    with suppress(StoreRefused):  # one of the folders, which may not be read
+    with suppress(StoreRefused):  # the user may not read one of the folders
         below = None if template.rest else next(iter(store.keys(template.prefix, limit=1)), None)
     if below is not None and "/" in below[len(template.prefix) :]:
         raise StateSettingsError(
-            f"{store.uri(template.prefix)} has no files, but there are some in folders below it ({store.uri(below)}): name the "
-            "folder of the states, or the whole URI of the state feed"
+            f"it has no files, but folders below it have some ({store.uri(below)})",
+            uri=store.uri(template.prefix),
+            remedy="name the folder of the states, or the whole URI of the state feed",
         )
 
 
 def _at_nothing(store: StoreReader, template: KeyTemplate, at: At) -> Resolution:
     if at not in ("latest", "none"):
         where = store.uri(template.prefix)
-        raise StateSettingsError(f"STATE_AT: there is no valid checkpoint under {where}; leave STATE_AT out")
+        raise StateSettingsError(f"STATE_AT: there is no valid checkpoint under {where}", remedy="leave STATE_AT out")
     return Resolution(template=template)

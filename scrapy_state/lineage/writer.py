@@ -1,4 +1,4 @@
-"""Stores a run's checkpoints, one after the other: ids, parents, digests, and who else writes. Knows no Scrapy."""
+"""Storing a run's checkpoints one after the other: ids, parents, digests, and who else writes. Knows no Scrapy."""
 
 from __future__ import annotations
 
@@ -14,18 +14,21 @@ from ..model.checkpoint import Checkpoint, ItemFile
 from ..model.key_template import KeyTemplate
 from ..model.times import format_time
 from ..stores import StoreWriter
-from .resolve import Resolution, read_checkpoint
+from .chain import read_checkpoint
+from .resolution import Resolution
 
-#: Before the opening is tried again under another id: what took this one may be seen only later.
+#: How long to wait before each new try to store the opening under another id: what took the id may become visible late.
 _WAITS_SECONDS = (0, 0.5, 1, 2, 4, 8)
+#: The fields of a checkpoint that say which units are done
+_UNIT_FIELDS = ("ahead", "missing", "missing_units")
 
 
 class CheckpointWriter:
-    """The write side of one run. Its methods block, and are called one at a time, from any thread.
+    """The write side of one run. Its methods block. Call them one at a time, from any thread.
 
-    :param format: a key of :data:`~scrapy_state.checkpoint.FORMATS`
+    :param format: a key of :data:`~scrapy_state.model.checkpoint.FORMATS`
     :param spider: the spider's name, if it is known; *run*: the run's id; *job*: the platform's name for it
-    :param arguments: the spider's, as a checkpoint keeps them; None: those of the parent
+    :param arguments: the spider's arguments, as a checkpoint keeps them; None: those of the parent
     """
 
     def __init__(
@@ -58,44 +61,29 @@ class CheckpointWriter:
         extra: Mapping[str, Any] | None = None,
         start: Checkpoint | None = None,
     ) -> Checkpoint:
-        """Store the opening checkpoint: proves that the prefix can be written, and claims the run's first id.
+        """Store the opening checkpoint. This proves that the run can write under the prefix, and claims its first id.
 
         Blocks; for about 15 s more if the id is taken each time.
 
         :param state: where the run starts
         :param resolution: what was found under the prefix; its checkpoint becomes the parent
-        :param resolve_again: resolves again, for when another run took the id since
-        :param reason: why it is stored; *extra*: what else is to stand in it
-        :param start: the checkpoint, of here or elsewhere, that *state* is of, with the units finished beyond it
-        :raises StateConflict: if another run got on in the meantime, so that *state* is no longer where to start
-        :raises StoreError: if it can't be stored
+        :param resolve_again: resolves again, in case another run has taken the id since
+        :param reason: why the checkpoint is stored; *extra*: what else it contains
+        :param start: the checkpoint, from this prefix or another, whose state *state* is, with the units finished beyond it
+        :raises StateConflict: if another run has stored a checkpoint since, so that *state* is no longer where to start
+        :raises StoreError: if the opening can't be stored
         """
         began_with = resolution.checkpoint
-        units = _units_of(start)
-        began_at = _place(began_with or Checkpoint(state, **units))
+        began_at = _position(began_with or Checkpoint(state, **_units_of(start)))
         for wait_seconds in (*_WAITS_SECONDS, None):
             parent = resolution.checkpoint
             newest = resolution.newest or parent
-            if newest is not None and newest.run == self.run:  # a try before took, and its reply was lost
+            if newest is not None and newest.run == self.run:  # an earlier try succeeded, and its reply was lost
                 self.last = newest
                 return newest
-            if parent is not began_with and (parent is None or _place(parent) != began_at):
+            if parent is not began_with and (parent is None or _position(parent) != began_at):
                 break
-            opening = self._sealed(
-                Checkpoint(
-                    state,
-                    id=resolution.newest_id + 1,
-                    parent=parent.id if parent else None,
-                    parent_digest=parent.digest if parent else None,
-                    items=parent.items if parent else 0,
-                    errors=parent.errors if parent else 0,
-                    reason=reason,
-                    extra=dict(extra or {}),
-                    arguments=parent.arguments if parent else None,
-                    overlap=parent is not None and _place(parent) != (state, units["ahead"]),
-                    **units,
-                )
-            )
+            opening = self._opening(state, resolution, reason, extra, start)
             try:
                 self._create(opening)
                 return opening
@@ -105,10 +93,33 @@ class CheckpointWriter:
                 time.sleep(wait_seconds)
                 resolution = resolve_again()
         raise StateConflict(
-            f"{self.store.uri(self.template.prefix)}: there are checkpoints that were not to be seen when this run looked for "
-            "one. Either another run is storing them right now: let it end, or stop it. Or the store shows late what it holds "
-            "(OpenStack Swift under load): wait a minute. Then start again"
+            "checkpoints have appeared that this run did not see when it started. Either another run is storing them right "
+            "now, or the store lists new files late (OpenStack Swift under load)",
+            uri=self.store.uri(self.template.prefix),
+            remedy="let the other run end or stop it, or wait a minute; then start again",
         )
+
+    def _opening(
+        self,
+        state: dict[str, Any],
+        resolution: Resolution,
+        reason: str,
+        extra: Mapping[str, Any] | None,
+        start: Checkpoint | None,
+    ) -> Checkpoint:
+        parent, units = resolution.checkpoint, _units_of(start)
+        opening = Checkpoint(state, id=resolution.newest_id + 1, reason=reason, extra=dict(extra or {}), **units)
+        if parent is not None:
+            opening = replace(
+                opening,
+                parent=parent.id,
+                parent_digest=parent.digest,
+                items=parent.items,
+                errors=parent.errors,
+                arguments=parent.arguments,
+                overlap=_position(parent) != _position(opening),
+            )
+        return self._sealed(opening)
 
     def next(
         self,
@@ -119,11 +130,11 @@ class CheckpointWriter:
         reason: str | None = None,
         units: Mapping[str, Any] | None = None,
     ) -> Checkpoint:
-        """Return the checkpoint to store next, a child of the last one. Does no input or output.
+        """Return the checkpoint to store next, a child of the last one. Does no I/O.
 
-        :param state: None: that of the last one
+        :param state: None: the last one's
         :param files: the item files of the side it closes, all of them durable
-        :param units: a checkpoint's fields about units; None: as in the last one
+        :param units: a checkpoint's fields about units; None: the last one's
         """
         parent = self.last
         assert parent is not None, "open() comes first"
@@ -144,10 +155,10 @@ class CheckpointWriter:
         )
 
     def commit(self, checkpoint: Checkpoint) -> None:
-        """Store *checkpoint*, which :meth:`next` made. May be called again with the same one after a StoreUnreachable.
+        """Store *checkpoint*, which :meth:`next` made. After a StoreUnreachable, call it again with the same checkpoint.
 
         :raises StateConflict: if another run has written under the prefix
-        :raises StoreError: if it can't be stored
+        :raises StoreError: if the checkpoint can't be stored
         """
         try:
             if not self.store.atomic:
@@ -155,9 +166,10 @@ class CheckpointWriter:
                 self._check_free(checkpoint)
             self._create(checkpoint)
         except KeyTaken as error:
-            raise StateConflict(f"{error}: {self._whose(self._key(checkpoint))}") from error
+            key = self._key(checkpoint)
+            raise StateConflict(f"the file exists already, and {self._whose(key)}", uri=self.store.uri(key)) from error
         if checkpoint.reason is not None and not self.store.atomic:
-            self._check_last()  # no commit comes after the last one that would see it
+            self._check_last()  # no later commit will see a conflict
 
     def _sealed(self, checkpoint: Checkpoint) -> Checkpoint:
         now = format_time(datetime.now(timezone.utc))
@@ -175,7 +187,7 @@ class CheckpointWriter:
         return self.template.key(checkpoint.id)
 
     def _check_last(self) -> None:
-        """Where two writers may both be told that they won: see whether what we stored last is still ours."""
+        """Where two writers may both succeed: check that the last checkpoint is still the one this run stored."""
         assert self.last is not None
         key = self._key(self.last)
         try:
@@ -183,27 +195,27 @@ class CheckpointWriter:
         except CheckpointError:
             stored = None
         if stored is None or stored.digest != self.last.digest:
-            raise StateConflict(f"{self.store.uri(key)} is no longer what this run stored: {self._whose(key)}")
+            raise StateConflict(f"the file is no longer what this run stored: it {self._whose(key)}", uri=self.store.uri(key))
 
     def _check_free(self, checkpoint: Checkpoint) -> None:
-        """Where the store may not heed "create only": look first, so that only a writer in the same instant is missed."""
+        """Where the store may ignore "create only": look first, so that only a writer in the same instant is missed."""
         key = self._key(checkpoint)
         data = self.store.read(key)
         if data is not None and data != checkpoint.to_bytes(self.format):
-            raise KeyTaken(f"{self.store.uri(key)} is there already, with other content; nothing is overwritten")
+            raise KeyTaken("the file exists already, with other content; nothing is overwritten", uri=self.store.uri(key))
 
     def _whose(self, key: str) -> str:
         try:
             other = read_checkpoint(self.store, self.template, key)
         except CheckpointError:
             other = None
-        return f"it is of run {other.run}" if other else "it is nobody's checkpoint"
+        return f"belongs to run {other.run}" if other else "is not a checkpoint"
 
 
 def _units_of(checkpoint: Checkpoint | None) -> dict[str, Any]:
-    names = ("ahead", "missing", "missing_units")
-    return {name: getattr(checkpoint or Checkpoint({}), name) for name in names}
+    return {name: getattr(checkpoint or Checkpoint({}), name) for name in _UNIT_FIELDS}
 
 
-def _place(checkpoint: Checkpoint) -> tuple[dict[str, Any], tuple[str, ...]]:
+def _position(checkpoint: Checkpoint) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Return what a run resumes from."""
     return checkpoint.state, checkpoint.ahead

@@ -10,7 +10,7 @@ from operator import attrgetter
 from statistics import median
 from typing import NamedTuple
 
-from ..lineage.history import Found
+from ..lineage.history import StateFile
 from ..model.checkpoint import Checkpoint
 from ..model.times import moment
 from .fields import Field, leaves, number_of, value_of
@@ -134,7 +134,7 @@ class Series:
                 if number is not None and len(self.fields) < _FIELDS:
                     self.fields.append(Field(name, isinstance(value, str), number))
 
-    def noting(self, state_files: Iterable[Found]) -> Iterator[Found]:
+    def noting(self, state_files: Iterable[StateFile]) -> Iterator[StateFile]:
         """Note each state file and pass it on."""
         for file in state_files:
             if file.checkpoint is not None:

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import logging
 import re
-import sys
-from collections.abc import Iterator, Mapping
-from types import ModuleType
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from scrapy import Spider
 from scrapy.crawler import Crawler
 
 from ..model.checkpoint import Checkpoint
@@ -89,43 +85,22 @@ def changes(before: Mapping[str, str], now: Mapping[str, str], state: Mapping[st
 
 
 def warn_of_changes(crawler: Crawler, checkpoint: Checkpoint) -> None:
-    """Warn if the run of *checkpoint*, which *crawler* goes on from, had other spider arguments that the project reads."""
-    now, spider = spider_arguments(crawler), crawler.spider
-    if now is None or checkpoint.arguments is None or spider is None:
+    """Warn if the run that stored *checkpoint*, from which *crawler* resumes, had other spider arguments."""
+    now = spider_arguments(crawler)
+    if now is None or checkpoint.arguments is None:
         return
-    found = changes(checkpoint.arguments, now, checkpoint.state)
-    feeds = str(crawler.settings["FEEDS"])
-    read = [each for each in found if _is_read(each.name, spider, feeds)]
-    if not read:
+    changed = changes(checkpoint.arguments, now, checkpoint.state)
+    if not changed:
         return
-    told = ", ".join(f"{each.name} was {_given(each.before)} and is {_given(each.now)}" for each in read)
-    names = " ".join(f"%({each.name})s" for each in read)
+    values = ", ".join(f"{change.name} was {_given(change.before)} and is {_given(change.now)}" for change in changed)
+    placeholders = " ".join(f"%({change.name})s" for change in changed)
     logger.warning(
-        "this run goes on from checkpoint %s, whose run had other spider arguments: %s. If they say what to crawl, it starts "
-        "in the middle of the other crawl: put %s into the URIs in FEEDS, so that each has its own checkpoints and items. If "
-        "not, all is well; the next run with these arguments gets no warning",
-        checkpoint.id, told, names, extra={"spider": spider},
+        "this run continues from checkpoint %s, whose run had other spider arguments: %s. If they decide what to crawl, this "
+        "run starts in the middle of the other crawl: put %s into the URIs in FEEDS, so that each crawl has its own "
+        "checkpoints and items. If not, all is well; the next run with these arguments gets no warning",
+        checkpoint.id, values, placeholders, extra={"spider": crawler.spider},
     )  # fmt: skip
 
 
 def _given(text: str | None) -> str:
     return "not given" if text is None else repr(text)
-
-
-def _is_read(name: str, spider: Spider, feeds: str) -> bool:
-    """Whether *name* is an attribute of the spider's class, or occurs in FEEDS or in the sources of the spider's project."""
-    if name == "start_urls" or hasattr(type(spider), name):
-        return True
-    word = re.compile(rf"\b{re.escape(name)}\b")
-    return any(word.search(text) for text in (feeds, *_sources(spider)))
-
-
-def _sources(spider: Spider) -> Iterator[str]:
-    own = {cls.__module__ for cls in type(spider).__mro__[:-1] if not cls.__module__.startswith("scrapy.")}
-    packages = tuple(f"{name.partition('.')[0]}." for name in own)
-    for name, module in list(sys.modules.items()):
-        if isinstance(module, ModuleType) and (name in own or name.startswith(packages)):
-            try:
-                yield inspect.getsource(module)
-            except (OSError, TypeError):
-                continue  # a folder, or compiled

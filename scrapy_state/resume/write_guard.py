@@ -12,7 +12,8 @@ from scrapy.settings import BaseSettings
 
 from ..exceptions import CheckpointError, StateSettingsError
 from ..feeds import all_item_feeds, uri_params
-from ..lineage.resolve import Resolution, ancestors
+from ..lineage.chain import ancestors
+from ..lineage.resolution import Resolution
 from ..model.checkpoint import Checkpoint
 from ..model.key_template import VARYING, KeyTemplate, without_credentials
 from ..stores import StoreReader, open_reader

@@ -21,9 +21,10 @@ from histories import History, state
 from scrapy_state.exceptions import CheckpointError, StoreRefused
 from scrapy_state.lineage import prune as prune
 from scrapy_state.lineage.archive import Rollups, pack
+from scrapy_state.lineage.chain import lineage
 from scrapy_state.lineage.history import newest_first
 from scrapy_state.lineage.prune import Pruned, prunable, roll_up
-from scrapy_state.lineage.resolve import lineage, resolve
+from scrapy_state.lineage.resolve import resolve
 from scrapy_state.model.checkpoint import Checkpoint
 from scrapy_state.model.key_template import KeyTemplate
 

@@ -12,7 +12,8 @@ from histories import History
 
 from scrapy_state import Checkpoint
 from scrapy_state.exceptions import CheckpointError, CheckpointTooNew, StateSettingsError, StoreRefused, StoreUnreachable
-from scrapy_state.lineage.resolve import Resolution, lineage, read_checkpoint, resolve
+from scrapy_state.lineage.chain import lineage, read_checkpoint
+from scrapy_state.lineage.resolve import Resolution, resolve
 from scrapy_state.model.checkpoint import digest_of
 from scrapy_state.model.key_template import KeyTemplate
 from scrapy_state.stores import StoreReader
@@ -93,8 +94,8 @@ BAD = [
     (lambda checkpoint: b'{"flight": "AA1"}\n', "no state"),
     (lambda checkpoint: b"\x89PNG\r\n", "not whole JSON"),
     (changed(spider="trains"), "spider 'trains'"),
-    (changed(parent_digest="sha256:" + "0" * 64), "checkpoint 6 is not the parent it names"),
-    (changed(parent=5), "checkpoint 5 is not the parent it names"),
+    (changed(parent_digest="sha256:" + "0" * 64), "checkpoint 6 is not the parent that it names"),
+    (changed(parent=5), "checkpoint 5 is not the parent that it names"),
     (without_digest(parent="six", parent_digest="x"), ""),
     (without_digest(parent=[], parent_digest="x"), ""),
     (without_digest(parent=1.5, parent_digest="x"), ""),
@@ -447,7 +448,9 @@ class TestAt:
     @pytest.mark.parametrize("at", [7, -5, -99, datetime(2026, 11, 20, 10, 0, 59, tzinfo=timezone.utc)])
     def test_there_is_none(self, store: Memory, at: Any) -> None:
         """Where there is no such checkpoint, the run does not start from somewhere else."""
-        with pytest.raises(StateSettingsError, match=r"STATE_AT: no checkpoint under memory://state/ .*; the newest one is 6"):
+        with pytest.raises(
+            StateSettingsError, match=r"STATE_AT: no checkpoint under memory://state/ .*newest one is 6\); correct"
+        ):
             resolve(store, TEMPLATE, "flights", at)
 
     @pytest.mark.parametrize("at", [1, -1, datetime(2026, 11, 20, tzinfo=timezone.utc)])
@@ -461,10 +464,13 @@ class TestAt:
     def test_the_named_one_must_be_valid(self, store: Memory) -> None:
         """A torn file named by its id is an error, and one of another spider; by time, the valid one before it counts."""
         store.content[TEMPLATE.key(4)] = b"torn"
-        with pytest.raises(CheckpointError, match=r"STATE_AT: memory://state/0000000004.json: it is not whole"):
+        with pytest.raises(CheckpointError, match=r"memory://state/0000000004.json: STATE_AT names .* it is not whole"):
             resolve(store, TEMPLATE, "flights", 4)
         store.put(replace(chain(1)[0], spider="trains"))
-        with pytest.raises(CheckpointError, match=r"STATE_AT: memory://state/0000000001.json: it is of the spider 'trains'"):
+        with pytest.raises(
+            CheckpointError,
+            match=r"memory://state/0000000001.json: STATE_AT names .* it belongs to the spider 'trains'",
+        ):
             resolve(store, TEMPLATE, "flights", 1)
         found = resolve(store, TEMPLATE, "flights", datetime(2026, 11, 20, 10, 4, tzinfo=timezone.utc))
         assert found.checkpoint is not None

@@ -12,7 +12,8 @@ from histories import History
 
 from scrapy_state import Checkpoint
 from scrapy_state.exceptions import KeyTaken, StateConflict, StoreRefused, StoreUnreachable
-from scrapy_state.lineage.resolve import Resolution, lineage, resolve
+from scrapy_state.lineage.chain import lineage
+from scrapy_state.lineage.resolve import Resolution, resolve
 from scrapy_state.lineage.writer import CheckpointWriter
 from scrapy_state.model.checkpoint import ItemFile
 from scrapy_state.model.key_template import KeyTemplate
@@ -117,7 +118,7 @@ def test_second_run_on_every_store(place: History) -> None:
     one, two = writer(store, "one", template), writer(store, "two", template)
     one.open({}, resolve(store, template), never)
     two.open({}, resolve(store, template), never)
-    with pytest.raises(StateConflict, match="of run two"):
+    with pytest.raises(StateConflict, match="belongs to run two"):
         commit(one, {"t": 1})
     assert commit(two, {"t": 1}).id == 3
     assert len(list(store.keys(template.prefix))) == 3
@@ -213,7 +214,7 @@ class TestOpening:
         waited: list[float] = []
         monkeypatch.setattr(time, "sleep", waited.append)
         store = Memory({TEMPLATE.key(1): b"{"})
-        with pytest.raises(StateConflict, match=r"another run .* the store shows late .* start again"):
+        with pytest.raises(StateConflict, match=r"another run .* the store lists new files late .* start again"):
             writer(store).open({}, Resolution(), Resolution)
         assert store.calls < 20
         assert 10 < sum(waited) < 30
@@ -325,7 +326,7 @@ class TestCommit:
         store = Memory(atomic=not overwrites, overwrites=overwrites)
         made = opened(store)
         opened(store, "the-other")
-        with pytest.raises(StateConflict, match="it is of run the-other"):
+        with pytest.raises(StateConflict, match="belongs to run the-other"):
             commit(made, {"t": 1})
         assert stored(store, 2).run == "the-other"
         assert made.last == stored(store, 1)
@@ -337,7 +338,7 @@ class TestCommit:
         store = Memory(atomic=atomic, overwrites=not atomic)
         made = opened(store)
         store.content[TEMPLATE.key(2)] = content
-        with pytest.raises(StateConflict, match=f"{TEMPLATE.key(2)}.*nobody's checkpoint"):
+        with pytest.raises(StateConflict, match=f"{TEMPLATE.key(2)}.* is not a checkpoint"):
             commit(made, {"t": 1})
         assert store.content[TEMPLATE.key(2)] == content
 
@@ -360,7 +361,7 @@ class TestCommit:
         altered = alter(store.content.pop(TEMPLATE.key(2)))
         if altered is not None:
             store.content[TEMPLATE.key(2)] = altered
-        with pytest.raises(StateConflict, match=rf"memory://{TEMPLATE.key(2)} is no longer what this run stored"):
+        with pytest.raises(StateConflict, match=rf"memory://{TEMPLATE.key(2)}: the file is no longer what this run stored"):
             commit(made, {"t": 2})
         assert TEMPLATE.key(3) not in store.content
 
@@ -369,7 +370,7 @@ class TestCommit:
         store = Memory(atomic=False, overwrites=True)
         made = opened(store)
         writer(store, "the-other").open({}, Resolution(), never)
-        with pytest.raises(StateConflict, match="no longer what this run stored: it is of run the-other"):
+        with pytest.raises(StateConflict, match="no longer what this run stored: it belongs to run the-other"):
             commit(made, {"t": 1})
 
     def test_cheap(self) -> None:

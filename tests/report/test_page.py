@@ -17,7 +17,7 @@ from commands import run
 from histories import History, state
 from pages import CHROMIUM, Page, browser_says
 
-from scrapy_state.lineage.history import Found, runs
+from scrapy_state.lineage.history import StateFile, runs
 from scrapy_state.model.checkpoint import Checkpoint, ItemFile
 from scrapy_state.report import Page as Report
 from scrapy_state.report import Series, render
@@ -57,7 +57,7 @@ def page_of(checkpoints: list[Checkpoint], now: datetime = NOW, **more: Any) -> 
 def source_of(checkpoints: list[Checkpoint], now: datetime = NOW, **more: Any) -> str:
     newest = checkpoints[-1] if checkpoints else None
     series = Series(newest)
-    found = (Found(each.id, f"file:///{each.id}", each) for each in reversed(checkpoints))
+    found = (StateFile(each.id, f"file:///{each.id}", each) for each in reversed(checkpoints))
     listed = runs(series.noting(found), newest)
     return render(Report("file:///state/", None, now.timestamp(), newest, series, listed, **{"orphans": [], **more}))
 
@@ -231,12 +231,12 @@ def test_speed() -> None:
     assert "t is falling behind" in page.text
 
 
-def million(length: int) -> Iterator[Found]:
+def million(length: int) -> Iterator[StateFile]:
     """Runs of 1,000 checkpoints, newest first."""
     for id in range(length, 0, -1):
         time = (NOW - timedelta(seconds=30 * (length - id))).isoformat().replace("+00:00", "Z")
         file = ItemFile(f"file:///{id}", 7)
-        yield Found(
+        yield StateFile(
             id,
             "",
             Checkpoint({"n": id, "t": time}, id, id - 1 or None, run=f"r{id // 1000}", time=time, items=7 * id, files=(file,)),

@@ -23,7 +23,8 @@ from oracle import Feed, Report, S3Files, check, jsonlines_keys
 from swift_server import READER, Endpoint, Swift
 
 from scrapy_state.exceptions import KeyTaken, StateConflict, StoreError, StoreRefused
-from scrapy_state.lineage.resolve import Resolution, lineage, resolve
+from scrapy_state.lineage.chain import lineage
+from scrapy_state.lineage.resolve import Resolution, resolve
 from scrapy_state.lineage.writer import CheckpointWriter
 from scrapy_state.model.key_template import KeyTemplate
 from scrapy_state.stores import s3

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -12,9 +15,10 @@ import pytest
 from crawls import STATE_OPTIONS, STATES, STORING_SPIDER, checkpoints, crawl, named_items
 from histories import History, state
 
-from scrapy_state.lineage import orphans as orphans
+from scrapy_state.lineage import last_run_orphans
 from scrapy_state.lineage.history import newest_first, runs
-from scrapy_state.lineage.orphans import OrphanFeeds, find_orphans
+from scrapy_state.lineage.last_run_orphans import OrphanFeeds, find_orphans
+from scrapy_state.lineage.orphans import AllOrphans, files_left_out
 from scrapy_state.lineage.resolve import resolve
 from scrapy_state.lineage.writer import CheckpointWriter
 from scrapy_state.model.key_template import VARYING, KeyTemplate
@@ -51,7 +55,7 @@ def feeds_of(history: History, *templates: str, others: Sequence[str] = ()) -> C
             store, prefix = open_writer(template.prefix, history.settings)
             listed.append((store, template.under(prefix)))
         left_out = [(f"{history.where}/items/{each}", {}) for each in others]
-        return OrphanFeeds(listed, orphans.files_left_out(left_out, "numbers", None))
+        return OrphanFeeds(listed, files_left_out(left_out, "numbers", None))
 
     return feeds
 
@@ -123,9 +127,9 @@ class TestNoTelling:
     def test_too_far(self, history: History, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
         """The reading back is bounded."""
         killed(history, numbers(1), numbers(2), numbers(3), unnamed=numbers(4))
-        monkeypatch.setattr(orphans, "_CHECKPOINTS_BACK", 4)
+        monkeypatch.setattr(last_run_orphans, "_CHECKPOINTS_BACK", 4)
         assert found(history, NUMBERED) == numbers(4)
-        monkeypatch.setattr(orphans, "_CHECKPOINTS_BACK", 3)
+        monkeypatch.setattr(last_run_orphans, "_CHECKPOINTS_BACK", 3)
         self.check(history, caplog, "its first checkpoint is missing, or more than")
 
     def test_newer_passed_over(self, history: History, caplog: pytest.LogCaptureFixture) -> None:
@@ -267,6 +271,36 @@ def test_run_that_ended_as_opened(history: History) -> None:
         history.store.delete(history.template.key(id))
     [run] = runs(newest_first(history.store, history.template), None)
     assert not run.is_whole
+
+
+@contextmanager
+def normal_user() -> Iterator[None]:
+    """Root gives up its rights until the end."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+
+
+def test_folder_that_only_root_may_open() -> None:
+    """A ``lost+found`` next to the items holds none of them, so it stops neither a start nor the command."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        history = History(folder)
+        killed(history, numbers(1), unnamed=numbers(2))
+        Path(history.items_key, "lost+found").mkdir(mode=0)
+        with normal_user():
+            assert found(history, NUMBERED) == numbers(2)
+        history.run(0)  # now the killed run is over
+        with normal_user():
+            every = AllOrphans(newest_first(history.store, history.template), lambda uri: uri)
+            keys = [(history.store, KeyTemplate(history.items_key, rest)) for _, rest in every.templates()]
+            unnamed = [key for run in every.among(keys, []) for _, key in run.files]
+    assert unnamed == [history.items_key + numbers(2)[0]]
 
 
 @pytest.mark.parametrize("choice", ["keep", "delete"])
