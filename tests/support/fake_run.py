@@ -354,11 +354,11 @@ class Run:
         def unpause() -> None:
             engine.paused = False
 
-        scraper = SimpleNamespace(spidermw=SimpleNamespace(middlewares=[self.middleware]), slot=None)
+        scraper = SimpleNamespace(spidermw=SimpleNamespace(middlewares=[self.middleware]), slot=None, itemproc=None)
         scraper.call_spider_async = scraper.handle_spider_output_async = None
         slot = SimpleNamespace(closing=None, nextcall=SimpleNamespace(schedule=lambda: None))
         engine = SimpleNamespace(
-            spider=self.crawler.spider, scraper=scraper, _slot=slot, running=True, paused=False,
+            spider=self.crawler.spider, scraper=scraper, downloader=None, _slot=slot, running=True, paused=False,
             pause=pause, unpause=unpause, close_spider_async=close_spider_async,
         )  # fmt: skip
         return engine
