@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-from collections.abc import Callable
 from datetime import datetime, timezone
 from functools import partial
 from types import SimpleNamespace
@@ -20,14 +19,13 @@ from scrapy.settings import SETTINGS_PRIORITIES, BaseSettings
 from scrapy.utils.asyncio import is_asyncio_available
 from scrapy.utils.misc import build_from_crawler
 
-from .barrier.barrier import BEFORE_ALL
-from .barrier.tickets import Ticket
-from .exceptions import ItemFailed, StateError, StateSettingsError
+from .barrier.barrier import get_barrier
+from .exceptions import StateError, StateSettingsError
 from .export.batch import Batch
-from .export.checkpointer import Commits
-from .export.durable_items import Cuts, needs_durable_items
-from .export.open_batches import ItemFeeds
-from .export.uploads import Uploads
+from .export.checkpointer import Checkpointer
+from .export.commits import Commits
+from .export.durable_items import DurableItems, needs_durable_items
+from .export.open_batches import ItemFeed
 from .feeds import StateFeed, is_state_feed, item_feeds_with_checkpoints, open_template, uri_params
 from .feedstorages import DURABLE, DurableFeedStorage, open_nameless
 from .lineage.last_run_orphans import OrphanFeeds
@@ -81,14 +79,28 @@ class CheckpointFeedExporter(FeedExporter):
         if not self.writing:
             return
         self._options = {uri: self.feeds.pop(uri) for uri in list(self.feeds) if uri in self._item_feeds}
-        items = partial(ItemFeeds, self._options, self._new_batch)
-        self._commits = self._with_checkpoints(items) if checkpoints else Cuts(crawler, self.state_settings, items)
-        self._commits.barrier.keeps_requests = needs_durable_items(crawler.settings)
-        self._held = HeldItems(self._commits.barrier, self._commits.items, self._export)
+        self._build(checkpoints)
 
-    def _with_checkpoints(self, items: Callable[[Uploads], ItemFeeds]) -> Commits:
+    def _build(self, checkpoints: bool) -> None:
+        """Build the parts that store this crawl's items, and connect them.
+
+        :param checkpoints: whether there are checkpoints, not just durable items for a frontier outside of this process
+        """
+        crawler, settings = self.crawler, self.state_settings
+        barrier = get_barrier(crawler)
+        feeds = [ItemFeed.from_options(uri, options, self.filters[uri]) for uri, options in self._options.items()]
+        items = DurableItems(crawler, settings, barrier, feeds, self._new_batch)
+        commits = self._commits(items) if checkpoints else None
+        checkpointer = Checkpointer(crawler, settings, barrier, items, commits)
+        held_items = HeldItems(barrier.tickets, items.batches, items.export)
+        barrier.connect(checkpointer, held_items, keeps_requests=needs_durable_items(crawler.settings))
+        self._barrier, self._tickets = barrier, barrier.tickets
+        self._items, self._checkpointer, self._held_items = items, checkpointer, held_items
+
+    def _commits(self, items: DurableItems) -> Commits:
         crawler = self.crawler
         assert self.state_feed is not None
+        assert crawler.spider is not None
         if not is_asyncio_available():
             raise StateSettingsError("TWISTED_REACTOR: the state feed needs asyncio; leave Scrapy's default reactor in place")
         # Several workers of one frontier each have a state feed of their own.
@@ -97,13 +109,13 @@ class CheckpointFeedExporter(FeedExporter):
         store, template = open_template(crawler, self.state_feed.uri, params, open_writer, run_id)
         if not template.writable:
             raise self.state_feed.not_writable()
-        assert crawler.spider is not None
         job = os.environ.get("SHUB_JOBKEY") or os.environ.get("SCRAPY_JOB") or None
         writer = CheckpointWriter(
             store, template, format=self.state_feed.format, spider=crawler.spider.name, run=self.run_id, job=job,
             arguments=spider_arguments(crawler),
         )  # fmt: skip
-        return Commits(crawler, self.state_settings, writer, items, self._orphan_feeds)
+        delete_orphans = self.state_settings.orphans == "delete"
+        return Commits(crawler, writer, items.threads, items.retry, self._orphan_feeds, delete_orphans)
 
     @classmethod
     def from_crawler(cls, crawler: Crawler) -> Self:
@@ -132,53 +144,28 @@ class CheckpointFeedExporter(FeedExporter):
     def item_scraped(self, item: Any, spider: Spider) -> None:
         """Export *item* to the side it was yielded on, and to the feeds that are left to Scrapy."""
         if self.writing:
-            self._item_scraped(item)
+            ticket = self._tickets.scraped(item)
+            if self._checkpointer.closed:
+                self._checkpointer.item_came_too_late(ticket)
+            elif ticket.side.unit:
+                self._held_items.hold(item, ticket)
+                ticket.settle()
+            elif self._items.export(item, ticket):
+                ticket.settle()
         if self.slots:
             super().item_scraped(item, spider)
-
-    def _item_scraped(self, item: Any) -> None:
-        commits = self._commits
-        barrier = commits.barrier
-        ticket = barrier.scraped(item)
-        if commits.closed:
-            if ticket.epoch == BEFORE_ALL:
-                commits.came_too_late()
-            return
-        if ticket.side.unit:
-            self._held.hold(item, ticket)
-            barrier.settle(ticket)
-        elif self._export(item, ticket):
-            barrier.settle(ticket)
-
-    def _export(self, item: Any, ticket: Ticket) -> bool:
-        """Export *item* to the side of *ticket*; return whether that went well, else the crawl is being closed."""
-        commits = self._commits
-        try:
-            for template in self._options:
-                if self.filters[template].accepts(item):
-                    commits.items.export(item, template, ticket, commits.barrier.epoch)
-        except ItemFailed as error:  # the disk, most likely for each item: fail() tells of the first
-            commits.fail("state_store_failed", error)
-            return False
-        except Exception as error:
-            # With its trace, which nobody else logs; a pipeline's is in Scrapy's log.
-            logger.warning("Error exporting an item", exc_info=True, extra={"spider": self.crawler.spider})
-            commits.fail("state_store_failed", ItemFailed(f"an item could not be exported ({type(error).__name__})"))
-            return False
-        return True
 
     async def close_spider(self, spider: Spider, reason: str = "finished") -> None:
         """Store the last state item's checkpoint; then let Scrapy close the other feeds."""
         if self.writing:
-            await self._commits.close(reason)
+            await self._checkpointer.close(reason)
         if get_refusal(self.crawler) is not None:
             for slot in self.slots:
                 slot.store_empty = False  # FEED_STORE_EMPTY would put empty files over what is there
         await super().close_spider(spider)
         if self.writing:
-            reason = self._commits.finish_reason(reason)
-            self.crawler.stats.set_value("finish_reason", reason)  # CoreStats has set what the closing began with
-            self._commits.barrier.log_progress(f"spider closed ({reason})", spider)
+            reason = self._barrier.failure.conclude(reason)
+            self._barrier.log_progress(f"spider closed ({reason})", spider)
 
     def _new_batch(self, template: str, number: int) -> Batch:
         spider, options = self.crawler.spider, self._options[template]
@@ -193,7 +180,7 @@ class CheckpointFeedExporter(FeedExporter):
                 storage.open = open_nameless  # type: ignore[method-assign]
             if type(storage).store is BlockingFeedStorage.store:
                 # It would take one of asyncio's threads.
-                storage.store = partial(self._commits.threads.run, storage._store_in_thread)  # type: ignore
+                storage.store = partial(self._items.threads.run, storage._store_in_thread)  # type: ignore
         slot = FeedSlot(
             storage=storage, uri=uri, format=options["format"], store_empty=False, batch_id=number, uri_template=template,
             filter=self.filters[template], feed_options=options, spider=spider, exporters=self.exporters,

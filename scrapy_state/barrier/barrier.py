@@ -1,10 +1,9 @@
-"""Tickets: which side of a barrier each item is on, from the spider to the exporter."""
+"""The barrier of a crawl: where its middleware, its item processor, its exporter and its units meet."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from scrapy import Request, Spider
@@ -13,11 +12,11 @@ from scrapy.crawler import Crawler
 from ..exceptions import StateError
 from ..model.checkpoint import Checkpoint
 from ..model.json_values import in_log
-from .tickets import Side, Ticket, _Tickets, within
+from .backpressure import Backpressure
+from .failure import CrawlFailure
+from .tickets import Side, Ticket, Tickets
 
 logger = logging.getLogger("scrapy_state.state")
-#: the epoch of what nobody yields: it comes before every state, because no state says that it comes again
-BEFORE_ALL = -1
 
 
 class Tracker(Protocol):
@@ -67,7 +66,7 @@ class Tracker(Protocol):
 
 
 class UnitItems(Protocol):
-    """Who keeps the items of units until these are done (held.py)."""
+    """Who keeps the items of units until these are done (units/held_items.py)."""
 
     @property
     def crowded(self) -> bool:
@@ -81,128 +80,93 @@ class UnitItems(Protocol):
 
 
 class Listener(Protocol):
-    """The exporter, as the barrier sees it."""
+    """The checkpointer (export/checkpointer.py), as the barrier and a scheduler see it."""
+
+    @property
+    def stored(self) -> Checkpoint | None:
+        """The newest checkpoint of this run; None if it has stored none."""
 
     async def opening(self) -> None:
-        """Before the spider's first request; a raise refuses to start."""
+        """Check before the spider's first request that items and checkpoints can be stored; an error refuses to start."""
 
     def state_yielded(self, state: dict[str, Any]) -> None:
-        """A state item has come; every item yielded before it has its ticket."""
-
-    def settled(self, side: Side) -> None:
-        """No item of *side* needs anything more to happen to it."""
-
-    async def room(self) -> None:
-        """Wait while the crawl is held back."""
+        """Take *state*; every item that was yielded before it has its ticket."""
 
     async def make_durable(self, closing: bool = False) -> bool:
         """Cut now, without a state item; return whether all that is settled by now is durable."""
 
     def closing(self) -> None:
-        """The spider is being closed; requests may still be in flight and items in the pipelines."""
+        """Note that the spider is being closed; requests may still be in flight and items in the pipelines."""
 
     def item_failed(self, ticket: Ticket, error: BaseException) -> None:
-        """A pipeline raised; the item is not settled."""
+        """Decide what follows from an item that a pipeline failed; it is not settled yet."""
 
     def fail(self, reason: str, failure: StateError, blocks: bool = True) -> None:
-        """No checkpoint past here; the crawl is closed. *blocks*: nor one for the newest state."""
+        """Fail the crawl: see :meth:`CrawlFailure.fail`."""
 
 
-@dataclass
 class Barrier:
-    """The tickets that are out in one crawl, and the newest states. Only touched from the event loop's thread."""
+    """What the parts of one crawl share. Only used in the event loop's thread.
 
-    listener: Listener | None = None
-    #: called before the spider's first request; a raise refuses to start
-    openers: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
-    tracker: Tracker | None = None
-    unit_items: UnitItems | None = None
-    #: the tracker, once a request has started a unit; None for a spider that gives requests no state
-    tracking: Tracker | None = None
-    #: whether the requests that are out are kept elsewhere, so that no state item need say what is done
-    keeps_requests: bool = False
-    #: what an item yielded now gets; all items between two state items share one
-    ticket: Ticket = field(default_factory=lambda: Ticket(Side(), 0))
-    #: the newest state the spider yielded, and the newest stored checkpoint
-    yielded: dict[str, Any] | None = None
-    stored: Checkpoint | None = None
-    #: whether no checkpoint will be stored any more, so that there is no use in going on
-    ended: bool = False
-    #: whether the spool is full, so that items of the new side wait
-    held: bool = False
-    _coming: _Tickets = field(default_factory=lambda: _Tickets())
-    _leaving: _Tickets = field(default_factory=lambda: _Tickets())
+    :class:`~scrapy_state.feedexport.CheckpointFeedExporter` builds the parts that store, and connects them here once. The
+    downloader adds the tracker of units. Without a state feed there is no listener, and no item gets a ticket.
+    """
+
+    def __init__(self, crawler: Crawler) -> None:
+        self.tickets = Tickets()
+        self.backpressure = Backpressure(crawler)
+        self.failure = CrawlFailure(crawler, self.backpressure)
+        #: called before the spider's first request; an error refuses to start
+        self.openers: list[Callable[[], Awaitable[None]]] = []
+        self.listener: Listener | None = None
+        self.unit_items: UnitItems | None = None
+        #: whether the scheduler keeps the pending requests, so that a state item need not wait until none is left
+        self.keeps_requests = False
+        self.tracker: Tracker | None = None
+        #: the tracker, once a request has begun a unit; None for a spider that gives its requests no state
+        self.tracking: Tracker | None = None
+        #: the newest state that the spider has yielded
+        self.yielded: dict[str, Any] | None = None
+        self._ended = False
+
+    def connect(self, listener: Listener, unit_items: UnitItems, keeps_requests: bool) -> None:
+        """Connect the parts that store this crawl's items. To be called once, before the spider is opened."""
+        self.listener = listener
+        self.unit_items = unit_items
+        self.keeps_requests = keeps_requests
 
     @property
-    def side(self) -> Side:
-        """The side of an item that is yielded now."""
-        return self.ticket.side
+    def stored(self) -> Checkpoint | None:
+        """The newest checkpoint of this run; None if it has stored none."""
+        return None if self.listener is None else self.listener.stored
 
     @property
-    def epoch(self) -> int:
-        """How many state items there have been."""
-        return self.ticket.epoch
+    def ended(self) -> bool:
+        """Whether no more checkpoints follow, so that ``start()`` should end."""
+        return self._ended or self.failure.error is not None
 
-    def issue(self, item: Any, ticket: Ticket | None = None) -> None:
-        """Give *item*, which the spider has just yielded, its ticket: *ticket*, or that of an item yielded now."""
-        if ticket is None:
-            ticket = self.ticket
-        ticket.side.out += 1
-        self._coming.put(item, ticket)
-
-    def enter(self, item: Any) -> Ticket:
-        """Return the ticket of *item*, which enters the pipelines; one that nobody yielded gets it here."""
-        return self._coming.take(item) or self._issued_within()
-
-    def leave(self, ticket: Ticket, item: Any) -> None:
-        """Hand *ticket* on to what the pipelines made of its item."""
-        self._leaving.put(item, ticket)
-
-    def scraped(self, item: Any) -> Ticket:
-        """Return the ticket of *item*, which has come through the pipelines."""
-        return self._leaving.take(item) or self._issued_within()
-
-    def settle(self, ticket: Ticket) -> None:
-        """Take *ticket* back: its item is exported or dropped."""
-        side = ticket.side
-        side.out -= 1
-        if not side.out and self.listener is not None:
-            self.listener.settled(side)
-
-    def cut(self) -> Side:
-        """Begin a new side for the items yielded from now on; return the one until now."""
-        old, self.ticket = self.ticket.side, Ticket(Side(), self.ticket.epoch)
-        return old
-
-    def next_epoch(self) -> None:
-        """A state item has come that counts: whatever has its ticket is before it."""
-        self.ticket = Ticket(self.ticket.side, self.ticket.epoch + 1)
+    def end(self) -> None:
+        """Note that only the last checkpoint may follow: what is yielded from now on is for the next run."""
+        self._ended = True
+        self.backpressure.end()
 
     def state_yielded(self, state: dict[str, Any]) -> None:
-        """Take note of a state item."""
+        """Pass on *state*, which everything yielded before it belongs to."""
         self.yielded = state
         if self.listener is not None:
             self.listener.state_yielded(state)
 
     def log_progress(self, why: str, spider: Spider | None) -> None:
-        """Log the newest state yielded beside the newest stored."""
-        stored = f"{in_log(self.stored.state)} (checkpoint {self.stored.id})" if self.stored else "none in this run"
+        """Log the newest state that was yielded, and the newest that was stored."""
+        checkpoint = self.stored
+        stored = "none in this run" if checkpoint is None else f"{in_log(checkpoint.state)} (checkpoint {checkpoint.id})"
         yielded = "none in this run" if self.yielded is None else in_log(self.yielded)
         logger.info("%s: last state yielded %s, last stored %s", why, yielded, stored, extra={"spider": spider})
 
-    def _issued_within(self) -> Ticket:
-        """For an item that nobody yielded. If a pipeline submits it, it belongs to the item which that pipeline has.
-
-        Else (an extension; a pipeline that opens, closes, or has let its item go long ago) no state says that it comes again.
-        """
-        ticket = within.get()
-        if ticket is None or not (ticket.side.out or ticket.side.failed or ticket.side is self.side):
-            ticket = Ticket(self.side, BEFORE_ALL)
-        ticket.side.out += 1
-        return ticket
-
 
 def get_barrier(crawler: Crawler) -> Barrier:
-    """Return the one barrier of *crawler*; middleware, processor and exporter meet there."""
-    found: Barrier = vars(crawler).setdefault("_scrapy_state_barrier", Barrier())
-    return found
+    """Return the one barrier of *crawler*."""
+    barrier: Barrier | None = vars(crawler).get("_scrapy_state_barrier")
+    if barrier is None:
+        barrier = vars(crawler)["_scrapy_state_barrier"] = Barrier(crawler)
+    return barrier

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from scrapy.crawler import Crawler
-from scrapy.exceptions import CloseSpider, DropItem
+from scrapy.exceptions import DropItem
 from scrapy.pipelines import ItemPipelineManager
 from scrapy.utils.defer import maybe_deferred_to_future
 from scrapy.utils.deprecate import method_is_overridden
@@ -16,9 +16,8 @@ from scrapy.utils.misc import build_from_crawler, load_object
 
 from ..exceptions import StateError, StateSettingsError
 from ..items import StateItem
-from ..resume.refusal import get_refusal, refuse, set_refusal
+from ..resume.refusal import get_refusal, refuse
 from ..scrapy_internals import (
-    fail_when_closed,
     is_closing,
     is_crawl,
     mind_closing,
@@ -43,6 +42,8 @@ class BarrierItemProcessor:
         self.processor = processor
         self._has_async = {method: _has_async(processor, method) for method in ("open_spider", "close_spider", "process_item")}
         self._barrier = get_barrier(crawler)
+        self._tickets = self._barrier.tickets
+        self._backpressure = self._barrier.backpressure
         self._process_item = partial(self._call, "process_item")
         if self._has_async["process_item"]:
             self._process_item = processor.process_item_async  # for every item: the shorter way
@@ -67,7 +68,7 @@ class BarrierItemProcessor:
         if is_crawl(self.crawler):
             refusal = get_refusal(self.crawler)
             if refusal is not None:
-                self._refuse(refusal)
+                self._barrier.failure.refuse(refusal)
             middleware = self.crawler.get_spider_middleware(StateMiddleware)
             nearest = self.crawler.engine.scraper.spidermw.middlewares[0]
             if middleware is not nearest:
@@ -75,7 +76,7 @@ class BarrierItemProcessor:
                     "SPIDER_MIDDLEWARES: scrapy_state.barrier.StateMiddleware must be nearest the engine, to see what really "
                     f"goes there, but {type(nearest).__name__} is: give that one a higher number, or ours a lower one"
                 )
-                self._refuse(error)
+                self._barrier.failure.refuse(error)
             if middleware is not None:
                 watch_errbacks(self.crawler.engine.scraper, middleware.process_spider_output_async, middleware.download_failed)
             self._closing = mind_closing(self.crawler.engine, self._spider_closing)
@@ -85,16 +86,9 @@ class BarrierItemProcessor:
                 if self._barrier.listener is not None:
                     await self._barrier.listener.opening()
             except StateError as error:
-                self._refuse(error)
+                self._barrier.failure.refuse(error)
         self._opened = True
         await self._call("open_spider")
-
-    def _refuse(self, error: StateError) -> NoReturn:
-        """Close the spider before it has begun, with one line that says why, and exit code 1."""
-        logger.error("the crawl does not start: %s", error, extra={"spider": self.crawler.spider})
-        set_refusal(self.crawler, error)
-        fail_when_closed(self.crawler)
-        raise CloseSpider("state_refused") from error
 
     def _spider_closing(self) -> None:
         if self._barrier.tracking is not None:
@@ -118,14 +112,14 @@ class BarrierItemProcessor:
             raise DropItem(_NOT_YIELDED)
         if self._barrier.listener is None:
             return _no_state_item(await self._process_item(item))
-        ticket = self._barrier.enter(item)
-        if self._barrier.held and (ticket.side is self._barrier.side or ticket.side.unit):
-            await self._barrier.listener.room()
+        ticket = self._tickets.enter(item)
+        if self._backpressure.held and (ticket.side is self._tickets.current.side or ticket.side.unit):
+            await self._backpressure.wait()
         before = within.set(ticket)
         try:
             output = _no_state_item(await self._process_item(item))
         except DropItem:
-            self._barrier.settle(ticket)
+            ticket.settle()
             raise
         except asyncio.CancelledError:
             # Nothing has become of it: not settled. While the crawl ends that is the end's business; else it is a failure.
@@ -137,7 +131,7 @@ class BarrierItemProcessor:
             raise
         finally:
             within.reset(before)
-        self._barrier.leave(ticket, output)
+        self._tickets.leave(ticket, output)
         return output
 
     async def _call(self, method: str, *args: Any) -> Any:

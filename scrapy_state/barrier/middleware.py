@@ -69,9 +69,9 @@ class StateMiddleware(BaseSpiderMiddleware):
         """
         async for each in self.process_spider_output_async(None, start):
             yield each
-            if self._barrier.held and self._barrier.listener is not None:
+            if self._barrier.backpressure.held:
                 # Engine.pause() does not stop start(), and its items don't wait for one another.
-                await self._barrier.listener.room()
+                await self._barrier.backpressure.wait()
             if self._barrier.tracking is not None and self._barrier.tracking.crowded:
                 await self._barrier.tracking.room()
             if self._barrier.ended or (self._barrier.tracking is not None and is_closing(self.crawler.engine)):
@@ -125,11 +125,11 @@ class StateMiddleware(BaseSpiderMiddleware):
             return None
         if item is not None and self._barrier.listener is not None:
             if self._barrier.tracking is None:
-                self._barrier.issue(item)
+                self._barrier.tickets.issue(item)
                 if not self._barrier.keeps_requests:
                     self._check.item()
             else:
-                self._barrier.issue(item, self._barrier.tracking.ticket(request))
+                self._barrier.tickets.issue(item, self._barrier.tracking.ticket(request))
         return item
 
     def _state_item(self, item: StateItem, page: Page | None) -> None:

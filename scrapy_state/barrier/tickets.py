@@ -1,4 +1,4 @@
-"""Tickets: which side of a barrier each item is on."""
+"""Tickets: on which side of a barrier each item is, from the spider to the exporter."""
 
 from __future__ import annotations
 
@@ -7,16 +7,22 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
+from .parking_lot import ParkingLot
+
+#: The epoch of an item that the spider did not yield. It comes before every state: no state promises that it comes again.
+BEFORE_ALL = -1
+
 
 @dataclass(eq=False, slots=True)
 class Side:
     """The items between two barriers.
 
     :param out: how many of them are not settled yet
-    :param errors: how many failed in a pipeline and were passed over, by their ticket's epoch
-    :param batches: the exporter's batches of them, in the order they were opened
-    :param unit: the unit (tracking.py) whose items these are, which come to a side between barriers when it is done; else empty
-    :param failed: whether that unit has failed, so that its items go nowhere
+    :param errors: how many of them a pipeline failed and STATE_ON_ITEM_ERROR skipped, by the epoch of their tickets
+    :param batches: the batches that hold them, in the order they were opened
+    :param unit: the unit whose items these are; they join a side between barriers when the unit is done. Otherwise empty
+    :param failed: whether that unit has failed, so that its items are discarded
+    :param waiting: where tasks wait until all items are settled
     """
 
     out: int = 0
@@ -24,27 +30,95 @@ class Side:
     batches: list[Any] = field(default_factory=list)
     unit: str = ""
     failed: bool = False
+    waiting: ParkingLot = field(default_factory=ParkingLot)
+
+    async def settled(self) -> None:
+        """Wait until every item of this side is settled."""
+        while self.out:
+            await self.waiting.park()
 
 
 @dataclass(eq=False, slots=True)
 class Ticket:
-    """An item's place; never changed. *epoch*: how many state items the spider had yielded before it."""
+    """On which side an item is, and in which epoch: how many state items the spider had yielded before it. Never changes."""
 
     side: Side
     epoch: int
 
+    def settle(self) -> None:
+        """Note that one item with this ticket is exported, dropped or skipped."""
+        side = self.side
+        side.out -= 1
+        if not side.out:
+            side.waiting.unpark_all()
 
-#: the ticket of the item that is in the pipelines, for what these submit themselves
+
+#: The ticket of the item that is in the pipelines, for the items that these submit themselves
 within: ContextVar[Ticket | None] = ContextVar("scrapy_state_within", default=None)
 
 
-class _Tickets:
-    """Tickets by object, for objects that can't be keys and may be there more than once: first in, first out."""
+class Tickets:
+    """The tickets of one crawl. Only used in the event loop's thread.
+
+    An item needs no attribute to carry its ticket: tickets are found by the object. The spider yields one object, and the
+    pipelines may return another one, so an item's ticket is looked up twice.
+    """
 
     def __init__(self) -> None:
-        # By id, with the object, so that it lives as long as its id stands here
+        #: what an item gets that is yielded now; all items between two state items share one
+        self.current = Ticket(Side(), 0)
+        self._yielded = _ByObject()
+        self._processed = _ByObject()
+
+    def issue(self, item: Any, ticket: Ticket | None = None) -> None:
+        """Give *item*, which the spider has just yielded, *ticket*, or the current one."""
+        if ticket is None:
+            ticket = self.current
+        ticket.side.out += 1
+        self._yielded.put(item, ticket)
+
+    def enter(self, item: Any) -> Ticket:
+        """Return the ticket of *item*, which enters the pipelines. An item that the spider did not yield gets one here."""
+        return self._yielded.take(item) or self._issue_within()
+
+    def leave(self, ticket: Ticket, item: Any) -> None:
+        """Give *ticket* to *item*, which the pipelines have returned."""
+        self._processed.put(item, ticket)
+
+    def scraped(self, item: Any) -> Ticket:
+        """Return the ticket of *item*, which the pipelines have returned."""
+        return self._processed.take(item) or self._issue_within()
+
+    def cut(self) -> Side:
+        """Begin a new side for the items that are yielded from now on; return the old one."""
+        old = self.current.side
+        self.current = Ticket(Side(), self.current.epoch)
+        return old
+
+    def next_epoch(self) -> None:
+        """Note that the spider has yielded a state item."""
+        self.current = Ticket(self.current.side, self.current.epoch + 1)
+
+    def _issue_within(self) -> Ticket:
+        """Issue a ticket for an item that the spider did not yield.
+
+        If a pipeline submits it, it belongs to the item that this pipeline is processing. Otherwise (an extension; a pipeline
+        that opens, closes, or returned its item long ago) no state promises that it comes again.
+        """
+        ticket = within.get()
+        if ticket is None or not (ticket.side.out or ticket.side.failed or ticket.side is self.current.side):
+            ticket = Ticket(self.current.side, BEFORE_ALL)
+        ticket.side.out += 1
+        return ticket
+
+
+class _ByObject:
+    """Tickets by object, for objects that can't be dict keys and that may be yielded several times: first in, first out."""
+
+    def __init__(self) -> None:
+        # By id, with the object, so that it lives as long as its id is a key here
         self._first: dict[int, tuple[Any, Ticket]] = {}
-        #: the tickets after the first, of objects that are there more than once
+        #: the second and later tickets of objects that were yielded several times
         self._more: dict[int, deque[Ticket]] = {}
 
     def put(self, item: Any, ticket: Ticket) -> None:

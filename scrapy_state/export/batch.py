@@ -49,7 +49,7 @@ class Batch:
     bytes: int = 0
     after: list[Range] = field(default_factory=list)
     epoch: int = 0
-    upload: asyncio.Task[ItemFile] | None = None
+    upload: asyncio.Task[ItemFile | None] | None = None
     _finished: Any = None
 
     def add(self, item: Any, is_after: bool, epoch: int) -> int:

@@ -1,155 +1,220 @@
-"""Cut, wait, commit: when a checkpoint is due, and storing it."""
+"""Cut, make durable, commit: when a side is cut, and what follows when something fails."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable
-from copy import deepcopy
-from functools import partial
+from collections.abc import Coroutine
 from typing import Any
 
+from scrapy import signals
 from scrapy.crawler import Crawler
 
-from ..exceptions import StateSettingsError
-from ..extension import StateResolver, get_extension
-from ..lineage.last_run_orphans import Orphan, OrphanFeeds, find_orphans, treat_orphans
-from ..lineage.unfinished import abort_unfinished
-from ..lineage.writer import CheckpointWriter
-from ..model.checkpoint import Checkpoint, ItemFile
-from ..model.json_values import in_log
+from ..barrier.barrier import Barrier
+from ..barrier.tickets import BEFORE_ALL, Side, Ticket
+from ..exceptions import ItemFailed, StateConflict, StateError
+from ..model.checkpoint import Checkpoint
+from ..scrapy_internals import until_closed
 from ..settings import StateSettings
-from ..signals import checkpoint_stored
-from ..stores.retry import patiently
-from .durable_items import Cuts
-from .open_batches import ItemFeeds
-from .uploads import Uploads
+from .commits import Commits
+from .durable_items import DurableItems
 
 logger = logging.getLogger("scrapy_state.state")
 
 
-class Commits(Cuts):
-    """The checkpoints of one run.
+class Checkpointer:
+    """Cuts when a checkpoint is due, has the old side made durable, and has its checkpoint stored; one at a time.
 
-    :param items: makes the item feeds, given the uploads they go to
-    :param orphan_feeds: where the last run's item files lie, given its id
+    :param items: makes the old side durable
+    :param commits: stores the checkpoints. None: the state is a frontier outside of this process, whose scheduler asks for
+        cuts by :meth:`make_durable`; then state items mean nothing, and no checkpoint is stored
     """
 
     def __init__(
-        self,
-        crawler: Crawler,
-        settings: StateSettings,
-        writer: CheckpointWriter,
-        items: Callable[[Uploads], ItemFeeds],
-        orphan_feeds: Callable[[str], OrphanFeeds],
+        self, crawler: Crawler, settings: StateSettings, barrier: Barrier, items: DurableItems, commits: Commits | None
     ) -> None:
-        super().__init__(crawler, settings, items)
-        self.writer = writer
-        self._orphan_feeds = orphan_feeds
-        self._orphans: list[Orphan] = []
-        self._remembered: dict[str, Any] | None = None
-        #: the handlers of the last checkpoint_stored
-        self._handlers: asyncio.Task[None] | None = None
+        self._crawler = crawler
+        self._settings = settings
+        self._barrier = barrier
+        self._tickets = barrier.tickets
+        self._failure = barrier.failure
+        self._items = items
+        self._commits = commits
+        #: the newest state that is not in a checkpoint yet; None if there is none
+        self._state: dict[str, Any] | None = None
+        self._last_cut = time.monotonic()
+        #: the side that was cut and is not durable yet, and the task that makes it so
+        self._old_side: Side | None = None
+        self._commit_task: asyncio.Task[None] | None = None
+        self._opened = False
+        #: whether the last cut is made, so that no item can be exported any more
+        self.closed = False
+        self._has_late_items = False
+        crawler.signals.connect(self._engine_stopped, signals.engine_stopped)
 
-    async def _open(self) -> None:
-        """Store the opening checkpoint."""
-        resolver = get_extension(StateResolver, self.crawler)
-        if resolver is None:
-            raise StateSettingsError("EXTENSIONS has no scrapy_state.extension.StateResolver, which the state feed needs")
-        began = time.monotonic()
-        arguments = (self.writer.store, self.writer.template, resolver.resolution, self._orphan_feeds)
-        self._orphans = await self.threads.run(find_orphans, *arguments)
-        opening = partial(self.writer.open, resolver.state, resolver.resolution, resolver.resolve_own, start=resolver.start)
-        checkpoint = await self.threads.run(patiently, opening)
-        if not self.writer.store.atomic:
-            logger.info(
-                "%s may not write create-only for sure: a second writer there is detected, not prevented",
-                self.writer.store.uri(self.writer.template.prefix), extra={"spider": self.crawler.spider},
-            )  # fmt: skip
-        if checkpoint.overlap:
-            logger.warning(
-                "this run does not start from the state of checkpoint %s, its parent: along the lineage items stand twice "
-                "if it starts earlier (overlap), and are missing if later", checkpoint.parent,
-                extra={"spider": self.crawler.spider},
-            )  # fmt: skip
-        await self._stored(began)
-        if checkpoint.id != resolver.resolution.newest_id + 1:
-            self._orphans = []  # another run's checkpoint came in between, and may name them
-        self.crawler.stats.set_value("state/orphans", len(self._orphans))
-        if self.writer.store.atomic:
-            await self._treat_orphans()
-        await self._abort_unfinished(resolver.resolution.newest)
+    @property
+    def stored(self) -> Checkpoint | None:
+        """The newest checkpoint of this run; None if it has stored none."""
+        return None if self._commits is None else self._commits.last
 
-    async def _abort_unfinished(self, last: Checkpoint | None) -> None:
-        """Abort the last run's uploads: now that an opening follows its checkpoints, it can name no more files."""
-        if last is not None and last.run is not None:
-            aborted = await self.threads.run(abort_unfinished, self._orphan_feeds(last.run).feeds)
-            self.crawler.stats.set_value("state/uploads_aborted", aborted)
+    async def opening(self) -> None:
+        """Check that item files can be stored, and store the opening checkpoint. To be called before the first request.
 
-    async def _treat_orphans(self) -> None:
-        """Only when the run they are of can't name them any more: once we have an opening that is sure to be the only one.
-
-        On a store that may let two win, the first commit after it has seen that it is still there.
+        :raises StateError: if that is not possible, so that the crawl must not start
         """
-        orphans, self._orphans = self._orphans, []
-        if orphans:
-            await self.threads.run(treat_orphans, orphans, self.settings.orphans == "delete")
+        await self._items.open()
+        if self._commits is not None:
+            await self._commits.open()
+        self._opened = True
+        self._last_cut = time.monotonic()
 
     def state_yielded(self, state: dict[str, Any]) -> None:
-        """Cut at this state item if one is due; else remember it."""
-        if self.barrier.ended:
+        """Cut at this state item if a checkpoint is due; otherwise remember it."""
+        if self._commits is None or self._barrier.ended:
             return
-        self.barrier.next_epoch()
-        self._remembered = state
-        stopping = not self.crawler.crawling
-        due = stopping or time.monotonic() - self._last_cut >= self.settings.interval_seconds
+        self._tickets.next_epoch()
+        self._state = state
+        stopping = not self._crawler.crawling
+        due = stopping or time.monotonic() - self._last_cut >= self._settings.interval_seconds
         if due and self._commit_task is None:
             self._commit_task = asyncio.create_task(self._cut())
 
-    def _told(self) -> dict[str, Any]:
-        state, self._remembered = self._remembered, None
-        tracking = self.barrier.tracking
-        return {"state": state, "units": None if tracking is None else tracking.report()}
+    async def make_durable(self, closing: bool = False) -> bool:
+        """Cut now, without a state item; return whether all that is settled by now is durable. Waits for that."""
+        if closing:
+            self._barrier.backpressure.end()
+            self._items.retry.closing(stopped=not self._crawler.crawling)
+            if self._tickets.current.side.out or (self._old_side is not None and self._old_side.out):
+                return False  # these items will never be settled; close() says so
+        while self._commit_task is not None:
+            await asyncio.wait([self._commit_task])
+        if self._failure.error is not None or self.closed:
+            return False
+        task = self._commit_task = asyncio.create_task(self._cut())
+        await asyncio.wait([task])
+        return self._failure.error is None
 
-    async def _store(self, files: list[ItemFile], began: float, **fields: Any) -> None:
-        """Store the checkpoint of a side whose *files* are durable. Its state, if it is None: that of the last one."""
-        checkpoint = self.writer.next(files=files, **fields)
-        commit = partial(self.threads.run, self.writer.commit, checkpoint)
-        await self._uploads.retry.run(f"checkpoint {checkpoint.id}", commit)
-        await self._stored(began)
-        await self._treat_orphans()
+    def item_failed(self, ticket: Ticket, error: BaseException) -> None:
+        """A pipeline raised *error*: fail the crawl, or skip the item, as STATE_ON_ITEM_ERROR says."""
+        if self._settings.on_item_error == "skip":
+            ticket.side.errors[ticket.epoch] += 1
+            ticket.settle()
+            return
+        if ticket.side.unit and self._barrier.tracking is not None:
+            self._barrier.tracking.item_failed(ticket, error)
+            ticket.settle()
+            return
+        # If it follows the newest state item, that one can still be stored: only what comes after can't.
+        follows = ticket.epoch == self._tickets.current.epoch
+        if follows:
+            ticket.settle()
+        failure = ItemFailed(f"an item raised {type(error).__name__} in a pipeline")
+        self._failure.fail("state_item_failed", failure, blocks_newest=not follows)
 
-    async def _stored(self, began: float) -> None:
-        checkpoint = self.barrier.stored = self.writer.last
-        assert checkpoint is not None
-        logger.info(
-            "checkpoint %s stored: STATE %s, items: %s, files: %s, seconds: %.3f%s",
-            checkpoint.id, in_log(checkpoint.state), checkpoint.items, len(checkpoint.files), time.monotonic() - began,
-            f", {checkpoint.reason}" if checkpoint.reason else "", extra={"spider": self.crawler.spider},
-        )  # fmt: skip
-        stats = self.crawler.stats
-        stats.inc_value("state/checkpoints")
-        stats.max_value("state/commit_time_max", time.monotonic() - began)
-        stats.set_value("state/last_id", checkpoint.id)
-        stats.set_value("state/items_stored", checkpoint.items)
-        self._handlers = asyncio.create_task(self._handle(deepcopy(checkpoint), self._handlers))
+    def item_came_too_late(self, ticket: Ticket) -> None:
+        """An item has come after the last cut. If the next run does not yield it again, no feed will ever have it."""
+        if ticket.epoch != BEFORE_ALL:
+            return
+        if self._failure.error is None and not self._has_late_items:
+            self._failure.mark()
+            logger.error(
+                "an item came after the last checkpoint, and is stored nowhere. Let a pipeline's close_spider() submit what is "
+                "still to come, and wait for it there", extra={"spider": self._crawler.spider},
+            )  # fmt: skip
+        self._has_late_items = True
+        self._crawler.stats.inc_value("state/items_late")
 
-    async def _handle(self, checkpoint: Checkpoint, before: asyncio.Task[None] | None) -> None:
-        """Send the signal for *checkpoint*, a handler's to change, when *before* is done. No other checkpoint waits for it."""
-        if before is not None:
-            await asyncio.wait([before])
-        await self.crawler.signals.send_catch_log_async(checkpoint_stored, checkpoint=checkpoint, spider=self.crawler.spider)
+    def fail(self, reason: str, failure: StateError, blocks: bool = True) -> None:
+        """Fail the crawl: see :meth:`CrawlFailure.fail`."""
+        self._failure.fail(reason, failure, blocks)
+
+    def closing(self) -> None:
+        """Start the clock of STATE_CLOSE_TIMEOUT if the crawl was told to stop. Backpressure lasts until the close."""
+        if not self._crawler.crawling:
+            self._items.retry.closing(stopped=True)
+
+    async def close(self, reason: str) -> None:
+        """Cut a last time, or say what prevents it. To be called once."""
+        try:
+            if self._opened:
+                await self._close(reason)
+        finally:
+            self._items.threads.close()
+            if self._opened and self._failure.error is not None:
+                logger.error("%s", self._where_stopped(self._failure.error), extra={"spider": self._crawler.spider})
+
+    def _cut(self, reason: str | None = None) -> Coroutine[Any, Any, None]:
+        """Begin a new side now; return the coroutine that makes the old one durable, and stores its checkpoint.
+
+        :param reason: why the crawl ends, at the last cut
+        """
+        side = self._old_side = self._tickets.cut()
+        self._last_cut = time.monotonic()
+        self._crawler.stats.set_value("state/items_waiting", side.out)
+        fields: dict[str, Any] = {"state": self._state, "reason": reason}
+        if self._commits is not None and self._barrier.tracking is not None:
+            fields["units"] = self._barrier.tracking.report()
+        self._state = None
+        return self._commit(side, fields)
+
+    async def _commit(self, side: Side, fields: dict[str, Any]) -> None:
+        began = time.monotonic()
+        epoch = self._tickets.current.epoch
+        try:
+            files = await self._items.make_durable(side, epoch, is_last=fields["reason"] is not None)
+            if files is None:
+                return
+            if self._commits is None:
+                self._crawler.stats.inc_value("state/cuts")
+            else:
+                errors = sum(count for at, count in side.errors.items() if at < epoch)
+                await self._commits.commit(files, began, errors=errors, **fields)
+        except StateConflict as error:
+            self._failure.fail("state_conflict", error)
+        except StateError as error:
+            self._failure.fail("state_store_failed", error)
+        except Exception as error:
+            logger.warning("Error storing a checkpoint", exc_info=True, extra={"spider": self._crawler.spider})
+            self._failure.fail("state_store_failed", StateError(f"{type(error).__name__}: {error}"))
+        finally:
+            self._commit_task = self._old_side = None
 
     async def _close(self, reason: str) -> None:
-        await super()._close(reason)
-        if self._handlers is not None:
-            await asyncio.wait([self._handlers])
+        self._barrier.end()
+        self._items.retry.closing(stopped=not self._crawler.crawling)
+        # Every item has been through the pipelines by now. What is not settled was cancelled, or has failed.
+        if self._commit_task is not None:
+            if self._old_side is not None and self._old_side.out:
+                self._commit_task.cancel()
+                self._fail_unsettled(self._old_side)
+            await asyncio.wait([self._commit_task])
+        self._fail_unsettled(self._tickets.current.side)
+        self.closed = True
+        tracking = self._barrier.tracking
+        if self._failure.error is None and reason == "finished" and tracking is not None and tracking.finished():
+            reason = "state_units_failed"  # which units, the tracker logs
+            self._failure.mark(reason)
+        if not self._failure.blocks_newest:
+            await self._cut(reason)
+        await self._items.close()
+        if self._commits is not None:
+            await self._commits.close()
 
-    def _told_of_failure(self) -> str:
-        last = self.writer.last
-        assert last is not None
+    def _fail_unsettled(self, side: Side) -> None:
+        if side.out:
+            self._failure.fail("state_item_failed", ItemFailed(f"{side.out} items never came out of the pipelines"))
+
+    def _where_stopped(self, error: StateError) -> str:
+        if self._commits is not None:
+            return self._commits.where_stopped(error)
         return (
-            f"checkpoints stopped at checkpoint {last.id}, STATE {in_log(last.state)}, because: {self.failure}. "
-            "Put that right and start the crawl again: it goes on from there"
+            f"items were not stored, because: {error}. Put that right and start the crawl again: the requests they came from "
+            "are still in the frontier"
         )
+
+    async def _engine_stopped(self) -> None:
+        """The crawl was stopped while it was closing anyway: keep the process until that is done."""
+        if self._crawler.engine.spider is not None:
+            self._items.retry.closing(stopped=True)
+            await until_closed(self._crawler.engine)

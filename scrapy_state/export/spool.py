@@ -1,64 +1,48 @@
-"""How much waits on this disk to be uploaded, and holding the crawl back above a limit."""
+"""How much of this crawl waits on the local disk: open batches, and batches that wait to be uploaded."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
+from ..barrier.backpressure import Backpressure
 
 
 class Spool:
-    """Counts the batches that are open or wait to be uploaded, and holds the crawl back above a limit, until half is free.
+    """Counts batches and their bytes. Above a limit it holds the crawl back, until half is free.
 
     :param limit_bytes: STATE_SPOOL_SIZE
-    :param pause: stops the crawl from sending requests; *resume*: lets it go on
     """
 
     #: Each waiting batch also takes an open file, of which a process has about 1,000.
     MAX_WAITING = 200
 
-    def __init__(self, limit_bytes: int, pause: Callable[[], None], resume: Callable[[], None]) -> None:
+    def __init__(self, limit_bytes: int, backpressure: Backpressure) -> None:
         self.limit_bytes = limit_bytes
         self.bytes = 0
         self.waiting = 0
-        self._pause = pause
-        self._resume = resume
-        self._closed = False
-        #: whether the crawl is being held back
-        self.held = False
-        self._room = asyncio.Event()
-        self._room.set()
+        self._backpressure = backpressure
 
     @property
     def full(self) -> bool:
         """Whether the crawl should be held back, and is not yet."""
-        return (self.bytes > self.limit_bytes or self.waiting > self.MAX_WAITING) and not self.held and not self._closed
+        if self._backpressure.held or self._backpressure.ended:
+            return False
+        return self.bytes > self.limit_bytes or self.waiting > self.MAX_WAITING
 
     def hold(self) -> None:
-        """Hold the crawl back until there is room. Only while something is being uploaded."""
-        if self.full and self.waiting:
-            self.held = True
-            self._room.clear()
-            self._pause()
+        """Hold the crawl back if the spool is full, but only while something is being uploaded: only that makes room."""
+        if not self.full or not self.waiting:
+            return
+        if self.bytes > self.limit_bytes:
+            self._backpressure.hold(f"{self.bytes} bytes to upload, STATE_SPOOL_SIZE is {self.limit_bytes}")
+        else:
+            self._backpressure.hold(
+                f"{self.waiting} files to upload, all of them open, and a process may open only so many. A longer "
+                "STATE_INTERVAL or larger batches make fewer files"
+            )
 
     def uploaded(self, bytes: int) -> None:
-        """A batch of *bytes* has been uploaded, or has failed for good."""
+        """Count out a batch of *bytes* that has been uploaded, or has failed for good."""
         self.bytes -= bytes
         self.waiting -= 1
         half_free = self.bytes <= self.limit_bytes / 2 and self.waiting <= self.MAX_WAITING / 2
         if half_free or not self.waiting:
-            self._release()
-
-    def _release(self) -> None:
-        if self.held:
-            self.held = False
-            self._room.set()
-            self._resume()
-
-    def close(self) -> None:
-        """Let the crawl go on, and hold it back no more: what is under way can come to its end."""
-        self._closed = True
-        self._release()
-
-    async def room(self) -> None:
-        """Wait until there is room."""
-        await self._room.wait()
+            self._backpressure.release()

@@ -1,207 +1,89 @@
-"""Getting files away: trying again while a store is down, and keeping what waits on this disk within bounds."""
+"""Uploading closed batches, several at a time."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import math
-import random
-import time
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, nullcontext, suppress
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 from scrapy import signals
 from scrapy.crawler import Crawler
 
-from ..barrier.barrier import get_barrier
-from ..exceptions import StoreError, StoreUnreachable
+from ..barrier.failure import CrawlFailure
+from ..exceptions import StoreError
 from ..model.checkpoint import ItemFile
-from ..scrapy_internals import hold
 from ..stores.threads import UPLOADS_AT_ONCE
 from .batch import Batch
+from .retry import Retry
 from .spool import Spool
 
 logger = logging.getLogger("scrapy_state.state")
-T = TypeVar("T")
-_FIRST_PAUSE_SECONDS = 0.5
-_LONGEST_PAUSE_SECONDS = 30.0
-_LONGEST_PAUSE_CLOSING_SECONDS = 2.0
-#: What a call gets at least, however late it is made, so that a store which is well is not called down
-_LEAST_SECONDS = 5.0
-#: How often to look whether a call has got on
-_LOOK_SECONDS = 1.0
-_AT_ONCE = nullcontext()
-
-
-class Retry:
-    """Calls again what raises StoreUnreachable, with pauses that grow and vary (full jitter).
-
-    A call may take as long as it makes progress, also when the crawl is closing. A time limit begins with a failure, or when
-    somebody stops the crawl, who may then kill it.
-
-    :param retry_seconds: how long after the first failure: STATE_RETRY_TIMEOUT
-    :param close_seconds: how long, at most, after the first failure or the stop once the crawl is closing: STATE_CLOSE_TIMEOUT
-    """
-
-    def __init__(self, retry_seconds: float, close_seconds: float) -> None:
-        self.retry_seconds = retry_seconds
-        self.close_seconds = close_seconds
-        self._closing = asyncio.Event()
-        self._closing_since = self._stopped_since = math.inf
-
-    def closing(self, stopped: bool) -> None:
-        """The crawl is closing: whoever is pausing tries again at once. *stopped*: because somebody stops it (SIGTERM)."""
-        now = time.monotonic()
-        self._closing_since = min(self._closing_since, now)
-        if stopped:
-            self._stopped_since = min(self._stopped_since, now)
-        self._closing.set()
-
-    async def run(
-        self,
-        what: str,
-        function: Callable[[], Awaitable[T]],
-        turns: AbstractAsyncContextManager[Any] = _AT_ONCE,
-        progress: Callable[[], object] = lambda: None,
-    ) -> T:
-        """Return what *function* returns.
-
-        :param what: its name in the log
-        :param turns: entered for each call; waiting for it does not count
-        :param progress: returns something else each time that a call has got on
-        :raises StoreUnreachable: if the time is over; any other error of *function* at once
-        :raises StoreError: if a call is given up. It may still be at work in its thread, so it is not made again
-        """
-        first_failure = math.inf
-        pause = _FIRST_PAUSE_SECONDS
-        while True:
-            try:
-                async with turns:
-                    return await self._watched(asyncio.ensure_future(function()), what, first_failure, progress)
-            except StoreUnreachable as error:
-                now = time.monotonic()
-                first_failure = min(first_failure, now)
-                left = self._deadline(first_failure) - now
-                if left <= 0:
-                    raise
-                logger.warning("%s is not stored yet: %s. Trying again for %.0f s", what, error, left)
-                await self._pause(min(left, random.uniform(pause / 2, pause)))
-                pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
-
-    def _deadline(self, first_failure: float) -> float:
-        closing = max(first_failure, self._closing_since) + self.close_seconds
-        return min(first_failure + self.retry_seconds, closing, self._stopped_since + self.close_seconds)
-
-    async def _watched(self, call: asyncio.Future[T], what: str, first_failure: float, progress: Callable[[], object]) -> T:
-        """Wait for *call*, which may be in a thread, and give it up when its time is over."""
-        began = moved = time.monotonic()
-        seen = progress()
-        try:
-            while not call.done():
-                now = time.monotonic()
-                stop = max(self._stopped_since + self.close_seconds, began + _LEAST_SECONDS)
-                if now >= stop:
-                    limit = f"STATE_CLOSE_TIMEOUT ({self.close_seconds:g} s)"
-                    raise StoreError(f"{what}: it was not stored within {limit} after the crawl was told to stop")
-                silent = min(
-                    moved + max(self.retry_seconds, self.close_seconds, _LEAST_SECONDS),
-                    max(self._deadline(first_failure), moved + _LEAST_SECONDS),
-                )
-                if now >= silent:
-                    raise StoreError(f"{what}: no answer for {now - moved:.0f} s, and nothing of it was read in that time")
-                await asyncio.wait([call], timeout=min(stop - now, silent - now, _LOOK_SECONDS))
-                if seen != (seen := progress()):
-                    moved = time.monotonic()
-            return call.result()
-        finally:
-            call.cancel()
-
-    async def _pause(self, seconds: float) -> None:
-        if self._closing.is_set():
-            await asyncio.sleep(min(seconds, _LONGEST_PAUSE_CLOSING_SECONDS))
-        else:
-            with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._closing.wait(), seconds)
 
 
 class Uploads:
-    """Makes closed batches durable, several at a time.
+    """Makes closed batches durable. A batch that can't be stored, for all the retries, fails the crawl at once.
 
-    :param failed: told when one can't be, after all the trying
+    :param spool: where the batches are until they are stored
     """
 
-    def __init__(self, crawler: Crawler, retry: Retry, spool_bytes: int, failed: Callable[[StoreError], None]) -> None:
-        self.crawler = crawler
-        self.retry = retry
-        self.spool = Spool(spool_bytes, self._pause, self._resume)
-        self._failed = failed
-        self._barrier = get_barrier(crawler)
-        self._let_go: Callable[[], None] | None = None
+    def __init__(self, crawler: Crawler, retry: Retry, spool: Spool, failure: CrawlFailure) -> None:
+        self.spool = spool
+        self._crawler = crawler
+        self._retry = retry
+        self._failure = failure
         self._turns = asyncio.Semaphore(UPLOADS_AT_ONCE)
-        self._tasks: set[asyncio.Task[ItemFile]] = set()
-        #: of feed_slot_closed
+        self._tasks: set[asyncio.Task[ItemFile | None]] = set()
+        #: the handlers of feed_slot_closed
         self._handlers: set[asyncio.Task[Any]] = set()
 
     def start(self, batch: Batch) -> None:
-        """Begin with *batch*; its ``upload`` is the task."""
+        """Begin to upload *batch*; ``batch.upload`` is the task. It returns None if the crawl has failed by it."""
         self.spool.waiting += 1
         batch.upload = asyncio.create_task(self._upload(batch))
         self._tasks.add(batch.upload)
         batch.upload.add_done_callback(self._done)
 
+    async def stored(self, batches: Sequence[Batch]) -> list[ItemFile] | None:
+        """Wait until *batches*, which are closed, are stored; return their files. None as soon as one can't be stored."""
+        uploads = [batch.upload for batch in batches if batch.upload is not None]
+        for upload in asyncio.as_completed(uploads):
+            if await upload is None:
+                return None
+        return [file for upload in uploads if (file := upload.result()) is not None]
+
     def abandon(self) -> None:
-        """Give up those that are under way: the store has failed, so that no checkpoint will name them."""
+        """Give up the uploads that are under way: the store has failed, so no checkpoint will name them."""
         for task in self._tasks:
             task.cancel()
 
     async def wait(self) -> None:
-        """Wait until all have come to their end, handlers of feed_slot_closed too."""
+        """Wait until every upload has ended, and the handlers of feed_slot_closed too."""
         if self._tasks:
             await asyncio.wait(self._tasks)
         if self._handlers:
             await asyncio.wait(self._handlers)
 
-    def _done(self, task: asyncio.Task[ItemFile]) -> None:
+    def _done(self, task: asyncio.Task[ItemFile | None]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled():
-            task.exception()  # told already; asyncio need not tell it again where nobody waits for this batch
 
-    async def _upload(self, batch: Batch) -> ItemFile:
-        slot, stats, counted = batch.slot, self.crawler.stats, batch.bytes
+    async def _upload(self, batch: Batch) -> ItemFile | None:
+        slot, stats, spooled_bytes = batch.slot, self._crawler.stats, batch.bytes
         try:
-            stored = await self.retry.run(batch.uri, batch.store, self._turns, batch.position)
+            file = await self._retry.run(batch.uri, batch.store, self._turns, batch.position)
         except StoreError as error:
             stats.inc_value(f"feedexport/failed_count/{batch.kind}")
-            self._failed(error)
-            raise
+            self._failure.fail("state_store_failed", error)
+            return None
         finally:
-            self.spool.uploaded(counted)
+            self.spool.uploaded(spooled_bytes)
             stats.set_value("state/spool_size", self.spool.bytes)
         stats.inc_value(f"feedexport/success_count/{batch.kind}")
-        about = (slot.format, slot.itemcount, batch.uri)
-        logger.info("Stored %s feed (%s items) in: %s", *about, extra={"spider": self.crawler.spider})
+        logger.info(
+            "Stored %s feed (%s items) in: %s", slot.format, slot.itemcount, batch.uri, extra={"spider": self._crawler.spider}
+        )
         # Handlers may take their time: only the end of the crawl waits for them.
-        handlers = asyncio.create_task(self.crawler.signals.send_catch_log_async(signals.feed_slot_closed, slot=slot))
+        handlers = asyncio.create_task(self._crawler.signals.send_catch_log_async(signals.feed_slot_closed, slot=slot))
         self._handlers.add(handlers)
         handlers.add_done_callback(self._handlers.discard)
-        return stored
-
-    def _pause(self) -> None:
-        self._barrier.held = True
-        self._let_go = hold(self.crawler.engine)
-        self.crawler.stats.inc_value("state/pauses")
-        spool = self.spool
-        if spool.bytes > spool.limit_bytes:
-            logger.info("the crawl waits: %s bytes to upload, STATE_SPOOL_SIZE is %s", spool.bytes, spool.limit_bytes)
-        else:
-            logger.info(
-                "the crawl waits: %s files to upload, all of them open, and a process may open only so many. A longer "
-                "STATE_INTERVAL or larger batches make fewer files", spool.waiting,
-            )  # fmt: skip
-
-    def _resume(self) -> None:
-        self._barrier.held = False
-        if self._let_go is not None:
-            self._let_go()
-            logger.info("the crawl goes on: %s bytes, %s files to upload", self.spool.bytes, self.spool.waiting)
+        return file

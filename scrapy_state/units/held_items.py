@@ -9,9 +9,8 @@ from typing import Any
 
 from itemadapter import ItemAdapter
 
-from ..barrier.barrier import Barrier
-from ..barrier.tickets import Side, Ticket
-from ..export.open_batches import ItemFeeds
+from ..barrier.tickets import Side, Ticket, Tickets
+from ..export.open_batches import OpenBatches
 
 #: When more bytes of items than this are in memory, the items of the largest unit move to files.
 MAX_BYTES_IN_MEMORY = 32 * 1024 * 1024
@@ -42,14 +41,13 @@ class HeldItems:
     :param export: exports an item to the batches of its ticket's side
     """
 
-    def __init__(self, barrier: Barrier, feeds: ItemFeeds, export: Callable[[Any, Ticket], bool]) -> None:
-        self._barrier = barrier
+    def __init__(self, tickets: Tickets, feeds: OpenBatches, export: Callable[[Any, Ticket], bool]) -> None:
+        self._tickets = tickets
         self._feeds = feeds
         self._export = export
         self._in_memory: dict[Side, _InMemory] = {}
         self._bytes = 0
         self._in_files: dict[Side, None] = {}
-        barrier.unit_items = self
 
     @property
     def crowded(self) -> bool:
@@ -74,7 +72,7 @@ class HeldItems:
 
     def release(self, side: Side) -> None:
         """Export the items of *side*, whose unit is done, to the side of an item that is yielded now."""
-        now = self._barrier.ticket
+        now = self._tickets.current
         for item in self._take(side):
             self._export(item, now)
         self._in_files.pop(side, None)

@@ -10,34 +10,34 @@ from scrapy.utils.test import get_crawler
 
 from scrapy_state import StateItem
 from scrapy_state.barrier import StateMiddleware
-from scrapy_state.barrier.barrier import BEFORE_ALL, Barrier
+from scrapy_state.barrier.tickets import BEFORE_ALL, Tickets
 
 
 def test_same_object_several_times() -> None:
     """An object that is yielded several times keeps a ticket for each time, first in, first out; nothing is left of it."""
-    barrier, item = Barrier(), {"n": 1}
+    tickets, item = Tickets(), {"n": 1}
     for _ in range(3):
-        barrier.issue(item)
-        barrier.next_epoch()
-    tickets = [barrier.enter(item) for _ in range(3)]
-    assert [each.epoch for each in tickets] == [0, 1, 2]
-    for each in tickets:
-        barrier.leave(each, item)
-    assert [barrier.scraped(item) for _ in range(3)] == tickets
-    assert barrier.side.out == 3
-    assert barrier.scraped(item).epoch == BEFORE_ALL, "nobody yields it again"
-    assert barrier.side.out == 4
+        tickets.issue(item)
+        tickets.next_epoch()
+    issued = [tickets.enter(item) for _ in range(3)]
+    assert [each.epoch for each in issued] == [0, 1, 2]
+    for each in issued:
+        tickets.leave(each, item)
+    assert [tickets.scraped(item) for _ in range(3)] == issued
+    assert tickets.current.side.out == 3
+    assert tickets.scraped(item).epoch == BEFORE_ALL, "nobody yields it again"
+    assert tickets.current.side.out == 4
 
 
 def test_equal_objects() -> None:
     """Items that are equal but not the same have tickets of their own."""
-    barrier = Barrier()
+    tickets = Tickets()
     first, second = {"n": 1}, {"n": 1}
-    barrier.issue(first)
-    barrier.next_epoch()
-    barrier.issue(second)
-    assert barrier.enter(second).epoch == 1
-    assert barrier.enter(first).epoch == 0
+    tickets.issue(first)
+    tickets.next_epoch()
+    tickets.issue(second)
+    assert tickets.enter(second).epoch == 1
+    assert tickets.enter(first).epoch == 0
 
 
 @pytest.mark.parametrize(("level", "lines"), [("DEBUG", 1), (logging.DEBUG, 1), ("INFO", 0)])

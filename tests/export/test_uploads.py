@@ -1,171 +1,29 @@
-"""How long an upload is waited for, and what the spool holds back: without a crawl, on a clock of our own."""
+"""What an upload reports: its progress, and a disk or a process that can't take more."""
 
 from __future__ import annotations
 
 import asyncio
 import errno
-import math
 import os
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from fake_store import Clock, Loop
 from scrapy.extensions.feedexport import BlockingFeedStorage
 from scrapy.settings import Settings
+from scrapy.utils.test import get_crawler
 
-from scrapy_state.exceptions import StoreError, StoreUnreachable
-from scrapy_state.export import uploads as uploads
+from scrapy_state.barrier.backpressure import Backpressure
+from scrapy_state.exceptions import StoreError
 from scrapy_state.export.batch import Batch
-from scrapy_state.export.uploads import Retry
+from scrapy_state.export.retry import Retry
+from scrapy_state.export.spool import Spool
+from scrapy_state.export.uploads import Uploads
 from scrapy_state.feedstorages import DurableFeedStorage, disk_error
+from scrapy_state.model.checkpoint import ItemFile
 from scrapy_state.stores import s3
-
-RETRY_SECONDS, CLOSE_SECONDS = 900, 25
-
-
-class World:
-    """A clock that goes on by half a second whenever nothing is left to do, and a Retry that follows it."""
-
-    def __init__(self, clock: Clock) -> None:
-        self.clock = clock
-        self.began = clock.now
-        self.loop = Loop(clock, None)
-        self.retry = Retry(RETRY_SECONDS, CLOSE_SECONDS)
-        self.calls = 0
-
-    @property
-    def seconds(self) -> float:
-        return self.clock.now - self.began
-
-    def until_done(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        task = self.loop.create_task(coroutine)
-        self.loop.settle()
-        while not task.done():
-            assert self.seconds < 10_000, "it never ends"
-            self.clock.now += 0.5
-            self.loop.settle()
-        return task.result()
-
-    async def at(self, seconds: float, function: Callable[[], object]) -> None:
-        await asyncio.sleep(seconds - self.seconds)
-        function()
-
-    def call(self, *answers: tuple[float, Exception | None]) -> Callable[[], Awaitable[str]]:
-        """Return a function each of whose calls takes so many seconds and then raises, or returns "stored"."""
-        left = list(answers)
-
-        async def function() -> str:
-            self.calls += 1
-            seconds, error = left.pop(0) if len(left) > 1 else left[0]
-            await asyncio.sleep(seconds)
-            if error is not None:
-                raise error
-            return "stored"
-
-        return function
-
-    def moving(self) -> float:
-        """The progress of a call that always gets on."""
-        return self.clock.now
-
-
-@pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    clock = Clock()
-    monkeypatch.setattr(uploads, "time", clock)
-    found = World(clock)
-    yield found
-    found.loop.close()
-
-
-DOWN = StoreUnreachable("no answer")
-
-
-def test_progress_is_waited_for(world: World) -> None:
-    """A call that makes progress may take as long as it likes, whether the crawl is closing or not."""
-    world.retry.closing(stopped=False)
-    call = world.call((5000, None))
-    assert world.until_done(world.retry.run("a file", call, progress=world.moving)) == "stored"
-    assert world.calls == 1
-
-
-def test_silence_is_given_up(world: World) -> None:
-    """A call without progress is given up after STATE_RETRY_TIMEOUT, and not made again: its thread may still use the file."""
-    call = world.call((math.inf, None))
-    for stage in ("crawling", "closing"):
-        if stage == "closing":
-            world.retry.closing(stopped=False)
-        before = world.seconds
-        with pytest.raises(StoreError, match=r"^a file: no answer for 900 s"):
-            world.until_done(world.retry.run("a file", call))
-        assert world.seconds - before == RETRY_SECONDS
-    assert world.calls == 2
-
-
-def test_close_timeout_counts_from_the_first_failure(world: World) -> None:
-    """Closing, a store that is down is tried for STATE_CLOSE_TIMEOUT from its first failure on, however late that is."""
-    world.retry.closing(stopped=False)
-    back = world.call((100, DOWN), (0, DOWN), (100, None))
-    assert world.until_done(world.retry.run("a file", back, progress=world.moving)) == "stored"
-    down, before = world.call((100, DOWN), (0, DOWN)), world.seconds
-    with pytest.raises(StoreUnreachable):
-        world.until_done(world.retry.run("a file", down, progress=world.moving))
-    assert 100 + CLOSE_SECONDS <= world.seconds - before <= 100 + CLOSE_SECONDS + 2
-
-
-def test_store_that_was_down_before(world: World) -> None:
-    """A store that is down when the closing begins is tried for STATE_CLOSE_TIMEOUT more; a pause ends with the beginning."""
-    trying = world.loop.create_task(world.retry.run("a file", world.call((0, DOWN))))
-    world.until_done(world.at(300, lambda: world.retry.closing(stopped=False)))
-    with pytest.raises(StoreUnreachable):
-        world.until_done(_result(trying))
-    assert 300 + CLOSE_SECONDS <= world.seconds <= 300 + CLOSE_SECONDS + 2
-
-
-def test_failing_then_silent(world: World) -> None:
-    """A store that has failed and then falls silent is given up after STATE_CLOSE_TIMEOUT: it has had its time."""
-    world.retry.closing(stopped=False)
-    with pytest.raises(StoreError, match="no answer"):
-        world.until_done(world.retry.run("a file", world.call((10, DOWN), (math.inf, None))))
-    assert world.seconds == 10 + CLOSE_SECONDS
-
-
-@pytest.mark.parametrize("closing_first", [True, False], ids=["while closing", "while crawling"])
-def test_stop(world: World, closing_first: bool) -> None:
-    """From the moment when the crawl is stopped a call has STATE_CLOSE_TIMEOUT, whether it makes progress or not."""
-    if closing_first:
-        world.retry.closing(stopped=False)
-    call = world.retry.run("a file", world.call((5000, None)), progress=world.moving)
-    stopping = world.loop.create_task(world.at(100, lambda: world.retry.closing(stopped=True)))
-    with pytest.raises(StoreError, match=r"STATE_CLOSE_TIMEOUT \(25 s\) after the crawl was told to stop"):
-        world.until_done(call)
-    assert 100 + CLOSE_SECONDS <= world.seconds <= 100 + CLOSE_SECONDS + 1
-    assert stopping.done()
-
-
-def test_late_calls_have_some_time(world: World) -> None:
-    """A call that is made when the time is over gets a few seconds, so that a store which is well is not called down."""
-    world.retry.closing(stopped=True)
-    world.clock.now += 60
-    assert world.until_done(world.retry.run("a file", world.call((4, None)))) == "stored"
-    with pytest.raises(StoreError):
-        world.until_done(world.retry.run("a file", world.call((6, None))))
-
-
-def test_waiting_for_a_turn_does_not_count(world: World) -> None:
-    """120 uploads of 20 s, a few at a time, are all stored, though the last begins long after STATE_CLOSE_TIMEOUT."""
-    world.retry.closing(stopped=False)
-    turns, call = asyncio.Semaphore(8), world.call((20, None))
-
-    async def all_of_them() -> list[str]:
-        return await asyncio.gather(*(world.retry.run("a file", call, turns) for _ in range(120)))
-
-    assert world.until_done(all_of_them()) == ["stored"] * 120
-    assert world.seconds == 20 * 120 / 8
 
 
 class OwnStorage(BlockingFeedStorage):
@@ -238,5 +96,44 @@ def test_progress_of_an_upload_to_s3(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert client.batch.position() is None  # closed
 
 
-async def _result(task: asyncio.Task[Any]) -> Any:
-    return await task
+class Fates:
+    """Notes the failures that it is told, and fails no crawl."""
+
+    def __init__(self) -> None:
+        self.errors: list[str] = []
+
+    def fail(self, finish_reason: str, error: StoreError) -> None:
+        self.errors.append(f"{finish_reason}: {error}")
+
+
+def test_failed_upload_is_reported_once() -> None:
+    """The batch's failure reaches the crawl once and at once; whoever waits for the side learns that no files will come."""
+
+    async def scenario() -> None:
+        crawler = get_crawler()
+        fates, never = Fates(), asyncio.Event()
+        spool = Spool(1, Backpressure(crawler))
+        uploads = Uploads(crawler, Retry(0, 0), spool, fates)  # type: ignore[arg-type]
+
+        async def refuse() -> ItemFile:
+            raise StoreError("no", uri="own://2")
+
+        async def store() -> ItemFile:
+            await never.wait()
+            return ItemFile("own://1", 1, 1)
+
+        slot: Any = SimpleNamespace(format="jsonlines", itemcount=1)
+        batches = [Batch(slot, f"own://{number}", "OwnStorage", bytes=5) for number in (1, 2)]
+        spool.bytes = 10
+        for batch, storing in zip(batches, (store, refuse), strict=True):
+            batch.store = storing  # type: ignore[method-assign]
+            uploads.start(batch)
+        assert await asyncio.wait_for(uploads.stored(batches), 5) is None
+        assert fates.errors == ["state_store_failed: own://2: no"]
+        assert (spool.bytes, spool.waiting) == (5, 1)
+        never.set()
+        await uploads.wait()
+        assert await uploads.stored(batches[:1]) == [ItemFile("own://1", 1, 1)]
+        assert (fates.errors, spool.bytes, spool.waiting) == (["state_store_failed: own://2: no"], 0, 0)
+
+    asyncio.run(scenario())

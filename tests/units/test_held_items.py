@@ -8,8 +8,7 @@ import pydantic
 import pytest
 import scrapy
 
-from scrapy_state.barrier.barrier import Barrier
-from scrapy_state.barrier.tickets import Side, Ticket
+from scrapy_state.barrier.tickets import Side, Ticket, Tickets
 from scrapy_state.units import held_items as held
 from scrapy_state.units.held_items import HeldItems, bytes_in_memory
 
@@ -46,14 +45,14 @@ def unit() -> Ticket:
     return Ticket(Side(unit="{}"), 0)
 
 
-def items_of() -> tuple[HeldItems, Feeds, list[tuple[Any, Side]], Barrier]:
-    barrier, feeds, exported = Barrier(), Feeds(), []
+def items_of() -> tuple[HeldItems, Feeds, list[tuple[Any, Side]], Tickets]:
+    tickets, feeds, exported = Tickets(), Feeds(), []
 
     def export(item: Any, ticket: Ticket) -> bool:
         exported.append((item, ticket.side))
         return True
 
-    return HeldItems(barrier, feeds, export), feeds, exported, barrier  # type: ignore[arg-type]
+    return HeldItems(tickets, feeds, export), feeds, exported, tickets  # type: ignore[arg-type]
 
 
 def test_dropped_items_take_no_memory() -> None:
@@ -73,7 +72,7 @@ def test_dropped_items_take_no_memory() -> None:
 
 def test_too_many_go_to_files_of_their_own() -> None:
     """The largest unit is exported to its own side when there are too many; released, its batches are a checkpoint's."""
-    items, feeds, exported, barrier = items_of()
+    items, feeds, exported, tickets = items_of()
     small, large = unit(), unit()
     for n in range(9):
         items.hold(item(n), small)
@@ -85,9 +84,9 @@ def test_too_many_go_to_files_of_their_own() -> None:
     large.side.batches.append("a batch")
     items.release(large.side)
     assert feeds.closed == [large.side]
-    assert barrier.side.batches == ["a batch"]
+    assert tickets.current.side.batches == ["a batch"]
     items.release(small.side)
-    assert exported[-1] == (item(8), barrier.side)
+    assert exported[-1] == (item(8), tickets.current.side)
 
 
 @pytest.mark.parametrize(("units", "size"), [(1, 150), (100, 50), (3, 1), (20, 1), (2, 500)])
@@ -115,7 +114,7 @@ def test_many_small_units_stay_in_memory() -> None:
 def test_few_files_are_open() -> None:
     """However many units are in files, few have them open: those of the first are closed, and stay the unit's; what comes
     of it then is in memory again."""
-    items, feeds, exported, barrier = items_of()
+    items, feeds, exported, tickets = items_of()
     units = [unit() for _ in range(held.MAX_UNITS_IN_FILES + 1)]
     for each in units:
         for n in range(201):
@@ -125,8 +124,8 @@ def test_few_files_are_open() -> None:
     items.hold(item(9), units[0])
     assert items._bytes == SIZE
     items.release(units[0].side)
-    assert exported[-1] == (item(9), barrier.side)
-    assert barrier.side.batches == ["the closed one"]
+    assert exported[-1] == (item(9), tickets.current.side)
+    assert tickets.current.side.batches == ["the closed one"]
     items.drop(units[1].side)
     assert len(items._in_files) == held.MAX_UNITS_IN_FILES - 1
 

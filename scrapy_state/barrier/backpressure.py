@@ -1,0 +1,58 @@
+"""Holding a crawl back while too much waits on the local disk."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from scrapy.crawler import Crawler
+
+from ..scrapy_internals import hold
+from .parking_lot import ParkingLot
+
+logger = logging.getLogger("scrapy_state.state")
+
+
+class Backpressure:
+    """Holds one crawl back: the engine sends no requests, and ``start()`` and the items of the newest side wait.
+
+    The spool asks for it. Nothing is ever lost by it: whatever waits goes on when it is released.
+    """
+
+    def __init__(self, crawler: Crawler) -> None:
+        self._crawler = crawler
+        self._waiting = ParkingLot()
+        self._let_engine_go: Callable[[], None] | None = None
+        #: whether the crawl is being held back; checked for every item
+        self.held = False
+        #: whether it must not be held back any more, because it is ending
+        self.ended = False
+
+    def hold(self, why: str) -> None:
+        """Hold the crawl back until :meth:`release`; *why* is for the log."""
+        if self.held or self.ended:
+            return
+        self.held = True
+        self._let_engine_go = hold(self._crawler.engine)
+        self._crawler.stats.inc_value("state/pauses")
+        logger.info("the crawl waits: %s", why, extra={"spider": self._crawler.spider})
+
+    def release(self) -> None:
+        """Let the crawl continue, if it is being held back."""
+        if self._let_engine_go is None:
+            return
+        self._let_engine_go()
+        self._let_engine_go = None
+        self.held = False
+        self._waiting.unpark_all()
+        logger.info("the crawl goes on", extra={"spider": self._crawler.spider})
+
+    def end(self) -> None:
+        """Let the crawl continue, and never hold it back again: it is ending, and what is under way must come to its end."""
+        self.ended = True
+        self.release()
+
+    async def wait(self) -> None:
+        """Wait while the crawl is being held back."""
+        while self.held:
+            await self._waiting.park()

@@ -1,0 +1,77 @@
+"""The one way from an error to a finish reason and exit code 1."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import NoReturn
+
+from scrapy.crawler import Crawler
+from scrapy.exceptions import CloseSpider
+
+from ..exceptions import StateError, StoreError
+from ..resume.refusal import set_refusal
+from ..scrapy_internals import fail_when_closed
+from .backpressure import Backpressure
+
+logger = logging.getLogger("scrapy_state.state")
+
+
+class CrawlFailure:
+    """Whether one crawl has failed, and why. Whoever notices a failure calls :meth:`fail`, once.
+
+    The first failure counts. Later ones only add to what can't be stored any more.
+    """
+
+    def __init__(self, crawler: Crawler, backpressure: Backpressure) -> None:
+        self._crawler = crawler
+        self._backpressure = backpressure
+        self._finish_reason = ""
+        #: the first failure
+        self.error: StateError | None = None
+        #: whether not even the newest state may be stored
+        self.blocks_newest = False
+        #: whether a store has failed, so that more uploads are of no use
+        self.store_failed = False
+
+    def fail(self, finish_reason: str, error: StateError, blocks_newest: bool = True) -> None:
+        """Close the spider because of *error*. No checkpoint may pass what failed.
+
+        :param blocks_newest: whether what failed was yielded before the newest state, so that this can't be stored either
+        """
+        self.blocks_newest = self.blocks_newest or blocks_newest
+        self.store_failed = self.store_failed or isinstance(error, StoreError)
+        if self.error is not None:
+            return
+        self.error = error
+        logger.warning("the crawl is closed (%s): %s", finish_reason, error, extra={"spider": self._crawler.spider})
+        self.close_spider(finish_reason)
+
+    def close_spider(self, finish_reason: str) -> None:
+        """Close the spider, with *finish_reason* and exit code 1."""
+        self.mark(finish_reason)
+        self._backpressure.end()
+        engine = self._crawler.engine
+        if engine is not None and engine.spider is not None:
+            self._closing = asyncio.create_task(engine.close_spider_async(reason=finish_reason))
+
+    def mark(self, finish_reason: str = "") -> None:
+        """Have the crawl end with exit code 1, and with *finish_reason* unless it has one, or this is empty."""
+        self._finish_reason = self._finish_reason or finish_reason
+        fail_when_closed(self._crawler)
+
+    def refuse(self, error: StateError) -> NoReturn:
+        """Close the spider before its first request, with one line that says why, and exit code 1.
+
+        :raises CloseSpider: always
+        """
+        logger.error("the crawl does not start: %s", error, extra={"spider": self._crawler.spider})
+        set_refusal(self._crawler, error)
+        self.mark()
+        raise CloseSpider("state_refused") from error
+
+    def conclude(self, reason: str) -> str:
+        """Set the finish reason in the stats and return it: *reason*, which the spider is closed with, or that of a failure."""
+        reason = self._finish_reason or reason
+        self._crawler.stats.set_value("finish_reason", reason)  # CoreStats has set the one that the closing began with
+        return reason

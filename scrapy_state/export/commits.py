@@ -1,0 +1,151 @@
+"""Storing the checkpoints of one run: the opening one, and one for each cut."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from copy import deepcopy
+from functools import partial
+from typing import Any
+
+from scrapy.crawler import Crawler
+
+from ..exceptions import StateSettingsError
+from ..extension import StateResolver, get_extension
+from ..lineage.last_run_orphans import Orphan, OrphanFeeds, find_orphans, treat_orphans
+from ..lineage.unfinished import abort_unfinished
+from ..lineage.writer import CheckpointWriter
+from ..model.checkpoint import Checkpoint, ItemFile
+from ..model.json_values import in_log
+from ..signals import checkpoint_stored
+from ..stores.retry import patiently
+from ..stores.threads import StoreThreads
+from .retry import Retry
+
+logger = logging.getLogger("scrapy_state.state")
+
+
+class Commits:
+    """The checkpoints of one run.
+
+    :param writer: numbers and stores them
+    :param orphan_feeds: where the item files of the last run are, given its id
+    :param delete_orphans: STATE_ORPHANS = "delete"
+    """
+
+    def __init__(
+        self,
+        crawler: Crawler,
+        writer: CheckpointWriter,
+        threads: StoreThreads,
+        retry: Retry,
+        orphan_feeds: Callable[[str], OrphanFeeds],
+        delete_orphans: bool,
+    ) -> None:
+        self._crawler = crawler
+        self._writer = writer
+        self._threads = threads
+        self._retry = retry
+        self._orphan_feeds = orphan_feeds
+        self._delete_orphans = delete_orphans
+        self._orphans: list[Orphan] = []
+        #: the newest checkpoint; None before the opening one
+        self.last: Checkpoint | None = None
+        #: the handlers of the newest checkpoint_stored
+        self._handlers: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Store the opening checkpoint.
+
+        :raises StateError: if it can't be stored
+        """
+        resolver = get_extension(StateResolver, self._crawler)
+        if resolver is None:
+            raise StateSettingsError("EXTENSIONS has no scrapy_state.extension.StateResolver, which the state feed needs")
+        began = time.monotonic()
+        writer, resolution = self._writer, resolver.resolution
+        self._orphans = await self._threads.run(find_orphans, writer.store, writer.template, resolution, self._orphan_feeds)
+        opening = partial(writer.open, resolver.state, resolution, resolver.resolve_own, start=resolver.start)
+        checkpoint = await self._threads.run(patiently, opening)
+        if not writer.store.atomic:
+            logger.info(
+                "%s may not write create-only for sure: a second writer there is detected, not prevented",
+                writer.store.uri(writer.template.prefix), extra={"spider": self._crawler.spider},
+            )  # fmt: skip
+        if checkpoint.overlap:
+            logger.warning(
+                "this run does not start from the state of checkpoint %s, its parent: along the lineage items stand twice "
+                "if it starts earlier (overlap), and are missing if later", checkpoint.parent,
+                extra={"spider": self._crawler.spider},
+            )  # fmt: skip
+        self._stored(checkpoint, began)
+        if checkpoint.id != resolution.newest_id + 1:
+            self._orphans = []  # another run's checkpoint came in between, and may name them
+        self._crawler.stats.set_value("state/orphans", len(self._orphans))
+        if writer.store.atomic:
+            await self._treat_orphans()
+        await self._abort_unfinished(resolution.newest)
+
+    async def commit(self, files: list[ItemFile], began: float, **fields: Any) -> None:
+        """Store the checkpoint of a side whose *files* are durable.
+
+        :param began: when its cut was made
+        :param fields: of Checkpoint; its state, if it is None, is that of the last checkpoint
+        :raises StateError: if it can't be stored, or another run has stored one
+        """
+        checkpoint = self._writer.next(files=files, **fields)
+        commit = partial(self._threads.run, self._writer.commit, checkpoint)
+        await self._retry.run(f"checkpoint {checkpoint.id}", commit)
+        self._stored(checkpoint, began)
+        await self._treat_orphans()
+
+    async def close(self) -> None:
+        """Wait for the handlers of checkpoint_stored."""
+        if self._handlers is not None:
+            await asyncio.wait([self._handlers])
+
+    def where_stopped(self, error: Exception) -> str:
+        """Return the line that says at which checkpoint *error* stopped them."""
+        last = self._writer.last
+        assert last is not None
+        return (
+            f"checkpoints stopped at checkpoint {last.id}, STATE {in_log(last.state)}, because: {error}. "
+            "Put that right and start the crawl again: it goes on from there"
+        )
+
+    def _stored(self, checkpoint: Checkpoint, began: float) -> None:
+        self.last = checkpoint
+        logger.info(
+            "checkpoint %s stored: STATE %s, items: %s, files: %s, seconds: %.3f%s",
+            checkpoint.id, in_log(checkpoint.state), checkpoint.items, len(checkpoint.files), time.monotonic() - began,
+            f", {checkpoint.reason}" if checkpoint.reason else "", extra={"spider": self._crawler.spider},
+        )  # fmt: skip
+        stats = self._crawler.stats
+        stats.inc_value("state/checkpoints")
+        stats.max_value("state/commit_time_max", time.monotonic() - began)
+        stats.set_value("state/last_id", checkpoint.id)
+        stats.set_value("state/items_stored", checkpoint.items)
+        self._handlers = asyncio.create_task(self._handle(deepcopy(checkpoint), self._handlers))
+
+    async def _handle(self, checkpoint: Checkpoint, before: asyncio.Task[None] | None) -> None:
+        """Send the signal for *checkpoint*, which handlers may change, after *before*. No other checkpoint waits for it."""
+        if before is not None:
+            await asyncio.wait([before])
+        await self._crawler.signals.send_catch_log_async(checkpoint_stored, checkpoint=checkpoint, spider=self._crawler.spider)
+
+    async def _treat_orphans(self) -> None:
+        """Report or delete the orphans, once the run they are of can't name them any more: our opening is the only one.
+
+        On a store that may let two win, the first commit after it has seen that the opening is still there.
+        """
+        orphans, self._orphans = self._orphans, []
+        if orphans:
+            await self._threads.run(treat_orphans, orphans, self._delete_orphans)
+
+    async def _abort_unfinished(self, last: Checkpoint | None) -> None:
+        """Abort the last run's unfinished uploads: an opening follows its checkpoints now, so it can name no more files."""
+        if last is not None and last.run is not None:
+            aborted = await self._threads.run(abort_unfinished, self._orphan_feeds(last.run).feeds)
+            self._crawler.stats.set_value("state/uploads_aborted", aborted)
