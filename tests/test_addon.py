@@ -38,7 +38,7 @@ def test_what_it_changes() -> None:
 
 
 def test_twice_is_once() -> None:
-    """Applied to settings that have it all already, by hand or by an earlier call, it changes nothing more."""
+    """The add-on changes nothing in settings that are complete already, by hand or by an earlier call."""
     settings = Settings()
     Addon().update_settings(settings)
     once = settings.copy_to_dict()
@@ -47,7 +47,7 @@ def test_twice_is_once() -> None:
 
 
 def test_priorities_of_the_project_are_kept() -> None:
-    """A project's own settings stay at their priority, so that ITEM_PROCESSOR is replaced there too."""
+    """The add-on writes each setting at the priority that it has, so it replaces a project's own ITEM_PROCESSOR."""
     settings = Settings({"ITEM_PROCESSOR": ItemPipelineManager, "EXTENSIONS": {"tests.Other": 5}}, priority="project")
     settings["EXTENSIONS"] = {OwnResolver: 7}
     Addon().update_settings(settings)
@@ -58,14 +58,14 @@ def test_priorities_of_the_project_are_kept() -> None:
 
 
 def test_older_scrapy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a Scrapy before 2.18 it says what is wrong with that, and the way up."""
+    """With Scrapy before 2.18 the error says what is wrong and how to upgrade."""
     monkeypatch.setattr(scrapy, "version_info", (2, 17, 0))
     with pytest.raises(StateSettingsError, match=r"needs Scrapy 2.18 or later.*pip install -U 'scrapy>=2.18'"):
         Addon().update_settings(Settings())
 
 
 def test_imports_for_an_older_scrapy() -> None:
-    """Importing the add-on, the settings and scrapy_internals takes nothing that an older Scrapy might not have."""
+    """The add-on, the settings and scrapy_internals import nothing that an older Scrapy might not have."""
     source = """
 import sys
 import scrapy, scrapy.settings, scrapy.utils.asyncgen, scrapy.utils.deprecate, scrapy.utils.misc
@@ -77,14 +77,14 @@ print([name for name in sorted(set(sys.modules) - before) if name.startswith("sc
 
 
 def test_wrong_state_enabled() -> None:
-    """With a STATE_ENABLED that is neither yes nor no the item processor is there, which says so without a trace."""
+    """If STATE_ENABLED is neither true nor false, the item processor is in place and reports it without a traceback."""
     settings = Settings({"STATE_ENABLED": "maybe"})
     Addon().update_settings(settings)
     assert settings["ITEM_PROCESSOR"] == "scrapy_state.barrier.BarrierItemProcessor"
 
 
 def test_priority_names() -> None:
-    """A settings priority has its name; one without a name its number as text."""
+    """A settings priority has a name; a priority without one is its number as text."""
     assert [get_settings_priority_name(each) for each in (0, 15, 20, 30, 40, 35)] == [
         *("default", "addon", "project", "spider", "cmdline"),
         "35",

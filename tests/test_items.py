@@ -1,4 +1,4 @@
-"""StateItem and json_object: what a state may be, and how an error says where it is wrong."""
+"""StateItem and json_object: what a state may be, and how an error says what is wrong where."""
 
 import enum
 import math
@@ -52,7 +52,7 @@ def itself_in_list() -> dict[str, Any]:
 
 @given(st.dictionaries(text, json_values, max_size=4))
 def test_json_object_is_kept(state: Any) -> None:
-    """Every JSON object is kept as it is."""
+    """Every JSON object stays as it is."""
     assert StateItem(state).state == state
 
 
@@ -88,7 +88,7 @@ def test_type_error_has_path(state: Any, path: str) -> None:
 
 @pytest.mark.parametrize("key", [1, None, True, 1.5, ("x", "y"), b"a"])
 def test_type_error_has_key(key: Any) -> None:
-    """If a key is not text, the error names it; json.dumps would turn it into text."""
+    """The error names a key that is not text; json.dumps() would turn it into text."""
     with pytest.raises(TypeError, match="JSON keys are text") as caught:
         StateItem({"a": {key: 1}})
     assert repr(key) in str(caught.value)
@@ -102,7 +102,7 @@ def test_not_a_dict(state: Any) -> None:
 
 
 def test_name_in_message() -> None:
-    """The message has the caller's name for the state."""
+    """The message uses the caller's name for the state."""
     with pytest.raises(TypeError, match=r"^spider\.state\['a'\] is a set"):
         json_object({"a": set()}, "spider.state")
 
@@ -114,7 +114,7 @@ def test_left_out() -> None:
 
 
 def test_deep_copy() -> None:
-    """If the spider changes the state after making the item, the item stays as it was."""
+    """When the spider changes its dict later, the item does not change."""
     state = {"a": {"b": [1]}, "c": [{"d": 1}]}
     item = StateItem(state)
     state["a"]["b"].append(2)
@@ -144,7 +144,7 @@ def test_same_object_twice() -> None:
     ],
 )
 def test_plain_json_types(value: Any, expected: Any) -> None:
-    """A tuple becomes a list, and an instance of a subclass its plain base type, as if it had been through JSON."""
+    """A tuple becomes a list, and a subclass the plain type it derives from, as JSON would turn them."""
     state = StateItem({"a": value}).state
     assert state == {"a": expected}
     assert type(state["a"]) is type(expected)
@@ -157,5 +157,5 @@ def test_booleans_are_not_numbers() -> None:
 
 
 def test_is_an_item() -> None:
-    """Scrapy takes it for an item, with one field."""
+    """Scrapy treats it as an item with one field."""
     assert dict(ItemAdapter(StateItem({"t": 1}))) == {"state": {"t": 1}}

@@ -1,4 +1,4 @@
-"""The items of units that are not done, without a crawl."""
+"""The items of units in flight, without a crawl."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +14,7 @@ from scrapy_state.units.held_items import HeldItems, bytes_in_memory
 
 
 class Feeds:
-    """In the place of ItemFeeds: notes which sides it was told to close and to forget."""
+    """A fake of ItemFeeds that notes which sides are closed and which are discarded."""
 
     def __init__(self) -> None:
         self.closed: list[Side] = []
@@ -56,7 +56,7 @@ def items_of() -> tuple[HeldItems, Feeds, list[tuple[Any, Side]], Tickets]:
 
 
 def test_dropped_items_take_no_memory() -> None:
-    """What was kept of a unit that failed is forgotten, and what still comes of it is not kept."""
+    """The items of a failed unit are forgotten, and those that come later are not kept."""
     items, feeds, exported, _ = items_of()
     failed, other = unit(), unit()
     for n in range(3):
@@ -70,8 +70,9 @@ def test_dropped_items_take_no_memory() -> None:
     assert exported == []
 
 
-def test_too_many_go_to_files_of_their_own() -> None:
-    """The largest unit is exported to its own side when there are too many; released, its batches are a checkpoint's."""
+def test_largest_unit_moves_to_files() -> None:
+    """When there are too many items, those of the largest unit are exported to its own side. Once the unit is done, its batches
+    become a checkpoint's."""
     items, feeds, exported, tickets = items_of()
     small, large = unit(), unit()
     for n in range(9):
@@ -91,7 +92,7 @@ def test_too_many_go_to_files_of_their_own() -> None:
 
 @pytest.mark.parametrize(("units", "size"), [(1, 150), (100, 50), (3, 1), (20, 1), (2, 500)])
 def test_memory_is_bounded_by_bytes(units: int, size: int) -> None:
-    """However large items are, and however few, what is kept takes no more memory than the limit."""
+    """However large and few the items are, they take no more memory than the limit."""
     items, _, exported, _ = items_of()
     tickets = [unit() for _ in range(units)]
     for n in range(400):
@@ -102,7 +103,7 @@ def test_memory_is_bounded_by_bytes(units: int, size: int) -> None:
 
 
 def test_many_small_units_stay_in_memory() -> None:
-    """Units of few and small items get no file each, however many they are; start() is told to wait."""
+    """Units with few small items get no files of their own, however many units there are; start() has to wait."""
     items, _, exported, _ = items_of()
     for n in range(201):
         assert not items.crowded
@@ -112,8 +113,8 @@ def test_many_small_units_stay_in_memory() -> None:
 
 
 def test_few_files_are_open() -> None:
-    """However many units are in files, few have them open: those of the first are closed, and stay the unit's; what comes
-    of it then is in memory again."""
+    """However many units are in files, only a few have open ones. Those of the first unit are closed and stay its own; its
+    later items are in memory again."""
     items, feeds, exported, tickets = items_of()
     units = [unit() for _ in range(held.MAX_UNITS_IN_FILES + 1)]
     for each in units:
@@ -150,7 +151,7 @@ class Model(pydantic.BaseModel):
 
 @pytest.mark.parametrize("kind", [dict, Thing, Note, Attrs, Model])
 def test_what_an_item_takes(kind: Any) -> None:
-    """Text and bytes anywhere in an item count, whatever kind of item; one that contains itself is no loop."""
+    """Text and bytes count wherever they are in an item of any kind; an item that contains itself is counted once."""
     many = "x" * 100_000
     for text in (many, many.encode(), [many], ({"a": {"b": [many]}},), {many: 1}, kind(text=many)):
         assert 100_000 <= bytes_in_memory(kind(text=text)) < 102_000, text

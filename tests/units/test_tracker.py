@@ -1,4 +1,4 @@
-"""State that follows completed work: real crawls of 16 requests at once, broken and killed, everything stored checked."""
+"""State that follows completed work: real crawls with 16 requests at once, broken and killed; everything stored is checked."""
 
 import random
 import signal
@@ -62,8 +62,8 @@ def test_killed_and_resumed(seed: int, frontier: str, tmp_path: Path, request: p
     assert (left_over > 0) == (frontier == "redis")
 
 
-def test_what_failed_is_told(tmp_path: Path) -> None:
-    """A failed unit holds the state, not the crawl: log, stats and checkpoint name each with its reason; exit code 1."""
+def test_failures_are_listed(tmp_path: Path) -> None:
+    """A failed unit stops the state, not the crawl. Log, stats and checkpoint list each one with its reason; exit code 1."""
     broken = dict(zip((3, 5, 9, 12, 15), BREAKS, strict=True))
     with Site(4, 20, broken) as site:
         ended = run(tmp_path, site)
@@ -110,7 +110,7 @@ def test_stop_ends_the_crawl(tmp_path: Path) -> None:
 
 
 def test_units_that_end_after_the_stop(tmp_path: Path) -> None:
-    """STATE_ON_UNIT_ERROR = "stop": no checkpoint has items of a unit that came to its end while the crawl was being closed."""
+    """STATE_ON_UNIT_ERROR = "stop": no checkpoint has items of a unit that ended while the crawl was being closed."""
     source = """
     async def start(self):
         for u in range(self.state.get("u", 0), 3):
@@ -130,8 +130,8 @@ def test_units_that_end_after_the_stop(tmp_path: Path) -> None:
 
 
 def test_branch_and_readonly_know_units(tmp_path: Path) -> None:
-    """A read-only run, and a branch from an older checkpoint, skip just the units which that checkpoint says are done; a run
-    that starts a bit earlier (STATE_LAG) does again what comes from there."""
+    """A read-only run and a branch from an older checkpoint skip the units that this checkpoint lists as done, and no others. A
+    run that starts a little earlier (STATE_LAG) repeats everything from there."""
     with Site(7, 30, {2: "status"}) as site:
         run(tmp_path, site)
         stored = checkpoints(tmp_path, "units")
@@ -160,7 +160,7 @@ def test_branch_and_readonly_know_units(tmp_path: Path) -> None:
 
 
 def test_sigterm_stores_what_is_done(tmp_path: Path) -> None:
-    """SIGTERM: the closing checkpoint has the units that were finished by then, and says what is missing below them."""
+    """After SIGTERM the last checkpoint has the units that were finished by then, and lists what is missing before them."""
     with Site(8, 60) as site:
         ended = run_until(tmp_path, site, 60, signal.SIGTERM, STATE_INTERVAL=60)
         assert report(tmp_path, site).wrong == []
@@ -190,7 +190,7 @@ class LocalSpider(scrapy.Spider):
 
 
 def local(folder: Path, source: str, *arguments: str, **settings: Any) -> Crawl:
-    """Run a spider that asks no site; *source* is the rest of LocalSpider."""
+    """Run a spider that needs no site; *source* is the rest of LocalSpider."""
     return crawl(folder, LOCAL + source, *arguments, settings={"STATE_INTERVAL": 0, "LOG_LEVEL": "INFO", **settings})
 
 
@@ -199,7 +199,7 @@ def keys(folder: Path) -> list[str]:
 
 
 def test_same_state_is_one_unit(tmp_path: Path) -> None:
-    """Requests that are yielded together with the same state are one unit: none of its items without all of them."""
+    """Requests that are yielded together with the same state are one unit: all of its items are stored, or none."""
     source = """
     async def start(self):
         for u in range(self.state.get("u", 0), 6):
@@ -219,7 +219,7 @@ def test_same_state_is_one_unit(tmp_path: Path) -> None:
 
 
 def test_children_of_their_own(tmp_path: Path) -> None:
-    """A child with a state starts a unit; its parent doesn't wait for it, nor does it for its parent's other children."""
+    """A child with a state begins a unit. Its parent doesn't wait for it, nor does it wait for its parent's other children."""
     source = """
     async def start(self):
         yield self.unit(self.state.get("u", 0), self.parse_unit)
@@ -358,7 +358,7 @@ class OwnDownloader(Downloader):
 
 
 def test_every_outcome(tmp_path: Path) -> None:
-    """Whatever becomes of a request, and whoever puts another in its place, its unit is done, or has failed, rightly."""
+    """Whatever happens to a request, and whoever replaces it, its unit ends as it should: done or failed."""
     ended = local(tmp_path, OUTCOMES, RETRY_TIMES=1)
     assert sorted(keys(tmp_path)) == sorted(
         [
@@ -376,8 +376,8 @@ def test_every_outcome(tmp_path: Path) -> None:
 
 
 def test_close_spider_in_a_callback(tmp_path: Path) -> None:
-    """A callback that raises CloseSpider leaves its unit for the next run, not done, not failed. State items are left out;
-    items that come of no unit are stored, with a warning."""
+    """A callback that raises CloseSpider leaves its unit to the next run, neither done nor failed. State items are ignored;
+    items that belong to no unit are stored, with a warning."""
     source = """
     async def start(self):
         yield StateItem({"u": 0, "own": True})
@@ -427,7 +427,8 @@ class Break:
 
 @pytest.mark.parametrize("batch", [0, 300])
 def test_large_units_go_to_files(batch: int, tmp_path: Path) -> None:
-    """Items of units that are too many for memory are exported to files of their own: named if done, gone if failed."""
+    """When items of units take too much memory, they are exported to files of their own. A checkpoint names these files when
+    the unit is done; they disappear if it fails."""
     feeds = {uri: {**options, "batch_item_count": batch} if "items" in uri else options for uri, options in FEEDS.items()}
     local(tmp_path, LARGE, FEEDS=feeds)
     assert sorted(keys(tmp_path)) == sorted(f"{u}.{n}" for u in (0, 2, 4) for n in range(400))
@@ -448,9 +449,9 @@ def test_item_errors_that_are_skipped_are_counted(tmp_path: Path) -> None:
     assert (newest["state"], newest["items"], newest["errors"]) == ({"u": 5}, 1998, 2)
 
 
-def test_start_is_read_as_units_are_done(tmp_path: Path) -> None:
-    """However many requests with a state start() has, no more units are in flight than there is a limit for (1,000; here
-    100): the queue, and memory, do not grow."""
+def test_start_waits_for_units_in_flight(tmp_path: Path) -> None:
+    """However many requests with a state start() yields, no more units are in flight than the limit (1,000; here 100). So the
+    queue and the memory do not grow."""
     source = """
     from scrapy_state.units import progress
     progress.MAX_IN_FLIGHT = 100
@@ -488,8 +489,8 @@ class Slow:  # until start() is held, so that no more requests come
 
 
 def test_jobdir(tmp_path: Path) -> None:
-    """Units travel with their requests through JOBDIR's disk queue. A run that finds an earlier run's queue leaves that
-    out; where the duplicates filter remembers a unit's request from there, the unit is not done."""
+    """Units stay with their requests in JOBDIR's disk queue. A run skips the queue of an earlier run. If the duplicates filter
+    remembers a unit's request from an earlier run, the unit is not done."""
     source = """
     async def start(self):
         for u in range(self.state.get("u", 0), 12):
@@ -523,8 +524,8 @@ def test_jobdir(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("on_error", ["hold", "skip"])
 def test_callbacks_that_raise_after_beginning_a_unit(on_error: str, tmp_path: Path) -> None:
-    """If a callback raises after it has begun a unit, that unit fails too, as more of it might have come: it is no longer in
-    flight, so that start() goes on however many there are, and with "skip" the state passes it."""
+    """If a callback raises after it has begun a unit, that unit fails too, because the callback might have yielded more of it.
+    The unit is no longer in flight, so start() continues however many there are, and with "skip" the state passes it."""
     source = """
     from scrapy_state.units import progress
     progress.MAX_IN_FLIGHT = 20
@@ -557,9 +558,9 @@ def test_callbacks_that_raise_after_beginning_a_unit(on_error: str, tmp_path: Pa
     assert sorted(keys(tmp_path)) == sorted(str(u) for u in range(100, 120) if on_error == "skip" or u % 2)
 
 
-def test_start_does_not_wait_for_items_that_nothing_lets_go(tmp_path: Path) -> None:
-    """Items of units that have begun others wait for the state. If it can't come to them, behind a failed unit or while
-    start() itself waits, the crawl goes on: the first are dropped for the next run, start() is read on for the others."""
+def test_start_does_not_wait_for_items_that_nothing_releases(tmp_path: Path) -> None:
+    """Items of units that have begun others wait for the state. If it can't reach them, because of a failed unit or because
+    start() itself waits, the crawl continues: behind a failed unit items are left to the next run, else start() is read on."""
     source = """
     from scrapy_state.units import held_items as held
     held.MAX_BYTES_IN_MEMORY = 50 * 300  # an item takes about 300
@@ -596,7 +597,7 @@ def test_start_does_not_wait_for_items_that_nothing_lets_go(tmp_path: Path) -> N
 
 
 def test_odd_ways_of_requests(tmp_path: Path) -> None:
-    """Middlewares and callbacks may do odd things with requests: each unit has its own items, all of them or none."""
+    """Whatever odd things middlewares and callbacks do with requests, each unit keeps its own items, all of them or none."""
     source = """
     custom_settings = {"DOWNLOADER_MIDDLEWARES": {"spider.Odd": 1}, "ITEM_PIPELINES": {"spider.Submit": 1}}
 
@@ -675,7 +676,7 @@ class Submit:
 
 
 def test_closing_ends_start(tmp_path: Path) -> None:
-    """A spider that is being closed does not read on what start() has, be it millions of requests."""
+    """While a spider is being closed, its start() is not read on, even if it would yield millions of requests."""
     source = """
     custom_settings = {"CLOSESPIDER_ITEMCOUNT": 20, "DOWNLOADER_MIDDLEWARES": {"spider.Slow": 1}}
 
@@ -696,9 +697,9 @@ class Slow:
     assert checkpoints(tmp_path, "units")[-1]["reason"] == "closespider_itemcount"
 
 
-def test_what_never_ends_is_told(tmp_path: Path) -> None:
-    """A crawl that Scrapy calls finished although a callback is not (the same request object was yielded again) has not
-    done its units: that is no good end."""
+def test_unit_that_never_ends(tmp_path: Path) -> None:
+    """If Scrapy calls the crawl finished although a callback has not ended (the same request object was yielded again), the
+    unit fails, and so does the crawl."""
     source = """
     async def start(self):
         yield self.unit(0, self.same)

@@ -21,7 +21,7 @@ def name(n: int) -> str:
 
 
 class WatermarkModel(RuleBasedStateMachine):
-    """Units does what a list of all units that ever were does, each looked at from the first one on."""
+    """Units behaves like a list of all units, which is searched from its beginning each time."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class WatermarkModel(RuleBasedStateMachine):
         return [each for each in self.all if each["out"]]
 
     def passed(self) -> list[dict[str, Any]]:
-        """From the first one on, as long as they are over and not held."""
+        """The units from the first one on that are over and may be passed."""
         found = []
         for each in self.all:
             if each["out"] or (each["failed"] and not self.skip_failed):
@@ -68,7 +68,7 @@ class WatermarkModel(RuleBasedStateMachine):
     @precondition(lambda self: self.all)
     @rule(data=st.data())
     def begin_again(self, data: st.DataObject) -> None:
-        """A state that was there: joins the unit that is in flight, or is another unit with the same state."""
+        """A state that has come before joins its unit if that is in flight, or begins another one."""
         old = data.draw(st.sampled_from(self.all))
         text = name_of(state_of(old["unit"]))
         if self.units.finished_before(text):
@@ -120,7 +120,7 @@ class WatermarkModel(RuleBasedStateMachine):
         each["parent"] = True
 
     def done(self) -> list[dict[str, Any]]:
-        """Those beyond the watermark that are done: a parent is not, before the watermark passes it."""
+        """The units beyond the watermark that are done. A parent is not done before the watermark passes it."""
         beyond = self.all[len(self.passed()) :]
         return [each for each in beyond if not each["out"] and not each["failed"] and not each["parent"]]
 
@@ -149,7 +149,7 @@ TestWatermark = WatermarkModel.TestCase
 
 
 def test_a_unit_in_flight_takes_tens_of_bytes() -> None:
-    """30,000 units in flight take less than 100 bytes each beside the text of their state; those that were passed, none."""
+    """30,000 units in flight take less than 100 bytes each beside the text of their state; units that were passed take none."""
     texts = [name(n) for n in range(30_000)]
     tracemalloc.start()
     units = Units({})
@@ -178,7 +178,7 @@ def test_a_unit_in_flight_takes_tens_of_bytes() -> None:
 
 
 def test_many_units_are_passed_in_time_that_grows_with_their_number() -> None:
-    """The watermark passes 100,000 units one by one, in order and in none, without looking at each many times."""
+    """The watermark passes 100,000 units one by one, in order or out of order, in time that grows with their number."""
     for order in ("in order", "in none"):
         units = Units({})
         texts = [units.begin(name(n)) for n in range(100_000)]
@@ -192,9 +192,9 @@ def test_many_units_are_passed_in_time_that_grows_with_their_number() -> None:
         assert moved <= len(texts)
 
 
-def test_one_state_for_all_is_no_burden() -> None:
-    """Units that come with the same state, one after the other, behind one that failed: each is another one, and takes no
-    more time than those of a state of their own."""
+def test_one_state_for_many_units() -> None:
+    """Behind a failed unit, the same state begins one unit after the other. Each takes no more time than a unit with a state of
+    its own."""
     units = Units({})
     failed = units.begin(name(0))
     units.fail(failed, WHY)
@@ -212,7 +212,7 @@ def test_one_state_for_all_is_no_burden() -> None:
 
 
 def test_what_is_missing_in_words() -> None:
-    """A checkpoint's missing units are told in words, with their number if they are too many to be all there."""
+    """what_is_missing() lists a checkpoint's missing units, and their number if the checkpoint does not list all."""
     units = Units({})
     texts = [units.begin(name(n)) for n in range(MAX_LISTED + 5)]
     units.fail(texts[1], WHY)
@@ -227,7 +227,7 @@ def test_what_is_missing_in_words() -> None:
 
 
 def test_checkpoint_fields_come_back() -> None:
-    """What a checkpoint says of units comes back as it was; a checkpoint without units has none of these keys."""
+    """The fields about units survive a round trip; a checkpoint without units has none of these keys."""
     checkpoint = Checkpoint(
         {"n": 1}, ahead=("a" * 16,), missing=({"state": {"n": 2}, "reason": None},), missing_units=1, skipped_units=({"n": 0},)
     )
@@ -240,7 +240,7 @@ def test_checkpoint_fields_come_back() -> None:
 
 @pytest.mark.parametrize("wrong", [{"ahead": [1]}, {"ahead": "abc"}, {"missing": ["a"]}, {"missing_units": "1"}])
 def test_checkpoint_refuses_other_kinds(wrong: dict[str, Any]) -> None:
-    """Fields about units of another kind make a file no checkpoint."""
+    """A file whose fields about units have the wrong type is not a checkpoint."""
     from scrapy_state.exceptions import CheckpointError
 
     with pytest.raises(CheckpointError, match=next(iter(wrong))):
