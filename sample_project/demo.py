@@ -1,9 +1,9 @@
-"""Crawls two days of flights through a SIGKILL, a SIGTERM and a failing site, and counts what is stored in the end.
+"""Crawl two days of flights through a SIGKILL, a SIGTERM and a failing site, and count what is stored in the end.
 
     python demo.py [--s3] [--keep]
 
-All of it runs on this machine, on free ports of 127.0.0.1: the API (api.py), the crawls (`scrapy crawl flights`) and,
-with --s3, a moto server in the place of S3. All of it writes to one temporary folder.
+Everything runs on this machine, on free ports of 127.0.0.1: the API (api.py), the crawls (`scrapy crawl flights`) and, with
+--s3, a moto server instead of S3. Everything is written to one temporary folder.
 """
 
 import argparse
@@ -39,18 +39,18 @@ DEADLINE = 120  # seconds for one run, and for a server to start
 
 
 class DemoError(Exception):
-    """Something did not go as planned. *log*: the file that tells more."""
+    """Something did not go as planned. *log* is the file that says more."""
 
     def __init__(self, message, log=None):
         super().__init__(message)
         self.log = log
 
 
-# What is stored, read as anyone who uses it would read it
+# Read what is stored, as any user of the data would
 
 
 def lineage(storage, spider="flights"):
-    """The checkpoints, from the newest one back to the first."""
+    """Yield the checkpoints, from the newest one back to the first."""
     checkpoints = {}
     for uri in storage.files("state/", spider):
         (checkpoint,) = json.loads(storage.read(uri))
@@ -62,7 +62,7 @@ def lineage(storage, spider="flights"):
 
 
 def items(storage, checkpoint):
-    """The items that a checkpoint names."""
+    """Yield the items that a checkpoint names."""
     for file in checkpoint["files"]:
         skipped = {position for start, end in file.get("skip", []) for position in range(start, end)}
         for position, line in enumerate(storage.read(file["uri"]).splitlines()):
@@ -71,12 +71,12 @@ def items(storage, checkpoint):
 
 
 def key(flight):
-    """What no two flights have in common: scheduled departure, carrier and number."""
+    """Return what identifies a flight: scheduled departure, carrier and number."""
     return f"{flight['date']}T{flight['sched_dep_time']}", flight["carrier"], flight["flight"]
 
 
 def expected_flights(start, end):
-    """The flights from *start* until *end*, counted from the data themselves."""
+    """Count the flights from *start* until *end* in the data themselves."""
     keys = Counter()
     with gzip.open(FLIGHTS, "rt", newline="") as file:
         for row in csv.DictReader(file):
@@ -103,7 +103,7 @@ class Folder:
         return Path(unquote(urlsplit(uri).path)).read_bytes()
 
     def snapshot(self):
-        """Path, size, time, content. Folders too: their time would tell of a file that came and went."""
+        """Return size, time and content of each path. The time of a folder shows whether a file came and went."""
         found = {}
         for path in [self.path, *self.path.glob("**/*")]:
             content = path.read_bytes() if path.is_file() else b""
@@ -129,7 +129,7 @@ class Bucket:
         return self.client.get_object(Bucket=self.name, Key=urlsplit(uri).path[1:])["Body"].read()
 
     def snapshot(self):
-        """Key, size, time, ETag, content."""
+        """Return size, time, ETag and content of each key."""
         snapshot = {}
         for found in self.list():
             content = hashlib.sha256(self.read(f"{self.uri}/{found['Key']}")).hexdigest()
@@ -137,11 +137,11 @@ class Bucket:
         return snapshot
 
 
-# What runs
+# Run the processes
 
 
 class Process:
-    """A process of ours, with its output in a file. It is ended by the end of the `with` block."""
+    """A process that the demo starts, with its output in a file. The end of the `with` block kills it."""
 
     def __init__(self, log, *command, **environment):
         self.log = log
@@ -153,7 +153,7 @@ class Process:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C reaches the demo alone, which ends its processes
+                start_new_session=True,  # Ctrl-C reaches only the demo, which then ends its processes
             )
 
     def __enter__(self):
@@ -168,7 +168,7 @@ class Process:
         return self.log.read_text("utf-8", "replace")
 
     def wait_for(self, pattern):
-        """Wait until the output has *pattern*; return its group."""
+        """Wait until the output matches *pattern*; return its group."""
         deadline = time.monotonic() + DEADLINE
         while not (match := re.search(pattern, self.output())):
             if self.popen.poll() is not None or time.monotonic() > deadline:
@@ -183,7 +183,7 @@ class Demo:
         self.api = api.wait_for(r"listening on (http://\S+)\n")
         self.production, self.development = Folder(folder / "production"), Folder(folder / "development")
         self.settings = {"STATE_INTERVAL": 0.5}
-        self.runs = {}  # name: how it ended
+        self.runs = {}  # name of a run: how it ended
         if moto:
             self.use_s3(moto.wait_for(r"Running on (http://\S+)\n"), "us-east-1", "demo", "demo")
 
@@ -196,13 +196,13 @@ class Demo:
         self.settings |= {"AWS_ACCESS_KEY_ID": id, "AWS_SECRET_ACCESS_KEY": secret}
 
     def site(self, **changes):
-        """Tell the API what is to fail, if anything; return its status."""
+        """Tell the API which calls to let fail, if any; return its status."""
         request = urllib.request.Request(f"{self.api}/control", json.dumps(changes).encode())
         with urllib.request.urlopen(request, timeout=DEADLINE) as response:
             return json.load(response)
 
     def crawl(self, name, plan, stop=None, at=None, project="default", spider="flights", **settings):
-        """Run `scrapy crawl` to its end, or until it gets the signal *stop* when it is at the minute *at*."""
+        """Run `scrapy crawl` to its end, or send it the signal *stop* when it has reached the minute *at*."""
         print(f"{name}: {plan}", flush=True)
         command = ["-m", "scrapy", "crawl", spider, "-a", f"until={END}"]
         for setting, value in (self.settings | settings).items():
@@ -219,7 +219,7 @@ class Demo:
         over = sent = shown = False
         with Process(log, *command, **environment) as run:
             while not over:
-                over = run.popen.poll() is not None  # first, so that the last look is at all that it did
+                over = run.popen.poll() is not None  # before the counts, so that the last line is complete
                 site, checkpoints = self.site(), len(self.production.files("state/", spider)) - stored
                 minute = site["last_served"] if site["calls"] > before["calls"] else ""
                 errors = site["errors"] - before["errors"]
@@ -229,12 +229,12 @@ class Demo:
                     run.popen.send_signal(stop)
                     sent = True
                 if time.monotonic() > deadline:
-                    raise DemoError(f"{name} takes more than {DEADLINE} s", log)
+                    raise DemoError(f"{name} took more than {DEADLINE} s", log)
                 time.sleep(0.2)
         self.runs[name] = ending(run, stop if sent else None)
         print("\r\33[K" if sys.stdout.isatty() else "", f"{line}: {self.runs[name]}", sep="", flush=True)
         if stop and not sent:
-            raise DemoError(f"{name} was to be stopped midway", log)
+            raise DemoError(f"{name} ended before the demo could stop it", log)
 
     def production_runs(self):
         self.crawl("run 1", "from the start; SIGKILL midway", stop=signal.SIGKILL, at=KILL_AT)
@@ -245,7 +245,7 @@ class Demo:
         self.crawl("run 4", "the site is fixed; resumes")
 
     def development_run(self):
-        """A development run by hand, an hour back; return its row of the table, and whether it did what it should."""
+        """Make a development run that starts an hour earlier; return its row of the table, and whether it went as it should."""
         start = minutes_after(next(lineage(self.production))["state"]["t"], minutes=-60)
         state = json.dumps({"t": start})
         before, log_before = self.production.snapshot(), self.moto and len(self.moto.output())
@@ -253,20 +253,20 @@ class Demo:
 
         unchanged = self.production.snapshot() == before
         print(f"  production's {len(before)} paths: size, time and SHA-256 are {'the same' if unchanged else 'NOT the same'}")
-        if self.moto:  # its log has every request
+        if self.moto:  # its log shows every request
             methods = re.findall(r"([A-Z]+) /production\S* HTTP/", self.moto.output()[log_before:])
             changes = [method for method in methods if method not in ("GET", "HEAD")]
             print(f"  production's bucket: {len(methods)} requests since, {len(changes)} of them not GET or HEAD")
             unchanged = unchanged and not changes
 
-        # No state of it is stored: the one it came to is the minute after its last call.
+        # The run stores no state. The one it reached is the minute after its last call.
         lines = [line for uri in self.development.files("items/") for line in self.development.read(uri).splitlines()]
         complete = Counter(key(json.loads(line)) for line in lines) == expected_flights(start, END)
         how = f"{self.runs['run 5']} (development)" if complete else "other flights than expected (development)"
         return ("run 5", start, minutes_after(self.site()["last_served"], minutes=1), how, len(lines)), unchanged and complete
 
     def concurrent_runs(self):
-        """Crawl the same days with 16 requests at once, through a SIGKILL; return whether all flights are stored, and once."""
+        """Crawl the same days with 16 requests at once, through a SIGKILL; return whether each flight is stored once."""
         self.crawl(
             "run 6", "flights_concurrent, 16 requests at once; SIGKILL midway", signal.SIGKILL, KILL_AT, spider=CONCURRENT
         )
@@ -280,12 +280,12 @@ class Demo:
         return lost == twice == 0
 
     def summary(self, development_row):
-        """Print the table and the count; return whether all flights are stored, and once."""
+        """Print the table and the count; return whether each flight is stored exactly once."""
         checkpoints = list(lineage(self.production))[::-1]
         flights = {each["id"]: [key(item) for item in items(self.production, each)] for each in checkpoints}
         rows = [("", "from state", "to state", "how it ended", "flights stored")]
         ids = dict.fromkeys(each["run"] for each in checkpoints)
-        for name, id in zip(self.runs, ids, strict=False):  # the development run is the last one and has none
+        for name, id in zip(self.runs, ids, strict=False):  # the runs after these store no checkpoints here
             run = [each for each in checkpoints if each["run"] == id]
             stored = sum(len(flights[each["id"]]) for each in run)
             rows.append((name, run[0]["state"]["t"], run[-1]["state"]["t"], self.runs[name], stored))
@@ -305,7 +305,7 @@ class Demo:
 
 
 def ending(run, stop):
-    """How a run that got the signal *stop*, or None, has ended."""
+    """Return how a run ended that got the signal *stop*, or none."""
     code = run.popen.returncode
     if stop == signal.SIGKILL and code == -stop:
         return "killed (SIGKILL)"
@@ -317,7 +317,7 @@ def ending(run, stop):
 
 
 def progress(line, minute, shown):
-    """Rewrite one line on a terminal. Elsewhere, print it once per quarter of a day. *shown*: which one was last."""
+    """Rewrite one line on a terminal. Elsewhere, print it once per quarter of a day; *shown* is the last quarter."""
     quarter = minute and (minute[:10], int(minute[11:13]) // 6)
     if sys.stdout.isatty():
         print(f"\r\33[K{line}", end="", flush=True)
@@ -328,13 +328,13 @@ def progress(line, minute, shown):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--s3", action="store_true", help="store on S3, played by a moto server")
+    parser.add_argument("--s3", action="store_true", help="store on S3 (a moto server)")
     parser.add_argument("--keep", action="store_true", help="keep the data and the logs")
     options = parser.parse_args()
 
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that all is cleaned up then, too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the demo cleans up then, too
     for name in [name for name in os.environ if name.startswith(("AWS_", "SCRAPY_"))]:
-        del os.environ[name]  # this machine's own have no business here
+        del os.environ[name]  # settings of this machine must not change the demo
     os.environ["no_proxy"] = os.environ["NO_PROXY"] = "127.0.0.1"
 
     folder = Path(tempfile.mkdtemp(prefix="scrapy-state-demo-")).resolve()

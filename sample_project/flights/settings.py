@@ -8,8 +8,8 @@ NEWSPIDER_MODULE = "flights.spiders"
 
 ADDONS = {"scrapy_state.Addon": 500}
 
-# Where the data are: a folder, or s3://bucket/prefix. The address and the credentials of the S3 service are found
-# as Scrapy finds them: in the AWS_* settings, or in the environment.
+# The place of the data: a folder, or s3://bucket/prefix. The address and the credentials of the S3 service come from
+# the AWS_* settings or from the environment, as always in Scrapy.
 DATA = os.environ.get("FLIGHTS_DATA", "data")
 
 STATE_FEED = {
@@ -24,7 +24,7 @@ FEEDS = {
 }
 
 STATE = {"t": "2013-01-01T00:00"}  # where the very first run starts, when there is no checkpoint yet
-STATE_INTERVAL = 60  # seconds between two checkpoints, at least
+STATE_INTERVAL = 60  # at least 60 seconds between two checkpoints
 
 FLIGHTS_API = os.environ.get("FLIGHTS_API", "http://127.0.0.1:8013")
 

@@ -1,4 +1,4 @@
-"""Development: starts where production is, and writes nothing of production's."""
+"""Development: starts from production's state, and writes nothing to production."""
 
 import os
 
@@ -9,6 +9,6 @@ DEV_DATA = os.environ.get("FLIGHTS_DEV_DATA", "data-dev")
 
 FEEDS = {
     f"{DEV_DATA}/%(name)s/items/%(run_id)s-%(batch_id)05d.jsonl": {"format": "jsonlines"},
-    **STATE_FEED,  # production's, to start from ...
+    **STATE_FEED,  # of production, to start from it ...
 }
-STATE_READONLY = True  # ... and never written
+STATE_READONLY = True  # ... and never write to it

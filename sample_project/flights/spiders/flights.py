@@ -9,15 +9,15 @@ class FlightsSpider(scrapy.Spider):
     """The flights that left New York, minute by minute."""
 
     name = "flights"
-    until = "2013-02-01T00:00"  # the first minute that is not asked for; `-a until=...` for another one
+    until = "2013-02-01T00:00"  # ask for the minutes before this one; `-a until=...` changes it
 
     async def start(self):
         if self.state["t"] < self.until:
             yield self.call(self.state["t"])
 
     def call(self, t):
-        # No errback: when the site fails for good, Scrapy logs it ("Gave up retrying ..."), there is no next call,
-        # and the run ends. The state was not moved on, so the next run starts with this very call.
+        # There is no errback: if the site fails for good, Scrapy logs "Gave up retrying ...", no next call follows,
+        # and the run ends. The state still names this minute, so the next run starts with this very call.
         return scrapy.Request(f"{self.settings['FLIGHTS_API']}/flights?at={t}", cb_kwargs={"t": t})
 
     def parse(self, response, t):

@@ -4,10 +4,10 @@ import scrapy
 
 
 class FlightsConcurrentSpider(scrapy.Spider):
-    """The same flights, many minutes at once: each request says what the state is when it and all before it are done."""
+    """The same flights, many minutes at once: each request names the state once it, and all before it, are done."""
 
     name = "flights_concurrent"
-    until = "2013-02-01T00:00"  # the first minute that is not asked for; `-a until=...` for another one
+    until = "2013-02-01T00:00"  # ask for the minutes before this one; `-a until=...` changes it
     custom_settings = {"CONCURRENT_REQUESTS_PER_DOMAIN": 16}
 
     async def start(self):
