@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import secrets
-from datetime import datetime, timezone
 from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -30,7 +28,7 @@ from .feeds import StateFeed, is_state_feed, item_feeds_with_checkpoints, open_t
 from .feedstorages import DURABLE, DurableFeedStorage, open_nameless
 from .lineage.last_run_orphans import OrphanFeeds
 from .lineage.orphans import files_left_out
-from .lineage.writer import CheckpointWriter
+from .lineage.writer import CheckpointWriter, new_run_id
 from .model.key_template import KeyTemplate, begins_with_run_id, without_credentials
 from .resume.arguments import spider_arguments
 from .resume.refusal import get_refusal, refuse
@@ -212,11 +210,6 @@ class CheckpointFeedExporter(FeedExporter):
         batch_id = slot.batch_id + 1 if slot is not None else 1
         params = uri_params(spider, uri_params_function, run_id=self.run_id, batch_id=batch_id)
         return {"run_id": self.run_id, **params}
-
-
-def new_run_id() -> str:
-    """Return a short unique id that sorts by time."""
-    return f"{datetime.now(timezone.utc):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
 
 
 def _is_state_feed_lost(crawler: Crawler) -> bool:

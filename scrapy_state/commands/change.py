@@ -18,7 +18,7 @@ from ..lineage.chain import find_checkpoint
 from ..lineage.history import newest_first, runs
 from ..lineage.prune import Pruned, prunable, roll_up
 from ..lineage.resolve import Resolution, resolve
-from ..lineage.writer import CheckpointWriter
+from ..lineage.writer import CheckpointWriter, new_run_id
 from ..model.checkpoint import Checkpoint
 from ..model.json_values import as_text, json_object
 from ..stores.retry import in_thread
@@ -97,8 +97,6 @@ def _store(
     extra: Mapping[str, Any] | None = None,
     start: Checkpoint | None = None,
 ) -> int:
-    from ..feedexport import new_run_id
-
     store = target.writer()
     resolution = in_thread(lambda: _resolve(target, options.parent))
     newest = runs(newest_first(target.store, target.template), None, limit=1)

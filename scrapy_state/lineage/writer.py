@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -219,3 +220,8 @@ def _units_of(checkpoint: Checkpoint | None) -> dict[str, Any]:
 def _position(checkpoint: Checkpoint) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Return what a run resumes from."""
     return checkpoint.state, checkpoint.ahead
+
+
+def new_run_id() -> str:
+    """Return a short unique id that sorts by time."""
+    return f"{datetime.now(timezone.utc):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
