@@ -1,0 +1,92 @@
+"""Fixtures of the store tests: an empty place on each kind of store, and an S3 server that gives chosen answers."""
+
+import base64
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+from empty_places import EmptyPlace, in_bucket
+from faulty import Proxy
+from loopback import Handler, Server
+from swift_server import Swift
+
+from scrapy_state.stores.s3_client import S3Options, get_client
+
+_numbers = count(1)
+DAMAGED = "<damaged>"
+
+
+@pytest.fixture
+def local_place(tmp_path: Path) -> EmptyPlace:
+    place = EmptyPlace(f"{tmp_path}/", {})
+    place.everything = lambda: sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if not path.is_dir())
+    return place
+
+
+@pytest.fixture
+def s3_place(bucket: str, s3_settings: dict[str, str], s3_client: Any) -> EmptyPlace:
+    place = EmptyPlace(f"s3://{bucket}/a/place/", s3_settings)
+    place.everything = lambda: in_bucket(s3_client, bucket, place.key)
+    return place
+
+
+@pytest.fixture
+def ceph(s3_endpoint: str) -> Iterator[Proxy]:
+    with Proxy(s3_endpoint, ceph=True) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def ceph_place(bucket: str, s3_settings: dict[str, str], s3_client: Any, ceph: Proxy) -> EmptyPlace:
+    place = EmptyPlace(f"s3://{bucket}/a/place/", {**s3_settings, "AWS_ENDPOINT_URL": ceph.url})
+    place.everything = lambda: in_bucket(s3_client, bucket, place.key)
+    return place
+
+
+@pytest.fixture
+def swift_place(swift_server: Swift, monkeypatch: pytest.MonkeyPatch) -> EmptyPlace:
+    """The whole of a bucket: there is nothing that all keys begin with."""
+    monkeypatch.delenv("AWS_CA_BUNDLE", raising=False)
+    settings, bucket = swift_server.http.settings, f"contract-{next(_numbers)}"
+    client = get_client(S3Options.from_settings(settings, ""), writes=True)
+    client.create_bucket(Bucket=bucket)
+    place = EmptyPlace(f"s3://{bucket}/", settings)
+    place.everything = lambda: in_bucket(client, bucket, "")
+    return place
+
+
+@pytest.fixture
+def sqlite_place(tmp_path: Path) -> EmptyPlace:
+    settings = {"STATE_STORES": {"sqlite": "sqlite_store.SQLiteStore"}, "SQLITE_FOLDER": str(tmp_path)}
+    place = EmptyPlace("sqlite://states/", settings)
+    place.everything = lambda: sorted(place.names())
+    return place
+
+
+class Answering(Handler):
+    """Answers each request with the next of the server's *answers*, the last of them again and again."""
+
+    def do_PUT(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.server.seen.append(f"{self.command} {self.headers.get('If-None-Match', '')}".strip())
+        answers = self.server.answers
+        status, code = answers.pop(0) if len(answers) > 1 else answers[0]
+        body = code if code.startswith("<") else f"<Error><Code>{code}</Code></Error>" if code else ""
+        self.reply(status, body, {"x-amz-checksum-crc32": base64.b64encode(bytes(4)).decode()} if body == DAMAGED else None)
+
+    do_GET = do_HEAD = do_POST = do_DELETE = do_PUT
+
+
+@pytest.fixture(scope="module")
+def answering_server() -> Iterator[Any]:
+    """One for all tests: a client for each would take most of their time."""
+    with Server(Answering) as server:
+        yield server
+
+
+@pytest.fixture
+def answering(answering_server: Any) -> Any:
+    answering_server.answers, answering_server.seen = [], []
+    return answering_server
