@@ -320,7 +320,7 @@ def main() -> int:
     while total < options.kills:
         workers = 1 + seed % 2
         folder = Path(tempfile.mkdtemp(prefix="chaos_redis_"))
-        with redis_server(appendonly="yes") as server:
+        with redis_server(appendonly="yes", appendfsync="always") as server:
             outcome = run(
                 folder, server, workers=workers, kills=options.kills_a_crawl, stops=seed % 3 == 0, seed=seed,
                 pages=options.pages, restart_redis=seed % 4 == 1, faults=tuple(options.faults or FAULTS[seed % len(FAULTS)]),

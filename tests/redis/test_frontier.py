@@ -1088,6 +1088,30 @@ def test_a_cluster_by_url(name: str, cluster: list[RedisServer]) -> None:
     assert clear_frontier(url, prefix) == len(keys[0] + keys[1])
 
 
+def test_a_finished_frontier_with_something_set_aside_is_kept(server: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
+    """STATE_REDIS_CLEAR removes no page that a person has yet to look at, for either reason."""
+    settings = RedisSettings.from_settings(Settings({"STATE_REDIS_URL": server.url}), scrapy.Spider(name="frontier"))
+    client = server.client()
+    client.hset(f"{PREFIX}meta", "pending", 0)
+
+    async def clear() -> None:
+        connection = Connection.acquire(server.url)
+        try:
+            await Clearing(connection, settings, "one").clear_if_finished()
+        finally:
+            await connection.release()
+
+    for which in ("fatal", "unreadable"):
+        client.hset(f"{PREFIX}{which}", "7", "0/7/3 \nx")
+        caplog.clear()
+        asyncio.run(clear())
+        assert client.exists(f"{PREFIX}meta", f"{PREFIX}{which}") == 2
+        assert "is kept, since 1 requests in it are set aside" in caplog.text
+        client.delete(f"{PREFIX}{which}")
+    asyncio.run(clear())
+    assert not list(client.scan_iter())
+
+
 def test_a_worker_that_opens_waits_for_one_that_clears(server: RedisServer) -> None:
     """Only one worker has the lock for removing a frontier, and none opens the frontier meanwhile."""
     crawler = get_crawler(scrapy.Spider, {"STATE_REDIS_URL": server.url})
