@@ -9,9 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from scrapy.crawler import Crawler
 from scrapy.settings import SETTINGS_PRIORITIES, BaseSettings
 from scrapy.utils.misc import load_object
 
@@ -20,6 +19,9 @@ from .model.json_values import json_object
 from .model.times import in_seconds, parse_time
 from .model.values import from_json, get_bool, get_choice, get_seconds, size_in_bytes, wrong_value
 from .scrapy_internals import typed
+
+if TYPE_CHECKING:
+    from scrapy.crawler import Crawler
 
 #: The values of the settings ITEM_PROCESSOR and DOWNLOADER when the add-on is enabled
 ITEM_PROCESSOR = "scrapy_state.barrier.BarrierItemProcessor"
@@ -147,12 +149,16 @@ def set_state(settings: BaseSettings, state: dict[str, Any]) -> None:
 
 
 def names_class(value: Any, ours: str | type) -> bool:
-    """Whether *value*, a class or its import path, is *ours* or a subclass of it. False if it can't be loaded."""
+    """Whether *value*, an object or its import path, is *ours* or a subclass of it. False if it can't be loaded.
+
+    *ours* may be a function, too: then only the function itself counts.
+    """
     try:
         loaded = load_object(value)
     except (ImportError, NameError, TypeError, ValueError):
         return False  # Scrapy reports it.
-    return isinstance(loaded, type) and issubclass(loaded, load_object(ours))
+    wanted = load_object(ours)
+    return loaded is wanted or (isinstance(loaded, type) and isinstance(wanted, type) and issubclass(loaded, wanted))
 
 
 def stores_by_scheme(settings: Mapping[str, Any]) -> dict[str, Any]:

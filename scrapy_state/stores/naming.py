@@ -1,4 +1,4 @@
-"""How a file gets its name on a local disk: when it is whole, only if the name is free, and durably."""
+"""Giving a file on the local disk its name: only when it is whole, only if the name is free, and durably."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import tempfile
 from contextlib import suppress
 from typing import IO, Literal
 
-#: What the names of temporary files begin with
+#: The beginning of the names of temporary files
 TEMPORARY = ".scrapy_state-"
-#: What link(2) and renameat2(2) say on file systems that don't know them (EACCES: Android)
+#: The errors of link(2) and renameat2(2) on file systems that don't have them (EACCES: Android)
 _NO_LINKS = (errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EMLINK)
 _AT_FDCWD, _RENAME_NOREPLACE = -100, 1
-#: What fsync(2) of a folder says on file systems (of a network) that don't know it
+#: The errors of fsync(2) for a folder on (network) file systems that don't have that
 _NO_FOLDER_SYNC = (errno.EINVAL, errno.EBADF, errno.ENOSYS, errno.EOPNOTSUPP)
-#: Folders whose names this process has made durable
+#: Folders whose names this process has made durable; at most this many are remembered
 _durable: set[str] = set()
-_DURABLE_MOST = 1000
+_DURABLE_LIMIT = 1000
 
 
 def make_folder(folder: str) -> None:
-    """Make *folder* and those above it, where they are missing. ``create`` sees that their names are durable."""
+    """Make *folder* and its parents, as far as they are missing. ``create`` makes their names durable later."""
     missing = os.path.realpath(folder)
     while not os.path.isdir(missing) and missing != os.path.dirname(missing):
         _durable.discard(missing)
@@ -32,17 +32,17 @@ def make_folder(folder: str) -> None:
 
 
 def nameless_file(folder: str | os.PathLike[str]) -> IO[bytes]:
-    """Return a new file in *folder* that has no name: nothing is left of it however the process ends.
+    """Return a new file in *folder* that has no name, so that nothing of it remains, however the process ends.
 
-    On Linux one that can be given a name later, where the file system has that (O_TMPFILE).
+    On Linux it can get a name later, if the file system has O_TMPFILE.
     """
     return _linkable_file(folder) or tempfile.TemporaryFile(dir=folder)
 
 
 def _linkable_file(folder: str | os.PathLike[str]) -> IO[bytes] | None:
-    """Return a new file without a name by O_TMPFILE (see open(2)); None where there is no such thing.
+    """Return a new file without a name, by O_TMPFILE (see open(2)); None if the system or the file system has no O_TMPFILE.
 
-    Not tempfile.TemporaryFile(), which opens it with O_EXCL, so that it can't be given a name.
+    tempfile.TemporaryFile() opens it with O_EXCL, so that it can never get a name.
     """
     with suppress(OSError, AttributeError):
         handle = os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o666)
@@ -51,9 +51,10 @@ def _linkable_file(folder: str | os.PathLike[str]) -> IO[bytes] | None:
 
 
 def name_file(file: IO[bytes], path: str) -> bool:
-    """Give *file*, or a copy of it, the name *path*; FileExistsError if there is one of that name.
+    """Give *file*, or a copy of it, the name *path*.
 
-    Return whether of two writers at the same instant one was sure to be told so.
+    :return: whether, of two writers at the same instant, one was sure to get FileExistsError
+    :raises FileExistsError: if there is a file of that name
     """
     if _named(file, path):
         return True
@@ -64,7 +65,7 @@ def name_file(file: IO[bytes], path: str) -> bool:
             _copy(file, copy)
             if _named(copy, path):
                 return True
-    # A system without O_TMPFILE, /proc, or links: the one place where a kill may leave a temporary file
+    # Without O_TMPFILE, /proc or links: only here a kill may leave a temporary file behind.
     temporary = os.path.join(folder, f"{TEMPORARY}{secrets.token_hex(8)}")
     try:
         with open(temporary, "xb") as named:
@@ -83,8 +84,8 @@ def name_file(file: IO[bytes], path: str) -> bool:
 
 
 def _renamed_new(path: str, new: str) -> bool:
-    """Rename a file by renameat2(2), which is told not to replace one; False if the system or the file system can't."""
-    import ctypes  # only here, where there are no links
+    """Rename a file by renameat2(2), which can be told not to replace one. Return False if the system lacks it."""
+    import ctypes  # Only file systems without links need it.
 
     try:
         rename = ctypes.CDLL(None, use_errno=True).renameat2
@@ -99,7 +100,7 @@ def _renamed_new(path: str, new: str) -> bool:
 
 
 def _renamed_reserved(path: str, new: str) -> Literal[False]:
-    """Rename a file to a name that is taken first, by an empty file: that is what a kill, or a look just now, may find."""
+    """Take the name with an empty file first, then rename. A kill, or a reader in between, may find the empty file."""
     with open(new, "xb"):
         pass
     try:
@@ -113,21 +114,21 @@ def _renamed_reserved(path: str, new: str) -> Literal[False]:
 
 
 def _named(file: IO[bytes], path: str) -> bool:
-    """Give *file* the name *path*; False if that can't be done, or it has a name already, under which it may change."""
+    """Give *file* the name *path*. Return False if that is impossible, or if it has a name already, and so may still change."""
     try:
         file.flush()
         if os.fstat(file.fileno()).st_nlink:
             return False
         os.fsync(file.fileno())
         folder = os.open(os.path.dirname(path), os.O_RDONLY)
-    except (OSError, AttributeError):  # not a file, or a system that can't open a folder
+    except (OSError, AttributeError):  # It is not a file, or the system can't open folders.
         return False
     try:
-        # With a folder's handle, which an absolute path doesn't need, os.link() becomes linkat(2) and follows the link.
+        # An absolute path needs no src_dir_fd. But with one, os.link() calls linkat(2), which can follow the link in /proc.
         os.link(f"/proc/self/fd/{file.fileno()}", path, src_dir_fd=folder, follow_symlinks=True)
     except FileExistsError:
         raise
-    except (OSError, NotImplementedError):  # no O_TMPFILE, another disk, no /proc
+    except (OSError, NotImplementedError):  # no O_TMPFILE, no /proc, or another disk
         return False
     finally:
         os.close(folder)
@@ -141,22 +142,22 @@ def _copy(file: IO[bytes], copy: IO[bytes]) -> None:
 
 
 def sync_folder(folder: str) -> None:
-    """Make what was named in *folder* durable, and the names of the folders above it."""
+    """Make the new names in *folder* durable, and the names of the folders above it."""
     _sync(folder)
     _sync_above(os.path.realpath(folder))
 
 
 def _sync_above(folder: str) -> None:
-    """Make the names of *folder* and of the folders above it durable, up to where its disk begins.
+    """Make the names of *folder* and of the folders above it durable, up to the root of its disk; once in each process.
 
-    Whoever made them: an open batch, or a try that failed, may have. Once in a process.
+    It does not matter who made the folders: an open batch may have, or an attempt that failed.
     """
     if folder in _durable or os.path.ismount(folder):
         return
-    above = os.path.dirname(folder)
-    _sync(above)
-    _sync_above(above)
-    if len(_durable) >= _DURABLE_MOST:
+    parent = os.path.dirname(folder)
+    _sync(parent)
+    _sync_above(parent)
+    if len(_durable) >= _DURABLE_LIMIT:
         _durable.clear()
     _durable.add(folder)
 
@@ -164,7 +165,7 @@ def _sync_above(folder: str) -> None:
 def _sync(folder: str) -> None:
     try:
         handle = os.open(folder, os.O_RDONLY)
-    except PermissionError:  # one that may not be listed; Windows can't open any
+    except PermissionError:  # The folder may not be listed. On Windows, none can be opened.
         return
     try:
         os.fsync(handle)

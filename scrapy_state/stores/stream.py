@@ -1,4 +1,4 @@
-"""A stored file as a stream."""
+"""Reading a stored file as a stream."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 
 class StoredFile(io.RawIOBase):
-    """A file in a store, read part by part, so that no connection stays open while its reader is busy.
+    """A file in a store, read part by part, so that no connection stays open while the reader does something else.
 
-    :param read_part: takes a position and a size in bytes and returns that part of the file, as
-        :meth:`~scrapy_state.stores.base.StoreReader.read_part` does for a key
+    :param read_part: takes a position and a size in bytes, and returns that part of the file, like
+        :meth:`~scrapy_state.stores.base.StoreReader.read_part`
     """
 
     def __init__(self, read_part: Callable[[int, int], bytes | None]) -> None:

@@ -1,4 +1,4 @@
-"""Threads for calls to stores. They are a crawl's own: asyncio's default threads stay free for its pipelines."""
+"""Threads for calls to stores. Each crawl has its own, so that asyncio's default threads stay free for its pipelines."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
-#: How many batches are uploaded at once. botocore keeps 10 connections for each client.
+#: How many batches are uploaded at the same time. botocore keeps 10 connections for each client.
 UPLOADS_AT_ONCE = 8
 
 
 class StoreThreads:
-    """The threads of one crawl: one for each upload, and one that a checkpoint never has to wait for.
+    """The threads of one crawl: one for each upload, and one more, so that a checkpoint never has to wait for an upload.
 
-    They start as they are needed.
+    A thread starts when it is needed.
     """
 
     def __init__(self) -> None:
         self._executor = ThreadPoolExecutor(UPLOADS_AT_ONCE + 1, "scrapy_state")
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Return what *function* returns, as :func:`asyncio.to_thread` does, but in one of our threads."""
+        """Call *function* in one of our threads, and return what it returns. It works like :func:`asyncio.to_thread`."""
         call = partial(copy_context().run, function, *args, **kwargs)
         return await asyncio.get_running_loop().run_in_executor(self._executor, call)
 
     def close(self) -> None:
-        """Let the threads end. Does not wait for calls under way; the process does, before it exits."""
+        """End the threads. Does not wait for running calls; the process does, before it exits."""
         self._executor.shutdown(wait=False, cancel_futures=True)
