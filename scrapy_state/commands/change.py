@@ -127,6 +127,6 @@ def _resolve(target: Target, parent_id: int | None) -> Resolution:
     parent: Checkpoint | None = find_checkpoint(target.store, target.template, parent_id)
     if parent is None:
         raise StateSettingsError(
-            f"--parent {parent_id}: there is no such checkpoint", remedy="scrapy state log --checkpoints lists them"
+            f"--parent {parent_id}: this checkpoint does not exist", remedy="scrapy state log --checkpoints lists them"
         )
     return replace(resolution, checkpoint=parent)

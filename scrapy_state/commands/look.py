@@ -81,7 +81,7 @@ def from_log(options: Namespace, settings: Settings) -> int:
 def _state_in_log(name: str, settings: Settings) -> dict[str, Any] | None:
     store, key = open_reader(name, settings)
     if in_thread(lambda: store.read_part(key, 0, 1)) is None:
-        raise StateSettingsError("there is no such log", uri=store.uri(key), remedy="correct the URI")
+        raise StateSettingsError("this log does not exist", uri=store.uri(key), remedy="correct the URI")
     return in_thread(lambda: state_in_log(store, key))
 
 

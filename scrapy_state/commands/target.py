@@ -118,7 +118,7 @@ def find_target(name: str, settings: Settings, arguments: dict[str, str]) -> Tar
     :param name: a spider's name, a spider's file (``….py``), a state feed's URI template, or a bare prefix
     :param settings: those of the project and of the command line
     :param arguments: spider arguments; with a URI, the values of its placeholders
-    :raises StateSettingsError: if there is no such target; the message says what to name instead
+    :raises StateSettingsError: if nothing has that name; the message says what to name instead
     """
     if name.endswith(".py") and Path(name).is_file():
         return _of_spider(_spider_in_file(name), settings, arguments)
@@ -136,7 +136,7 @@ def no_checkpoint(target: Target) -> int:
 def find_crawler(name: str, settings: Settings, arguments: dict[str, str]) -> Crawler:
     """Return a crawler with the spider that *name* means, a spider's name or a spider's file. The crawler never runs.
 
-    :raises StateSettingsError: if there is no such spider
+    :raises StateSettingsError: if no spider has that name
     """
     in_file = name.endswith(".py") and Path(name).is_file()
     return _crawler_of(_spider_in_file(name) if in_file else _spider_called(name, settings), settings, arguments)
