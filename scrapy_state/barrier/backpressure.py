@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 
 from scrapy.crawler import Crawler
 
 from ..scrapy_internals import hold
+from .log import SpiderLog
 from .parking_lot import ParkingLot
-
-logger = logging.getLogger("scrapy_state.state")
 
 
 class Backpressure:
@@ -21,6 +19,7 @@ class Backpressure:
 
     def __init__(self, crawler: Crawler) -> None:
         self._crawler = crawler
+        self._log = SpiderLog(crawler)
         self._waiting = ParkingLot()
         self._let_engine_go: Callable[[], None] | None = None
         #: whether the crawl is being held back; checked for every item
@@ -35,7 +34,7 @@ class Backpressure:
         self.held = True
         self._let_engine_go = hold(self._crawler.engine)
         self._crawler.stats.inc_value("state/pauses")
-        logger.info("the crawl waits: %s", why, extra={"spider": self._crawler.spider})
+        self._log.info("the crawl waits: %s", why)
 
     def release(self) -> None:
         """Let the crawl continue, if it is being held back."""
@@ -45,7 +44,7 @@ class Backpressure:
         self._let_engine_go = None
         self.held = False
         self._waiting.unpark_all()
-        logger.info("the crawl goes on", extra={"spider": self._crawler.spider})
+        self._log.info("the crawl goes on")
 
     def end(self) -> None:
         """Let the crawl continue, and never hold it back again: it is ending, and what is under way must come to its end."""

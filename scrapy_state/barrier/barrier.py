@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
-from scrapy import Request, Spider
+from scrapy import Request
 from scrapy.crawler import Crawler
 
 from ..exceptions import StateError
@@ -14,9 +13,8 @@ from ..model.checkpoint import Checkpoint
 from ..model.json_values import in_log
 from .backpressure import Backpressure
 from .failure import CrawlFailure
+from .log import SpiderLog
 from .tickets import Side, Ticket, Tickets
-
-logger = logging.getLogger("scrapy_state.state")
 
 
 class Tracker(Protocol):
@@ -113,6 +111,7 @@ class Barrier:
     """
 
     def __init__(self, crawler: Crawler) -> None:
+        self._log = SpiderLog(crawler)
         self.tickets = Tickets()
         self.backpressure = Backpressure(crawler)
         self.failure = CrawlFailure(crawler, self.backpressure)
@@ -156,12 +155,12 @@ class Barrier:
         if self.listener is not None:
             self.listener.state_yielded(state)
 
-    def log_progress(self, why: str, spider: Spider | None) -> None:
+    def log_progress(self, why: str) -> None:
         """Log the newest state that was yielded, and the newest that was stored."""
         checkpoint = self.stored
         stored = "none in this run" if checkpoint is None else f"{in_log(checkpoint.state)} (checkpoint {checkpoint.id})"
         yielded = "none in this run" if self.yielded is None else in_log(self.yielded)
-        logger.info("%s: last state yielded %s, last stored %s", why, yielded, stored, extra={"spider": spider})
+        self._log.info("%s: last state yielded %s, last stored %s", why, yielded, stored)
 
 
 def get_barrier(crawler: Crawler) -> Barrier:

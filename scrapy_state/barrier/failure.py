@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import NoReturn
 
 from scrapy.crawler import Crawler
@@ -13,8 +12,7 @@ from ..exceptions import StateError, StoreError
 from ..resume.refusal import set_refusal
 from ..scrapy_internals import fail_when_closed
 from .backpressure import Backpressure
-
-logger = logging.getLogger("scrapy_state.state")
+from .log import SpiderLog
 
 
 class CrawlFailure:
@@ -25,6 +23,7 @@ class CrawlFailure:
 
     def __init__(self, crawler: Crawler, backpressure: Backpressure) -> None:
         self._crawler = crawler
+        self._log = SpiderLog(crawler)
         self._backpressure = backpressure
         self._finish_reason = ""
         #: the first failure
@@ -44,7 +43,7 @@ class CrawlFailure:
         if self.error is not None:
             return
         self.error = error
-        logger.warning("the crawl is closed (%s): %s", finish_reason, error, extra={"spider": self._crawler.spider})
+        self._log.warning("the crawl is closed (%s): %s", finish_reason, error)
         self.close_spider(finish_reason)
 
     def close_spider(self, finish_reason: str) -> None:
@@ -65,7 +64,7 @@ class CrawlFailure:
 
         :raises CloseSpider: always
         """
-        logger.error("the crawl does not start: %s", error, extra={"spider": self._crawler.spider})
+        self._log.error("the crawl does not start: %s", error)
         set_refusal(self._crawler, error)
         self.mark()
         raise CloseSpider("state_refused") from error

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from scrapy import Request, Spider, signals
 from scrapy.crawler import Crawler
@@ -30,12 +30,9 @@ from ..scrapy_internals import (
 )
 from ..settings import StateSettings
 from .barrier import get_barrier
+from .log import SpiderLog
 from .order_check import OrderCheck, Page, StateItemCheck
 
-if TYPE_CHECKING:
-    pass
-
-logger = logging.getLogger("scrapy_state.state")
 _NOT_YIELDED = (
     "a StateItem counts only where the spider yields it; a pipeline or an extension has submitted or returned this one"
 )
@@ -50,14 +47,15 @@ class StateMiddleware(BaseSpiderMiddleware):
     def __init__(self, crawler: Crawler) -> None:
         super().__init__(crawler)
         self._barrier = get_barrier(crawler)
+        self._log = SpiderLog(crawler)
         self._check = StateItemCheck(
             OrderCheck(lambda: requests_in_flight(crawler.engine), lambda: requests_waiting(crawler.engine)),
             _interval_seconds(crawler),
-            {"spider": crawler.spider},
+            self._log,
         )
-        self._told = False
-        # Scrapy's root logger lets everything by, and its handler drops it: making a line that is not shown costs the same.
-        self._is_debug = logging.Handler(crawler.settings["LOG_LEVEL"]).level <= logging.DEBUG
+        self._has_warned = False
+        # Scrapy's loggers let every level pass, and its handler drops what LOG_LEVEL hides: a hidden line costs as much.
+        self._shows_debug = _shows_debug(crawler.settings["LOG_LEVEL"])
         crawler.signals.connect(self._spider_error, signals.spider_error)
         crawler.signals.connect(self._spider_opened, signals.spider_opened)
         crawler.signals.connect(self._spider_closed, signals.spider_closed)
@@ -110,7 +108,7 @@ class StateMiddleware(BaseSpiderMiddleware):
         """Log where the crawl stands when a request failed for good."""
         if isinstance(failure.value, IgnoreRequest) and not isinstance(failure.value, HttpError):
             return  # left out on purpose: robots.txt, off-site, a middleware's wish
-        self._barrier.log_progress(f"{request} failed ({type(failure.value).__name__})", self.crawler.spider)
+        self._barrier.log_progress(f"{request} failed ({type(failure.value).__name__})")
 
     def _is_to_be_sent(self, request: Request, page: Page) -> bool:
         tracker = self._barrier.tracker
@@ -135,19 +133,19 @@ class StateMiddleware(BaseSpiderMiddleware):
     def _state_item(self, item: StateItem, page: Page | None) -> None:
         spider = self.crawler.spider
         if self._barrier.tracking is not None:
-            if not self._told:
-                self._told = True
-                logger.warning(
+            if not self._has_warned:
+                self._has_warned = True
+                self._log.warning(
                     "state items are left out: this spider gives requests a state (meta), and the state follows those. "
-                    "Use one or the other: see docs/units.md", extra={"spider": spider},
+                    "Use one or the other: see docs/units.md",
                 )  # fmt: skip
             return
         # Copied once more: the spider may yield the same StateItem again, changed.
         found = item.state
         state = json_object(getattr(spider, "state", {}), "spider.state") if found is None else json_object(found)
         spider.state = json_object(state)  # type: ignore[union-attr]
-        if self._is_debug and logger.isEnabledFor(logging.DEBUG):
-            logger.debug("state item %s", in_log(state), extra={"spider": spider})
+        if self._shows_debug and self._log.isEnabledFor(logging.DEBUG):
+            self._log.debug("state item %s", in_log(state))
         if not self._barrier.keeps_requests:
             self._check.state(page)
         self._barrier.state_yielded(state)
@@ -160,10 +158,10 @@ class StateMiddleware(BaseSpiderMiddleware):
         if self._barrier.tracking is None:
             self._check.closed(reason)
         if self._barrier.listener is None:  # else the exporter does, after the last checkpoint
-            self._barrier.log_progress(f"spider closed ({reason})", spider)
+            self._barrier.log_progress(f"spider closed ({reason})")
 
     def _spider_error(self, failure: Failure, spider: Spider) -> None:
-        self._barrier.log_progress(f"the spider raised {type(failure.value).__name__}", spider)
+        self._barrier.log_progress(f"the spider raised {type(failure.value).__name__}")
 
 
 def _no_state_item(output: Any) -> Any:
@@ -177,3 +175,8 @@ def _interval_seconds(crawler: Crawler) -> float:
         return StateSettings.from_settings(crawler.settings).interval_seconds
     except StateSettingsError:
         return 0  # the crawl does not start, which others say
+
+
+def _shows_debug(log_level: str | int) -> bool:
+    number = logging.getLevelName(log_level) if isinstance(log_level, str) else log_level
+    return isinstance(number, int) and number <= logging.DEBUG

@@ -6,12 +6,12 @@ import logging
 import time
 from collections.abc import Callable, Set
 from dataclasses import dataclass
-from typing import Any
 
 from scrapy import Request
 from scrapy.http.request import NO_CALLBACK
 
-logger = logging.getLogger("scrapy_state.state")
+from .log import SpiderLog
+
 #: Items, and intervals between cuts, without a state item, before a warning says so
 MANY_ITEMS = 100
 MANY_INTERVALS = 5
@@ -80,13 +80,13 @@ class StateItemCheck:
 
     :param order: None where pending requests are kept, so that it does not matter
     :param interval_seconds: STATE_INTERVAL
-    :param told: what to add to each log line
+    :param log: where the warnings go
     """
 
-    def __init__(self, order: OrderCheck, interval_seconds: float, told: dict[str, Any]) -> None:
+    def __init__(self, order: OrderCheck, interval_seconds: float, log: logging.Logger | SpiderLog) -> None:
         self.order = order
         self._long_seconds = interval_seconds * MANY_INTERVALS
-        self._extra = told
+        self._log = log
         self._since = time.monotonic()
         self._warned = False
         #: items since the last state item
@@ -104,9 +104,9 @@ class StateItemCheck:
         seconds = time.monotonic() - self._since
         if seconds >= self._long_seconds:
             self._warned = True
-            logger.warning(
+            self._log.warning(
                 "%s items in %.0f s, and no state item %s: if this run is killed now, the next one begins before them. %s",
-                self.items, seconds, "since the last one" if self.states else "yet", _REMEDY, extra=self._extra,
+                self.items, seconds, "since the last one" if self.states else "yet", _REMEDY,
             )  # fmt: skip
 
     def state(self, page: Page | None) -> None:
@@ -119,23 +119,22 @@ class StateItemCheck:
             self.early += 1
             self.most_out = max(self.most_out, out)
             if self.early == 1:
-                logger.warning(
+                self._log.warning(
                     "a state item came while requests that were yielded before it are still out (%s of them). It says that all "
                     "before it is done: if this run is killed now, what they were to bring is lost. %s", out, _REMEDY,
-                    extra=self._extra,
                 )  # fmt: skip
 
     def closed(self, reason: str) -> None:
         """The spider is closed: say what no checkpoint names, and what a kill would have lost."""
         if self.early:
-            logger.warning(
+            self._log.warning(
                 "%s of %s state items came while requests yielded before them were out (up to %s): where a run was killed "
                 "then, what these were to bring is missing. %s",
-                self.early, self.states, self.most_out, _REMEDY, extra=self._extra,
+                self.early, self.states, self.most_out, _REMEDY,
             )  # fmt: skip
         if self.items and (not self.states or reason == "finished"):
             which = "after the last state item" if self.states else "and no state item"
-            logger.warning(
+            self._log.warning(
                 "the spider yielded %s items %s: no checkpoint names them, and the next run begins before them. %s",
-                self.items, which, _REMEDY, extra=self._extra,
+                self.items, which, _REMEDY,
             )  # fmt: skip
