@@ -14,7 +14,7 @@ from .parking_lot import ParkingLot
 class Backpressure:
     """Holds one crawl back: the engine sends no requests, and ``start()`` and the items of the newest side wait.
 
-    The spool asks for it. Nothing is ever lost by it: whatever waits goes on when it is released.
+    Items of the old side don't wait: a checkpoint needs them, and storing it makes room.
     """
 
     def __init__(self, crawler: Crawler) -> None:
@@ -24,7 +24,7 @@ class Backpressure:
         self._let_engine_go: Callable[[], None] | None = None
         #: whether the crawl is being held back; checked for every item
         self.held = False
-        #: whether it must not be held back any more, because it is ending
+        #: whether the crawl is ending, so that nothing may hold it back any more
         self.ended = False
 
     def hold(self, why: str) -> None:
@@ -47,7 +47,7 @@ class Backpressure:
         self._log.info("the crawl goes on")
 
     def end(self) -> None:
-        """Let the crawl continue, and never hold it back again: it is ending, and what is under way must come to its end."""
+        """Let the crawl continue, and never hold it back again: it is ending."""
         self.ended = True
         self.release()
 
