@@ -24,6 +24,7 @@ from .export.checkpointer import Checkpointer
 from .export.commits import Commits
 from .export.durable_items import DurableItems, needs_durable_items
 from .export.open_batches import ItemFeed
+from .extension import StateResolver, get_extension
 from .feeds import StateFeed, is_state_feed, item_feeds_with_checkpoints, open_template, uri_params
 from .feedstorages import DURABLE, DurableFeedStorage, open_nameless
 from .lineage.last_run_orphans import OrphanFeeds
@@ -113,7 +114,15 @@ class CheckpointFeedExporter(FeedExporter):
             arguments=spider_arguments(crawler),
         )  # fmt: skip
         delete_orphans = self.state_settings.orphans == "delete"
-        return Commits(crawler, writer, items.threads, items.retry, self._orphan_feeds, delete_orphans)
+        return Commits(
+            crawler, writer, items.threads, items.retry, self._get_resolver, self._orphan_feeds, delete_orphans
+        )  # fmt: skip
+
+    def _get_resolver(self) -> StateResolver:
+        resolver = get_extension(StateResolver, self.crawler)
+        if resolver is None:
+            raise StateSettingsError("EXTENSIONS has no scrapy_state.extension.StateResolver, which the state feed needs")
+        return resolver
 
     @classmethod
     def from_crawler(cls, crawler: Crawler) -> Self:
@@ -163,7 +172,7 @@ class CheckpointFeedExporter(FeedExporter):
         await super().close_spider(spider)
         if self.writing:
             reason = self._barrier.failure.conclude(reason)
-            self._barrier.log_progress(f"spider closed ({reason})", spider)
+            self._barrier.log_progress(f"spider closed ({reason})")
 
     def _new_batch(self, template: str, number: int) -> Batch:
         spider, options = self.crawler.spider, self._options[template]

@@ -1,4 +1,4 @@
-"""Which side of a barrier every item is on, from the spider to the exporter."""
+"""Barriers in the stream of items: the tickets that say on which side each item is, and what the parts of a crawl share."""
 
 from .item_processor import BarrierItemProcessor
 from .middleware import StateMiddleware

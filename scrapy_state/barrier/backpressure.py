@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 
 from scrapy.crawler import Crawler
 
 from ..scrapy_internals import hold
+from .log import SpiderLog
 from .parking_lot import ParkingLot
-
-logger = logging.getLogger("scrapy_state.state")
 
 
 class Backpressure:
     """Holds one crawl back: the engine sends no requests, and ``start()`` and the items of the newest side wait.
 
-    The spool asks for it. Nothing is ever lost by it: whatever waits goes on when it is released.
+    Items of the old side don't wait: a checkpoint needs them, and storing it makes room.
     """
 
     def __init__(self, crawler: Crawler) -> None:
         self._crawler = crawler
+        self._log = SpiderLog(crawler)
         self._waiting = ParkingLot()
         self._let_engine_go: Callable[[], None] | None = None
         #: whether the crawl is being held back; checked for every item
         self.held = False
-        #: whether it must not be held back any more, because it is ending
+        #: whether the crawl is ending, so that nothing may hold it back any more
         self.ended = False
 
     def hold(self, why: str) -> None:
@@ -35,7 +34,7 @@ class Backpressure:
         self.held = True
         self._let_engine_go = hold(self._crawler.engine)
         self._crawler.stats.inc_value("state/pauses")
-        logger.info("the crawl waits: %s", why, extra={"spider": self._crawler.spider})
+        self._log.info("the crawl waits: %s", why)
 
     def release(self) -> None:
         """Let the crawl continue, if it is being held back."""
@@ -45,10 +44,10 @@ class Backpressure:
         self._let_engine_go = None
         self.held = False
         self._waiting.unpark_all()
-        logger.info("the crawl goes on", extra={"spider": self._crawler.spider})
+        self._log.info("the crawl goes on")
 
     def end(self) -> None:
-        """Let the crawl continue, and never hold it back again: it is ending, and what is under way must come to its end."""
+        """Let the crawl continue, and never hold it back again: it is ending."""
         self.ended = True
         self.release()
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
-from scrapy import Request, Spider
+from scrapy import Request
 from scrapy.crawler import Crawler
 
 from ..exceptions import StateError
@@ -14,69 +13,68 @@ from ..model.checkpoint import Checkpoint
 from ..model.json_values import in_log
 from .backpressure import Backpressure
 from .failure import CrawlFailure
+from .log import SpiderLog
 from .tickets import Side, Ticket, Tickets
-
-logger = logging.getLogger("scrapy_state.state")
 
 
 class Tracker(Protocol):
-    """Who knows which requests and items come of which unit (tracking.py), as the barrier and a scheduler see it.
+    """Knows which requests and items belong to which unit (units/tracker.py), as the barrier and a scheduler see it.
 
-    :param run: tells the units of this crawl's requests from those of other runs
+    :param run: a mark that tells requests of this run's units from those of other runs
     """
 
     run: str
 
     def unit_of(self, request: Request | None) -> str | None:
-        """Return the unit of *request* that is in flight; None if there is none."""
+        """Return the unit in flight that *request* belongs to; None if it belongs to none."""
 
     def dropped(self, unit: str) -> None:
-        """A request of *unit* that the scheduler had taken was a duplicate, as it knows by now."""
+        """Count out a request of *unit*: the scheduler had accepted it, and has learned since that it is a duplicate."""
 
     def finished(self) -> bool:
-        """The crawl has come to its end; return whether units hold the state."""
+        """The crawl is over: return whether a failed unit holds the state back."""
 
     @property
     def crowded(self) -> bool:
         """Whether so many units are in flight that ``start()`` should wait."""
 
     async def room(self) -> None:
-        """Wait while it should."""
+        """Wait while it is :attr:`crowded`."""
 
     def request_yielded(self, request: Request, by: Request | None) -> bool:
-        """*request* was yielded by the callback of *by*, or by ``start()`` (None); return whether it is to be sent."""
+        """Take note that the callback of *by*, or ``start()`` (None), has yielded *request*; return whether to send it."""
 
     def all_yielded(self, by: Request | None) -> None:
-        """Nothing more comes of that callback, or of ``start()``."""
+        """Take note that the callback of *by*, or ``start()`` (None), has ended."""
 
     def yielding_failed(self, error: Exception, by: Request | None) -> None:
-        """That callback, or ``start()`` (None), raised."""
+        """Take note that the callback of *by*, or ``start()`` (None), has raised *error*."""
 
     def ticket(self, by: Request | None) -> Ticket | None:
-        """Return the ticket of an item of that callback; None if no unit is in flight there."""
+        """Return the ticket for an item that the callback of *by* has yielded; None if it belongs to no unit in flight."""
 
     def item_failed(self, ticket: Ticket, error: BaseException) -> None:
-        """A pipeline raised for an item of a unit."""
+        """Take note that a pipeline has raised *error* for an item of a unit."""
 
     def report(self) -> dict[str, Any]:
-        """Return what a checkpoint that is cut now says of units; call it once for each."""
+        """Return a checkpoint's fields about units, as of now. To be called once for each cut."""
 
     def closing(self) -> None:
-        """The spider is being closed."""
+        """Take note that the spider is being closed."""
 
 
 class UnitItems(Protocol):
-    """Who keeps the items of units until these are done (units/held_items.py)."""
+    """Holds the items of units until these are done (units/held_items.py)."""
 
     @property
     def crowded(self) -> bool:
         """Whether there are so many that ``start()`` should wait."""
 
     def release(self, side: Side) -> None:
-        """The unit is done: its items are as if yielded now."""
+        """The unit is done: export its items as if they were yielded now."""
 
     def drop(self, side: Side) -> None:
-        """The unit has failed: its items go nowhere."""
+        """The unit has failed: discard its items."""
 
 
 class Listener(Protocol):
@@ -87,19 +85,19 @@ class Listener(Protocol):
         """The newest checkpoint of this run; None if it has stored none."""
 
     async def opening(self) -> None:
-        """Check before the spider's first request that items and checkpoints can be stored; an error refuses to start."""
+        """Check that items and checkpoints can be stored. Called before the first request; an error stops the crawl there."""
 
     def state_yielded(self, state: dict[str, Any]) -> None:
         """Take *state*; every item that was yielded before it has its ticket."""
 
     async def make_durable(self, closing: bool = False) -> bool:
-        """Cut now, without a state item; return whether all that is settled by now is durable."""
+        """Cut now, without a state item. Return whether every item that is settled by now has become durable."""
 
     def closing(self) -> None:
-        """Note that the spider is being closed; requests may still be in flight and items in the pipelines."""
+        """Take note that the spider is being closed. Requests may still be in flight, and items in the pipelines."""
 
     def item_failed(self, ticket: Ticket, error: BaseException) -> None:
-        """Decide what follows from an item that a pipeline failed; it is not settled yet."""
+        """Decide what follows from *error*, which a pipeline has raised for an item. The item is not settled yet."""
 
     def fail(self, reason: str, failure: StateError, blocks: bool = True) -> None:
         """Fail the crawl: see :meth:`CrawlFailure.fail`."""
@@ -108,19 +106,20 @@ class Listener(Protocol):
 class Barrier:
     """What the parts of one crawl share. Only used in the event loop's thread.
 
-    :class:`~scrapy_state.feedexport.CheckpointFeedExporter` builds the parts that store, and connects them here once. The
-    downloader adds the tracker of units. Without a state feed there is no listener, and no item gets a ticket.
+    :class:`~scrapy_state.feedexport.CheckpointFeedExporter` builds the parts that store items, and connects them here. The
+    downloader adds the tracker of units. If this run stores nothing, there is no listener, and items get no tickets.
     """
 
     def __init__(self, crawler: Crawler) -> None:
+        self._log = SpiderLog(crawler)
         self.tickets = Tickets()
         self.backpressure = Backpressure(crawler)
         self.failure = CrawlFailure(crawler, self.backpressure)
-        #: called before the spider's first request; an error refuses to start
+        #: called before the first request; an error stops the crawl there
         self.openers: list[Callable[[], Awaitable[None]]] = []
         self.listener: Listener | None = None
         self.unit_items: UnitItems | None = None
-        #: whether the scheduler keeps the pending requests, so that a state item need not wait until none is left
+        #: whether the scheduler keeps pending requests between runs, so that a state item may come while some are pending
         self.keeps_requests = False
         self.tracker: Tracker | None = None
         #: the tracker, once a request has begun a unit; None for a spider that gives its requests no state
@@ -130,7 +129,7 @@ class Barrier:
         self._ended = False
 
     def connect(self, listener: Listener, unit_items: UnitItems, keeps_requests: bool) -> None:
-        """Connect the parts that store this crawl's items. To be called once, before the spider is opened."""
+        """Connect the parts that store this run's items. To be called once, before the spider is opened."""
         self.listener = listener
         self.unit_items = unit_items
         self.keeps_requests = keeps_requests
@@ -142,26 +141,26 @@ class Barrier:
 
     @property
     def ended(self) -> bool:
-        """Whether no more checkpoints follow, so that ``start()`` should end."""
+        """Whether only the last checkpoint may follow, or none, so that ``start()`` should end."""
         return self._ended or self.failure.error is not None
 
     def end(self) -> None:
-        """Note that only the last checkpoint may follow: what is yielded from now on is for the next run."""
+        """Take note that only the last checkpoint may follow. Whatever the spider still yields is for the next run."""
         self._ended = True
         self.backpressure.end()
 
     def state_yielded(self, state: dict[str, Any]) -> None:
-        """Pass on *state*, which everything yielded before it belongs to."""
+        """Pass on *state*, which covers everything that was yielded before it."""
         self.yielded = state
         if self.listener is not None:
             self.listener.state_yielded(state)
 
-    def log_progress(self, why: str, spider: Spider | None) -> None:
+    def log_progress(self, why: str) -> None:
         """Log the newest state that was yielded, and the newest that was stored."""
         checkpoint = self.stored
         stored = "none in this run" if checkpoint is None else f"{in_log(checkpoint.state)} (checkpoint {checkpoint.id})"
         yielded = "none in this run" if self.yielded is None else in_log(self.yielded)
-        logger.info("%s: last state yielded %s, last stored %s", why, yielded, stored, extra={"spider": spider})
+        self._log.info("%s: last state yielded %s, last stored %s", why, yielded, stored)
 
 
 def get_barrier(crawler: Crawler) -> Barrier:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import NoReturn
 
 from scrapy.crawler import Crawler
@@ -13,18 +12,18 @@ from ..exceptions import StateError, StoreError
 from ..resume.refusal import set_refusal
 from ..scrapy_internals import fail_when_closed
 from .backpressure import Backpressure
-
-logger = logging.getLogger("scrapy_state.state")
+from .log import SpiderLog
 
 
 class CrawlFailure:
-    """Whether one crawl has failed, and why. Whoever notices a failure calls :meth:`fail`, once.
+    """Whether one crawl has failed, and why. Whoever notices a failure reports it here, once.
 
-    The first failure counts. Later ones only add to what can't be stored any more.
+    The first failure decides the finish reason. Later ones only add to what can't be stored any more.
     """
 
     def __init__(self, crawler: Crawler, backpressure: Backpressure) -> None:
         self._crawler = crawler
+        self._log = SpiderLog(crawler)
         self._backpressure = backpressure
         self._finish_reason = ""
         #: the first failure
@@ -37,14 +36,14 @@ class CrawlFailure:
     def fail(self, finish_reason: str, error: StateError, blocks_newest: bool = True) -> None:
         """Close the spider because of *error*. No checkpoint may pass what failed.
 
-        :param blocks_newest: whether what failed was yielded before the newest state, so that this can't be stored either
+        :param blocks_newest: whether the failed item comes before the newest state, so that this state can't be stored either
         """
         self.blocks_newest = self.blocks_newest or blocks_newest
         self.store_failed = self.store_failed or isinstance(error, StoreError)
         if self.error is not None:
             return
         self.error = error
-        logger.warning("the crawl is closed (%s): %s", finish_reason, error, extra={"spider": self._crawler.spider})
+        self._log.warning("the crawl is closed (%s): %s", finish_reason, error)
         self.close_spider(finish_reason)
 
     def close_spider(self, finish_reason: str) -> None:
@@ -56,7 +55,7 @@ class CrawlFailure:
             self._closing = asyncio.create_task(engine.close_spider_async(reason=finish_reason))
 
     def mark(self, finish_reason: str = "") -> None:
-        """Have the crawl end with exit code 1, and with *finish_reason* unless it has one, or this is empty."""
+        """Let the crawl run to its end, but with exit code 1, and with *finish_reason* unless an earlier failure gave one."""
         self._finish_reason = self._finish_reason or finish_reason
         fail_when_closed(self._crawler)
 
@@ -65,13 +64,13 @@ class CrawlFailure:
 
         :raises CloseSpider: always
         """
-        logger.error("the crawl does not start: %s", error, extra={"spider": self._crawler.spider})
+        self._log.error("the crawl does not start: %s", error)
         set_refusal(self._crawler, error)
         self.mark()
         raise CloseSpider("state_refused") from error
 
     def conclude(self, reason: str) -> str:
-        """Set the finish reason in the stats and return it: *reason*, which the spider is closed with, or that of a failure."""
+        """Set and return the finish reason: that of the failure; without one *reason*, which the spider was closed with."""
         reason = self._finish_reason or reason
-        self._crawler.stats.set_value("finish_reason", reason)  # CoreStats has set the one that the closing began with
+        self._crawler.stats.set_value("finish_reason", reason)  # CoreStats has set *reason*
         return reason

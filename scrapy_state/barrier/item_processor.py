@@ -1,9 +1,8 @@
-"""The item processor that carries the tickets through the project's own."""
+"""The item processor that carries tickets past the project's pipelines."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,25 +16,22 @@ from scrapy.utils.misc import build_from_crawler, load_object
 from ..exceptions import StateError, StateSettingsError
 from ..items import StateItem
 from ..resume.refusal import get_refusal, refuse
-from ..scrapy_internals import (
-    is_closing,
-    is_crawl,
-    mind_closing,
-    watch_errbacks,
-)
+from ..scrapy_internals import is_closing, is_crawl, mind_closing, watch_errbacks
 from ..settings import get_settings
 from .barrier import get_barrier
-from .middleware import _NOT_YIELDED, StateMiddleware, _no_state_item
+from .middleware import StateMiddleware
 from .tickets import within
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-logger = logging.getLogger("scrapy_state.state")
+_NOT_YIELDED = (
+    "a StateItem counts only where the spider yields it; a pipeline or an extension has submitted or returned this one"
+)
 
 
 class BarrierItemProcessor:
-    """Carries the tickets through the project's own item processor (setting STATE_FALLBACK_ITEM_PROCESSOR)."""
+    """Wraps the project's item processor (setting STATE_FALLBACK_ITEM_PROCESSOR), and carries each item's ticket past it."""
 
     def __init__(self, crawler: Crawler, processor: Any) -> None:
         self.crawler = crawler
@@ -46,13 +42,13 @@ class BarrierItemProcessor:
         self._backpressure = self._barrier.backpressure
         self._process_item = partial(self._call, "process_item")
         if self._has_async["process_item"]:
-            self._process_item = processor.process_item_async  # for every item: the shorter way
+            self._process_item = processor.process_item_async  # saves a call for every item
         self._opened = False
         self._closing: asyncio.Task[None] | None = None
 
     @classmethod
     def from_crawler(cls, crawler: Crawler) -> Self:
-        """Make it, and the processor it wraps."""
+        """Make it and the processor that it wraps."""
         try:
             processor = get_settings(crawler).fallback_item_processor
         except StateSettingsError as error:
@@ -61,10 +57,13 @@ class BarrierItemProcessor:
         return cls(crawler, build_from_crawler(load_object(processor or ItemPipelineManager), crawler))
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.processor, name)  # .middlewares and whatever else the wrapped one has
+        return getattr(self.processor, name)  # others look at .middlewares, for example
 
     async def open_spider_async(self) -> None:
-        """Have the exporter prove that checkpoints can be stored, then open the wrapped processor."""
+        """Check that the crawl may start, then open the wrapped processor.
+
+        :raises CloseSpider: if the crawl must not start
+        """
         if is_crawl(self.crawler):
             refusal = get_refusal(self.crawler)
             if refusal is not None:
@@ -73,8 +72,9 @@ class BarrierItemProcessor:
             nearest = self.crawler.engine.scraper.spidermw.middlewares[0]
             if middleware is not nearest:
                 error = StateSettingsError(
-                    "SPIDER_MIDDLEWARES: scrapy_state.barrier.StateMiddleware must be nearest the engine, to see what really "
-                    f"goes there, but {type(nearest).__name__} is: give that one a higher number, or ours a lower one"
+                    "SPIDER_MIDDLEWARES: scrapy_state.barrier.StateMiddleware must be nearest the engine, to see what the "
+                    f"engine gets, but {type(nearest).__name__} is nearer",
+                    remedy="give that one a higher number, or ours a lower one",
                 )
                 self._barrier.failure.refuse(error)
             if middleware is not None:
@@ -97,18 +97,18 @@ class BarrierItemProcessor:
             self._barrier.listener.closing()
 
     async def close_spider_async(self) -> None:
-        """Close the wrapped processor, if it was opened."""
+        """Close the wrapped processor if it was opened."""
         if self._closing is not None:
             self._closing.cancel()
         if self._opened:
-            within.set(None)  # whoever asked for the close may have done so from within a pipeline
+            within.set(None)  # a pipeline may have closed the spider while it was processing an item
             await self._call("close_spider")
 
     async def process_item_async(self, item: Any) -> Any:
-        """Process *item* in the wrapped processor; hand its ticket on to the result."""
+        """Process *item* in the wrapped processor, and give its ticket to what that returns."""
         if isinstance(item, StateItem):
             if not is_crawl(self.crawler):
-                return item  # `scrapy parse --pipelines` calls this by itself, past every middleware
+                return item  # `scrapy parse --pipelines` calls this without any middleware
             raise DropItem(_NOT_YIELDED)
         if self._barrier.listener is None:
             return _no_state_item(await self._process_item(item))
@@ -122,7 +122,7 @@ class BarrierItemProcessor:
             ticket.settle()
             raise
         except asyncio.CancelledError:
-            # Nothing has become of it: not settled. While the crawl ends that is the end's business; else it is a failure.
+            # The item is not settled. While the crawl is ending, the last cut deals with that; otherwise it is a failure.
             if not is_closing(self.crawler.engine):
                 self._barrier.listener.item_failed(ticket, asyncio.CancelledError())
             raise
@@ -140,8 +140,14 @@ class BarrierItemProcessor:
         return await maybe_deferred_to_future(getattr(self.processor, method)(*args, self.crawler.spider))
 
 
+def _no_state_item(output: Any) -> Any:
+    if isinstance(output, StateItem):
+        raise DropItem(_NOT_YIELDED)
+    return output
+
+
 def _has_async(processor: Any, method: str) -> bool:
-    """As Scraper does it (scrapy/core/scraper.py, _check_deprecated_itemproc_method)."""
+    """Decide as Scraper does (scrapy/core/scraper.py, _check_deprecated_itemproc_method)."""
     return hasattr(processor, f"{method}_async") and not (
         isinstance(processor, ItemPipelineManager)
         and method_is_overridden(type(processor), ItemPipelineManager, method)

@@ -1,19 +1,17 @@
-"""Which side of a barrier every item is on: tickets in yield order, from the spider to the exporter.
+"""The spider middleware that gives each item its ticket, and takes state items out.
 
-``StateMiddleware`` (spider middleware nearest the engine) gives each item a ticket as the spider yields it, because
-Scrapy queues yielded items before any pipeline sees them. ``BarrierItemProcessor`` (setting ITEM_PROCESSOR) finds the
-ticket again when the item enters the pipelines, and hands it on to the object that leaves them.
+An item gets its ticket as the spider yields it, because Scrapy queues yielded items before any pipeline sees them.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from scrapy import Request, Spider, signals
 from scrapy.crawler import Crawler
-from scrapy.exceptions import DropItem, IgnoreRequest
+from scrapy.exceptions import IgnoreRequest
 from scrapy.http import Response
 from scrapy.spidermiddlewares.base import BaseSpiderMiddleware
 from scrapy.spidermiddlewares.httperror import HttpError
@@ -23,54 +21,45 @@ from ..exceptions import StateSettingsError
 from ..items import StateItem
 from ..model.json_values import in_log, json_object
 from ..resume.remembering import warn_of_memories
-from ..scrapy_internals import (
-    is_closing,
-    requests_in_flight,
-    requests_waiting,
-)
+from ..scrapy_internals import is_closing, requests_in_flight, requests_waiting
 from ..settings import get_settings
 from .barrier import get_barrier
+from .log import SpiderLog
 from .order_check import OrderCheck, Page, StateItemCheck
-
-if TYPE_CHECKING:
-    pass
-
-logger = logging.getLogger("scrapy_state.state")
-_NOT_YIELDED = (
-    "a StateItem counts only where the spider yields it; a pipeline or an extension has submitted or returned this one"
-)
 
 
 class StateMiddleware(BaseSpiderMiddleware):
-    """Takes the tickets; the end of the way for state items.
+    """Gives each item its ticket in the order of yielding, and takes state items out.
 
-    It must be nearest the engine, so that it sees what really goes there.
+    It must be nearest the engine, so that it sees exactly what the engine gets.
     """
 
     def __init__(self, crawler: Crawler) -> None:
         super().__init__(crawler)
         self._barrier = get_barrier(crawler)
+        self._log = SpiderLog(crawler)
         self._check = StateItemCheck(
             OrderCheck(lambda: requests_in_flight(crawler.engine), lambda: requests_waiting(crawler.engine)),
             _interval_seconds(crawler),
-            {"spider": crawler.spider},
+            self._log,
         )
-        self._told = False
-        # Scrapy's root logger lets everything by, and its handler drops it: making a line that is not shown costs the same.
-        self._is_debug = logging.Handler(crawler.settings["LOG_LEVEL"]).level <= logging.DEBUG
+        self._has_warned = False
+        # Scrapy's loggers let every level pass, and its handler drops what LOG_LEVEL hides: a hidden line costs as much.
+        self._shows_debug = _shows_debug(crawler.settings["LOG_LEVEL"])
         crawler.signals.connect(self._spider_error, signals.spider_error)
         crawler.signals.connect(self._spider_opened, signals.spider_opened)
         crawler.signals.connect(self._spider_closed, signals.spider_closed)
 
     async def process_start(self, start: AsyncIterator[Any]) -> AsyncIterator[Any]:
-        """As for a callback's output; ends with the checkpoints, since Scrapy goes on reading ``start()`` while it closes.
+        """Pass on what ``start()`` yields, as for a callback; end it when the last checkpoint is cut, or the crawl has failed.
 
-        With units it does so without a rest, however many they are: then it ends as the closing begins.
+        Scrapy reads on while the spider is being closed, and while the engine is paused. With units ``start()`` may have no
+        end, so then it ends as soon as the spider is being closed.
         """
-        async for each in self.process_spider_output_async(None, start):
-            yield each
+        async for result in self.process_spider_output_async(None, start):
+            yield result
             if self._barrier.backpressure.held:
-                # Engine.pause() does not stop start(), and its items don't wait for one another.
+                # engine.pause() does not stop start()
                 await self._barrier.backpressure.wait()
             if self._barrier.tracking is not None and self._barrier.tracking.crowded:
                 await self._barrier.tracking.room()
@@ -80,18 +69,20 @@ class StateMiddleware(BaseSpiderMiddleware):
     async def process_spider_output_async(  # type: ignore[override]
         self, response: Response | Failure | None, result: AsyncIterator[Any]
     ) -> AsyncIterator[Any]:
-        """Give each item its ticket; take the state items out. *response*: an errback's Failure, None for ``start()``.
+        """Give each item its ticket; take state items out.
 
-        Every item of a crawl comes by here: the base class's does the same in more steps, each with a price.
+        Every item of a crawl passes here: the method of the base class would do the same in three calls more.
+
+        :param response: a Failure for the output of an errback; None for that of ``start()``
         """
         request: Request | None = getattr(response, "request", None)
         page = self._check.order.begin(request)
         try:
-            async for each in result:
-                if isinstance(each, Request):
-                    if self._is_to_be_sent(each, page):
-                        yield each
-                elif (item := self._processed_item(each, request, page)) is not None:
+            async for output in result:
+                if isinstance(output, Request):
+                    if self._is_to_be_sent(output, page):
+                        yield output
+                elif (item := self._processed_item(output, request, page)) is not None:
                     yield item
         except Exception as error:
             if self._barrier.tracking is not None:
@@ -103,14 +94,14 @@ class StateMiddleware(BaseSpiderMiddleware):
             self._barrier.tracking.all_yielded(request)
 
     def get_processed_item(self, item: Any, response: Response | None) -> Any:
-        """Give one item its ticket, or take a state item out: return None."""
+        """Give *item* its ticket and return it; of a state item return None."""
         return self._processed_item(item, None if response is None else response.request)
 
     def download_failed(self, failure: Failure, request: Request) -> None:
-        """Log where the crawl stands when a request failed for good."""
+        """Log where the crawl is when a request has failed for good."""
         if isinstance(failure.value, IgnoreRequest) and not isinstance(failure.value, HttpError):
-            return  # left out on purpose: robots.txt, off-site, a middleware's wish
-        self._barrier.log_progress(f"{request} failed ({type(failure.value).__name__})", self.crawler.spider)
+            return  # skipped on purpose: by robots.txt, as off-site, by a middleware
+        self._barrier.log_progress(f"{request} failed ({type(failure.value).__name__})")
 
     def _is_to_be_sent(self, request: Request, page: Page) -> bool:
         tracker = self._barrier.tracker
@@ -135,19 +126,19 @@ class StateMiddleware(BaseSpiderMiddleware):
     def _state_item(self, item: StateItem, page: Page | None) -> None:
         spider = self.crawler.spider
         if self._barrier.tracking is not None:
-            if not self._told:
-                self._told = True
-                logger.warning(
+            if not self._has_warned:
+                self._has_warned = True
+                self._log.warning(
                     "state items are left out: this spider gives requests a state (meta), and the state follows those. "
-                    "Use one or the other: see docs/units.md", extra={"spider": spider},
+                    "Use one or the other: see docs/units.md",
                 )  # fmt: skip
             return
-        # Copied once more: the spider may yield the same StateItem again, changed.
-        found = item.state
-        state = json_object(getattr(spider, "state", {}), "spider.state") if found is None else json_object(found)
+        # A copy: the spider may change the same StateItem and yield it again.
+        own = item.state
+        state = json_object(getattr(spider, "state", {}), "spider.state") if own is None else json_object(own)
         spider.state = json_object(state)  # type: ignore[union-attr]
-        if self._is_debug and logger.isEnabledFor(logging.DEBUG):
-            logger.debug("state item %s", in_log(state), extra={"spider": spider})
+        if self._shows_debug and self._log.isEnabledFor(logging.DEBUG):
+            self._log.debug("state item %s", in_log(state))
         if not self._barrier.keeps_requests:
             self._check.state(page)
         self._barrier.state_yielded(state)
@@ -159,21 +150,20 @@ class StateMiddleware(BaseSpiderMiddleware):
     def _spider_closed(self, spider: Spider, reason: str) -> None:
         if self._barrier.tracking is None:
             self._check.closed(reason)
-        if self._barrier.listener is None:  # else the exporter does, after the last checkpoint
-            self._barrier.log_progress(f"spider closed ({reason})", spider)
+        if self._barrier.listener is None:  # otherwise the exporter does, after the last checkpoint
+            self._barrier.log_progress(f"spider closed ({reason})")
 
     def _spider_error(self, failure: Failure, spider: Spider) -> None:
-        self._barrier.log_progress(f"the spider raised {type(failure.value).__name__}", spider)
-
-
-def _no_state_item(output: Any) -> Any:
-    if isinstance(output, StateItem):
-        raise DropItem(_NOT_YIELDED)
-    return output
+        self._barrier.log_progress(f"the spider raised {type(failure.value).__name__}")
 
 
 def _interval_seconds(crawler: Crawler) -> float:
     try:
         return get_settings(crawler).interval_seconds
     except StateSettingsError:
-        return 0  # the crawl does not start, which others say
+        return 0  # the crawl does not start; the item processor says why
+
+
+def _shows_debug(log_level: str | int) -> bool:
+    number = logging.getLevelName(log_level) if isinstance(log_level, str) else log_level
+    return isinstance(number, int) and number <= logging.DEBUG

@@ -1,4 +1,4 @@
-"""Whether a spider's state items say what they should: that they come, and that nothing is under way when they do."""
+"""Warnings about a spider's state items: that there are too few, or that they come while requests are out."""
 
 from __future__ import annotations
 
@@ -6,27 +6,28 @@ import logging
 import time
 from collections.abc import Callable, Set
 from dataclasses import dataclass
-from typing import Any
 
 from scrapy import Request
 from scrapy.http.request import NO_CALLBACK
 
-logger = logging.getLogger("scrapy_state.state")
-#: Items, and intervals between cuts, without a state item, before a warning says so
+from .log import SpiderLog
+
+#: After this many items, and this many times STATE_INTERVAL, without a state item comes a warning
 MANY_ITEMS = 100
 MANY_INTERVALS = 5
 _REMEDY = (
-    "Yield a StateItem where no request is under way but the one that goes on from there, or give the requests units "
+    "Yield a StateItem while no request is out but the one that continues from there, or give the requests units "
     '(meta={"state": …}): see docs/state.md'
 )
 
 
 @dataclass(eq=False, slots=True)
 class Page:
-    """One callback's output, or that of ``start()`` (*request* is None).
+    """The output of one callback, or of ``start()``.
 
-    :param before: the requests that were in flight when it began
-    :param sent: how many requests it has yielded; of ``start()``, since its last state item
+    :param request: the callback's request; None for ``start()``
+    :param before: the requests that were in flight when the callback began
+    :param sent: how many requests it has yielded; ``start()``: since its last state item
     """
 
     request: Request | None
@@ -35,82 +36,82 @@ class Page:
 
 
 class OrderCheck:
-    """Counts the requests that are out when a state item comes. Only touched from the event loop's thread.
+    """Counts the requests that are out, in flight or waiting, when a state item comes. Only used in the event loop's thread.
 
-    One that the state item's own callback has sent is no such request: it goes on from there. Requests of pipelines and
-    middlewares are their own business.
+    One request that the state item's own callback has yielded does not count: it continues from there. Requests that pipelines
+    and middlewares download don't count either.
 
-    :param in_flight: returns the requests in flight, those of pipelines and middlewares too
-    :param waiting: returns how many wait in the scheduler
+    :param in_flight: returns the requests in flight, including those of pipelines and middlewares
+    :param waiting: returns how many requests wait in the scheduler
     """
 
     def __init__(self, in_flight: Callable[[], Set[Request]], waiting: Callable[[], int]) -> None:
         self._all_in_flight = in_flight
         self._waiting = waiting
-        #: whose callbacks yield nothing more, while their items may be in the pipelines
+        #: requests whose callbacks have ended, though their items may still be in the pipelines
         self._over: Set[Request] = set()
 
     def begin(self, request: Request | None) -> Page:
-        """The callback of *request*, or ``start()``, begins."""
+        """The callback of *request*, or ``start()`` (None), begins."""
         return Page(request, self._in_flight(request) if request is not None else set())
 
     def end(self, page: Page) -> None:
-        """Nothing more comes of it."""
+        """The callback of *page* has ended."""
         if page.request is not None:
             self._over |= {page.request}
 
     def out(self, page: Page) -> int:
-        """A state item comes of *page*; return how many requests are out."""
+        """*page* has yielded a state item: return how many requests are out."""
         in_flight, waiting = self._in_flight(page.request), self._waiting()
         if page.request is None:
             own, page.sent = min(page.sent, 1), 0
             return max(0, len(in_flight) + waiting - own)
-        # What this callback has yielded may be on its way to the scheduler still.
+        # The requests that this callback has yielded may still be on their way to the scheduler.
         others = max(len(in_flight) + waiting - page.sent, len(in_flight & page.before))
         return max(others, 0) + (page.sent if page.sent > 1 else 0)
 
-    def _in_flight(self, but: Request | None) -> Set[Request]:
+    def _in_flight(self, own: Request | None) -> Set[Request]:
         in_flight = self._all_in_flight()
         self._over &= in_flight
-        return {each for each in in_flight - self._over if each is not but and each.callback is not NO_CALLBACK}
+        return {request for request in in_flight - self._over if request is not own and request.callback is not NO_CALLBACK}
 
 
 class StateItemCheck:
-    """Counts a spider's items and state items, and warns: once while it crawls, and with the numbers when it is closed.
+    """Counts a spider's items and state items. Warns once during the crawl, and with the totals when the spider is closed.
 
-    :param order: None where pending requests are kept, so that it does not matter
+    :param order: counts the requests that are out
     :param interval_seconds: STATE_INTERVAL
-    :param told: what to add to each log line
+    :param log: takes the warnings
     """
 
-    def __init__(self, order: OrderCheck, interval_seconds: float, told: dict[str, Any]) -> None:
+    def __init__(self, order: OrderCheck, interval_seconds: float, log: logging.Logger | SpiderLog) -> None:
         self.order = order
         self._long_seconds = interval_seconds * MANY_INTERVALS
-        self._extra = told
+        self._log = log
         self._since = time.monotonic()
         self._warned = False
         #: items since the last state item
         self.items = 0
         self.states = 0
-        #: state items that came while requests were out, and at most how many of these
+        #: how many state items came while requests were out, and at most how many requests were out then
         self.early = 0
         self.most_out = 0
 
     def item(self) -> None:
-        """The spider has yielded an item that a checkpoint could name."""
+        """Count an item."""
         self.items += 1
         if self.items < MANY_ITEMS or self._warned:
             return
         seconds = time.monotonic() - self._since
         if seconds >= self._long_seconds:
             self._warned = True
-            logger.warning(
+            self._log.warning(
                 "%s items in %.0f s, and no state item %s: if this run is killed now, the next one begins before them. %s",
-                self.items, seconds, "since the last one" if self.states else "yet", _REMEDY, extra=self._extra,
+                self.items, seconds, "since the last one" if self.states else "yet", _REMEDY,
             )  # fmt: skip
 
     def state(self, page: Page | None) -> None:
-        """The spider has yielded a state item."""
+        """Count a state item, and the requests that are out. *page*: what yielded it, if that is known."""
         self.items = 0
         self.states += 1
         self._since = time.monotonic()
@@ -119,23 +120,22 @@ class StateItemCheck:
             self.early += 1
             self.most_out = max(self.most_out, out)
             if self.early == 1:
-                logger.warning(
+                self._log.warning(
                     "a state item came while requests that were yielded before it are still out (%s of them). It says that all "
-                    "before it is done: if this run is killed now, what they were to bring is lost. %s", out, _REMEDY,
-                    extra=self._extra,
+                    "before it is done: if this run is killed now, the items of these requests are lost. %s", out, _REMEDY,
                 )  # fmt: skip
 
     def closed(self, reason: str) -> None:
-        """The spider is closed: say what no checkpoint names, and what a kill would have lost."""
+        """The spider is closed: warn of items that no checkpoint names, and of items that a kill would have lost."""
         if self.early:
-            logger.warning(
-                "%s of %s state items came while requests yielded before them were out (up to %s): where a run was killed "
-                "then, what these were to bring is missing. %s",
-                self.early, self.states, self.most_out, _REMEDY, extra=self._extra,
+            self._log.warning(
+                "%s of %s state items came while requests yielded before them were out (up to %s): if a run was killed "
+                "then, the items of these requests are missing. %s",
+                self.early, self.states, self.most_out, _REMEDY,
             )  # fmt: skip
         if self.items and (not self.states or reason == "finished"):
-            which = "after the last state item" if self.states else "and no state item"
-            logger.warning(
+            where = "after the last state item" if self.states else "and no state item"
+            self._log.warning(
                 "the spider yielded %s items %s: no checkpoint names them, and the next run begins before them. %s",
-                self.items, which, _REMEDY, extra=self._extra,
+                self.items, where, _REMEDY,
             )  # fmt: skip

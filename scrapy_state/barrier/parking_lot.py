@@ -1,4 +1,4 @@
-"""One way to wait until something has changed."""
+"""The one way to wait until something changes."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import asyncio
 
 
 class ParkingLot:
-    """Where tasks wait until whoever changes what they are waiting for wakes them. (After trio's class of that name.)
+    """Where tasks wait until something changes. Whoever changes it wakes them. (After trio's class of this name.)
 
-    The condition stays with the waiting task: ``while full: await lot.park()``. An asyncio.Event would hold a second copy of
-    the condition, which somebody must clear at the right moment; an asyncio.Condition has a lock that one thread doesn't need.
+    The condition stays in the waiting task: ``while full: await lot.park()``. An asyncio.Event would be a second copy of the
+    condition, which somebody must clear at the right moment. An asyncio.Condition has a lock, which one thread doesn't need.
     """
 
     def __init__(self) -> None:
         self._parked: list[asyncio.Future[None]] = []
 
     async def park(self) -> None:
-        """Wait until the next :meth:`unpark_all`. Then check the condition again: another task may have been faster."""
+        """Wait until the next :meth:`unpark_all`. Check the condition again then: another task may have been faster."""
         parked = asyncio.get_running_loop().create_future()
         self._parked.append(parked)
         await parked

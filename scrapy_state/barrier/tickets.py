@@ -1,4 +1,4 @@
-"""Tickets: on which side of a barrier each item is, from the spider to the exporter."""
+"""Tickets: they say on which side of a barrier an item is, from the spider to the exporter."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ class Side:
 
 @dataclass(eq=False, slots=True)
 class Ticket:
-    """On which side an item is, and in which epoch: how many state items the spider had yielded before it. Never changes."""
+    """The side of an item, and its epoch: how many state items the spider had yielded before it. A ticket never changes."""
 
     side: Side
     epoch: int
 
     def settle(self) -> None:
-        """Note that one item with this ticket is exported, dropped or skipped."""
+        """Take note that one item with this ticket has been exported, dropped or skipped."""
         side = self.side
         side.out -= 1
         if not side.out:
@@ -60,12 +60,12 @@ within: ContextVar[Ticket | None] = ContextVar("scrapy_state_within", default=No
 class Tickets:
     """The tickets of one crawl. Only used in the event loop's thread.
 
-    An item needs no attribute to carry its ticket: tickets are found by the object. The spider yields one object, and the
-    pipelines may return another one, so an item's ticket is looked up twice.
+    Items can be of any type, so a ticket is found by its item's identity. It is looked up twice: when the item enters the
+    pipelines, and when the exporter gets what the pipelines returned, which may be another object.
     """
 
     def __init__(self) -> None:
-        #: what an item gets that is yielded now; all items between two state items share one
+        #: the ticket for an item that is yielded now; all items between two state items share one
         self.current = Ticket(Side(), 0)
         self._yielded = _ByObject()
         self._processed = _ByObject()
@@ -96,7 +96,7 @@ class Tickets:
         return old
 
     def next_epoch(self) -> None:
-        """Note that the spider has yielded a state item."""
+        """Take note that the spider has yielded a state item."""
         self.current = Ticket(self.current.side, self.current.epoch + 1)
 
     def _issue_within(self) -> Ticket:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Coroutine
 from typing import Any
@@ -12,6 +11,7 @@ from scrapy import signals
 from scrapy.crawler import Crawler
 
 from ..barrier.barrier import Barrier
+from ..barrier.log import SpiderLog
 from ..barrier.tickets import BEFORE_ALL, Side, Ticket
 from ..exceptions import ItemFailed, StateConflict, StateError
 from ..model.checkpoint import Checkpoint
@@ -19,8 +19,6 @@ from ..scrapy_internals import until_closed
 from ..settings import StateSettings
 from .commits import Commits
 from .durable_items import DurableItems
-
-logger = logging.getLogger("scrapy_state.state")
 
 
 class Checkpointer:
@@ -35,6 +33,7 @@ class Checkpointer:
         self, crawler: Crawler, settings: StateSettings, barrier: Barrier, items: DurableItems, commits: Commits | None
     ) -> None:
         self._crawler = crawler
+        self._log = SpiderLog(crawler)
         self._settings = settings
         self._barrier = barrier
         self._tickets = barrier.tickets
@@ -118,9 +117,9 @@ class Checkpointer:
             return
         if self._failure.error is None and not self._has_late_items:
             self._failure.mark()
-            logger.error(
+            self._log.error(
                 "an item came after the last checkpoint, and is stored nowhere. Let a pipeline's close_spider() submit what is "
-                "still to come, and wait for it there", extra={"spider": self._crawler.spider},
+                "still to come, and wait for it there",
             )  # fmt: skip
         self._has_late_items = True
         self._crawler.stats.inc_value("state/items_late")
@@ -142,7 +141,7 @@ class Checkpointer:
         finally:
             self._items.threads.close()
             if self._opened and self._failure.error is not None:
-                logger.error("%s", self._where_stopped(self._failure.error), extra={"spider": self._crawler.spider})
+                self._log.error("%s", self._where_stopped(self._failure.error))
 
     def _cut(self, reason: str | None = None) -> Coroutine[Any, Any, None]:
         """Begin a new side now; return the coroutine that makes the old one durable, and stores its checkpoint.
@@ -175,7 +174,7 @@ class Checkpointer:
         except StateError as error:
             self._failure.fail("state_store_failed", error)
         except Exception as error:
-            logger.warning("Error storing a checkpoint", exc_info=True, extra={"spider": self._crawler.spider})
+            self._log.warning("Error storing a checkpoint", exc_info=True)
             self._failure.fail("state_store_failed", StateError(f"{type(error).__name__}: {error}"))
         finally:
             self._commit_task = self._old_side = None

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from scrapy.crawler import Crawler
 
-from ..exceptions import StateSettingsError
-from ..extension import StateResolver, get_extension
+from ..barrier.log import SpiderLog
 from ..lineage.last_run_orphans import Orphan, OrphanFeeds, find_orphans, treat_orphans
 from ..lineage.unfinished import abort_unfinished
 from ..lineage.writer import CheckpointWriter
@@ -24,13 +22,15 @@ from ..stores.retry import patiently
 from ..stores.threads import StoreThreads
 from .retry import Retry
 
-logger = logging.getLogger("scrapy_state.state")
+if TYPE_CHECKING:
+    from ..extension import StateResolver
 
 
 class Commits:
     """The checkpoints of one run.
 
     :param writer: numbers and stores them
+    :param get_resolver: returns the extension that knows where this run starts
     :param orphan_feeds: where the item files of the last run are, given its id
     :param delete_orphans: STATE_ORPHANS = "delete"
     """
@@ -41,13 +41,16 @@ class Commits:
         writer: CheckpointWriter,
         threads: StoreThreads,
         retry: Retry,
+        get_resolver: Callable[[], StateResolver],
         orphan_feeds: Callable[[str], OrphanFeeds],
         delete_orphans: bool,
     ) -> None:
         self._crawler = crawler
+        self._log = SpiderLog(crawler)
         self._writer = writer
         self._threads = threads
         self._retry = retry
+        self._get_resolver = get_resolver
         self._orphan_feeds = orphan_feeds
         self._delete_orphans = delete_orphans
         self._orphans: list[Orphan] = []
@@ -61,24 +64,21 @@ class Commits:
 
         :raises StateError: if it can't be stored
         """
-        resolver = get_extension(StateResolver, self._crawler)
-        if resolver is None:
-            raise StateSettingsError("EXTENSIONS has no scrapy_state.extension.StateResolver, which the state feed needs")
+        resolver = self._get_resolver()
         began = time.monotonic()
         writer, resolution = self._writer, resolver.resolution
         self._orphans = await self._threads.run(find_orphans, writer.store, writer.template, resolution, self._orphan_feeds)
         opening = partial(writer.open, resolver.state, resolution, resolver.resolve_own, start=resolver.start)
         checkpoint = await self._threads.run(patiently, opening)
         if not writer.store.atomic:
-            logger.info(
+            self._log.info(
                 "%s may not write create-only for sure: a second writer there is detected, not prevented",
-                writer.store.uri(writer.template.prefix), extra={"spider": self._crawler.spider},
+                writer.store.uri(writer.template.prefix),
             )  # fmt: skip
         if checkpoint.overlap:
-            logger.warning(
+            self._log.warning(
                 "this run does not start from the state of checkpoint %s, its parent: along the lineage items stand twice "
                 "if it starts earlier (overlap), and are missing if later", checkpoint.parent,
-                extra={"spider": self._crawler.spider},
             )  # fmt: skip
         self._stored(checkpoint, began)
         if checkpoint.id != resolution.newest_id + 1:
@@ -117,10 +117,10 @@ class Commits:
 
     def _stored(self, checkpoint: Checkpoint, began: float) -> None:
         self.last = checkpoint
-        logger.info(
+        self._log.info(
             "checkpoint %s stored: STATE %s, items: %s, files: %s, seconds: %.3f%s",
             checkpoint.id, in_log(checkpoint.state), checkpoint.items, len(checkpoint.files), time.monotonic() - began,
-            f", {checkpoint.reason}" if checkpoint.reason else "", extra={"spider": self._crawler.spider},
+            f", {checkpoint.reason}" if checkpoint.reason else "",
         )  # fmt: skip
         stats = self._crawler.stats
         stats.inc_value("state/checkpoints")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,6 +12,7 @@ from scrapy.settings import BaseSettings
 from scrapy.utils.misc import load_object
 
 from ..barrier.barrier import Barrier
+from ..barrier.log import SpiderLog
 from ..barrier.tickets import Side, Ticket
 from ..exceptions import ItemFailed
 from ..feedstorages import check_temporary_folder
@@ -26,7 +26,6 @@ from .retry import Retry
 from .spool import Spool
 from .uploads import Uploads
 
-logger = logging.getLogger("scrapy_state.state")
 _LONG_WAIT_SECONDS = 60
 
 
@@ -51,6 +50,7 @@ class DurableItems:
         new_batch: Callable[[str, int], Batch],
     ) -> None:
         self._crawler = crawler
+        self._log = SpiderLog(crawler)
         self._tickets = barrier.tickets
         self._failure = barrier.failure
         #: for all calls to stores
@@ -78,7 +78,7 @@ class DurableItems:
             return False
         except Exception as error:
             # With its trace, which nobody else logs; a pipeline's is in Scrapy's log.
-            logger.warning("Error exporting an item", exc_info=True, extra={"spider": self._crawler.spider})
+            self._log.warning("Error exporting an item", exc_info=True)
             failure = ItemFailed(f"an item could not be exported ({type(error).__name__})")
             self._failure.fail("state_store_failed", failure)
             return False
@@ -112,9 +112,9 @@ class DurableItems:
         try:
             done, _ = await asyncio.wait([settled], timeout=_LONG_WAIT_SECONDS)
             if not done:
-                logger.warning(
+                self._log.warning(
                     "a checkpoint has been waiting for %s s: %s items that came before it are still in the pipelines",
-                    _LONG_WAIT_SECONDS, side.out, extra={"spider": self._crawler.spider},
+                    _LONG_WAIT_SECONDS, side.out,
                 )  # fmt: skip
             await settled
         finally:

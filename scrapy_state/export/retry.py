@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import random
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from typing import Any, TypeVar
 
 from ..exceptions import StoreError, StoreUnreachable
+from ..stores.retry import pauses
 
 logger = logging.getLogger("scrapy_state.state")
 T = TypeVar("T")
@@ -65,7 +65,7 @@ class Retry:
         :raises StoreError: if a call is given up. It may still be at work in its thread, so it is not made again
         """
         first_failure = math.inf
-        pause = _FIRST_PAUSE_SECONDS
+        backoff = pauses(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)
         while True:
             try:
                 async with turns:
@@ -77,8 +77,7 @@ class Retry:
                 if left <= 0:
                     raise
                 logger.warning("%s is not stored yet: %s. Trying again for %.0f s", what, error, left)
-                await self._pause(min(left, random.uniform(pause / 2, pause)))
-                pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+                await self._pause(min(left, next(backoff)))
 
     def _deadline(self, first_failure: float) -> float:
         closing = max(first_failure, self._closing_since) + self.close_seconds

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,14 +10,13 @@ from scrapy import signals
 from scrapy.crawler import Crawler
 
 from ..barrier.failure import CrawlFailure
+from ..barrier.log import SpiderLog
 from ..exceptions import StoreError
 from ..model.checkpoint import ItemFile
 from ..stores.threads import UPLOADS_AT_ONCE
 from .batch import Batch
 from .retry import Retry
 from .spool import Spool
-
-logger = logging.getLogger("scrapy_state.state")
 
 
 class Uploads:
@@ -30,6 +28,7 @@ class Uploads:
     def __init__(self, crawler: Crawler, retry: Retry, spool: Spool, failure: CrawlFailure) -> None:
         self.spool = spool
         self._crawler = crawler
+        self._log = SpiderLog(crawler)
         self._retry = retry
         self._failure = failure
         self._turns = asyncio.Semaphore(UPLOADS_AT_ONCE)
@@ -79,9 +78,7 @@ class Uploads:
             self.spool.uploaded(spooled_bytes)
             stats.set_value("state/spool_size", self.spool.bytes)
         stats.inc_value(f"feedexport/success_count/{batch.kind}")
-        logger.info(
-            "Stored %s feed (%s items) in: %s", slot.format, slot.itemcount, batch.uri, extra={"spider": self._crawler.spider}
-        )
+        self._log.info("Stored %s feed (%s items) in: %s", slot.format, slot.itemcount, batch.uri)
         # Handlers may take their time: only the end of the crawl waits for them.
         handlers = asyncio.create_task(self._crawler.signals.send_catch_log_async(signals.feed_slot_closed, slot=slot))
         self._handlers.add(handlers)

@@ -32,7 +32,9 @@ class Engine:
     def __init__(self, start: Callable[[Engine], Steps], callback: Callback, concurrent: int = 16) -> None:
         self.in_flight: set[Request] = set()
         self.scheduled: deque[Request] = deque()
-        self.check = StateItemCheck(OrderCheck(lambda: self.in_flight, lambda: len(self.scheduled)), 60, {})
+        self.check = StateItemCheck(
+            OrderCheck(lambda: self.in_flight, lambda: len(self.scheduled)), 60, logging.getLogger("scrapy_state.state")
+        )
         self.callback = callback
         self.concurrent = concurrent
         self._run(start(self), self.check.order.begin(None), lambda request: self.scheduled.append(request))
@@ -225,7 +227,7 @@ def test_no_state_items(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.Mo
     """Many items and no state item for long: one warning while it crawls, one at its end; a state item begins anew."""
     now = 0.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    check = StateItemCheck(OrderCheck(set, lambda: 0), 60, {})
+    check = StateItemCheck(OrderCheck(set, lambda: 0), 60, logging.getLogger("scrapy_state.state"))
     for _ in range(states):
         now += 1000
         check.state(None)
@@ -255,7 +257,7 @@ def test_enough_state_items(caplog: pytest.LogCaptureFixture, monkeypatch: pytes
     """A spider with a state item now and then, and one at its end, is not warned, however long it takes."""
     now = 0.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    check = StateItemCheck(OrderCheck(set, lambda: 0), 60, {})
+    check = StateItemCheck(OrderCheck(set, lambda: 0), 60, logging.getLogger("scrapy_state.state"))
     for _ in range(20):
         for _ in range(MANY_ITEMS - 1):
             now += 100

@@ -18,11 +18,11 @@ import scrapy
 from pathlib import Path
 from scrapy.extensions.feedexport import BlockingFeedStorage
 from scrapy_state import StateItem
-from scrapy_state.export import uploads as uploads
+from scrapy_state.export import retry
 
 logger = logging.getLogger("own")
-assert hasattr(uploads, "_LEAST_SECONDS")
-uploads._LEAST_SECONDS = 0.5
+assert hasattr(retry, "_LEAST_SECONDS")
+retry._LEAST_SECONDS = 0.5
 
 class OwnStorage(BlockingFeedStorage):
     def __init__(self, uri, *, feed_options=None):

@@ -29,7 +29,7 @@ PAGE_SPIDER = """
 import scrapy
 from scrapy_state import StateItem
 from scrapy_state.stores import retry as patience
-from scrapy_state.export import uploads as uploads
+from scrapy_state.export import retry as uploads
 from scrapy_state.stores import s3_client as s3client
 
 waits = [
