@@ -1,37 +1,18 @@
-"""The tests that every store passes, for the test suites of stores of your own. Needs pytest.
-
-::
-
-    import pytest
-    from scrapy_state.testing import Place, StoreContract
-
-    class TestMyStore(StoreContract):
-        @pytest.fixture
-        def place(self):
-            return Place("mine://somewhere/", {"STATE_STORES": {"mine": "project.stores.MyStore"}})
-
-With ``pytest.register_assert_rewrite("scrapy_state.testing")`` in ``conftest.py``, before the import, a test that fails
-shows the values.
-"""
+"""What a store must promise, as tests."""
 
 from __future__ import annotations
 
-import io
 import tempfile
 import threading
-from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
-from typing import Any
 
 import pytest
 
-from .exceptions import KeyTaken, StoreError
-from .model.key_template import without_credentials
-from .stores import StoreReader, StoreWriter, open_reader, open_writer
-from .stores.base import keys_within, takes_depth
-
-__all__ = ["ODD_NAMES", "Place", "StoreContract", "every_call_raises"]
+from ..exceptions import KeyTaken
+from ..model.key_template import without_credentials
+from ..stores import StoreReader, open_reader, open_writer
+from ..stores.base import keys_within, takes_depth
+from .place import Place
 
 #: File names with characters that mean something in a URI, a template, a shell, or a pattern, and some that are not ASCII
 ODD_NAMES = (
@@ -41,48 +22,6 @@ ODD_NAMES = (
 _CONTENTS = (b"", b"x", b"two\nlines\r\n", bytes(range(256)), b"z" * 3_000_000)
 _ROUNDS = 10
 _DEADLINE_SECONDS = 30
-
-
-class Place:
-    """A place in a store with nothing in it, where a test may create what it likes.
-
-    :param uri: the beginning of the URIs there, as one would write it in FEEDS; with a slash at its end
-    :param settings: what the store needs, and STATE_STORES if it isn't a built-in one
-    """
-
-    def __init__(self, uri: str, settings: Mapping[str, Any]) -> None:
-        self.uri = uri
-        self.settings = settings
-
-    @cached_property
-    def writer(self) -> StoreWriter:
-        """The write side, opened as scrapy_state does it."""
-        return open_writer(self.uri, self.settings)[0]
-
-    @cached_property
-    def reader(self) -> StoreReader:
-        """The read side."""
-        return open_reader(self.uri, self.settings)[0]
-
-    @cached_property
-    def key(self) -> str:
-        """What all keys here begin with."""
-        return open_reader(self.uri, self.settings)[1]
-
-    def create(self, name: str, content: bytes) -> None:
-        """Create the key *name*, relative to the place."""
-        self.writer.create(self.key + name, io.BytesIO(content))
-
-    def read(self, name: str) -> bytes | None:
-        """Read it, by the read side."""
-        return self.reader.read(self.key + name)
-
-    def names(self, prefix: str = "") -> set[str]:
-        """Return the names that ``keys()`` finds; each must be there once."""
-        found = list(self.reader.keys(self.key + prefix))
-        assert len(found) == len(set(found)), "keys() yields a key twice"
-        assert all(each.startswith(self.key + prefix) for each in found), "keys() yields a key that has not the prefix"
-        return {each.removeprefix(self.key) for each in found}
 
 
 class StoreContract:
@@ -317,28 +256,3 @@ class StoreContract:
                 stored = place.read(name)
                 assert stored in [content for content, win in zip(contents, won, strict=True) if win]
                 assert won != [True, True] or not place.writer.atomic, "atomic, but two writers of one key both won"
-
-
-def every_call_raises(writer: StoreWriter, key: str, error: type[StoreError]) -> list[str]:
-    """See that every call raises *error*, and return the messages: for a store that does not answer, or refuses.
-
-    An empty listing, or None, would have a run start from the beginning as if nothing had ever been stored.
-
-    :param writer: a store where a server is down, credentials are wrong, and so on
-    :param error: StoreUnreachable or StoreRefused
-    """
-    calls: tuple[Callable[[], object], ...] = (
-        lambda: list(writer.keys(key)),
-        lambda: writer.read(key),
-        lambda: writer.read_part(key, 0, 10),
-        lambda: writer.read_part(key, -10, 10),
-        lambda: writer.delete(key),
-        lambda: writer.create(key, io.BytesIO(b"x")),
-        lambda: writer.probe(key),
-    )
-    messages = []
-    for call in calls:
-        with pytest.raises(error) as caught:
-            call()
-        messages.append(str(caught.value))
-    return messages
