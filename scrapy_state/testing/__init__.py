@@ -1,4 +1,4 @@
-"""The tests that every store passes, for the test suites of stores of your own. Needs pytest.
+"""The tests that every store must pass, for the test suite of a store of your own. Needs pytest.
 
 ::
 
@@ -10,8 +10,8 @@
         def place(self):
             return Place("mine://somewhere/", {"STATE_STORES": {"mine": "project.stores.MyStore"}})
 
-With ``pytest.register_assert_rewrite("scrapy_state.testing")`` in ``conftest.py``, before the import, a test that fails
-shows the values.
+With ``pytest.register_assert_rewrite("scrapy_state.testing")`` in ``conftest.py``, before the import, a failing test shows
+the values.
 """
 
 from .contract import ODD_NAMES, StoreContract

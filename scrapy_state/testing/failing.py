@@ -1,4 +1,4 @@
-"""A check for a store that does not answer, or refuses."""
+"""A check for stores that don't answer, or refuse."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from ..stores import StoreWriter
 
 
 def every_call_raises(writer: StoreWriter, key: str, error: type[StoreError]) -> list[str]:
-    """See that every call raises *error*, and return the messages: for a store that does not answer, or refuses.
+    """Assert that every call raises *error*. Return the messages.
 
-    An empty listing, or None, would have a run start from the beginning as if nothing had ever been stored.
+    A store that does not answer, or refuses, must not return None or an empty listing: then a run would start from the
+    beginning, as if nothing had ever been stored.
 
-    :param writer: a store where a server is down, credentials are wrong, and so on
+    :param writer: a writer for a store whose server is down, with wrong credentials, and so on
     :param error: StoreUnreachable or StoreRefused
     """
     calls: tuple[Callable[[], object], ...] = (

@@ -1,4 +1,4 @@
-"""A place in a store, for a test to fill."""
+"""An empty place in a store, for a test to fill."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from ..stores import StoreReader, StoreWriter, open_reader, open_writer
 
 
 class Place:
-    """A place in a store with nothing in it, where a test may create what it likes.
+    """An empty place in a store, where a test may create keys.
 
-    :param uri: the beginning of the URIs there, as one would write it in FEEDS; with a slash at its end
-    :param settings: what the store needs, and STATE_STORES if it isn't a built-in one
+    :param uri: the beginning of its URIs, as one would write it in FEEDS; ends in a slash
+    :param settings: the settings that the store needs, and STATE_STORES unless it is a built-in store
     """
 
     def __init__(self, uri: str, settings: Mapping[str, Any]) -> None:
@@ -23,30 +23,30 @@ class Place:
 
     @cached_property
     def writer(self) -> StoreWriter:
-        """The write side, opened as scrapy_state does it."""
+        """A writer, opened as scrapy_state opens it."""
         return open_writer(self.uri, self.settings)[0]
 
     @cached_property
     def reader(self) -> StoreReader:
-        """The read side."""
+        """A reader."""
         return open_reader(self.uri, self.settings)[0]
 
     @cached_property
     def key(self) -> str:
-        """What all keys here begin with."""
+        """The beginning of all keys here."""
         return open_reader(self.uri, self.settings)[1]
 
     def create(self, name: str, content: bytes) -> None:
-        """Create the key *name*, relative to the place."""
+        """Create the key of *name*, which is relative to the place."""
         self.writer.create(self.key + name, io.BytesIO(content))
 
     def read(self, name: str) -> bytes | None:
-        """Read it, by the read side."""
+        """Return the content of *name*, as the reader reads it; None if there is no such key."""
         return self.reader.read(self.key + name)
 
     def names(self, prefix: str = "") -> set[str]:
-        """Return the names that ``keys()`` finds; each must be there once."""
-        found = list(self.reader.keys(self.key + prefix))
-        assert len(found) == len(set(found)), "keys() yields a key twice"
-        assert all(each.startswith(self.key + prefix) for each in found), "keys() yields a key that has not the prefix"
-        return {each.removeprefix(self.key) for each in found}
+        """Return the names that ``keys()`` yields. It must yield each of them once."""
+        keys = list(self.reader.keys(self.key + prefix))
+        assert len(keys) == len(set(keys)), "keys() yields a key twice"
+        assert all(key.startswith(self.key + prefix) for key in keys), "keys() yields a key without the prefix"
+        return {key.removeprefix(self.key) for key in keys}
