@@ -1,39 +1,20 @@
-"""The tests that every store passes, for the test suites of stores of your own. Needs pytest.
-
-::
-
-    import pytest
-    from scrapy_state.testing import Place, StoreContract
-
-    class TestMyStore(StoreContract):
-        @pytest.fixture
-        def place(self):
-            return Place("mine://somewhere/", {"STATE_STORES": {"mine": "project.stores.MyStore"}})
-
-With ``pytest.register_assert_rewrite("scrapy_state.testing")`` in ``conftest.py``, before the import, a test that fails
-shows the values.
-"""
+"""The promises of a store, as tests."""
 
 from __future__ import annotations
 
-import io
 import tempfile
 import threading
-from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
-from typing import Any
 
 import pytest
 
-from .exceptions import KeyTaken, StoreError
-from .model.key_template import without_credentials
-from .stores import StoreReader, StoreWriter, open_reader, open_writer
-from .stores.base import keys_within, takes_depth
+from ..exceptions import KeyTaken
+from ..model.key_template import without_credentials
+from ..stores import StoreReader, open_reader, open_writer
+from ..stores.base import keys_within, takes_depth
+from .place import Place
 
-__all__ = ["ODD_NAMES", "Place", "StoreContract", "every_call_raises"]
-
-#: File names with characters that mean something in a URI, a template, a shell, or a pattern, and some that are not ASCII
+#: File names with characters that are special in a URI, a template, a shell or a pattern, and some that are not ASCII
 ODD_NAMES = (
     *("a b.json", "100%.json", "%20.json", "%(x)s.json", "a#b.json", "a?b=c&d.json", "a+b.json", "a;b.json", "~a,b!@$.json"),
     *("it's.json", '"quoted".json', "<a>&amp;.json", "a\\b.json", "[a-z]*.json", "grüße.json", "日本/語.json", "é.json", "🐙"),
@@ -43,72 +24,30 @@ _ROUNDS = 10
 _DEADLINE_SECONDS = 30
 
 
-class Place:
-    """A place in a store with nothing in it, where a test may create what it likes.
-
-    :param uri: the beginning of the URIs there, as one would write it in FEEDS; with a slash at its end
-    :param settings: what the store needs, and STATE_STORES if it isn't a built-in one
-    """
-
-    def __init__(self, uri: str, settings: Mapping[str, Any]) -> None:
-        self.uri = uri
-        self.settings = settings
-
-    @cached_property
-    def writer(self) -> StoreWriter:
-        """The write side, opened as scrapy_state does it."""
-        return open_writer(self.uri, self.settings)[0]
-
-    @cached_property
-    def reader(self) -> StoreReader:
-        """The read side."""
-        return open_reader(self.uri, self.settings)[0]
-
-    @cached_property
-    def key(self) -> str:
-        """What all keys here begin with."""
-        return open_reader(self.uri, self.settings)[1]
-
-    def create(self, name: str, content: bytes) -> None:
-        """Create the key *name*, relative to the place."""
-        self.writer.create(self.key + name, io.BytesIO(content))
-
-    def read(self, name: str) -> bytes | None:
-        """Read it, by the read side."""
-        return self.reader.read(self.key + name)
-
-    def names(self, prefix: str = "") -> set[str]:
-        """Return the names that ``keys()`` finds; each must be there once."""
-        found = list(self.reader.keys(self.key + prefix))
-        assert len(found) == len(set(found)), "keys() yields a key twice"
-        assert all(each.startswith(self.key + prefix) for each in found), "keys() yields a key that has not the prefix"
-        return {each.removeprefix(self.key) for each in found}
-
-
 class StoreContract:
-    """What :class:`~scrapy_state.stores.StoreReader` and :class:`~scrapy_state.stores.StoreWriter` promise.
+    """Tests of what :class:`~scrapy_state.stores.StoreReader` and :class:`~scrapy_state.stores.StoreWriter` promise.
 
-    Derive a test class from it, and give it the fixture ``place``.
+    Derive a test class from it, and give that the fixture ``place``.
     """
 
-    #: The size of a file that the store does not take in one piece (S3: in parts). Set it lower where the store does.
+    #: The size of a file that the store takes in parts (as S3 does). Set it lower if your store takes any file in one piece.
     large_bytes = 65 * 1024 * 1024
 
     @pytest.fixture
     def place(self) -> Place:
-        """Return an empty place, another one for each test. To be overridden."""
+        """Return an empty place, a new one for each test. Override it."""
         raise NotImplementedError(f"{type(self).__name__} needs a fixture 'place' that returns a scrapy_state.testing.Place")
 
     @pytest.mark.parametrize("content", _CONTENTS, ids=lambda content: f"{len(content)} bytes")
     def test_create_then_read(self, place: Place, content: bytes) -> None:
-        """What was created is read back, byte for byte, by either side; once more is a success, as after a lost reply."""
+        """Reader and writer return what was created, byte for byte. Creating the same again succeeds, as after a lost reply."""
         for _ in range(2):
             place.create("a/b.json", content)
             assert place.read("a/b.json") == place.writer.read(place.key + "a/b.json") == content
         assert place.names() == {"a/b.json"}
 
     def test_probe(self, place: Place) -> None:
-        """A probe leaves no key behind, and what is there as it was, also under the probed key itself."""
+        """A probe leaves no key behind and changes no content, not even that of the probed key."""
         place.writer.probe(f"{place.key}a/b.json")
         assert place.names() == set()
         place.create("a/b.json", b"x")
@@ -117,7 +56,7 @@ class StoreContract:
         assert place.read("a/b.json") == b"x"
 
     def test_missing_key(self, place: Place) -> None:
-        """A key that isn't there is None, not an error, beside one that is and under a name that is nowhere."""
+        """Reading a missing key returns None and is no error, whether or not similar keys exist."""
         place.create("a/b.json", b"x")
         for name in ("a/c.json", "d/b.json", "a/b.jso", "a/b.json2"):
             assert place.read(name) is None
@@ -125,7 +64,7 @@ class StoreContract:
             assert place.reader.read_part(place.key + name, -10, 10) is None
 
     def test_create_only(self, place: Place) -> None:
-        """A name that is taken by other content is KeyTaken with its URI, and what is stored stays as it is."""
+        """If a key has other content, creating it raises KeyTaken with the URI, and the stored content stays."""
         place.create("a.json", b"ours")
         for other in (b"ours and more", b"our", b"", b"OURS"):
             with pytest.raises(KeyTaken) as caught:
@@ -135,7 +74,7 @@ class StoreContract:
         assert place.names() == {"a.json"}
 
     def test_large(self, place: Place) -> None:
-        """A large file is stored whole and create-only too: other content is KeyTaken, and what is stored stays."""
+        """A large file is stored whole, too, and never overwritten: other content raises KeyTaken."""
         content = (bytes(range(251)) * (self.large_bytes // 251 + 1))[: self.large_bytes]
         for _ in range(2):
             place.create("a/large", content)
@@ -147,7 +86,7 @@ class StoreContract:
 
     @pytest.mark.parametrize(("size", "parts"), [(0, 2), (10, 4), (100_000, 60_000)])
     def test_read_part(self, place: Place, size: int, parts: int) -> None:
-        """A part is what it would be of the whole, from the beginning, from the end, and past it."""
+        """``read_part()`` returns what a slice of the whole would be, counted from the beginning, from the end, and past it."""
         content = bytes(number % 251 for number in range(size))
         place.create("a", content)
         for begin in (0, 1, size - 1, size, size + 5, -1, -size, -size - 5):
@@ -155,7 +94,7 @@ class StoreContract:
             assert place.reader.read_part(place.key + "a", begin, parts) == expected, f"read_part(…, {begin}, {parts})"
 
     def test_keys(self, place: Place) -> None:
-        """``keys()`` finds all that begins with the prefix, also where that ends within a name, and nothing else."""
+        """``keys()`` yields all keys that begin with the prefix, even if it ends in the middle of a name, and no others."""
         names = {"a/1.json", "a/10.json", "a/100.json", "a/b/100.json", "ab/1.json", "abc", "b", "c/d/e/f"}
         for name in names:
             place.create(name, b"x")
@@ -163,8 +102,8 @@ class StoreContract:
             assert place.names(prefix) == {name for name in names if name.startswith(prefix)}, f"under {prefix!r}"
 
     def test_keys_after(self, place: Place) -> None:
-        """``keys()`` finds those that sort after a key, there or not, and no more than asked for; in order, if ``ordered``."""
-        # By code point, which is as in UTF-8; UTF-16 has the last two the other way round.
+        """``keys()`` yields the keys that sort after any given text, up to the limit; in order if ``ordered``."""
+        # In order of code points, as in UTF-8. In UTF-16 the last two would change places.
         names = sorted(("1", "10", "100", "2", "a b", "A", "~", "é", "日/本", "\uff5e", "🐙"))
         for name in ("r", *(f"s/{name}" for name in names), "t"):
             place.create(name, b"x")
@@ -173,15 +112,15 @@ class StoreContract:
         for after in ("", place.key, prefix, *(prefix + name for name in names), *others):
             expected = [prefix + name for name in names if prefix + name > after]
             for limit in (None, 2):
-                found = list(place.reader.keys(prefix, after=after, limit=limit))
-                assert len(found) == len(expected[:limit]), f"after {after!r}, limit {limit}"
-                assert set(found) <= set(expected), f"after {after!r}, limit {limit}"
-                assert not place.reader.ordered or found == expected[:limit], f"after {after!r}, limit {limit}"
+                keys = list(place.reader.keys(prefix, after=after, limit=limit))
+                assert len(keys) == len(expected[:limit]), f"after {after!r}, limit {limit}"
+                assert set(keys) <= set(expected), f"after {after!r}, limit {limit}"
+                assert not place.reader.ordered or keys == expected[:limit], f"after {after!r}, limit {limit}"
 
     def test_keys_within(self, place: Place) -> None:
-        """What lies deeper than asked for may be left out of ``keys()``, by a store that knows *depth*; nothing else may.
+        """A store whose ``keys()`` has *depth* may leave out keys below that depth, and no others.
 
-        It does not count for the limit: fewer than that are all there are.
+        Keys below it don't count towards the limit: if ``keys()`` yields fewer than the limit, there are no more.
         """
         names = {"a/1", "a/2/1", "a/2/2/1", "a/3/1", "a/4", "a/5/1", "a/6", "ab/1", "b"}
         for name in names:
@@ -189,24 +128,24 @@ class StoreContract:
         for prefix in ("", "a", "a/", "a/2", "a/2/", "b", "zz/"):
             for depth in (0, 1, 2):
                 expected = {name for name in names if name.startswith(prefix) and name.count("/", len(prefix)) <= depth}
-                found = list(keys_within(place.reader, place.key + prefix, depth))
-                assert sorted(found) == sorted(place.key + name for name in expected), f"under {prefix!r}, depth {depth}"
+                keys = list(keys_within(place.reader, place.key + prefix, depth))
+                assert sorted(keys) == sorted(place.key + name for name in expected), f"under {prefix!r}, depth {depth}"
         if takes_depth(place.reader):
             expected = {f"{place.key}a/{number}" for number in (1, 4, 6)}
             for limit in (1, 2, 3, 4):
-                found = list(place.reader.keys(f"{place.key}a/", limit=limit, depth=0))
-                assert len(found) <= limit
-                assert len(found) == limit or set(found) >= expected, f"limit {limit}: some are missing"
+                keys = list(place.reader.keys(f"{place.key}a/", limit=limit, depth=0))
+                assert len(keys) <= limit
+                assert len(keys) == limit or set(keys) >= expected, f"limit {limit}: some are missing"
 
     def test_no_keys(self, place: Place) -> None:
-        """Nothing under a prefix is no key; reading and listing leave nothing behind."""
+        """An empty prefix has no keys, and reading and listing leave nothing behind."""
         for prefix in ("", "no/such/folder/", "no/such/folder/00"):
             assert place.names(prefix) == set()
         assert place.read("no/such/file") is None
         assert place.names() == set()
 
     def test_odd_names(self, place: Place) -> None:
-        """A name with odd characters is stored under just that name, and found by it and by its beginning."""
+        """A name with odd characters is stored under exactly that name, and ``keys()`` finds it by its beginning."""
         for name in ODD_NAMES:
             place.create(f"x{name}", name.encode())
         assert place.names() == place.names("x") == {f"x{name}" for name in ODD_NAMES}
@@ -215,7 +154,7 @@ class StoreContract:
             assert f"x{name}" in place.names(f"x{name[:1]}"), name
 
     def test_uri(self, place: Place) -> None:
-        """The URI of a key is absolute, without credentials, and opens that key, whatever its characters."""
+        """The URI of a key is absolute, has no credentials, and opens that key, whatever characters the key has."""
         for name in ("a/b.json", *ODD_NAMES):
             place.create(name, name.encode())
             uri = place.writer.uri(place.key + name)
@@ -226,17 +165,17 @@ class StoreContract:
             assert reader.read(key) == name.encode(), name
 
     def test_beginning_of_uri(self, place: Place) -> None:
-        """A URI as it is written in FEEDS opens the whole key, and both sides give it the same one.
+        """The beginning of a URI, as in FEEDS, opens the beginning of a key, the same one for reader and writer.
 
-        So what follows in a template can be put behind it. (Percent signs are up to the store: a file:// URI has them for
-        characters of a path.)
+        So the rest of a template can be appended to it. (What percent signs mean is up to the store: in a file:// URI they
+        stand for characters of a path.)
         """
         for name in ("", "a", "a/", "a/state-", "a/00", "日本/語", "a b", "a?b=c&d", "a#b", "a;b", "a+b", "a@b:c"):
             assert open_reader(place.uri + name, place.settings)[1] == place.key + name
             assert open_writer(place.uri + name, place.settings)[1] == place.key + name
 
     def test_file_stays_open(self, place: Place) -> None:
-        """The whole file is stored, wherever it was read to; it stays open, so that it can be stored again."""
+        """The whole file is stored, wherever its position is. It stays open, so that the caller can store it again."""
         with tempfile.TemporaryFile() as file:
             file.write(b"content")
             file.seek(3)
@@ -251,16 +190,16 @@ class StoreContract:
             file.write(b"changed")
             file.flush()
             for name in ("a", "b", "d"):
-                assert place.read(name) == b"content", "what is stored is not the caller's file any more"
+                assert place.read(name) == b"content", "the stored content must not change with the caller's file"
 
     def test_read_side(self, place: Place) -> None:
-        """The read side has no public method but those that read."""
+        """A reader has no public methods other than those that read."""
         methods = {name for name in dir(place.reader) if not name.startswith("_") and callable(getattr(place.reader, name))}
         assert methods == {name for name, value in vars(StoreReader).items() if not name.startswith("_") and callable(value)}
         assert not isinstance(place.reader, type(place.writer))
 
     def test_delete(self, place: Place) -> None:
-        """What is deleted is gone, and nothing else; what isn't there can be deleted too."""
+        """``delete()`` deletes one key and nothing else. Deleting a missing key is no error."""
         place.create("a/1", b"x")
         place.create("a/10", b"x")
         for _ in range(2):
@@ -270,7 +209,7 @@ class StoreContract:
         assert place.names() == {"a/10"}
 
     def test_opened_twice(self, place: Place) -> None:
-        """What one opening has stored, another one finds, and can't overwrite."""
+        """If the place is opened again, the new writer sees what the first one has stored, and can't overwrite it."""
         place.create("a", b"x")
         other = Place(place.uri, place.settings)
         assert other.names() == {"a"}
@@ -288,15 +227,15 @@ class StoreContract:
             assert place.names(f"{number}/") == {name}
             assert place.read(f"{number}/other") is None
 
-        place.names()  # opened
+        place.names()  # It opens the reader; the threads share it.
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(use, range(10, 26)))
         assert place.names() == {f"{number}/file" for number in range(10, 26)}
 
     def test_writers_at_once(self, place: Place) -> None:
-        """Of two writers of one key at the same instant one wins, whose content stays whole; if ``atomic``, only one.
+        """If two writers create one key at the same instant, one of them wins, and its content is stored whole.
 
-        A writer with other content that is told of a success must be the one that won, if the store says ``atomic``.
+        If the store says ``atomic``, the other one gets KeyTaken.
         """
         at_once = threading.Barrier(2)
         opened = [Place(place.uri, place.settings), Place(place.uri, place.settings)]
@@ -317,28 +256,3 @@ class StoreContract:
                 stored = place.read(name)
                 assert stored in [content for content, win in zip(contents, won, strict=True) if win]
                 assert won != [True, True] or not place.writer.atomic, "atomic, but two writers of one key both won"
-
-
-def every_call_raises(writer: StoreWriter, key: str, error: type[StoreError]) -> list[str]:
-    """See that every call raises *error*, and return the messages: for a store that does not answer, or refuses.
-
-    An empty listing, or None, would have a run start from the beginning as if nothing had ever been stored.
-
-    :param writer: a store where a server is down, credentials are wrong, and so on
-    :param error: StoreUnreachable or StoreRefused
-    """
-    calls: tuple[Callable[[], object], ...] = (
-        lambda: list(writer.keys(key)),
-        lambda: writer.read(key),
-        lambda: writer.read_part(key, 0, 10),
-        lambda: writer.read_part(key, -10, 10),
-        lambda: writer.delete(key),
-        lambda: writer.create(key, io.BytesIO(b"x")),
-        lambda: writer.probe(key),
-    )
-    messages = []
-    for call in calls:
-        with pytest.raises(error) as caught:
-            call()
-        messages.append(str(caught.value))
-    return messages
