@@ -13,7 +13,7 @@ pytestmark = pytest.mark.long
 
 class TestSet:
     def test_set(self, place: History) -> None:
-        """A checkpoint by hand is a child of the newest, marked, valid, and what a run then starts from."""
+        """A checkpoint stored by hand is a valid child of the newest one, has its reason, and is where the next run starts."""
         place.run(2)
         ran = state(place, "set", '{"page": 1}')
         assert ran.code == 0, ran.err
@@ -24,13 +24,13 @@ class TestSet:
         assert state(place, "verify").code == 0
 
     def test_parent(self, history: History) -> None:
-        """``--parent`` says whose child it is."""
+        """``--parent`` names the parent of the new checkpoint."""
         history.run(3)
         assert state(history, "set", '{"page": 1}', "--parent", "2", "--json").json["checkpoint"]["parent"] == 2
         assert len(state(history, "items").out.splitlines()) == 1
 
     def test_run_that_may_be_alive(self, history: History) -> None:
-        """Where a run may be alive, which it would stop, it asks; where nobody answers it does nothing without ``--yes``."""
+        """If a run may be alive, the command asks first; without a terminal or ``--yes`` it stores nothing."""
         history.run(1, reason=None)
         refused(state(history, "set", '{"page": 9}'), 2, "state_conflict", "--yes")
         assert state(history, "get").out == '{"page": 1}\n'
@@ -38,18 +38,18 @@ class TestSet:
         assert state(history, "get").out == '{"page": 9}\n'
 
     def test_bare_prefix(self, history: History) -> None:
-        """By the folder alone it takes the next number there, in the form that the names there have."""
+        """In a bare folder, the new checkpoint gets the next number, in the form of the names there."""
         history.run(1)
         assert run(Path("/"), "set", f"{history.where}/state/", '{"page": 5}').code == 0
         assert history.state_names()[-1] == "0000000003.json"
 
     def test_first(self, history: History) -> None:
-        """Where there is none yet it is the first."""
+        """If there is no checkpoint yet, it is the first."""
         assert state(history, "set", '{"page": 5}').code == 0
         assert history.state_names() == ["0000000001.json"]
 
     def test_copy(self, tmp_path: Path, bucket: str, s3_settings: dict[str, str]) -> None:
-        """A checkpoint of one store is copied to another kind of store: its state, and where it is from."""
+        """``copy`` stores the state of one store's checkpoint in another kind of store, and records where it is from."""
         source, target = History(f"s3://{bucket}/data", s3_settings), History(str(tmp_path / "dev"), s3_settings)
         source.run(3)
         target.run(1)

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.long
 
 class TestItems:
     def test_lineage(self, place: History) -> None:
-        """The files of the lineage, oldest first, as they are in the store; the items are those of the lineage, in order."""
+        """``items`` lists the files of the lineage, oldest first; ``--cat`` prints the items of the lineage, in order."""
         for each in (2, 3):
             place.run(each, pages=2)
         place.run(1, at=3, pages=2)
@@ -32,7 +32,7 @@ class TestItems:
         ]
 
     def test_formats(self, history: History) -> None:
-        """Skipped items are left out, of compressed files too; a CSV header stands once; lists become lines."""
+        """``--cat`` leaves skipped items out, also of compressed files, prints a CSV header once, and turns lists to lines."""
         lines, rows, listed = (
             b'{"n": 0}\n{"n": 1}\n{"n": 2}\n',
             b'n,t\r\n0,"a\r\n""b"""\r\n1,c\r\n',
@@ -52,7 +52,7 @@ class TestItems:
         assert state(history, "items", "--cat", "--only", "*.json").out == '{"n": 0}\n{"n": "]}, "}\n{"n": "]}, "}\n'
 
     def test_flagged(self, history: History) -> None:
-        """A file with skipped items is flagged, and the manifest says which."""
+        """A warning names a file with skipped items, and the manifest has their positions."""
         history.named(history.file("1.jsonl", b"{}\n{}\n", 2, [(1, 2)]), history.file("2.jsonl", b"{}\n", 1))
         ran = state(history, "items")
         assert len(ran.out.splitlines()) == 2
@@ -71,8 +71,8 @@ class TestItems:
             ("1.csv", b'a\r\n"1\r\n2\r\n', "can't be read"),
         ],
     )
-    def test_not_what_it_should_be(self, history: History, name: str, content: bytes, text: str) -> None:
-        """What is not the exact data set ends with an error that names the file."""
+    def test_damaged_files(self, history: History, name: str, content: bytes, text: str) -> None:
+        """If the items are not the exact data set, an error names the file."""
         history.named(history.file(name, content, 2))
         ran = state(history, "items", "--cat")
         assert ran.code == 1
@@ -81,7 +81,7 @@ class TestItems:
         assert "Traceback" not in ran.err
 
     def test_moved(self, history: History, tmp_path: Path) -> None:
-        """``--map`` finds files that were moved; without it the error says so."""
+        """``--map`` finds files that were moved; without it, the error mentions it."""
         history.run(2)
         (tmp_path / "data" / "items").rename(tmp_path / "elsewhere")
         ran = state(history, "items", "--cat")
@@ -92,8 +92,8 @@ class TestItems:
         assert state(history, "verify").code == 1
         assert state(history, "verify", "--deep", "--map", moved).code == 0
 
-    def test_parent_gone(self, history: History) -> None:
-        """Where a parent is not there the list is not whole: exit code 1, and it says which."""
+    def test_missing_parent(self, history: History) -> None:
+        """If a parent is missing, the list is not complete: an error names the parent, and the exit code is 1."""
         history.run(3)
         history.store.delete(history.template.key(2))
         ran = state(history, "items")
@@ -113,7 +113,7 @@ class TestItems:
         assert int(done.stderr) - int(few.stderr) < 16_000, "kB"
 
 
-#: Runs a command line and says on stderr how much memory it had at most, in kB
+#: Runs a command line and prints its peak memory on stderr, in kB
 _PEAK = """
 import atexit, resource, sys
 from scrapy.cmdline import execute
@@ -124,7 +124,7 @@ execute(sys.argv[1:])
 
 class TestVerify:
     def test_all_right(self, place: History) -> None:
-        """A whole lineage is all right, with what was counted."""
+        """``verify`` finds nothing wrong with an intact lineage, and prints what it counted."""
         place.run(2, pages=3)
         ran = state(place, "verify", "--deep")
         assert (ran.code, ran.err) == (0, "")
@@ -142,7 +142,7 @@ class TestVerify:
         ids=["gone", "shorter", "longer", "another number of items"],
     )
     def test_files(self, history: History, harm: Callable[[History, str], None], text: str, deep: bool) -> None:
-        """A file that is gone, has another size, or (``--deep``) another number of items is named: exit code 1."""
+        """``verify`` names a file that is missing, or has another size or (``--deep``) number of items; the exit code is 1."""
         history.run(3)
         harm(history, history.item_keys()[1])
         ran = state(history, "verify", *(["--deep"] if deep else []))
@@ -153,7 +153,7 @@ class TestVerify:
         assert len(state(history, "verify", "--json", *(["--deep"] if deep else [])).json["problems"]) == 1
 
     def test_checkpoints(self, history: History) -> None:
-        """A parent that is gone, damaged, or not the one its child names, and a wrong sum of items, are named."""
+        """``verify`` names a parent that is missing, damaged, or not the one its child names, and a wrong sum of items."""
         history.run(5)
         history.store.delete(history.template.key(2))
         assert "0000000002.json is missing; it is the parent of checkpoint 3" in state(history, "verify").out

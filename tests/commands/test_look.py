@@ -14,7 +14,7 @@ pytestmark = pytest.mark.long
 
 class TestLog:
     def test_runs(self, place: History) -> None:
-        """Each run is a line: ids, run, job, items, how it ended, state; the newest first."""
+        """Each run has a line with ids, run, job, items, end and state; the newest comes first."""
         killed, finished = place.run(3, reason=None), place.run(2)
         rows = [line.split("\t") for line in state(place, "log").out.splitlines()]
         assert [[row[0], row[1], *row[3:]] for row in rows] == [
@@ -23,7 +23,7 @@ class TestLog:
         ]
 
     def test_branches(self, history: History) -> None:
-        """A run that began at an older checkpoint is a branch of its own, which the tree shows."""
+        """A run that began at an older checkpoint is a branch, and the tree shows it."""
         first, other, newest = history.run(3), history.run(2), history.run(1, reason=None, at=2)
         found = state(history, "log").out.splitlines()
         assert [line.split("\t")[0] for line in found] == ["*", "| o", "|/", "*"]
@@ -36,7 +36,7 @@ class TestLog:
         assert [each["may_be_alive"] for each in runs] == [True, False, False]
 
     def test_newest_only(self, history: History) -> None:
-        """``-n`` shows only so many; ``--checkpoints`` shows each."""
+        """``-n`` limits the number of lines; ``--checkpoints`` prints a line for each checkpoint."""
         for _ in range(3):
             history.run(2)
         assert len(state(history, "log", "-n", "2").out.splitlines()) == 2
@@ -45,7 +45,7 @@ class TestLog:
         assert [each["id"] for each in state(history, "log", "--checkpoints", "--json").json] == [*range(9, 0, -1)]
 
     def test_damaged(self, history: History) -> None:
-        """A file that is no checkpoint is named, with why; the rest is shown."""
+        """A file that is no checkpoint is named, with the reason; the others are shown."""
         history.run(3)
         history.replace(2, b"torn")
         ran = state(history, "log", "--checkpoints")
@@ -60,7 +60,7 @@ class TestFromLog:
 """
 
     def test_last_state(self, tmp_path: Path) -> None:
-        """The last state that is safe to go on from, of the last log that has one; compressed ones too."""
+        """The last state from which it is safe to resume, of the last log that has one; logs may be compressed."""
         (tmp_path / "1.log").write_bytes(self.LOG)
         (tmp_path / "2.log.gz").write_bytes(zipped(self.LOG.replace(b'"page": 7', b'"page": 8')))
         (tmp_path / "3.log").write_text("nothing here")

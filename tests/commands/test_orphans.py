@@ -16,7 +16,7 @@ pytestmark = pytest.mark.long
 
 class TestOrphans:
     def test_found_and_deleted(self, place: History) -> None:
-        """What runs that are over left unnamed, on any branch, is found and deleted; nothing else is."""
+        """The command finds and deletes unnamed files of runs that are over, on any branch, and nothing else."""
         killed = place.run(2, reason=None)
         place.run(2, at=2)
         place.run(1)
@@ -39,7 +39,7 @@ class TestOrphans:
         assert state(place, "orphans").code == 0
 
     def test_of_a_spider(self, project: Path, environment: dict[str, str]) -> None:
-        """By a spider's name, FEEDS says where to look: also where no file was ever named."""
+        """For a spider's name, FEEDS says where to look, even if no checkpoint names a file there."""
         feeds = {uri.replace("data/", "other/"): options for uri, options in FEEDS.items()}
         settings = {"ADDONS": {"scrapy_state.Addon": 500}, "SPIDER_MODULES": ["spider"], "FEEDS": feeds}
         (project / "other_settings.py").write_text("\n".join(f"{name} = {value!r}" for name, value in settings.items()))
@@ -52,11 +52,11 @@ class TestOrphans:
         assert (found.code, found.out) == (1, f"{orphan}\n"), found.err
 
     def test_after_the_last_state(self, history: History) -> None:
-        """What a run that ended stored after its last state is the user's: it is told of, and never deleted."""
+        """If a run ended, what it stored after its last state is the user's: a line names it, and nothing deletes it."""
         ended, killed = history.run(2, reason="shutdown"), history.run(2, reason=None)
         history.run(1)
         kept, orphan = (history.file(f"{run}-00003.jsonl", b"{}\n", 1).uri for run in (ended, killed))
-        history.file(f"{killed}-7.jsonl", b"{}\n", 1)  # made otherwise: its number has not five digits
+        history.file(f"{killed}-7.jsonl", b"{}\n", 1)  # another kind of name: its number does not have five digits
         ran = state(history, "orphans", "--delete", "--yes")
         assert (ran.code, ran.out) == (0, f"{orphan}\n")
         assert f"{kept} is no orphan: run {ended} ended, and stored it after its last state" in ran.err
@@ -65,7 +65,7 @@ class TestOrphans:
         assert (ran.code, ran.json) == (0, [])
 
     def test_moved(self, project: Path) -> None:
-        """In a project that was renamed, named files and those of a feed that takes no part are no orphans."""
+        """After a project was renamed, named files and files of a feed that takes no part are no orphans."""
         place = "{folder}/%(name)s/items/%(run_id)s-"
         feeds: dict[str, Any] = {
             f"{place}%(batch_id)05d.jsonl": {"format": "jsonlines"},
@@ -94,8 +94,8 @@ class TestOrphans:
 
     @pytest.mark.parametrize("harm", [lambda history: history.store.delete(history.template.key(2)),
                                       lambda history: history.replace(2, b"torn")], ids=["gone", "damaged"])  # fmt: skip
-    def test_no_telling(self, history: History, harm: Callable[[History], None]) -> None:
-        """Where a state file is gone or damaged there is no telling what it named: its run's files are no orphans."""
+    def test_damaged_state_file(self, history: History, harm: Callable[[History], None]) -> None:
+        """If a state file is missing or damaged, nobody knows what it named: the files of its run are no orphans."""
         history.run(2)
         history.run(1)
         harm(history)

@@ -51,13 +51,13 @@ READING = (
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
 def test_bad_input(tmp_path: Path, arguments: list[str], code: int, texts: list[str]) -> None:
-    """What can't be done is one line that says what to do, without a trace, and an exit code; nothing is made."""
+    """If the command can't do something, it prints one line that says what to do, and no trace, and creates nothing."""
     refused(run(tmp_path, *arguments), code, *texts)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_unreachable_and_forbidden(bucket: str, s3_settings: dict[str, str]) -> None:
-    """A store that does not answer or refuses is exit code 3, and never "nothing there"."""
+    """If a store does not answer or refuses, the exit code is 3: this never counts as "nothing there"."""
     history = History(f"s3://{bucket}/data", s3_settings)
     history.run()
     with Proxy(s3_settings["AWS_ENDPOINT_URL"], [Fault("403", "^GET", count=1000)]) as proxy:
@@ -83,13 +83,13 @@ def test_reading_changes_nothing(bucket: str, s3_settings: dict[str, str]) -> No
 
 
 def test_outside_a_project(tmp_path: Path) -> None:
-    """Scrapy lists the command outside of a project, and each of its commands still starts."""
+    """Scrapy lists the command outside of a project, too."""
     done = subprocess.run([sys.executable, "-m", "scrapy"], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert re.search(r"^  state +Inspect, choose, repair", done.stdout, re.MULTILINE)
 
 
 def test_light(tmp_path: Path) -> None:
-    """Scrapy imports the command with each of its own, so that it must not import boto3 or rich."""
+    """Scrapy imports the command whenever one of its own runs, so the command must not import boto3 or rich."""
     code = "import scrapy_state.commands.state, sys; print({'boto3', 'botocore', 'rich'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.long
 
 
 class TestTargets:
-    def test_every_way_to_name_it(self, project: Path, environment: dict[str, str]) -> None:
+    def test_all_kinds_of_targets(self, project: Path, environment: dict[str, str]) -> None:
         """A spider's name, its file, the state feed's URI, a path and a bare prefix mean the same checkpoints."""
         by_name = run(project, "show", "numbers", environment=environment)
         assert by_name.code == 0, by_name.err
@@ -26,7 +26,7 @@ class TestTargets:
         assert run(project, "get", "-a", "name=numbers", "data/%(name)s/state/%(batch_id)010d.json").out == '{"page": 2}\n'
 
     def test_what_a_run_says(self, project: Path, environment: dict[str, str]) -> None:
-        """``show`` says what a run then logs, with --at and --lag too: it is the same resolver."""
+        """``show`` prints what a run then logs, also with --at and --lag: both use the same resolver."""
         older = ["-s", "STATE_AT=-1", "-s", 'STATE_LAG={"page": 1}']
         for arguments, given in (([], []), (["--at", "-1", "--lag", '{"page": 1}'], older)):
             shown = run(project, "show", "numbers", *arguments, environment=environment)
@@ -47,8 +47,8 @@ class TestTargets:
         assert (fresh.code, fresh.out) == (0, 'STATE {"page": 7} from the settings (priority spider)\n')
         refused(run(tmp_path, "show", "numbers", environment=environment), 2, "%(region)s", "-a region=")
 
-    def test_only_as_deep(self, history: History) -> None:
-        """A folder stands for the files right in it: what lies below is not walked through, and is named in one line."""
+    def test_folder_without_its_subfolders(self, history: History) -> None:
+        """A folder means the files directly in it. If all files are in folders below, one line names them."""
         history.run()
         folder = Path(history.where)
         refused(run(folder, "get", f"{folder}/"), 2, f"{folder}/", "in folders below it", "items/")
@@ -56,11 +56,11 @@ class TestTargets:
         assert run(folder, "get", f"{folder}/").out == '{"page": 7}\n'
 
     def test_no_such_spider(self, project: Path, environment: dict[str, str]) -> None:
-        """A name that is no spider's: the message has those there are, and what a URI looks like."""
+        """If no spider has the name, the message lists the spiders, and shows what a URI looks like."""
         refused(run(project, "show", "nobody", environment=environment), 2, "'nobody'", "numbers", "s3://")
 
     def test_broken_project(self, tmp_path: Path) -> None:
-        """A spider module that can't be imported is one line."""
+        """If a spider module can't be imported, one line says why."""
         (tmp_path / "spider.py").write_text("import nowhere")
         (tmp_path / "project_settings.py").write_text('SPIDER_MODULES = ["spider"]')
         environment = {"SCRAPY_SETTINGS_MODULE": "project_settings"}
@@ -68,7 +68,7 @@ class TestTargets:
         refused(run(tmp_path, "show", "spider.py"), 2, "spider.py", "nowhere")
 
     def test_validate_state(self, tmp_path: Path) -> None:
-        """The project's own hooks are asked as by a run: validate_state() by ``set``, change_state() by ``show``."""
+        """The command calls the project's own hooks as a run does: ``set`` calls validate_state(), ``show`` change_state()."""
         source = SPIDER + (
             "\nfrom scrapy_state import StateResolver\n"
             "class Strict(StateResolver):\n"

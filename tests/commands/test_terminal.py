@@ -16,7 +16,7 @@ pytestmark = pytest.mark.long
 
 class TestTerminal:
     def test_table(self, history: History, tmp_path: Path) -> None:
-        """On a terminal there is a table with a heading and colour; elsewhere there are none."""
+        """A table has headings and colour on a terminal, and neither elsewhere."""
         history.run(2)
         process, terminal = start(tmp_path, "log", history.uri, terminal=True)
         shown = read_terminal(terminal)
@@ -28,7 +28,7 @@ class TestTerminal:
         assert "\x1b" not in state(history, "log").out
 
     def test_asks(self, history: History, tmp_path: Path) -> None:
-        """On a terminal it asks before it deletes; only "y" is a yes."""
+        """On a terminal the command asks before it deletes, and an empty answer means no."""
         killed = history.run(2, reason=None)
         history.run(1)
         history.file(f"{killed}-00009.jsonl", b"{}\n", 1)
@@ -55,7 +55,7 @@ class TestTerminal:
         assert "Traceback" not in shown
 
     def test_head(self, history: History, tmp_path: Path) -> None:
-        """A reader that has seen enough (``| head``) is no error to tell of."""
+        """If the reader of the output goes away (``| head``), the command prints no error."""
         history.named(*[history.file("1.jsonl", b'{"n": 0}\n' * 1000, 1000)] * 200)
         process, _ = start(tmp_path, "items", "--cat", history.uri, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         assert process.stdout is not None

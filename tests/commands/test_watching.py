@@ -14,7 +14,7 @@ pytestmark = pytest.mark.long
 
 class TestWatch:
     def test_new_checkpoints(self, history: History, tmp_path: Path) -> None:
-        """Each new checkpoint is a line as soon as it is there, with the rates."""
+        """``watch`` prints a line with the rates for each new checkpoint, as soon as it is stored."""
         history.run(2)
         process, _ = start(tmp_path, "watch", history.uri, "--every", "0.05", "-n", "3", stdout=subprocess.PIPE)
         try:
@@ -31,7 +31,7 @@ class TestWatch:
             process.wait()
 
     def test_json(self, history: History) -> None:
-        """``--json`` is a line of JSON for each."""
+        """``--json`` prints a line of JSON for each checkpoint."""
         history.run(2)
         found = state(history, "watch", "--json", "-n", "1").json
         assert (found["id"], found["state"]) == (3, {"page": 2})
