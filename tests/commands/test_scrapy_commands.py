@@ -1,4 +1,4 @@
-"""Scrapy's other commands in a project with the add-on: as without it, and nothing is resolved or written."""
+"""Scrapy's other commands work with the add-on as without it, and neither read nor store a checkpoint."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ FEEDS = {
 AWS_ACCESS_KEY_ID = "the-access-key"
 AWS_SECRET_ACCESS_KEY = "the-secret-key"
 """
-# Without the add-on there is no spider.state; what is compared is all the rest.
+# Without the add-on there is no spider.state; the tests compare everything else.
 SPIDER_WITHOUT = SPIDER.replace("self.state}", '{"page": 7}}')
 
 
@@ -73,7 +73,7 @@ def site() -> Iterator[str]:
 
 @dataclass
 class Project:
-    """A project with the add-on, and the same one without it. *store*: where its S3 is: nobody answers there."""
+    """A project with the add-on, and the same one without it. *store* is the socket of its S3, which never answers."""
 
     folder: Path
     store: socket.socket
@@ -100,7 +100,7 @@ class Project:
         )
 
     def check(self, arguments: list[str], printed: str) -> subprocess.CompletedProcess[str]:
-        """Run it with the add-on: it works, nobody has asked the store, and no feed has been written."""
+        """Run a command with the add-on: it works, does not call the store, and writes no feed."""
         run = self.run("with", *arguments)
         assert run.returncode == 0, run.stderr
         assert printed in run.stdout
@@ -122,7 +122,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
 
 
 def essential(run: subprocess.CompletedProcess[str]) -> tuple[int, str]:
-    """The exit code and what is printed, less what differs from run to run, and less state items in pipelines."""
+    """The exit code and the output, without what differs from run to run, and without state items in pipelines."""
     text = re.sub(r"0x[0-9a-f]{6,}", "0x…", run.stdout)
     return run.returncode, text.replace("piped StateItem\n", "")
 
@@ -136,7 +136,7 @@ def essential(run: subprocess.CompletedProcess[str]) -> tuple[int, str]:
     ],
 )
 def test_as_without(project: Project, site: str, arguments: list[str], printed: str) -> None:
-    """It prints with the add-on what it prints without; ``spider.state`` is what the settings say."""
+    """A command prints the same with the add-on as without it; ``spider.state`` is what the settings say."""
     arguments = [each.replace("SITE", site) for each in arguments]
     without = project.run("without", *arguments)
     run = project.check(arguments, printed)
@@ -163,14 +163,14 @@ def test_as_without(project: Project, site: str, arguments: list[str], printed: 
     ],
 )
 def test_works(project: Project, site: str, arguments: list[str], printed: str) -> None:
-    """It works with the add-on while the state feed's S3 answers nobody."""
+    """A command works with the add-on even if the S3 of the state feed does not answer."""
     run = project.check([each.replace("SITE", site) for each in arguments], printed)
     if arguments[0] == "bench":
         assert "Closing spider (closespider_timeout)" in run.stderr
 
 
 def test_wrong_spider(project: Project) -> None:
-    """A command that fails without the add-on fails with it, for its own reason: here, a spider that there is not."""
+    """A command that fails without the add-on fails with it, too, for its own reason: here, a spider that does not exist."""
     run = project.run("with", "fetch", "--spider=nobody", "http://127.0.0.1/")
     assert run.returncode == 1
     assert "KeyError: 'Spider not found: nobody'" in run.stderr

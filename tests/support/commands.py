@@ -51,6 +51,16 @@ def run(folder: Path, *arguments: str, environment: Mapping[str, str] | None = N
     return Ran(code, out, err, peak)
 
 
+def refused(ran: Ran, code: int, *texts: str) -> None:
+    """Assert that a command line ended with *code*, and with one line on stderr that has all of *texts*."""
+    assert ran.code == code, ran
+    assert ran.out == ""
+    assert len(ran.err.splitlines()) == 1, ran.err
+    assert "Traceback" not in ran.err
+    for text in texts:
+        assert text in ran.err
+
+
 def start(folder: Path, *arguments: str, terminal: bool = False, **options: Any) -> tuple[subprocess.Popen[bytes], int]:
     """Start a real ``python -m scrapy state``; with *terminal*, all of its output comes from the handle returned beside it."""
     command = [sys.executable, "-m", "scrapy", "state", *arguments]
