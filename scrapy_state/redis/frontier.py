@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..exceptions import StoreError, StoreUnreachable
-from .connection import Connection
+
+if TYPE_CHECKING:
+    from .connection import Connection
 
 #: How much one exchange may bring or take, so that it takes neither Redis nor the line long. A single request may be larger.
 MOST_BYTES = 1 << 18

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from scrapy import Request, signals
-from scrapy.crawler import Crawler
 from scrapy.exceptions import DontCloseSpider
 
-from ..frontier.codec import PUSHED, Codec, Unreadable
+from ..frontier.codec import PUSHED, Unreadable
 from ..scrapy_internals import PAGE
 from . import log
-from .frontier import Reply
-from .leases import Leases
-from .settings import RedisSettings
-from .unit_requests import UnitRequests
-from .worker import Worker
+
+if TYPE_CHECKING:
+    from scrapy.crawler import Crawler
+
+    from ..frontier.codec import Codec
+    from .frontier import Reply
+    from .leases import Leases
+    from .settings import RedisSettings
+    from .unit_requests import UnitRequests
+    from .worker import Worker
 
 #: The method of a spider that makes requests of what was pushed, as in scrapy-redis
 _HOOK = "make_request_from_data"

@@ -8,15 +8,19 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from queuelib.queue import FifoMemoryQueue, LifoMemoryQueue
-from scrapy import Request
-from scrapy.core.downloader import Downloader
 
-from ..barrier.barrier import Listener
 from ..scrapy_internals import slot_limits
 from .frontier import NO_LIMIT, slot_name
-from .worker import Worker
+
+if TYPE_CHECKING:
+    from scrapy import Request
+    from scrapy.core.downloader import Downloader
+
+    from ..barrier.barrier import Listener
+    from .worker import Worker
 
 #: A worker has no more of a download slot than this can use in so many seconds.
 _AHEAD_SECONDS = 4.0

@@ -8,12 +8,15 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..exceptions import StoreError, StoreUnreachable
-from .connection import Heartbeat
-from .frontier import MOST_BYTES, Frontier, NewRequest, Reply
-from .settings import RedisSettings
+from .frontier import MOST_BYTES
+
+if TYPE_CHECKING:
+    from .connection import Heartbeat
+    from .frontier import Frontier, NewRequest, Reply
+    from .settings import RedisSettings
 
 logger = logging.getLogger("scrapy_state.state")
 
