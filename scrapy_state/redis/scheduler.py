@@ -94,7 +94,7 @@ class Scheduler(ScrapyScheduler):
         crawler = self.crawler
         if not is_asyncio_available():
             raise StateSettingsError("TWISTED_REACTOR: the frontier needs asyncio; leave Scrapy's default reactor in place")
-        self.settings = settings = RedisSettings.from_settings(crawler.settings, self.spider)
+        self.settings = settings = RedisSettings.from_crawler(crawler)
         check_dupefilter(self.df, self.spider)
         self._codec = Codec(self.spider, settings.use_pickle)
         self._shared_filter = type(self.df) is RFPDupeFilter

@@ -77,8 +77,9 @@ class IdleHost:
 
 
 def worker_of(frontier: Any, host: Any, **settings: Any) -> Worker:
-    chosen = RedisSettings.from_settings(Settings({"STATE_REDIS_URL": "redis://h", **settings}), FrontierSpider())
-    return Worker(frontier, chosen, host)
+    crawler = get_crawler(FrontierSpider, {"STATE_REDIS_URL": "redis://h", **settings})
+    crawler.spider = FrontierSpider()
+    return Worker(frontier, RedisSettings.from_crawler(crawler), host)
 
 
 def test_children_go_before_their_parents_acknowledgement() -> None:
@@ -290,7 +291,8 @@ def test_outage_that_is_too_long_fails_once() -> None:
 
 def scheduler_alone(**settings: Any) -> tuple[Scheduler, Any]:
     """Return a scheduler that nobody drives, and its engine."""
-    crawler = get_crawler(FrontierSpider, {"SCHEDULER_PRIORITY_QUEUE": "scrapy.pqueues.ScrapyPriorityQueue", **settings})
+    queue = {"SCHEDULER_PRIORITY_QUEUE": "scrapy.pqueues.ScrapyPriorityQueue"}
+    crawler = get_crawler(FrontierSpider, {"STATE_REDIS_URL": "redis://h", **queue, **settings})
     crawler.spider = FrontierSpider.from_crawler(crawler)
     slot = SimpleNamespace(close_if_idle=True, nextcall=SimpleNamespace(schedule=lambda: None))
     scraper = SimpleNamespace(itemproc=BarrierItemProcessor.__new__(BarrierItemProcessor))
@@ -298,7 +300,7 @@ def scheduler_alone(**settings: Any) -> tuple[Scheduler, Any]:
     crawler.engine = engine
     scheduler = Scheduler.from_crawler(crawler)
     scheduler.open(crawler.spider)
-    scheduler.settings = RedisSettings.from_settings(Settings({"STATE_REDIS_URL": "redis://h", **settings}), crawler.spider)
+    scheduler.settings = RedisSettings.from_crawler(crawler)
     scheduler._codec = Codec(crawler.spider)
     scheduler._opening = SimpleNamespace()  # type: ignore[assignment]
     scheduler._pace = Pace(SimpleNamespace(), by_slot=False)  # type: ignore[arg-type]
