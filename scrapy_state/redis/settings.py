@@ -82,15 +82,14 @@ class RedisSettings:
         assert spider is not None
         common = get_settings(crawler)
         prefix = key_prefix(get_text(settings, "STATE_REDIS_KEY", "%(name)s"), spider)
+        concurrency = settings.getint("CONCURRENT_REQUESTS") or 100
         pushed_key = get_text(settings, "STATE_REDIS_URLS_KEY")
         return cls(
             url=_url(settings),
             prefix=prefix,
             pushed_key=_filled("STATE_REDIS_URLS_KEY", pushed_key, spider) if pushed_key else f"{prefix}urls",
             lease_seconds=get_number(settings, "STATE_REDIS_LEASE_TIMEOUT", 60, minimum=1, expected="a number of seconds"),
-            prefetch=int(
-                get_number(settings, "STATE_REDIS_PREFETCH", settings.getint("CONCURRENT_REQUESTS") or 100, minimum=1)
-            ),
+            prefetch=int(get_number(settings, "STATE_REDIS_PREFETCH", concurrency, minimum=1)),
             most_deliveries=int(get_number(settings, "STATE_REDIS_MAX_DELIVERIES", 3, minimum=2)),
             keep_open=get_bool(settings, "STATE_REDIS_KEEP_OPEN", False),
             idle_seconds=_idle_seconds(settings),

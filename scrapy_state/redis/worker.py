@@ -151,6 +151,12 @@ class Worker:
         self._acknowledged.extend((self._put, id) for id in ids)
         self.wake()
 
+    def acknowledge_done(self, count: int) -> None:
+        """Give up the *count* leases whose requests were done first: their items are durable by now."""
+        ids = self.done[:count]
+        del self.done[:count]
+        self.acknowledge(ids)
+
     def wake(self, hurry: bool = False) -> None:
         """There is something to send or to want."""
         self._something.set()
