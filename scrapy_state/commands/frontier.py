@@ -24,7 +24,7 @@ def frontier(options: Namespace, settings: Settings) -> int:
 
     crawler = find_crawler(options.target, settings, options.arguments)
     assert crawler.spider is not None
-    chosen = RedisSettings.from_settings(crawler.settings, crawler.spider)
+    chosen = RedisSettings.from_crawler(crawler)
     if options.unreadable or options.fatal:
         return _set_aside(chosen, crawler.spider, "unreadable" if options.unreadable else "fatal", options.json)
     if options.put_back:

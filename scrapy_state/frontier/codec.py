@@ -11,7 +11,8 @@ from typing import Any
 
 from scrapy import Request, Spider
 
-from .values import Classes, Values
+from .classes import Classes
+from .values import Values
 
 #: What a request begins with that somebody has pushed from outside
 PUSHED = b"+"

@@ -54,6 +54,11 @@ def get_seconds(settings: BaseSettings, name: str, default: float) -> float:
     return get_number(settings, name, default, expected="a number of seconds")
 
 
+def get_text(settings: BaseSettings, name: str, default: str = "") -> str:
+    """Return the setting *name* as text; *default* if it is None or not set."""
+    return str(settings.get(name, default))
+
+
 def get_choice(settings: BaseSettings, name: str, default: str, *others: str) -> str:
     """Return the setting *name*, one of these texts; *default* if it is None or not set.
 

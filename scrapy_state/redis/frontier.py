@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..exceptions import StoreError, StoreUnreachable
-from .connection import Connection
+
+if TYPE_CHECKING:
+    from .connection import Connection
 
 #: How much one exchange may bring or take, so that it takes neither Redis nor the line long. A single request may be larger.
 MOST_BYTES = 1 << 18
@@ -143,37 +145,50 @@ class Frontier:
         ]
         for slot, room in rooms.items():
             arguments += (slot_name(slot), room)
-        for each in new:
-            arguments += (each.fingerprint, each.element)
-        keys = [f"{self.prefix}meta", self.pushed_key or f"{self.prefix}urls", *(self.prefix + part for part in self.expiring)]
-        raw = await self.connection.exchange(keys, arguments)
-        if raw[0] == b"gone":
+        for request in new:
+            arguments += (request.fingerprint, request.element)
+        raw = await self.connection.exchange(self._keys, arguments)
+        self._check(raw[0])
+        self.number += 1
+        self.incarnation = raw[1]
+        return _reply(raw)
+
+    @property
+    def _keys(self) -> list[str]:
+        return [f"{self.prefix}meta", self.pushed_key or f"{self.prefix}urls", *(self.prefix + part for part in self.expiring)]
+
+    def _check(self, answer: bytes) -> None:
+        """Raise the error that *answer*, the first part of exchange.lua's reply, stands for, if it stands for one."""
+        if answer == b"gone":
             raise FrontierGone(
                 f"STATE_REDIS_URL: the frontier {self.prefix!r} is gone, or older than it was: it was cleared, or Redis was "
                 "restarted without the newest of what it held (no appendonly), or another one has taken over. Start the "
                 "crawl again: it goes on with what is there"
             )
-        if raw[0] == b"late":
+        if answer == b"late":
             raise StoreUnreachable(f"STATE_REDIS_URL: the exchange {self.number + 1} arrived twice")
-        self.number += 1
-        _, self.incarnation, lost, *counts, duplicates, come_back, pushed_type, all_fatal, fatal_count = raw[:14]
-        fatal, leased = raw[14 : 14 + 2 * fatal_count], raw[14 + 2 * fatal_count :]
-        refused, pending, others, others_busy, others_open, vanished = counts
-        return Reply(
-            lost=bool(lost),
-            refused=refused,
-            pending=pending,
-            others=others,
-            others_busy=others_busy,
-            others_open=others_open,
-            vanished=vanished,
-            duplicates=[each == ord("1") for each in duplicates],
-            come_back=come_back,
-            pushed_type=pushed_type.decode(),
-            all_fatal=all_fatal,
-            fatal=_requests(fatal),
-            leased=_requests(leased),
-        )
+
+
+def _reply(raw: list[Any]) -> Reply:
+    """Return what exchange.lua replied, with names."""
+    _, _, lost, *counts, duplicates, come_back, pushed_type, all_fatal, fatal_count = raw[:14]
+    refused, pending, others, others_busy, others_open, vanished = counts
+    first_leased = 14 + 2 * fatal_count
+    return Reply(
+        lost=bool(lost),
+        refused=refused,
+        pending=pending,
+        others=others,
+        others_busy=others_busy,
+        others_open=others_open,
+        vanished=vanished,
+        duplicates=[flag == ord("1") for flag in duplicates],
+        come_back=come_back,
+        pushed_type=pushed_type.decode(),
+        all_fatal=all_fatal,
+        fatal=_requests(raw[14:first_leased]),
+        leased=_requests(raw[first_leased:]),
+    )
 
 
 def slot_name(slot: str) -> str:

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from scrapy import Request, signals
-from scrapy.crawler import Crawler
 from scrapy.exceptions import DontCloseSpider
 
-from ..frontier.codec import PUSHED, Codec, Unreadable
+from ..frontier.codec import PUSHED, Unreadable
 from ..scrapy_internals import PAGE
 from . import log
-from .frontier import Reply
-from .leases import Leases
-from .settings import RedisSettings
-from .unit_requests import UnitRequests
-from .worker import Worker
+
+if TYPE_CHECKING:
+    from scrapy.crawler import Crawler
+
+    from ..frontier.codec import Codec
+    from .frontier import Reply
+    from .leases import Leases
+    from .settings import RedisSettings
+    from .unit_requests import UnitRequests
+    from .worker import Worker
 
 #: The method of a spider that makes requests of what was pushed, as in scrapy-redis
 _HOOK = "make_request_from_data"
@@ -43,7 +47,19 @@ class Incoming:
         self._done = done
         self._hook = getattr(crawler.spider, _HOOK, None)
         self._unreadable = 0
+        self._fatal = 0
         self._pushed_type = ""
+
+    def report(self, reply: Reply) -> None:
+        """Log and count what *reply* says about leases, and about pages that are set aside because their workers died."""
+        log.tell_reply(reply, self._crawler.stats, self._spider)
+        if reply.lost:
+            log.tell_lost(self._settings.lease_seconds, self._spider)
+        if reply.vanished:
+            log.tell_vanished(reply.vanished, self._spider)
+        self._fatal = reply.all_fatal
+        pages = (self._name(data) for _, data in reply.fatal)
+        log.tell_fatal(pages, self._settings.most_deliveries, self._crawler.stats, self._spider)
 
     def read(self, reply: Reply) -> list[Request]:
         """Return the requests that *reply* has leased to this worker, in their order; they wait in its leases."""
@@ -84,16 +100,17 @@ class Incoming:
         self._crawler.stats.inc_value("state/redis/unreadable")
         self._worker.set_aside(id)
 
-    def name(self, data: bytes) -> str:
+    def close(self) -> None:
+        """Log how many requests are set aside."""
+        log.tell_set_aside(self._unreadable, self._spider)
+        log.tell_all_fatal(self._fatal, self._spider)
+
+    def _name(self, data: bytes) -> str:
         """Return what a log line calls the request in *data*."""
         try:
             return str(self._codec.decode_any(data))
         except Unreadable as error:
             return f"a request that can't be read ({error})"
-
-    def close(self) -> None:
-        """Say how much was set aside."""
-        log.tell_set_aside(self._unreadable, self._spider)
 
     def _crawl(self, id: int, made: list[Request]) -> None:
         """Crawl what the spider has *made* of what was pushed. That is done once they are stored, or done themselves."""
@@ -124,25 +141,41 @@ def _requests_from(hook: Callable[[bytes], Any], data: bytes) -> list[Request]:
     return found
 
 
-class KeepOpen:
-    """Keeps the spider open each time that it is idle, after its own handlers of ``spider_idle`` have been called.
+class Ending:
+    """Decides when the crawl is over for this worker.
 
-    With STATE_REDIS_IDLE_TIMEOUT until there has been nothing for that long.
+    With STATE_REDIS_KEEP_OPEN it is over when no worker has had anything to do for STATE_REDIS_IDLE_TIMEOUT. Until then this
+    class keeps the spider open each time Scrapy finds it idle, after the project's own handlers of ``spider_idle``.
+
+    :param hurry: makes this worker's items durable now, because other workers may wait for that
     """
 
-    def __init__(self, crawler: Crawler, settings: RedisSettings) -> None:
-        self._crawler = crawler
+    def __init__(self, crawler: Crawler, settings: RedisSettings, hurry: Callable[[], None]) -> None:
+        self._spider: Any = crawler.spider
         self._settings = settings
-        self._since: float | None = None
+        self._hurry = hurry
+        self._is_waiting_logged = False
+        #: since when no worker has had anything to do, by time.monotonic(); None: one has
+        self._idle_since: float | None = None
         if settings.keep_open:
             crawler.signals.connect(self.spider_idle, signals.spider_idle)
 
-    def has_something(self, is_something: bool) -> None:
-        """Whether there is anything to do, here or in another worker, as of now."""
-        if is_something:
-            self._since = None
-        elif self._since is None:
-            self._since = time.monotonic()
+    def is_over(self, reply: Reply, is_busy: bool) -> bool:
+        """Return whether the engine may find the spider idle.
+
+        :param reply: what Redis has just said about the frontier and the other workers
+        :param is_busy: whether this worker has requests, or something to send
+        """
+        is_done = not (is_busy or reply.pending or reply.leased or reply.others_busy)
+        # If other workers die before their items are durable, somebody must crawl their pages again.
+        must_wait = is_done and reply.others_open > 0
+        self._note_idle(is_done and not must_wait)
+        if must_wait and not self._settings.keep_open:
+            self._hurry()
+            if not self._is_waiting_logged:
+                self._is_waiting_logged = True
+                log.tell_waiting(reply.others_open, self._spider)
+        return is_done and (self._settings.keep_open or not must_wait)
 
     def spider_idle(self) -> None:
         """Decide whether the spider stays open.
@@ -150,6 +183,12 @@ class KeepOpen:
         :raises DontCloseSpider: if it does
         """
         seconds = self._settings.idle_seconds
-        if self._since is None or time.monotonic() - self._since < seconds:
+        if self._idle_since is None or time.monotonic() - self._idle_since < seconds:
             raise DontCloseSpider
-        log.tell_idle(seconds, self._crawler.spider)
+        log.tell_idle(seconds, self._spider)
+
+    def _note_idle(self, is_idle: bool) -> None:
+        if not is_idle:
+            self._idle_since = None
+        elif self._idle_since is None:
+            self._idle_since = time.monotonic()

@@ -8,15 +8,19 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 from queuelib.queue import FifoMemoryQueue, LifoMemoryQueue
-from scrapy import Request
-from scrapy.core.downloader import Downloader
 
-from ..barrier.barrier import Listener
 from ..scrapy_internals import slot_limits
 from .frontier import NO_LIMIT, slot_name
-from .worker import Worker
+
+if TYPE_CHECKING:
+    from scrapy import Request
+    from scrapy.core.downloader import Downloader
+
+    from ..barrier.barrier import Listener
+    from .worker import Worker
 
 #: A worker has no more of a download slot than this can use in so many seconds.
 _AHEAD_SECONDS = 4.0
@@ -169,6 +173,16 @@ class Pace:
         self._ended_before: Counter[str] = Counter()
         self._span_began = time.monotonic()
 
+    def slot_of(self, request: Request) -> str:
+        """Return the name under which the frontier queues *request*: its download slot, or "" if it keeps none.
+
+        :raises TypeError: if the download slot is not text; Scrapy's queue raises, too
+        """
+        slot: Any = self._downloader.get_slot_key(request) if self._by_slot else ""
+        if not isinstance(slot, str):
+            raise TypeError(f"{request}: its download slot is a {type(slot).__name__}; it must be text")
+        return slot
+
     def took(self, request: Request) -> None:
         """*request* was leased."""
         if self._by_slot:
@@ -267,5 +281,4 @@ class Acknowledging:
         ids = list(self._worker.done)
         self._last_cut = time.monotonic()
         if ids and await self._listener.make_durable(closing):
-            del self._worker.done[: len(ids)]
-            self._worker.acknowledge(ids)
+            self._worker.acknowledge_done(len(ids))

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from scrapy import Request, Spider, signals
-from scrapy.crawler import Crawler
+from scrapy import signals
 
-from .frontier import NewRequest, Reply
-from .settings import RedisSettings
+if TYPE_CHECKING:
+    from scrapy import Request, Spider
+    from scrapy.crawler import Crawler
+
+    from .frontier import NewRequest, Reply
+    from .settings import RedisSettings
 
 logger = logging.getLogger("scrapy_state.state")
 

@@ -10,21 +10,26 @@ import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING
 
 from scrapy import Request
-from scrapy.crawler import Crawler
 
 from ..exceptions import StateConflict, StateSettingsError, StoreError, StoreUnreachable
 from ..feeds import StateFeed
-from ..frontier.codec import Codec
 from ..model.key_template import placeholders
 from ..settings import get_settings
 from . import log
 from .connection import Connection
-from .frontier import Frontier, FrontierGone, NewRequest, Reply
+from .frontier import Frontier, FrontierGone, NewRequest
 from .inspect import clear_frontier, read_frontier
-from .leases import Order
-from .settings import RedisSettings
+
+if TYPE_CHECKING:
+    from scrapy.crawler import Crawler
+
+    from ..frontier.codec import Codec
+    from .frontier import Reply
+    from .leases import Order
+    from .settings import RedisSettings
 
 logger = logging.getLogger("scrapy_state.state")
 #: At start a person may be waiting: a Redis that does not answer is told of soon.

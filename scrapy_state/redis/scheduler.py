@@ -20,11 +20,12 @@ from ..barrier.barrier import get_barrier
 from ..barrier.item_processor import BarrierItemProcessor
 from ..exceptions import StateSettingsError, StoreError
 from ..frontier.codec import Codec
-from ..scrapy_internals import PAGE, fail_when_closed, hold_output, hold_start, is_closing, watch_done, watch_pages
+from ..scrapy_internals import PAGE, fail_when_closed, hold_output, watch_done, watch_pages
+from ..scrapy_internals.engine import closes_when_idle, hold_start, is_closing, is_reading_start, wake_up
 from . import log
 from .connection import Heartbeat
 from .frontier import NewRequest, Reply
-from .incoming import Incoming, KeepOpen
+from .incoming import Ending, Incoming
 from .leases import Acknowledging, Leases, Order, Pace
 from .opening import Opening
 from .settings import RedisSettings, check_dupefilter, local_dupefilter
@@ -41,9 +42,9 @@ if TYPE_CHECKING:
 class Scheduler(ScrapyScheduler):
     """Pending requests and seen fingerprints in Redis, shared by all workers of a job.
 
-    A request that the engine takes is leased. Its lease is given up when its callback and all its items are done and the
-    items durable; those of a worker that dies come back after STATE_REDIS_LEASE_TIMEOUT. Nothing here waits for Redis.
-    docs/redis.md says the rest. Under ``scrapy shell`` and the like it is Scrapy's scheduler, in memory.
+    The engine gets only requests that this worker has leased. The worker acknowledges a request when its callback has ended
+    and all its items are durable. If a worker dies, its leases return to the queue after STATE_REDIS_LEASE_TIMEOUT. No method
+    waits for Redis. In ``scrapy shell``, ``fetch`` and ``view`` this is Scrapy's own scheduler, in memory. See docs/redis.md.
     """
 
     #: asks CheckpointFeedExporter for durable item files without a state feed
@@ -56,32 +57,29 @@ class Scheduler(ScrapyScheduler):
 
     @classmethod
     def from_crawler(cls, crawler: Crawler) -> Self:
-        """Make it. Connects to nothing yet."""
-        settings = crawler.settings
+        """Make the scheduler. It doesn't connect to Redis yet."""
         return cls(
             local_dupefilter(crawler),
             jobdir=None,
-            mqclass=load_object(settings["SCHEDULER_MEMORY_QUEUE"]),
+            mqclass=load_object(crawler.settings["SCHEDULER_MEMORY_QUEUE"]),
             logunser=True,
             stats=crawler.stats,
-            pqclass=load_object(settings["SCHEDULER_PRIORITY_QUEUE"]),
+            pqclass=load_object(crawler.settings["SCHEDULER_PRIORITY_QUEUE"]),
             crawler=crawler,
         )
 
     def open(self, spider: Spider) -> Deferred[None] | None:
-        """Make ready. The frontier is opened before the spider's first request, where the crawl can still be refused."""
+        """Get ready. The frontier is opened before the spider's first request, when the crawl can still be refused."""
         super().open(spider)
         self._worker: Worker | None = None
         self._opening: Opening | None = None
-        engine = self.crawler.engine
-        assert engine is not None
-        if engine._slot is None or not engine._slot.close_if_idle:  # scrapy shell, scrapy fetch, scrapy view
+        assert self.crawler.engine is not None
+        self._engine = engine = self.crawler.engine
+        if not closes_when_idle(engine):  # scrapy shell, scrapy fetch, scrapy view
             return None
         self._leases = Leases()
         self._order = Order(self.mqclass, self._smqclass)
         self._finished = self._starving = self._failed = False
-        self._told_waiting = False
-        self._all_fatal = 0
         self._from_start: Any = None
         self._barrier = get_barrier(self.crawler)
         self._units = UnitRequests(self.crawler, self._end)
@@ -94,34 +92,32 @@ class Scheduler(ScrapyScheduler):
         crawler = self.crawler
         if not is_asyncio_available():
             raise StateSettingsError("TWISTED_REACTOR: the frontier needs asyncio; leave Scrapy's default reactor in place")
-        self.settings = settings = RedisSettings.from_settings(crawler.settings, self.spider)
+        self.settings = settings = RedisSettings.from_crawler(crawler)
         check_dupefilter(self.df, self.spider)
         self._codec = Codec(self.spider, settings.use_pickle)
         self._shared_filter = type(self.df) is RFPDupeFilter
-        self._by_slot = issubclass(self.pqclass, DownloaderAwarePriorityQueue)
         self._opening = Opening(crawler, settings, self._codec, self._order)
         frontier, reply = await self._opening.open()
         self._units.opened(self._opening, settings)
-        engine = crawler.engine
-        assert engine is not None
-        self._pace = Pace(engine.downloader, self._by_slot)
+        engine = self._engine
+        self._pace = Pace(engine.downloader, issubclass(self.pqclass, DownloaderAwarePriorityQueue))
         self._worker = worker = Worker(frontier, settings, self)
         self._incoming = Incoming(crawler, settings, self._codec, self._units, self._leases, worker, self._done)
-        self._keep_open = KeepOpen(crawler, settings)
         listener = None if settings.early else self._barrier.listener
         if listener is None and not settings.early and crawler.settings.getdict("FEEDS"):
             log.tell_feeds(self.spider)
         self._acknowledging = Acknowledging(worker, listener, settings.interval_seconds)
-        self._tell(reply)
+        self._ending = Ending(crawler, settings, self._acknowledging.hurry)
+        self._incoming.report(reply)
         watch_done(engine, self._done)
         watch_pages(engine)
         hold_start(engine, self._starting, self._room)
-        # A crawl that ends waits for its callbacks.
+        # A closing engine waits for the callbacks to end, so they must not wait here.
         hold_output(engine.scraper, lambda: worker.room(unless=lambda: self._failed or is_closing(engine)))
         worker.start(Heartbeat(settings, self._opening.worker, self.spider, lambda: worker.last))
 
     def close(self, reason: str) -> Deferred[None] | None:
-        """Have the items made durable, acknowledge, give back what is leased."""
+        """Make the items durable, acknowledge their requests, and return all other leases."""
         if self._opening is None:
             return super().close(reason)
         return deferred_from_coro(self._close(reason))
@@ -133,7 +129,6 @@ class Scheduler(ScrapyScheduler):
         log.tell_unstored(self._leases.unstored.count, self._leases.own, self.spider)
         try:
             if worker is not None:
-                self._incoming.close()
                 await self._acknowledging.close()
                 try:
                     await worker.close()
@@ -141,7 +136,7 @@ class Scheduler(ScrapyScheduler):
                         await opening.clear_if_finished()
                 except StoreError as error:
                     self.failed(error)
-                log.tell_all_fatal(self._all_fatal, self.spider)
+                self._incoming.close()
         finally:
             if worker is not None:
                 worker.stop_heartbeat()
@@ -151,15 +146,15 @@ class Scheduler(ScrapyScheduler):
     # The engine's calls
 
     def has_pending_requests(self) -> bool:
-        """Whether a request is pending or running anywhere, or may come from outside."""
+        """Whether any worker has requests pending or running, or somebody may push more."""
         if self._opening is None:
             return super().has_pending_requests()
         return not self._finished or bool(self._leases.waiting)
 
     def enqueue_request(self, request: Request) -> bool:
-        """Send *request* to Redis, with others. False if a dupefilter of the project's own drops it.
+        """Queue *request* for the next exchange with Redis. Return False if the project's own dupefilter drops it.
 
-        Whether the built-in one drops it only Redis knows; then the ``request_dropped`` signal comes later.
+        If Redis filters duplicates, the answer comes with that exchange, and Scrapy's ``request_dropped`` signal is sent then.
         """
         worker = self._worker
         if worker is None:
@@ -174,15 +169,13 @@ class Scheduler(ScrapyScheduler):
         except ValueError as error:
             return self._keep_in_memory(request, filtered, error)
         fingerprint = self._units.fingerprint(request) if filtered and self._shared_filter else b""
-        slot = self.crawler.engine.downloader.get_slot_key(request) if self._by_slot else ""
-        if not isinstance(slot, str):  # Scrapy's queue would raise, too
-            raise TypeError(f"{request}: its download slot is a {type(slot).__name__}, and must be text")
+        slot = self._pace.slot_of(request)
         is_start, unit = self._order.is_start(request), self._units.unit_of(request)
         worker.put(NewRequest(data, fingerprint, request.priority, is_start, slot, request, unit))
         return True
 
     def next_request(self) -> Request | None:
-        """Return a leased request, None if there is none just now."""
+        """Return a request that this worker has leased; None if it has none just now."""
         if self._worker is None:
             return super().next_request()
         while (request := self.mqs.pop()) is not None:
@@ -201,97 +194,79 @@ class Scheduler(ScrapyScheduler):
         return None
 
     def __len__(self) -> int:
-        """How many requests are here, not how many are in Redis."""
+        """How many requests wait in this worker, not how many are in Redis."""
         return len(self._leases.waiting) if self._worker is not None else super().__len__()
 
-    # The worker's host
+    # What the worker asks: see Host
 
     @property
     def wanted(self) -> int:
-        """How many more leases there is room for."""
+        """How many more requests to lease."""
         return 0 if self._failed else max(0, self.settings.prefetch - len(self._leases.waiting))
 
     @property
     def rooms(self) -> tuple[Mapping[str, int], int]:
-        """How many of them may be of each download slot, and of any slot that is not named."""
+        """How many more to lease of each download slot, and of any other slot."""
         return self._pace.rooms
 
     @property
     def low(self) -> bool:
-        """Whether half of what was leased ahead is used up."""
+        """Whether the engine has taken half of the requests that were leased ahead."""
         return self.wanted * 2 >= self.settings.prefetch
 
     @property
     def starving(self) -> bool:
-        """Whether the engine has asked for a request in vain."""
+        """Whether the engine has asked for a request and got none."""
         return self._starving
 
     @property
     def hidden(self) -> int:
-        """How many requests are at work here that Redis does not know of; ``start()`` counts as one."""
-        return self._leases.own + (self.crawler.engine._start is not None)
+        """How many requests this worker has that Redis does not know of; a running ``start()`` counts as one."""
+        return self._leases.own + is_reading_start(self._engine)
 
     @property
     def held(self) -> Sequence[int]:
-        """The leases that are not done."""
+        """The leases whose requests are not done."""
         return self._leases.ids
 
     def received(self, reply: Reply, sent: Sequence[NewRequest]) -> None:
-        """Take what an exchange brought."""
+        """Process the reply to an exchange, which sent the requests *sent*."""
         worker = self._worker
         assert worker is not None
-        self._tell(reply)
+        self._incoming.report(reply)
         log.tell_sent(reply, sent, self.crawler, self.df)
         self._units.received(reply, sent)
         if reply.lost:
-            log.tell_lost(self.settings.lease_seconds, self.spider)
             self._leases.lose(worker.done)
             self._pace.keep(self._leases.running)
         for request in self._order.to_push(self._incoming.read(reply)):
             try:
                 self.mqs.push(request)
                 self._pace.took(request)
-            except Exception as error:  # a queue may ask what it likes of a request that anybody may have pushed
+            except Exception as error:  # somebody may have pushed a request that the project's queue can't take
                 self._incoming.refuse(request, error)
         if reply.vanished:
-            log.tell_vanished(reply.vanished, self.spider)
             self._end("state_frontier_failed")
-        is_over = not (reply.pending or reply.leased or reply.others_busy or self._units.unsure)
-        is_over = is_over and not (self._leases or self.hidden or worker.outbox or worker.unreadable)
-        # Others that die before their items are durable leave pages that somebody must crawl again.
-        must_wait = is_over and reply.others_open > 0
-        self._finished = is_over and (self.settings.keep_open or not must_wait)
-        self._keep_open.has_something(not is_over or must_wait)
-        if must_wait and not self.settings.keep_open:
-            self._acknowledging.hurry()
-            if not self._told_waiting:
-                self._told_waiting = True
-                log.tell_waiting(reply.others_open, self.spider)
+        is_busy = bool(self._leases or self.hidden or worker.outbox or worker.unreadable or self._units.unsure)
+        self._finished = self._ending.is_over(reply, is_busy)
         if reply.leased or self._finished:
-            # Kept open, the engine goes on asking in vain, and the worker looks by itself, less often.
+            # While the spider is kept open, the engine keeps asking; don't let that make the worker poll more often.
             self._starving = self._finished and self.settings.keep_open
-            self.crawler.engine._slot.nextcall.schedule()  # type: ignore[union-attr]
+            wake_up(self._engine)
 
     def failed(self, error: StoreError) -> None:
-        """Redis is away for good: end the crawl. What is leased comes back by itself."""
+        """Close the spider, because Redis can't be used any more. The leases expire by themselves."""
         if not self._failed:
             log.tell_failed(error, self.settings.lease_seconds, self.spider)
         self._end("state_frontier_failed")
-
-    def _tell(self, reply: Reply) -> None:
-        log.tell_reply(reply, self.stats, self.spider)
-        self._all_fatal = reply.all_fatal
-        fatal = (self._incoming.name(data) for _, data in reply.fatal)
-        log.tell_fatal(fatal, self.settings.most_deliveries, self.stats, self.spider)
 
     def _end(self, reason: str) -> None:
         if self._failed:
             return
         self._failed = True
         fail_when_closed(self.crawler)
-        engine = self.crawler.engine
-        if engine is not None and engine.spider is not None and engine._slot is not None and engine._slot.closing is None:
-            self._closing = asyncio.create_task(engine.close_spider_async(reason=reason))
+        if self._engine.spider is not None:  # not is_closing(): the engine may not be running yet
+            self._closing = asyncio.create_task(self._engine.close_spider_async(reason=reason))
 
     def _keep_in_memory(self, request: Request, filtered: bool, error: ValueError) -> bool:
         if filtered and self._shared_filter and self.df.request_seen(request):
@@ -314,10 +289,10 @@ class Scheduler(ScrapyScheduler):
         if id:
             self._acknowledging.done(id)
         if not self._leases:
-            self._worker.wake(hurry=True)  # that may have been the last
+            self._worker.wake(hurry=True)  # it may have been the last one
 
     def _starting(self, each: Any) -> None:
-        self._from_start = each  # meta says it of its retries and redirects too
+        self._from_start = each  # request.meta can't tell: retries and redirects inherit it
 
     async def _room(self) -> bool:
         assert self._worker is not None

@@ -17,7 +17,8 @@ from scrapy.utils.misc import build_from_crawler, load_object
 from scrapy.utils.python import global_object_name
 
 from ..exceptions import StateSettingsError
-from ..settings import StateSettings
+from ..model.values import get_bool, get_choice, get_number, get_seconds, get_text
+from ..settings import get_settings
 
 logger = logging.getLogger("scrapy_state.state")
 _SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
@@ -72,44 +73,48 @@ class RedisSettings:
         return min(_HEARTBEAT_SECONDS, self.lease_seconds / 4)
 
     @classmethod
-    def from_settings(cls, settings: BaseSettings, spider: Spider) -> RedisSettings:
-        """Read them for *spider*.
+    def from_crawler(cls, crawler: Crawler) -> RedisSettings:
+        """Read the settings of *crawler*, whose spider has been made.
 
-        :raises StateSettingsError: for a value of the wrong kind, and for a missing STATE_REDIS_URL
+        :raises StateSettingsError: if a value is of the wrong kind, or STATE_REDIS_URL is missing
         """
-        common = StateSettings.from_settings(settings)
-        url = settings.get("STATE_REDIS_URL")
-        if not isinstance(url, str) or url.partition("://")[0] not in _SCHEMES:
-            shown = redacted(url) if isinstance(url, str) else url
-            raise StateSettingsError(
-                f"STATE_REDIS_URL is {shown!r}; it must be a URL like redis://host:6379/0 (or rediss://, unix://, "
-                "redis+sentinel://, redis+cluster://)"
-            )
-        lease_seconds = _number(settings, "STATE_REDIS_LEASE_TIMEOUT", 60.0, 1)
+        settings, spider = crawler.settings, crawler.spider
+        assert spider is not None
+        common = get_settings(crawler)
+        prefix = key_prefix(get_text(settings, "STATE_REDIS_KEY", "%(name)s"), spider)
         concurrency = settings.getint("CONCURRENT_REQUESTS") or 100
-        prefix = key_prefix(settings.get("STATE_REDIS_KEY", "%(name)s"), spider)
-        pushed_key = settings.get("STATE_REDIS_URLS_KEY")
+        pushed_key = get_text(settings, "STATE_REDIS_URLS_KEY")
         return cls(
-            url=url,
+            url=_url(settings),
             prefix=prefix,
-            pushed_key=f"{prefix}urls" if pushed_key is None else _filled("STATE_REDIS_URLS_KEY", pushed_key, spider),
-            lease_seconds=lease_seconds,
-            prefetch=int(_number(settings, "STATE_REDIS_PREFETCH", concurrency, 1)),
-            most_deliveries=int(_number(settings, "STATE_REDIS_MAX_DELIVERIES", 3, 2)),
-            keep_open=_bool(settings, "STATE_REDIS_KEEP_OPEN"),
+            pushed_key=_filled("STATE_REDIS_URLS_KEY", pushed_key, spider) if pushed_key else f"{prefix}urls",
+            lease_seconds=get_number(settings, "STATE_REDIS_LEASE_TIMEOUT", 60, minimum=1, expected="a number of seconds"),
+            prefetch=int(get_number(settings, "STATE_REDIS_PREFETCH", concurrency, minimum=1)),
+            most_deliveries=int(get_number(settings, "STATE_REDIS_MAX_DELIVERIES", 3, minimum=2)),
+            keep_open=get_bool(settings, "STATE_REDIS_KEEP_OPEN", False),
             idle_seconds=_idle_seconds(settings),
-            clear=_choice(settings, "STATE_REDIS_CLEAR", ("never", "start", "finished")),
+            clear=get_choice(settings, "STATE_REDIS_CLEAR", "never", "start", "finished"),
             project=_project(settings, spider),
-            early=_choice(settings, "STATE_REDIS_ACKNOWLEDGE", ("durable", "done")) == "done",
-            filter_start=_bool(settings, "STATE_REDIS_FILTER_START"),
-            use_pickle=_bool(settings, "STATE_REDIS_PICKLE"),
+            early=get_choice(settings, "STATE_REDIS_ACKNOWLEDGE", "durable", "done") == "done",
+            filter_start=get_bool(settings, "STATE_REDIS_FILTER_START", False),
+            use_pickle=get_bool(settings, "STATE_REDIS_PICKLE", False),
             retry_seconds=common.retry_seconds,
             close_seconds=common.close_seconds,
             interval_seconds=common.interval_seconds,
         )
 
 
-def key_prefix(template: Any, spider: Spider) -> str:
+def _url(settings: BaseSettings) -> str:
+    url = get_text(settings, "STATE_REDIS_URL")
+    if url.partition("://")[0] not in _SCHEMES:
+        raise StateSettingsError(
+            f"STATE_REDIS_URL is {redacted(url)!r}",
+            remedy="it must be a URL like redis://host:6379/0 (or rediss://, unix://, redis+sentinel://, redis+cluster://)",
+        )
+    return url
+
+
+def key_prefix(template: str, spider: Spider) -> str:
     """Return what a job's keys begin with: STATE_REDIS_KEY filled with the spider's attributes, as a hash tag.
 
     :raises StateSettingsError: if it can't be filled, is empty, or has braces
@@ -122,9 +127,9 @@ def key_prefix(template: Any, spider: Spider) -> str:
     return f"scrapy_state:{{{key}}}:"
 
 
-def _filled(name: str, template: Any, spider: Spider) -> str:
+def _filled(name: str, template: str, spider: Spider) -> str:
     try:
-        return str(template) % _Attributes(spider)
+        return template % _Attributes(spider)
     except (AttributeError, TypeError, ValueError) as error:
         raise StateSettingsError(
             f"{name} is {template!r}, which can't be filled in with the spider's attributes: {error}; "
@@ -198,14 +203,6 @@ def unusable(url: str) -> StateSettingsError:
     )
 
 
-def _choice(settings: BaseSettings, name: str, choices: tuple[str, ...]) -> str:
-    value = settings.get(name, choices[0])
-    if value not in choices:
-        *first, last = (f'"{each}"' for each in choices)
-        raise StateSettingsError(f"{name} is {value!r}; it must be {', '.join(first)} or {last}")
-    return str(value)
-
-
 def _project(settings: BaseSettings, spider: Spider) -> str:
     """Return the project's name; without one the spider's top-level package."""
     name: str = settings["BOT_NAME"]
@@ -213,22 +210,7 @@ def _project(settings: BaseSettings, spider: Spider) -> str:
 
 
 def _idle_seconds(settings: BaseSettings) -> float:
-    is_set = settings.get("STATE_REDIS_IDLE_TIMEOUT") is not None
-    return _number(settings, "STATE_REDIS_IDLE_TIMEOUT", 0, 0) if is_set else math.inf
-
-
-def _bool(settings: BaseSettings, name: str) -> bool:
-    try:
-        return settings.getbool(name, False)
-    except (TypeError, ValueError) as error:
-        raise StateSettingsError(f"{name} is {settings.get(name)!r}; it must be True or False") from error
-
-
-def _number(settings: BaseSettings, name: str, default: float, least: float) -> float:
-    try:
-        value = float(settings.get(name, default))
-    except (TypeError, ValueError):
-        value = -1.0
-    if not least <= value < float("inf"):
-        raise StateSettingsError(f"{name} is {settings.get(name)!r}; it must be a number, {least} or more")
-    return value
+    """Return STATE_REDIS_IDLE_TIMEOUT; infinity if it is not set."""
+    if not get_text(settings, "STATE_REDIS_IDLE_TIMEOUT"):
+        return math.inf
+    return get_seconds(settings, "STATE_REDIS_IDLE_TIMEOUT", 0)

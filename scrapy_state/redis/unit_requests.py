@@ -11,17 +11,19 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any
-
-from scrapy import Request
-from scrapy.crawler import Crawler
+from typing import TYPE_CHECKING, Any
 
 from ..barrier.barrier import get_barrier
 from ..exceptions import StoreError
 from ..units.tracker import UNIT
-from .frontier import NewRequest, Reply
-from .opening import Opening
-from .settings import RedisSettings
+
+if TYPE_CHECKING:
+    from scrapy import Request
+    from scrapy.crawler import Crawler
+
+    from .frontier import NewRequest, Reply
+    from .opening import Opening
+    from .settings import RedisSettings
 
 logger = logging.getLogger("scrapy_state.state")
 #: How long between two looks whether another worker is alive. One that was killed a moment ago is none.

@@ -8,12 +8,15 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..exceptions import StoreError, StoreUnreachable
-from .connection import Heartbeat
-from .frontier import MOST_BYTES, Frontier, NewRequest, Reply
-from .settings import RedisSettings
+from .frontier import MOST_BYTES
+
+if TYPE_CHECKING:
+    from .connection import Heartbeat
+    from .frontier import Frontier, NewRequest, Reply
+    from .settings import RedisSettings
 
 logger = logging.getLogger("scrapy_state.state")
 
@@ -147,6 +150,12 @@ class Worker:
         """Give up the leases *ids*: their requests are done, and their items durable."""
         self._acknowledged.extend((self._put, id) for id in ids)
         self.wake()
+
+    def acknowledge_done(self, count: int) -> None:
+        """Give up the *count* leases whose requests were done first: their items are durable by now."""
+        ids = self.done[:count]
+        del self.done[:count]
+        self.acknowledge(ids)
 
     def wake(self, hurry: bool = False) -> None:
         """There is something to send or to want."""

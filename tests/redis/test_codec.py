@@ -21,7 +21,7 @@ import scrapy
 from hypothesis import given
 from hypothesis import strategies as st
 from scrapy.http import JsonRequest
-from scrapy.settings import Settings
+from scrapy.utils.test import get_crawler
 
 from scrapy_state.exceptions import StateSettingsError
 from scrapy_state.frontier.codec import Codec
@@ -402,7 +402,9 @@ def test_a_password_that_is_not_encoded(sign: str) -> None:
             use()
         assert "'the'" not in str(caught.value)
         assert "secret" not in str(caught.value)
-    assert RedisSettings.from_settings(Settings({"STATE_REDIS_URL": url}), CodecSpider()).url == url
+    crawler = get_crawler(CodecSpider, {"STATE_REDIS_URL": url})
+    crawler.spider = CodecSpider()
+    assert RedisSettings.from_crawler(crawler).url == url
 
 
 class BusySpider(CodecSpider):

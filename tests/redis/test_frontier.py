@@ -1116,7 +1116,7 @@ def test_a_worker_that_opens_waits_for_one_that_clears(server: RedisServer) -> N
     """Only one worker has the lock for removing a frontier, and none opens the frontier meanwhile."""
     crawler = get_crawler(scrapy.Spider, {"STATE_REDIS_URL": server.url})
     crawler.spider = scrapy.Spider(name="frontier")
-    settings = RedisSettings.from_settings(crawler.settings, crawler.spider)
+    settings = RedisSettings.from_crawler(crawler)
     order = Order(LifoMemoryQueue, FifoMemoryQueue)
 
     async def main() -> None:
@@ -1188,6 +1188,12 @@ def test_a_sentinel_by_url() -> None:
             read_frontier(wrong, PREFIX)
 
 
+def settings_of(url: str | None) -> RedisSettings:
+    crawler = get_crawler(scrapy.Spider, {"STATE_REDIS_URL": url})
+    crawler.spider = scrapy.Spider(name="codec")
+    return RedisSettings.from_crawler(crawler)
+
+
 @pytest.mark.parametrize(
     ("url", "says"),
     [
@@ -1202,7 +1208,7 @@ def test_wrong_urls_of_several_hosts(url: str, says: str) -> None:
     """A URL of a Sentinel or a cluster that can't be used is an error that says why, without the password."""
 
     async def connect() -> None:
-        Connection.acquire(RedisSettings.from_settings(Settings({"STATE_REDIS_URL": url}), scrapy.Spider(name="codec")).url)
+        Connection.acquire(settings_of(url).url)
 
     with pytest.raises(StateSettingsError, match=says) as caught:
         asyncio.run(connect())
@@ -1229,5 +1235,5 @@ def test_a_redis_that_keeps_nothing_is_a_warning(server: RedisServer, caplog: py
 def test_wrong_urls(url: str | None) -> None:
     """A STATE_REDIS_URL that is none, or is missing, is an error with the setting's name and no password."""
     with pytest.raises(StateSettingsError, match=r"STATE_REDIS_URL is .* must be a URL like redis://") as caught:
-        RedisSettings.from_settings(Settings({"STATE_REDIS_URL": url}), scrapy.Spider(name="codec"))
+        settings_of(url)
     assert "the-secret" not in str(caught.value)

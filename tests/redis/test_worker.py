@@ -24,7 +24,7 @@ from scrapy_state.barrier import BarrierItemProcessor
 from scrapy_state.exceptions import StateSettingsError, StoreUnreachable
 from scrapy_state.frontier.codec import Codec
 from scrapy_state.redis.frontier import MOST_BYTES, NewRequest, Reply
-from scrapy_state.redis.incoming import Incoming, KeepOpen
+from scrapy_state.redis.incoming import Ending, Incoming
 from scrapy_state.redis.leases import Acknowledging, Pace
 from scrapy_state.redis.scheduler import Scheduler
 from scrapy_state.redis.settings import RedisSettings, check_dupefilter, local_dupefilter
@@ -77,8 +77,9 @@ class IdleHost:
 
 
 def worker_of(frontier: Any, host: Any, **settings: Any) -> Worker:
-    chosen = RedisSettings.from_settings(Settings({"STATE_REDIS_URL": "redis://h", **settings}), FrontierSpider())
-    return Worker(frontier, chosen, host)
+    crawler = get_crawler(FrontierSpider, {"STATE_REDIS_URL": "redis://h", **settings})
+    crawler.spider = FrontierSpider()
+    return Worker(frontier, RedisSettings.from_crawler(crawler), host)
 
 
 def test_children_go_before_their_parents_acknowledgement() -> None:
@@ -290,7 +291,8 @@ def test_outage_that_is_too_long_fails_once() -> None:
 
 def scheduler_alone(**settings: Any) -> tuple[Scheduler, Any]:
     """Return a scheduler that nobody drives, and its engine."""
-    crawler = get_crawler(FrontierSpider, {"SCHEDULER_PRIORITY_QUEUE": "scrapy.pqueues.ScrapyPriorityQueue", **settings})
+    queue = {"SCHEDULER_PRIORITY_QUEUE": "scrapy.pqueues.ScrapyPriorityQueue"}
+    crawler = get_crawler(FrontierSpider, {"STATE_REDIS_URL": "redis://h", **queue, **settings})
     crawler.spider = FrontierSpider.from_crawler(crawler)
     slot = SimpleNamespace(close_if_idle=True, nextcall=SimpleNamespace(schedule=lambda: None))
     scraper = SimpleNamespace(itemproc=BarrierItemProcessor.__new__(BarrierItemProcessor))
@@ -298,15 +300,14 @@ def scheduler_alone(**settings: Any) -> tuple[Scheduler, Any]:
     crawler.engine = engine
     scheduler = Scheduler.from_crawler(crawler)
     scheduler.open(crawler.spider)
-    scheduler.settings = RedisSettings.from_settings(Settings({"STATE_REDIS_URL": "redis://h", **settings}), crawler.spider)
+    scheduler.settings = RedisSettings.from_crawler(crawler)
     scheduler._codec = Codec(crawler.spider)
     scheduler._opening = SimpleNamespace()  # type: ignore[assignment]
     scheduler._pace = Pace(SimpleNamespace(), by_slot=False)  # type: ignore[arg-type]
-    scheduler._acknowledging = SimpleNamespace(hurry=lambda: hurries.append(1))  # type: ignore[assignment]
     hurries: list[int] = []
     engine.hurries = hurries
     scheduler._worker = Worker(Lagging(failures=0), scheduler.settings, scheduler)  # type: ignore[arg-type]
-    scheduler._keep_open = KeepOpen(crawler, scheduler.settings)
+    scheduler._ending = Ending(crawler, scheduler.settings, lambda: hurries.append(1))
     scheduler._incoming = Incoming(
         crawler, scheduler.settings, scheduler._codec, scheduler._units, scheduler._leases, scheduler._worker, scheduler._done
     )
@@ -382,7 +383,8 @@ def test_a_download_slot_is_text() -> None:
     """A request whose slot no queue can hold is an error of who sends it, as with Scrapy's queue; not of the worker."""
     scheduler, engine = asyncio.run(_made())
     engine.downloader = SimpleNamespace(get_slot_key=lambda request: request.meta["download_slot"])
-    scheduler._shared_filter = scheduler._by_slot = True
+    scheduler._shared_filter = True
+    scheduler._pace = Pace(engine.downloader, by_slot=True)
     with pytest.raises(TypeError, match="must be text"):
         scheduler.enqueue_request(scrapy.Request("https://example.com/", meta={"download_slot": 5}))
 
@@ -464,7 +466,7 @@ def test_a_page_is_not_done_before_what_only_memory_has() -> None:
     async def main() -> None:
         scheduler, engine = scheduler_alone()
         engine.downloader = SimpleNamespace(get_slot_key=lambda request: "")
-        scheduler._shared_filter, scheduler._by_slot = True, False
+        scheduler._shared_filter = True
         scheduler._acknowledging = Acknowledging(scheduler._worker, None, 60.0)  # type: ignore[arg-type]
         worker = scheduler._worker
         assert worker is not None
@@ -561,7 +563,7 @@ class Company:
 def scheduler_with_units(opening: Company) -> tuple[Scheduler, Any, Units]:
     scheduler, engine = scheduler_alone()
     engine.downloader = SimpleNamespace(get_slot_key=lambda request: "")
-    scheduler._shared_filter, scheduler._by_slot = True, False
+    scheduler._shared_filter = True
     scheduler._units.opened(opening, scheduler.settings)  # type: ignore[arg-type]
     units = Units()
     scheduler._barrier.tracker = scheduler._barrier.tracking = units  # type: ignore[assignment]
