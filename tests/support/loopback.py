@@ -47,6 +47,8 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), handler)
         self.url = f"http://127.0.0.1:{self.server_port}"
         self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05})
+        self._connections = 0
+        self._closed = threading.Condition()
         vars(self).update(known)
 
     def __enter__(self) -> Any:
@@ -57,6 +59,22 @@ class Server(ThreadingHTTPServer):
         self.shutdown()
         self._thread.join()
         self.server_close()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with self._closed:
+            self._connections += 1
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        super().shutdown_request(request)
+        with self._closed:
+            self._connections -= 1
+            self._closed.notify_all()
+
+    def wait_until_idle(self, seconds: float = 60) -> None:
+        """Wait until no connection is open: what a killed client has sent may be answered some time later."""
+        with self._closed:
+            assert self._closed.wait_for(lambda: self._connections == 0, seconds)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         if not isinstance(sys.exc_info()[1], ConnectionError):  # a client that was killed, or gave up

@@ -75,6 +75,7 @@ def run_until(folder: Path, site: Site, answers: int, *signals: signal.Signals, 
         process.wait()
         reader.join()
         process.stderr.close()
+    site.wait_until_idle()
     return Crawl(process.returncode, log[0], folder)
 
 
