@@ -136,12 +136,12 @@ class SelfCheck:
         popped += [queue.pop() for _ in range(len(queue))]
         is_empty = queue.pop() is None and len(queue) == 0
         queue.close()
-
-        def describe(request: Request) -> tuple[bytes, Any, str]:
-            return fingerprint(request), request.meta.get("depth"), request.url
-
-        received = [describe(request) for request in popped if isinstance(request, Request)]
-        if sorted(received) != sorted(map(describe, sent)) or not is_empty:
+        received = [request for request in popped if isinstance(request, Request)]
+        sent_as, received_as = (
+            sorted((fingerprint(request), request.meta.get("depth"), request.url) for request in requests)
+            for requests in (sent, received)
+        )
+        if received_as != sent_as or not is_empty:
             between = ", closed and opened in between" if continued else ""
             raise _error(name, path, f"of {len(sent)} made-up requests it gave back {len(received)}, or others{between}")
 

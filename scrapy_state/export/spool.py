@@ -35,7 +35,7 @@ class Spool:
             self._backpressure.hold(f"{self.bytes} bytes to upload, STATE_SPOOL_SIZE is {self.limit_bytes}")
         else:
             self._backpressure.hold(
-                f"{self.waiting} files to upload, all of them open, and a process may open only so many. A longer "
+                f"{self.waiting} files to upload, all of them open, and the system limits open files. A longer "
                 "STATE_INTERVAL or larger batches make fewer files"
             )
 
