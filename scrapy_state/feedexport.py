@@ -1,4 +1,4 @@
-"""The feed exporter with a state feed: two sides, cut, wait, commit."""
+"""The feed exporter, and the one place that builds the parts which store a crawl."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ logger = logging.getLogger("scrapy_state.state")
 
 
 class CheckpointFeedExporter(FeedExporter):
-    """Scrapy's FeedExporter, and the state feed.
+    """Scrapy's FeedExporter, with a state feed.
 
-    Without a state feed (or STATE_READONLY, or under ``scrapy parse`` and the like) it behaves as Scrapy's. With one,
-    the item feeds that take part are exported here; the others (``"checkpoint": False``, standard output, ``-o``) are
-    left to Scrapy's code.
+    Item feeds that checkpoints name are exported here. Scrapy's code exports the others: those with ``"checkpoint": False``,
+    standard output, ``-o``. Without a state feed it exports all of them, as it does with STATE_READONLY, and under
+    ``scrapy parse`` and the like.
 
     :raises StateSettingsError: if the state feed or an item feed can't be used as it is
     """
@@ -58,17 +58,18 @@ class CheckpointFeedExporter(FeedExporter):
         self.run_id = new_run_id()
         self.state_settings = get_settings(crawler)
         self.state_feed = StateFeed.from_settings(crawler.settings)
-        at_work = self.state_settings.enabled and is_crawl(crawler)
-        checkpoints = at_work and self.state_feed is not None and not self.state_settings.readonly
-        self.writing = checkpoints or (at_work and needs_durable_items(crawler.settings))
-        self._item_feeds = item_feeds_with_checkpoints(crawler.settings) if self.writing else set()
+        is_enabled = self.state_settings.enabled and is_crawl(crawler)
+        checkpoints = is_enabled and self.state_feed is not None and not self.state_settings.readonly
+        needs_item_feeds = checkpoints or (is_enabled and needs_durable_items(crawler.settings))
+        self._item_feeds = item_feeds_with_checkpoints(crawler.settings) if needs_item_feeds else set()
+        #: whether this run stores items for checkpoints or for a frontier
         self.writing = checkpoints or bool(self._item_feeds)
         try:
             super().__init__(crawler)
         except NotConfigured as error:
             if not self.writing:
                 raise
-            raise StateSettingsError("FEEDS: one of the feeds can't be used; the log line before says which") from error
+            raise StateSettingsError("FEEDS: one of the feeds can't be used; the previous log line says which") from error
         if self.state_feed is not None:
             del self.feeds[self.state_feed.uri]
         elif _is_state_feed_lost(crawler):
@@ -83,7 +84,7 @@ class CheckpointFeedExporter(FeedExporter):
     def _build(self, checkpoints: bool) -> None:
         """Build the parts that store this crawl's items, and connect them.
 
-        :param checkpoints: whether there are checkpoints, not just durable items for a frontier outside of this process
+        :param checkpoints: whether to store checkpoints; without a state feed a frontier in Redis only needs durable items
         """
         crawler, settings = self.crawler, self.state_settings
         barrier = get_barrier(crawler)
@@ -101,8 +102,10 @@ class CheckpointFeedExporter(FeedExporter):
         assert self.state_feed is not None
         assert crawler.spider is not None
         if not is_asyncio_available():
-            raise StateSettingsError("TWISTED_REACTOR: the state feed needs asyncio; leave Scrapy's default reactor in place")
-        # Several workers of one frontier each have a state feed of their own.
+            raise StateSettingsError(
+                "TWISTED_REACTOR: the state feed needs asyncio", remedy="leave Scrapy's default reactor in place"
+            )
+        # Each worker of a frontier has a state feed of its own.
         run_id = self.run_id if needs_durable_items(crawler.settings) else None
         params = self.state_feed.options.get("uri_params")
         store, template = open_template(crawler, self.state_feed.uri, params, open_writer, run_id)
@@ -126,9 +129,9 @@ class CheckpointFeedExporter(FeedExporter):
 
     @classmethod
     def from_crawler(cls, crawler: Crawler) -> Self:
-        """Make it.
+        """Make the exporter. If the crawl must not start, BarrierItemProcessor will say so.
 
-        :raises StateSettingsError: where there is no crawl, or no BarrierItemProcessor to refuse to start
+        :raises StateSettingsError: if a setting or feed can't be used, and BarrierItemProcessor is not there to say so
         """
         try:
             return super().from_crawler(crawler)
@@ -149,7 +152,7 @@ class CheckpointFeedExporter(FeedExporter):
         return OrphanFeeds(feeds, files_left_out(self.feeds.items(), crawler.spider.name, crawler.settings["FEED_URI_PARAMS"]))
 
     def item_scraped(self, item: Any, spider: Spider) -> None:
-        """Export *item* to the side it was yielded on, and to the feeds that are left to Scrapy."""
+        """Export *item* to the side it was yielded on, and to the feeds that Scrapy's code exports."""
         if self.writing:
             ticket = self._tickets.scraped(item)
             if self._checkpointer.closed:
@@ -163,12 +166,12 @@ class CheckpointFeedExporter(FeedExporter):
             super().item_scraped(item, spider)
 
     async def close_spider(self, spider: Spider, reason: str = "finished") -> None:
-        """Store the last state item's checkpoint; then let Scrapy close the other feeds."""
+        """Store the last checkpoint; then let Scrapy close its feeds."""
         if self.writing:
             await self._checkpointer.close(reason)
         if get_refusal(self.crawler) is not None:
             for slot in self.slots:
-                slot.store_empty = False  # FEED_STORE_EMPTY would put empty files over what is there
+                slot.store_empty = False  # FEED_STORE_EMPTY would replace existing files with empty ones
         await super().close_spider(spider)
         if self.writing:
             reason = self._barrier.failure.conclude(reason)
@@ -183,29 +186,29 @@ class CheckpointFeedExporter(FeedExporter):
         storage = build_from_crawler(self._storage_class(uri), self.crawler, uri, feed_options=options)
         if isinstance(storage, BlockingFeedStorage):
             if type(storage).open is BlockingFeedStorage.open:
-                # Its temporary file would have a name, and stay when the process is killed.
+                # Its temporary file would have a name, and remain if the process is killed.
                 storage.open = open_nameless  # type: ignore[method-assign]
             if type(storage).store is BlockingFeedStorage.store:
-                # It would take one of asyncio's threads.
+                # Its own store() would take one of asyncio's threads.
                 storage.store = partial(self._items.threads.run, storage._store_in_thread)  # type: ignore
         slot = FeedSlot(
             storage=storage, uri=uri, format=options["format"], store_empty=False, batch_id=number, uri_template=template,
             filter=self.filters[template], feed_options=options, spider=spider, exporters=self.exporters,
             settings=self.settings, crawler=self.crawler,
         )  # fmt: skip
-        kind = self.storages.get(urlparse(uri).scheme, self.storages["file"]).__name__  # as without scrapy_state
+        kind = self.storages.get(urlparse(uri).scheme, self.storages["file"]).__name__  # the name without scrapy_state
         return Batch(slot, storage.uri if isinstance(storage, DurableFeedStorage) else without_credentials(uri), kind)
 
-    # What of Scrapy's is changed
+    # Methods of Scrapy's exporter that are changed
 
     def _load_filter(self, feed_options: dict[str, Any]) -> ItemFilter:
         return ItemFilter({}) if is_state_feed(feed_options) else super()._load_filter(feed_options)
 
     def _storage_supported(self, uri: str, feed_options: dict[str, Any]) -> bool:
         if self.state_feed is not None and uri == self.state_feed.uri:
-            return True  # not stored by a feed storage
+            return True  # it has no feed storage
         if uri in self._item_feeds and self._storage_class(uri) is DurableFeedStorage:
-            return True  # Scrapy would make one to see, and S3FeedStorage a client with it
+            return True  # Scrapy would make a storage to find out, and S3FeedStorage would make a client
         return super()._storage_supported(uri, feed_options)
 
     def _storage_class(self, uri: str) -> type:

@@ -1,4 +1,4 @@
-"""Trying the request queues out before the first request, so that one which loses requests is not found out at the end."""
+"""A test of the request queues before the first request: a queue that loses requests would go unnoticed."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ _LONGEST_SECONDS = 15.0
 
 
 class SelfCheck:
-    """Sends made-up requests through each queue class that Scrapy's scheduler was given, and compares what comes back.
+    """Sends made-up requests through every queue class that Scrapy's scheduler uses, and compares what comes back.
 
-    In memory, and in JOBDIR if there is one, on a key of its own: what is in the crawl's queues is not touched. Setting
+    It makes queues of its own, in memory and in JOBDIR if there is one, and does not touch the crawl's. Setting
     STATE_SELFCHECK. (A frontier in Redis has a check of its own.)
     """
 
@@ -42,9 +42,9 @@ class SelfCheck:
 
     @classmethod
     def from_crawler(cls, crawler: Crawler) -> Self:
-        """Have the check made before the first request.
+        """Have the queues checked before the first request.
 
-        :raises NotConfigured: where there is no crawl, and with STATE_SELFCHECK or STATE_ENABLED off
+        :raises NotConfigured: if there is no crawl, or STATE_SELFCHECK or STATE_ENABLED is off
         """
         if not is_crawl(crawler):
             raise NotConfigured
@@ -60,9 +60,9 @@ class SelfCheck:
         return check
 
     async def check(self) -> None:
-        """Make it. Waits 15 seconds at most.
+        """Check the queues. Waits at most 15 seconds for each.
 
-        :raises StateSettingsError: if a queue does not give back what it was given, raises, or does not answer
+        :raises StateSettingsError: if a queue loses or changes requests, raises an error, or does not answer
         """
         slot = self.crawler.engine._slot if self.crawler.engine is not None else None
         scheduler = slot.scheduler if slot is not None else None
@@ -76,16 +76,16 @@ class SelfCheck:
         for name in names:
             path = self.crawler.settings[name]
             if path:
-                await self._in_time(name, path, folder if "DISK" in name else None)
+                await self._check_in_time(name, path, folder if "DISK" in name else None)
 
-    async def _in_time(self, name: str, path: Any, folder: Path | None) -> None:
+    async def _check_in_time(self, name: str, path: Any, folder: Path | None) -> None:
         if not is_asyncio_available():
             self._check(name, path, folder)
             return
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
 
-        def tell(error: Exception | None) -> None:
+        def finish(error: Exception | None) -> None:
             if not done.done():
                 done.set_result(None) if error is None else done.set_exception(error)
 
@@ -93,16 +93,16 @@ class SelfCheck:
             try:
                 self._check(name, path, folder)
             except Exception as error:
-                loop.call_soon_threadsafe(tell, error)
+                loop.call_soon_threadsafe(finish, error)
             else:
-                loop.call_soon_threadsafe(tell, None)
+                loop.call_soon_threadsafe(finish, None)
 
-        # A daemon, so that a queue which never answers does not keep the process.
+        # A daemon, so that a queue that never answers does not keep the process alive.
         threading.Thread(target=check, name="scrapy_state_selfcheck", daemon=True).start()
         try:
             await asyncio.wait_for(done, _LONGEST_SECONDS)
         except asyncio.TimeoutError as error:
-            raise _wrong(name, path, f"it does not answer within {_LONGEST_SECONDS:g} s") from error
+            raise _error(name, path, f"it does not answer within {_LONGEST_SECONDS:g} s") from error
 
     def _check(self, name: str, path: Any, folder: Path | None) -> None:
         key = "" if folder is None else tempfile.mkdtemp(prefix="scrapy_state-selfcheck-", dir=folder)
@@ -110,8 +110,8 @@ class SelfCheck:
             self._round_trip(name, path, f"{key}/0", continued=folder is not None)
         except StateSettingsError:
             raise
-        except Exception as error:  # it may be anybody's class
-            raise _wrong(name, path, f"{type(error).__name__}: {error}") from error
+        except Exception as error:  # the class may be anybody's
+            raise _error(name, path, f"{type(error).__name__}: {error}") from error
         finally:
             if key:
                 shutil.rmtree(key, ignore_errors=True)
@@ -128,28 +128,31 @@ class SelfCheck:
         for request in sent:
             queue.push(request)
         if len(queue) != len(sent):
-            raise _wrong(name, path, f"of {len(sent)} made-up requests it counts {len(queue)}")
-        found = [queue.pop()]
+            raise _error(name, path, f"of {len(sent)} made-up requests it counts {len(queue)}")
+        popped = [queue.pop()]
         if continued:
             queue.close()
             queue = build_from_crawler(cls, self.crawler, key)  # as the next run does
-        found += [queue.pop() for _ in range(len(queue))]
-        empty = queue.pop() is None and len(queue) == 0
+        popped += [queue.pop() for _ in range(len(queue))]
+        is_empty = queue.pop() is None and len(queue) == 0
         queue.close()
-        got = [(fingerprint(each), each.meta.get("depth"), each.url) for each in found if isinstance(each, Request)]
-        expected = [(fingerprint(each), each.meta["depth"], each.url) for each in sent]
-        if sorted(got) != sorted(expected) or not empty:
-            after = ", closing and opening it in between" if continued else ""
-            raise _wrong(name, path, f"of {len(sent)} made-up requests it gave back {len(got)}, or others{after}")
+        received = [request for request in popped if isinstance(request, Request)]
+        sent_as, received_as = (
+            sorted((fingerprint(request), request.meta.get("depth"), request.url) for request in requests)
+            for requests in (sent, received)
+        )
+        if received_as != sent_as or not is_empty:
+            between = ", closed and opened in between" if continued else ""
+            raise _error(name, path, f"of {len(sent)} made-up requests it gave back {len(received)}, or others{between}")
 
 
 def _has_queues(scheduler: Any) -> TypeGuard[Scheduler]:
-    """Whether it is Scrapy's scheduler; isinstance() says so of everything that has a scheduler's methods."""
+    """Whether *scheduler* is Scrapy's; isinstance() would accept everything that has a scheduler's methods."""
     return Scheduler in type(scheduler).__mro__
 
 
-def _wrong(name: str, path: Any, what: str) -> StateSettingsError:
+def _error(name: str, path: Any, what: str) -> StateSettingsError:
     return StateSettingsError(
-        f"{name} is {path!r}, which would lose requests: {what}. Put another queue class there; STATE_SELFCHECK = False "
-        "leaves this check out"
+        f"{name} is {path!r}, which would lose requests: {what}",
+        remedy="put another queue class there, or set STATE_SELFCHECK = False to skip this check",
     )

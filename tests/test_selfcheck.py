@@ -143,7 +143,7 @@ def test_good_disk_queues(name: str, tmp_path: Path) -> None:
     [
         ("Forgets", False, "gave back"),
         ("Raises", False, "RuntimeError: the disk is on fire"),
-        ("NotKept", True, "closing and opening it in between"),
+        ("NotKept", True, "closed and opened in between"),
         ("Uncommitted", True, "gave back 1, or others"),
     ],
 )

@@ -36,7 +36,7 @@ class Tracker(Protocol):
 
     @property
     def crowded(self) -> bool:
-        """Whether so many units are in flight that ``start()`` should wait."""
+        """Whether too many units are in flight, so that ``start()`` should wait."""
 
     async def room(self) -> None:
         """Wait while it is :attr:`crowded`."""
@@ -68,7 +68,7 @@ class UnitItems(Protocol):
 
     @property
     def crowded(self) -> bool:
-        """Whether there are so many that ``start()`` should wait."""
+        """Whether they are too many, so that ``start()`` should wait."""
 
     def release(self, side: Side) -> None:
         """The unit is done: export its items as if they were yielded now."""

@@ -24,6 +24,6 @@ class ParkingLot:
     def unpark_all(self) -> None:
         """Wake every task that is waiting here now."""
         parked, self._parked = self._parked, []
-        for each in parked:
-            if not each.done():  # cancelled
-                each.set_result(None)
+        for future in parked:
+            if not future.done():  # cancelled
+                future.set_result(None)

@@ -1,4 +1,4 @@
-"""One file of an item feed that checkpoints name: exporting to it, splitting it, making it durable."""
+"""One file of an item feed: exporting items to it, splitting it, storing it."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from ..feedstorages import DurableFeedStorage, disk_error
 from ..model.checkpoint import ItemFile
 from ..scrapy_internals import write_csv_header
 
-#: Exporters that write each item at once and as a whole. A subclass may write later, or in another order.
+#: Exporters that write each item immediately and as a whole. A subclass may write later, or in another order.
 _WRITE_AT_ONCE = (JsonLinesItemExporter, CsvItemExporter)
 
 
 @dataclass(slots=True)
 class Range:
-    """Items of a batch that follow one another: half-open, by position and by byte."""
+    """Consecutive items of a batch, as half-open ranges of positions and of bytes."""
 
     start: int
     end: int
@@ -37,10 +37,11 @@ class Range:
 class Batch:
     """One file of an item feed.
 
-    :param kind: what the storage is called in Scrapy's stats
+    :param uri: where it will be stored, without credentials
+    :param kind: the name of its storage in Scrapy's stats
     :param bytes: its size so far
-    :param after: its items that follow the newest state item, as of *epoch* state items
-    :param upload: the task that makes it durable, once it is closed
+    :param after: its items after the newest state item, when there had been *epoch* state items
+    :param upload: the task that stores it, once it is closed
     """
 
     slot: FeedSlot
@@ -53,17 +54,21 @@ class Batch:
     _finished: Any = None
 
     def add(self, item: Any, is_after: bool, epoch: int) -> int:
-        """Export *item*; *epoch*: how many state items there have been. Return by how many bytes it grew."""
+        """Export *item*; return by how many bytes the file has grown.
+
+        :param is_after: whether the item comes after the newest state item
+        :param epoch: how many state items there have been
+        """
         slot = self.slot
         slot.start_exporting()
         slot.exporter.export_item(item)  # type: ignore[union-attr]
-        position, began = slot.itemcount, self.bytes
+        position, start_byte = slot.itemcount, self.bytes
         slot.itemcount = position + 1
-        try:  # noqa: SIM105 - done for every item, and suppress() costs as much as all the rest here
+        try:  # noqa: SIM105 - suppress() would cost as much as the rest of this method
             self.bytes = slot.file.tell()  # type: ignore[union-attr]
         except (AttributeError, OSError):
-            pass  # somebody else's file, that doesn't tell
-        if self.epoch != epoch:  # a state item has come since: whatever was before it is no longer after it
+            pass  # a file of somebody else's storage that has no position
+        if self.epoch != epoch:  # a state item has come since, and these items are before it
             self.after.clear()
             self.epoch = epoch
         if is_after:
@@ -71,23 +76,23 @@ class Batch:
             if last is not None and last.end == position:
                 last.end, last.end_byte = position + 1, self.bytes
             else:
-                self.after.append(Range(position, position + 1, began, self.bytes))
-        return self.bytes - began
+                self.after.append(Range(position, position + 1, start_byte, self.bytes))
+        return self.bytes - start_byte
 
     def skip(self, epoch: int) -> tuple[tuple[int, int], ...]:
-        """The positions that follow the newest state item, now that there have been *epoch* of them."""
-        return tuple((each.start, each.end) for each in self.after) if self.epoch == epoch else ()
+        """Return the positions of the items after the newest state item, given that there have been *epoch* state items."""
+        return tuple((after.start, after.end) for after in self.after) if self.epoch == epoch else ()
 
     def can_split(self) -> bool:
-        """Whether its items can be told apart by bytes: one of Scrapy's exporters writes straight to a file of ours."""
+        """Whether each item's bytes are known: one of Scrapy's exporters writes directly to a file of ours."""
         slot = self.slot
-        plain = type(slot.exporter) in _WRITE_AT_ONCE and not slot.feed_options.get("postprocessing")
-        return plain and isinstance(slot.storage, DurableFeedStorage)
+        is_direct = type(slot.exporter) in _WRITE_AT_ONCE and not slot.feed_options.get("postprocessing")
+        return is_direct and isinstance(slot.storage, DurableFeedStorage)
 
     def split(self, rest: Batch) -> bool:
-        """Move the items that follow the newest state item to *rest*, a new batch of the same feed.
+        """Move the items after the newest state item to *rest*, a new batch of the same feed.
 
-        :returns: False if the file holds other bytes than its exporter was seen to write; then nothing is moved
+        :returns: whether they were moved; not if the file's bytes are not what its exporter wrote item by item
         """
         slot, moved = self.slot, rest.slot
         slot.finish_exporting()
@@ -104,61 +109,61 @@ class Batch:
             rest.discard()
             return False
         kept_file = slot.storage.open(slot.spider)
-        at = 0
-        for each in self.after:
-            begin = max(each.start_byte, header)  # the header stands with the first item, whichever that was
-            _copy(source, kept_file, at, begin)
-            _copy(source, moved_file, begin, each.end_byte)
-            at = each.end_byte
-        _copy(source, kept_file, at, self.bytes)
-        moved.itemcount = sum(each.end - each.start for each in self.after)
+        copied = 0
+        for after in self.after:
+            start = max(after.start_byte, header)  # the header was written together with the first item
+            _copy(source, kept_file, copied, start)
+            _copy(source, moved_file, start, after.end_byte)
+            copied = after.end_byte
+        _copy(source, kept_file, copied, self.bytes)
+        moved.itemcount = sum(after.end - after.start for after in self.after)
         slot.file, slot.itemcount = kept_file, slot.itemcount - moved.itemcount
         self.after.clear()
         source.close()
         return True
 
     def position(self) -> int | None:
-        """Return where its file is being read, by whatever storage, None if that can't be told. From any thread."""
+        """Return up to which byte the storage has read the file; None if that can't be known. May be called in any thread."""
         try:
             return os.lseek(self._finished.fileno(), 0, os.SEEK_CUR)
         except (AttributeError, OSError, ValueError):  # not finished, not a file, closed
             return None
 
     async def store(self) -> ItemFile:
-        """Finish the file and make it durable. May be called again after a StoreUnreachable.
+        """Finish the file and store it. May be called again after a StoreUnreachable.
 
         :raises StoreError: if it can't be finished or stored
         """
         try:
-            if self._finished is None:  # once: closing a postprocessing plugin twice may write its end twice
+            if self._finished is None:  # only once: a postprocessing plugin that is closed twice may write its end twice
                 self._finished = self._finish()
             file = self._finished
             with suppress(AttributeError, ValueError):  # ValueError: its storage has closed it
-                file.flush()  # here, where what it raises is known for the disk's
-            with suppress(AttributeError, OSError, ValueError):  # somebody else's file, or one that is closed by now
+                file.flush()  # here an OSError is the disk's; in store() it might be the storage's
+            with suppress(AttributeError, OSError, ValueError):  # a file of somebody else's storage, or a closed one
                 self.bytes = file.seek(0, io.SEEK_END)
         except OSError as error:
             reason, remedy = disk_error(error, self.slot)
             raise StoreError(f"the file could not be finished: {reason}", uri=self.uri, remedy=remedy) from error
         except Exception as error:
-            raise StoreError(f"{self.uri}: {type(error).__name__}: {error}") from error
+            raise StoreError(f"{type(error).__name__}: {error}", uri=self.uri) from error
         try:
             await ensure_awaitable(self.slot.storage.store(file))
         except StoreError:
             raise
         except Exception as error:
-            # Somebody else's storage: what failed can't be told, but if it left us the file we can try again.
+            # A storage of somebody else's: the error has no known meaning. As long as the file is open we can try again.
             kind = StoreError if file.closed else StoreUnreachable
-            raise kind(f"{self.uri}: {type(error).__name__}: {error}") from error
+            raise kind(f"{type(error).__name__}: {error}", uri=self.uri) from error
         file.close()
         return ItemFile(self.uri, self.slot.itemcount, self.bytes)
 
     def _finish(self) -> Any:
-        """Write the end of the file, and return it open though the exporter or a plugin closes it: Scrapy allows for that."""
+        """Write the end of the file, and return the file, open even if the exporter or a plugin closes it."""
         slot = self.slot
         file = slot.file.file if isinstance(slot.file, PostProcessingManager) else slot.file
         spare = None
-        if isinstance(getattr(file, "name", None), int):  # nameless: once it is closed nothing is left of it
+        if isinstance(getattr(file, "name", None), int):  # a file without a name is gone once it is closed
             spare = os.dup(file.fileno())  # type: ignore[union-attr]
         try:
             slot.finish_exporting()
@@ -171,9 +176,9 @@ class Batch:
                 os.close(spare)
 
     def discard(self) -> None:
-        """Close and forget its temporary file."""
+        """Close its temporary file, which is then gone."""
         if self.slot.file is not None:
-            with suppress(OSError):  # a full disk, on which what is in memory can't be written
+            with suppress(OSError):  # a full disk does not take what is still in memory
                 self.slot.file.close()
 
 

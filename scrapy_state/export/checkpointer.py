@@ -1,4 +1,4 @@
-"""Cut, make durable, commit: when a side is cut, and what follows when something fails."""
+"""When to cut, and what follows: durable item files first, then the checkpoint."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from .durable_items import DurableItems
 
 
 class Checkpointer:
-    """Cuts when a checkpoint is due, has the old side made durable, and has its checkpoint stored; one at a time.
+    """Cuts when a checkpoint is due. Each cut is made durable and committed before the next one.
 
-    :param items: makes the old side durable
-    :param commits: stores the checkpoints. None: the state is a frontier outside of this process, whose scheduler asks for
-        cuts by :meth:`make_durable`; then state items mean nothing, and no checkpoint is stored
+    :param items: makes the files of the old side durable
+    :param commits: stores the checkpoints. None if there is no state feed: then the scheduler keeps the state, state items mean
+        nothing, and only :meth:`make_durable` cuts
     """
 
     def __init__(
@@ -40,14 +40,14 @@ class Checkpointer:
         self._failure = barrier.failure
         self._items = items
         self._commits = commits
-        #: the newest state that is not in a checkpoint yet; None if there is none
+        #: the newest state since the last cut; None if there is none
         self._state: dict[str, Any] | None = None
         self._last_cut = time.monotonic()
-        #: the side that was cut and is not durable yet, and the task that makes it so
+        #: the side that was cut and is not committed yet, and the task that commits it
         self._old_side: Side | None = None
         self._commit_task: asyncio.Task[None] | None = None
         self._opened = False
-        #: whether the last cut is made, so that no item can be exported any more
+        #: whether the last cut has been made, so that no more items can be exported
         self.closed = False
         self._has_late_items = False
         crawler.signals.connect(self._engine_stopped, signals.engine_stopped)
@@ -60,7 +60,7 @@ class Checkpointer:
     async def opening(self) -> None:
         """Check that item files can be stored, and store the opening checkpoint. To be called before the first request.
 
-        :raises StateError: if that is not possible, so that the crawl must not start
+        :raises StateError: if either is impossible
         """
         await self._items.open()
         if self._commits is not None:
@@ -69,7 +69,7 @@ class Checkpointer:
         self._last_cut = time.monotonic()
 
     def state_yielded(self, state: dict[str, Any]) -> None:
-        """Cut at this state item if a checkpoint is due; otherwise remember it."""
+        """Remember *state*, and cut here if a checkpoint is due."""
         if self._commits is None or self._barrier.ended:
             return
         self._tickets.next_epoch()
@@ -80,12 +80,12 @@ class Checkpointer:
             self._commit_task = asyncio.create_task(self._cut())
 
     async def make_durable(self, closing: bool = False) -> bool:
-        """Cut now, without a state item; return whether all that is settled by now is durable. Waits for that."""
+        """Cut now, without a state item. Wait, and return whether every item that is settled by now has become durable."""
         if closing:
             self._barrier.backpressure.end()
             self._items.retry.closing(stopped=not self._crawler.crawling)
             if self._tickets.current.side.out or (self._old_side is not None and self._old_side.out):
-                return False  # these items will never be settled; close() says so
+                return False  # these items will never be settled; close() reports it
         while self._commit_task is not None:
             await asyncio.wait([self._commit_task])
         if self._failure.error is not None or self.closed:
@@ -95,7 +95,7 @@ class Checkpointer:
         return self._failure.error is None
 
     def item_failed(self, ticket: Ticket, error: BaseException) -> None:
-        """A pipeline raised *error*: fail the crawl, or skip the item, as STATE_ON_ITEM_ERROR says."""
+        """Skip an item for which a pipeline has raised *error*, or fail the crawl, as STATE_ON_ITEM_ERROR says."""
         if self._settings.on_item_error == "skip":
             ticket.side.errors[ticket.epoch] += 1
             ticket.settle()
@@ -104,22 +104,22 @@ class Checkpointer:
             self._barrier.tracking.item_failed(ticket, error)
             ticket.settle()
             return
-        # If it follows the newest state item, that one can still be stored: only what comes after can't.
-        follows = ticket.epoch == self._tickets.current.epoch
-        if follows:
+        # If the item comes after the newest state item, the state before it can still be stored.
+        is_after = ticket.epoch == self._tickets.current.epoch
+        if is_after:
             ticket.settle()
         failure = ItemFailed(f"an item raised {type(error).__name__} in a pipeline")
-        self._failure.fail("state_item_failed", failure, blocks_newest=not follows)
+        self._failure.fail("state_item_failed", failure, blocks_newest=not is_after)
 
     def item_came_too_late(self, ticket: Ticket) -> None:
-        """An item has come after the last cut. If the next run does not yield it again, no feed will ever have it."""
+        """Report an item that has come after the last cut, unless the next run yields it again."""
         if ticket.epoch != BEFORE_ALL:
             return
         if self._failure.error is None and not self._has_late_items:
             self._failure.mark()
             self._log.error(
-                "an item came after the last checkpoint, and is stored nowhere. Let a pipeline's close_spider() submit what is "
-                "still to come, and wait for it there",
+                "an item came after the last checkpoint, and is stored nowhere. Submit such items in a pipeline's "
+                "close_spider(), and wait for them there"
             )  # fmt: skip
         self._has_late_items = True
         self._crawler.stats.inc_value("state/items_late")
@@ -129,12 +129,12 @@ class Checkpointer:
         self._failure.fail(reason, failure, blocks)
 
     def closing(self) -> None:
-        """Start the clock of STATE_CLOSE_TIMEOUT if the crawl was told to stop. Backpressure lasts until the close."""
+        """Start the clock of STATE_CLOSE_TIMEOUT if somebody has stopped the crawl. Backpressure may last until the close."""
         if not self._crawler.crawling:
             self._items.retry.closing(stopped=True)
 
     async def close(self, reason: str) -> None:
-        """Cut a last time, or say what prevents it. To be called once."""
+        """Make the last cut, and log where the checkpoints stopped if the crawl has failed. To be called once."""
         try:
             if self._opened:
                 await self._close(reason)
@@ -144,9 +144,9 @@ class Checkpointer:
                 self._log.error("%s", self._where_stopped(self._failure.error))
 
     def _cut(self, reason: str | None = None) -> Coroutine[Any, Any, None]:
-        """Begin a new side now; return the coroutine that makes the old one durable, and stores its checkpoint.
+        """Begin a new side now, and return the coroutine that commits the old one.
 
-        :param reason: why the crawl ends, at the last cut
+        :param reason: at the last cut, why the spider is being closed
         """
         side = self._old_side = self._tickets.cut()
         self._last_cut = time.monotonic()
@@ -182,7 +182,7 @@ class Checkpointer:
     async def _close(self, reason: str) -> None:
         self._barrier.end()
         self._items.retry.closing(stopped=not self._crawler.crawling)
-        # Every item has been through the pipelines by now. What is not settled was cancelled, or has failed.
+        # No item is in the pipelines any more. Those that are not settled were cancelled, or have failed.
         if self._commit_task is not None:
             if self._old_side is not None and self._old_side.out:
                 self._commit_task.cancel()
@@ -192,7 +192,7 @@ class Checkpointer:
         self.closed = True
         tracking = self._barrier.tracking
         if self._failure.error is None and reason == "finished" and tracking is not None and tracking.finished():
-            reason = "state_units_failed"  # which units, the tracker logs
+            reason = "state_units_failed"  # the tracker logs which
             self._failure.mark(reason)
         if not self._failure.blocks_newest:
             await self._cut(reason)
@@ -213,7 +213,7 @@ class Checkpointer:
         )
 
     async def _engine_stopped(self) -> None:
-        """The crawl was stopped while it was closing anyway: keep the process until that is done."""
+        """If the crawl was stopped while it was closing anyway, keep the process until it is closed."""
         if self._crawler.engine.spider is not None:
             self._items.retry.closing(stopped=True)
             await until_closed(self._crawler.engine)

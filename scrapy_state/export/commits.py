@@ -1,4 +1,4 @@
-"""Storing the checkpoints of one run: the opening one, and one for each cut."""
+"""Storing the checkpoints of one run."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 
 class Commits:
-    """The checkpoints of one run.
+    """Stores the opening checkpoint of one run, and one checkpoint for each cut. Says so in log, stats and signal.
 
-    :param writer: numbers and stores them
+    :param writer: gives checkpoints their ids and writes them
     :param get_resolver: returns the extension that knows where this run starts
-    :param orphan_feeds: where the item files of the last run are, given its id
+    :param orphan_feeds: returns where the item files of the last run are, given its id
     :param delete_orphans: STATE_ORPHANS = "delete"
     """
 
@@ -77,12 +77,12 @@ class Commits:
             )  # fmt: skip
         if checkpoint.overlap:
             self._log.warning(
-                "this run does not start from the state of checkpoint %s, its parent: along the lineage items stand twice "
-                "if it starts earlier (overlap), and are missing if later", checkpoint.parent,
+                "this run does not start from the state of checkpoint %s, its parent: along the lineage there are items twice "
+                "if it starts earlier (overlap), and items are missing if it starts later", checkpoint.parent,
             )  # fmt: skip
         self._stored(checkpoint, began)
         if checkpoint.id != resolution.newest_id + 1:
-            self._orphans = []  # another run's checkpoint came in between, and may name them
+            self._orphans = []  # another run has stored a checkpoint since, which may name them
         self._crawler.stats.set_value("state/orphans", len(self._orphans))
         if writer.store.atomic:
             await self._treat_orphans()
@@ -91,9 +91,10 @@ class Commits:
     async def commit(self, files: list[ItemFile], began: float, **fields: Any) -> None:
         """Store the checkpoint of a side whose *files* are durable.
 
-        :param began: when its cut was made
-        :param fields: of Checkpoint; its state, if it is None, is that of the last checkpoint
-        :raises StateError: if it can't be stored, or another run has stored one
+        :param began: when it was cut, by ``time.monotonic()``
+        :param fields: further arguments of :meth:`CheckpointWriter.next`
+        :raises StateConflict: if another run stores checkpoints in the same place
+        :raises StoreError: if it can't be stored
         """
         checkpoint = self._writer.next(files=files, **fields)
         commit = partial(self._threads.run, self._writer.commit, checkpoint)
@@ -107,12 +108,12 @@ class Commits:
             await asyncio.wait([self._handlers])
 
     def where_stopped(self, error: Exception) -> str:
-        """Return the line that says at which checkpoint *error* stopped them."""
+        """Return a message that says at which checkpoint *error* has stopped the checkpoints, and what to do."""
         last = self._writer.last
         assert last is not None
         return (
             f"checkpoints stopped at checkpoint {last.id}, STATE {in_log(last.state)}, because: {error}. "
-            "Put that right and start the crawl again: it goes on from there"
+            "Put that right and start the crawl again: it continues from there"
         )
 
     def _stored(self, checkpoint: Checkpoint, began: float) -> None:
@@ -136,9 +137,10 @@ class Commits:
         await self._crawler.signals.send_catch_log_async(checkpoint_stored, checkpoint=checkpoint, spider=self._crawler.spider)
 
     async def _treat_orphans(self) -> None:
-        """Report or delete the orphans, once the run they are of can't name them any more: our opening is the only one.
+        """Report or delete the orphans. Not before it is sure that their run can't name them any more.
 
-        On a store that may let two win, the first commit after it has seen that the opening is still there.
+        It is sure once our opening checkpoint is stored. On a store without create-only writes another run may have overwritten
+        that; there the first commit after it finds out.
         """
         orphans, self._orphans = self._orphans, []
         if orphans:

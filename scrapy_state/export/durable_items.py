@@ -1,4 +1,4 @@
-"""The item files of one run: from an item to a durable file."""
+"""The item files of one run, from an exported item to a durable file."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ _LONG_WAIT_SECONDS = 60
 
 
 def needs_durable_items(settings: BaseSettings) -> bool:
-    """Whether the scheduler acknowledges requests only when their items are durable, and so asks for cuts."""
+    """Whether the scheduler acknowledges a request only when its items are durable, and therefore asks for cuts."""
     return bool(getattr(load_object(settings["SCHEDULER"]), "needs_durable_items", False))
 
 
 class DurableItems:
-    """Exports items to batches, and makes those of one side durable when it is asked to. Knows nothing of checkpoints.
+    """Exports items to batches, and makes the batches of a side durable. It knows nothing of checkpoints.
 
     :param feeds: the item feeds that checkpoints name
     :param new_batch: makes the batch of a feed, given the feed's URI in FEEDS and a number
@@ -70,14 +70,14 @@ class DurableItems:
             await self.threads.run(patiently, probe)
 
     def export(self, item: Any, ticket: Ticket) -> bool:
-        """Export *item* to the side of *ticket*; return whether that went well. Otherwise the crawl has failed."""
+        """Export *item* to the side of *ticket*. Return False if that fails; then the crawl has failed."""
         try:
             self.batches.export(item, ticket, self._tickets.current.epoch)
-        except ItemFailed as error:  # the disk, which will take no other item either: fail() logs the first error
+        except ItemFailed as error:  # the disk, so probably every item fails; only the first is logged
             self._failure.fail("state_store_failed", error)
             return False
         except Exception as error:
-            # With its trace, which nobody else logs; a pipeline's is in Scrapy's log.
+            # With its trace, which nobody else logs. (Scrapy logs that of a pipeline.)
             self._log.warning("Error exporting an item", exc_info=True)
             failure = ItemFailed(f"an item could not be exported ({type(error).__name__})")
             self._failure.fail("state_store_failed", failure)
@@ -85,11 +85,11 @@ class DurableItems:
         return True
 
     async def make_durable(self, side: Side, epoch: int, is_last: bool) -> list[ItemFile] | None:
-        """Wait until the items of *side* are settled, then store its batches.
+        """Wait until the items of *side* are settled, and its batches stored.
 
         :param epoch: how many state items there have been
-        :param is_last: whether the run ends with this side, so that items after its last state item are not part of it
-        :returns: the files; None if one can't be stored, so that the crawl has failed
+        :param is_last: whether the run ends with this side; then the items after the last state item are skipped
+        :returns: the files; None if one can't be stored. Then the crawl has failed
         """
         await self._settled(side)
         if is_last:
@@ -101,7 +101,7 @@ class DurableItems:
         return [replace(file, skip=batch.skip(epoch)) for file, batch in zip(files, side.batches, strict=True)]
 
     async def close(self) -> None:
-        """Discard what is open, and wait for the uploads. If the store has failed, they are given up."""
+        """Discard open batches, and wait for the uploads. Cancel these if a store has failed."""
         self.batches.discard()
         if self._failure.store_failed:
             self._uploads.abandon()

@@ -1,4 +1,4 @@
-"""The item feeds that checkpoints name: their open batches, on both sides of a barrier."""
+"""The batches that items are exported to, on both sides of a barrier."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class ItemFeed:
 
     :param template: its URI in FEEDS
     :param filter: says which items it accepts
-    :param items_limit: at how many items a batch of it is closed; *bytes_limit*: at how many bytes
-    :param batches: how many batches of it there have been, on both sides of every barrier
+    :param items_limit: how many items fill a batch; *bytes_limit*: how many bytes do
+    :param batches: how many batches it has had
     """
 
     template: str
@@ -39,9 +39,9 @@ class ItemFeed:
 
     @classmethod
     def from_options(cls, template: str, options: Mapping[str, Any], filter: ItemFilter) -> ItemFeed:
-        """Make it from its entry in FEEDS.
+        """Read the feed's entry in FEEDS.
 
-        :raises StateSettingsError: if batch_file_size is no size
+        :raises StateSettingsError: if its batch_file_size is not a size
         """
         size = options.get("batch_file_size")
         name = f"FEEDS: batch_file_size of {without_credentials(template)!r}"
@@ -50,7 +50,7 @@ class ItemFeed:
 
 
 class OpenBatches:
-    """Exports items to batches, and closes a batch when it is full, when the disk is, or when its side is complete.
+    """Exports items to batches. Closes a batch when it is full, when the spool is, or when its side is complete.
 
     :param new_batch: makes the batch of a feed, given the feed's URI in FEEDS and a number (1 and up)
     """
@@ -65,7 +65,7 @@ class OpenBatches:
         """Export *item* to each feed that accepts it, to the batch of its side.
 
         :param epoch: how many state items there have been
-        :raises ItemFailed: if the disk does not take it
+        :raises ItemFailed: if it can't be written to the disk
         """
         for feed in self._feeds:
             if feed.filter.accepts(item):
@@ -86,19 +86,19 @@ class OpenBatches:
         if batch.slot.itemcount >= feed.items_limit or batch.bytes >= feed.bytes_limit:
             self._uploads.start(self._open.pop(key))
         if spool.full:
-            if self._open and spool.bytes > spool.limit_bytes:  # not for too many files: that would make one more
+            if self._open and spool.bytes > spool.limit_bytes:  # if there are too many files, closing one doesn't help
                 largest = max(self._open, key=lambda key: self._open[key].bytes)
                 self._uploads.start(self._open.pop(largest))
             spool.hold()
 
     def probes(self) -> list[Callable[[], None]]:
-        """Return what proves that batches can be stored: for each folder in a store of ours a call that blocks.
+        """Return functions that check whether batches can be stored, one for each folder in a store of ours.
 
-        Each raises StoreError if they can't.
+        They block, and raise StoreError if batches can't be stored there.
         """
         storages = [self._new_batch(feed.template, 1).slot.storage for feed in self._feeds]
-        folders = {each.uri.rpartition("/")[0]: each.probe for each in storages if isinstance(each, DurableFeedStorage)}
-        return list(folders.values())
+        own = [storage for storage in storages if isinstance(storage, DurableFeedStorage)]
+        return list({storage.uri.rpartition("/")[0]: storage.probe for storage in own}.values())
 
     def close_side(self, side: Side) -> None:
         """Close the open batches of *side*, which gets no more items."""
@@ -113,15 +113,15 @@ class OpenBatches:
             batch.discard()
 
     def split_side(self, side: Side, epoch: int) -> None:
-        """At the close: put the items after the newest state item into files of their own, where a format allows it.
+        """Move the items of *side* after the newest state item to files of their own, where the format allows it.
 
-        No checkpoint names these; the log does.
+        No checkpoint will name these files, but the log does.
         """
         for key in self._of(side):
             batch = self._open[key]
             skip = batch.skip(epoch)
             if skip == ((0, batch.slot.itemcount),):
-                side.batches.remove(batch)  # the whole file; it is stored all the same
+                side.batches.remove(batch)  # all its items are; the file is still stored
                 _log_after_last_state(batch)
             elif skip and batch.can_split():
                 rest = self._next_batch(key[1])
@@ -130,7 +130,7 @@ class OpenBatches:
                     _log_after_last_state(rest)
 
     def discard(self) -> None:
-        """Discard every open batch: no checkpoint will name it, and the next run exports its items again."""
+        """Discard every open batch: no checkpoint will name it, and the next run yields its items again."""
         for batch in self._open.values():
             batch.discard()
         self._open.clear()

@@ -1,4 +1,4 @@
-"""Retrying what a store does not answer: with growing pauses, for as long as the crawl may wait."""
+"""Retrying calls to a store during a crawl, for as long as the crawl may wait."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ T = TypeVar("T")
 _FIRST_PAUSE_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 30.0
 _LONGEST_PAUSE_CLOSING_SECONDS = 2.0
-#: What a call gets at least, however late it is made, so that a store which is well is not called down
+#: Every call gets this long, however late it is made: otherwise a store that works would look as if it were down.
 _LEAST_SECONDS = 5.0
-#: How often to look whether a call has got on
+#: How often to check whether a call makes progress
 _LOOK_SECONDS = 1.0
-_AT_ONCE = nullcontext()
+_NO_TURNS = nullcontext()
 
 
 class Retry:
-    """Calls again what raises StoreUnreachable, with pauses that grow and vary (full jitter).
+    """Repeats calls that raise StoreUnreachable, with growing pauses.
 
-    A call may take as long as it makes progress, also when the crawl is closing. A time limit begins with a failure, or when
-    somebody stops the crawl, who may then kill it.
+    While a call makes progress it may take any time, even when the crawl is closing. The clock starts with a failure. It also
+    starts when somebody stops the crawl, because they may kill it soon.
 
-    :param retry_seconds: how long after the first failure: STATE_RETRY_TIMEOUT
-    :param close_seconds: how long, at most, after the first failure or the stop once the crawl is closing: STATE_CLOSE_TIMEOUT
+    :param retry_seconds: how long to try after the first failure: STATE_RETRY_TIMEOUT
+    :param close_seconds: how long to try, at most, once the crawl is closing: STATE_CLOSE_TIMEOUT
     """
 
     def __init__(self, retry_seconds: float, close_seconds: float) -> None:
@@ -42,7 +42,10 @@ class Retry:
         self._closing_since = self._stopped_since = math.inf
 
     def closing(self, stopped: bool) -> None:
-        """The crawl is closing: whoever is pausing tries again at once. *stopped*: because somebody stops it (SIGTERM)."""
+        """Take note that the crawl is closing, and end all pauses now.
+
+        :param stopped: whether somebody has stopped it (SIGTERM)
+        """
         now = time.monotonic()
         self._closing_since = min(self._closing_since, now)
         if stopped:
@@ -53,16 +56,16 @@ class Retry:
         self,
         what: str,
         function: Callable[[], Awaitable[T]],
-        turns: AbstractAsyncContextManager[Any] = _AT_ONCE,
+        turns: AbstractAsyncContextManager[Any] = _NO_TURNS,
         progress: Callable[[], object] = lambda: None,
     ) -> T:
         """Return what *function* returns.
 
-        :param what: its name in the log
-        :param turns: entered for each call; waiting for it does not count
-        :param progress: returns something else each time that a call has got on
-        :raises StoreUnreachable: if the time is over; any other error of *function* at once
-        :raises StoreError: if a call is given up. It may still be at work in its thread, so it is not made again
+        :param what: what is being stored, for the log: a URI, or "checkpoint 12"
+        :param turns: entered for each call; the time spent waiting for it does not count
+        :param progress: returns another value whenever the call has made progress
+        :raises StoreUnreachable: if the time is over; other errors of *function* immediately
+        :raises StoreError: if a call is abandoned. It may still be running in its thread, so it is not repeated
         """
         first_failure = math.inf
         backoff = pauses(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)
@@ -84,25 +87,26 @@ class Retry:
         return min(first_failure + self.retry_seconds, closing, self._stopped_since + self.close_seconds)
 
     async def _watched(self, call: asyncio.Future[T], what: str, first_failure: float, progress: Callable[[], object]) -> T:
-        """Wait for *call*, which may be in a thread, and give it up when its time is over."""
-        began = moved = time.monotonic()
-        seen = progress()
+        """Wait for *call*, which may be running in a thread, and abandon it when its time is over."""
+        began = last_progress = time.monotonic()
+        position = progress()
         try:
             while not call.done():
                 now = time.monotonic()
                 stop = max(self._stopped_since + self.close_seconds, began + _LEAST_SECONDS)
                 if now >= stop:
                     limit = f"STATE_CLOSE_TIMEOUT ({self.close_seconds:g} s)"
-                    raise StoreError(f"{what}: it was not stored within {limit} after the crawl was told to stop")
-                silent = min(
-                    moved + max(self.retry_seconds, self.close_seconds, _LEAST_SECONDS),
-                    max(self._deadline(first_failure), moved + _LEAST_SECONDS),
+                    raise StoreError(f"it was not stored within {limit} after the crawl was told to stop", uri=what)
+                give_up = min(
+                    last_progress + max(self.retry_seconds, self.close_seconds, _LEAST_SECONDS),
+                    max(self._deadline(first_failure), last_progress + _LEAST_SECONDS),
                 )
-                if now >= silent:
-                    raise StoreError(f"{what}: no answer for {now - moved:.0f} s, and nothing of it was read in that time")
-                await asyncio.wait([call], timeout=min(stop - now, silent - now, _LOOK_SECONDS))
-                if seen != (seen := progress()):
-                    moved = time.monotonic()
+                if now >= give_up:
+                    seconds = now - last_progress
+                    raise StoreError(f"no answer for {seconds:.0f} s, and nothing of it was read in that time", uri=what)
+                await asyncio.wait([call], timeout=min(stop - now, give_up - now, _LOOK_SECONDS))
+                if position != (position := progress()):
+                    last_progress = time.monotonic()
             return call.result()
         finally:
             call.cancel()

@@ -1,4 +1,4 @@
-"""How much of this crawl waits on the local disk: open batches, and batches that wait to be uploaded."""
+"""How much of this crawl is on the local disk: in open batches, and in batches that wait to be uploaded."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from ..barrier.backpressure import Backpressure
 
 
 class Spool:
-    """Counts batches and their bytes. Above a limit it holds the crawl back, until half is free.
+    """Counts bytes and waiting batches. Above a limit it holds the crawl back, until half of the limit is free.
 
     :param limit_bytes: STATE_SPOOL_SIZE
     """
 
-    #: Each waiting batch also takes an open file, of which a process has about 1,000.
+    #: Each waiting batch is also an open file, and a process may have about 1,000 of those.
     MAX_WAITING = 200
 
     def __init__(self, limit_bytes: int, backpressure: Backpressure) -> None:
@@ -22,25 +22,25 @@ class Spool:
 
     @property
     def full(self) -> bool:
-        """Whether the crawl should be held back, and is not yet."""
+        """Whether the crawl should be held back but is not yet."""
         if self._backpressure.held or self._backpressure.ended:
             return False
         return self.bytes > self.limit_bytes or self.waiting > self.MAX_WAITING
 
     def hold(self) -> None:
-        """Hold the crawl back if the spool is full, but only while something is being uploaded: only that makes room."""
+        """Hold the crawl back if the spool is full. Not if nothing waits to be uploaded: then nothing would ever free it."""
         if not self.full or not self.waiting:
             return
         if self.bytes > self.limit_bytes:
             self._backpressure.hold(f"{self.bytes} bytes to upload, STATE_SPOOL_SIZE is {self.limit_bytes}")
         else:
             self._backpressure.hold(
-                f"{self.waiting} files to upload, all of them open, and a process may open only so many. A longer "
+                f"{self.waiting} files to upload, all of them open, and the system limits open files. A longer "
                 "STATE_INTERVAL or larger batches make fewer files"
             )
 
     def uploaded(self, bytes: int) -> None:
-        """Count out a batch of *bytes* that has been uploaded, or has failed for good."""
+        """Subtract a batch of *bytes* that has been uploaded, or has failed for good."""
         self.bytes -= bytes
         self.waiting -= 1
         half_free = self.bytes <= self.limit_bytes / 2 and self.waiting <= self.MAX_WAITING / 2

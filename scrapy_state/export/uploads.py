@@ -20,7 +20,7 @@ from .spool import Spool
 
 
 class Uploads:
-    """Makes closed batches durable. A batch that can't be stored, for all the retries, fails the crawl at once.
+    """Stores closed batches. If a batch can't be stored, despite all retries, the crawl fails immediately.
 
     :param spool: where the batches are until they are stored
     """
@@ -37,14 +37,14 @@ class Uploads:
         self._handlers: set[asyncio.Task[Any]] = set()
 
     def start(self, batch: Batch) -> None:
-        """Begin to upload *batch*; ``batch.upload`` is the task. It returns None if the crawl has failed by it."""
+        """Start uploading *batch*. Its task, ``batch.upload``, returns the stored file; None if it can't be stored."""
         self.spool.waiting += 1
         batch.upload = asyncio.create_task(self._upload(batch))
         self._tasks.add(batch.upload)
         batch.upload.add_done_callback(self._done)
 
     async def stored(self, batches: Sequence[Batch]) -> list[ItemFile] | None:
-        """Wait until *batches*, which are closed, are stored; return their files. None as soon as one can't be stored."""
+        """Wait until *batches*, all of them closed, are stored; return their files. Return None as soon as one has failed."""
         uploads = [batch.upload for batch in batches if batch.upload is not None]
         for upload in asyncio.as_completed(uploads):
             if await upload is None:
@@ -52,12 +52,12 @@ class Uploads:
         return [file for upload in uploads if (file := upload.result()) is not None]
 
     def abandon(self) -> None:
-        """Give up the uploads that are under way: the store has failed, so no checkpoint will name them."""
+        """Cancel the uploads that are under way: a store has failed, so no checkpoint will name their files."""
         for task in self._tasks:
             task.cancel()
 
     async def wait(self) -> None:
-        """Wait until every upload has ended, and the handlers of feed_slot_closed too."""
+        """Wait for all uploads, and for the handlers of feed_slot_closed."""
         if self._tasks:
             await asyncio.wait(self._tasks)
         if self._handlers:
@@ -79,7 +79,7 @@ class Uploads:
             stats.set_value("state/spool_size", self.spool.bytes)
         stats.inc_value(f"feedexport/success_count/{batch.kind}")
         self._log.info("Stored %s feed (%s items) in: %s", slot.format, slot.itemcount, batch.uri)
-        # Handlers may take their time: only the end of the crawl waits for them.
+        # Handlers may be slow. Only the end of the crawl waits for them.
         handlers = asyncio.create_task(self._crawler.signals.send_catch_log_async(signals.feed_slot_closed, slot=slot))
         self._handlers.add(handlers)
         handlers.add_done_callback(self._handlers.discard)
