@@ -63,7 +63,7 @@ def test_requests_of_a_development_run(
     proxy.log.clear()
     run = crawl(tmp_path, settings={**development, "STATE_READONLY": True})
     [line] = run.lines("ERROR: the crawl does not start: FEEDS: the item feed ")
-    assert f"'{at}/{ITEMS}' would write where the items lie" in line
+    assert f"'{at}/{ITEMS}' would write into the folder of items that this run may only read" in line
     assert f"('{at}/data/numbers/items/" in line
     assert {each.request.partition(" ")[0] for each in proxy.log} == {"GET"}
     assert run.code == 1
