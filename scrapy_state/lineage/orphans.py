@@ -56,7 +56,7 @@ def unnamed_files(
         return [], []
     comparable = {uri: _comparable(uri) for files in feeds for uri in files}
     named_here = {comparable[uri] for uri in named & comparable.keys()}
-    # A named file that is not where its checkpoint says may have been moved: any file of that name may be it.
+    # A named file that is not where its checkpoint says may have been moved: then any file of that name may be the one.
     moved = {_name(uri, run) for uri in named - comparable.keys()}
     unnamed: list[T] = []
     uncertain = []

@@ -1,4 +1,4 @@
-"""Development on production's state: nothing is written there, and no item feed gets among production's items."""
+"""Development on production's state: nothing is written there, and no item feed writes next to production's items."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def proxy(s3_settings: dict[str, str]) -> Iterator[Proxy]:
 def test_requests_of_a_development_run(
     tmp_path: Path, bucket: str, proxy: Proxy, s3_settings: dict[str, str], s3_client: Any
 ) -> None:
-    """A development run goes on from production's checkpoint, with a key that may only read, and sends nothing but GETs.
+    """A development run continues from production's checkpoint with a key that may only read, and sends only GET requests.
 
     By STATE_FROM and by STATE_READONLY. With production's own item feed, or as a writing run, it does not start.
     """
