@@ -230,8 +230,8 @@ def test_missing_argument(tmp_path: Path, which: str) -> None:
     assert run.code == 1
     assert run.lines(f"the URI '{which}"), run.log
     assert run.lines(
-        "has %(site)s, but the spider has no attribute 'site' that can be read: "
-        "give it one (-a site=…) or take the placeholder out"
+        "has %(site)s, but the spider has no attribute 'site' that can be read; "
+        "give it one (-a site=…) or remove the placeholder"
     )
     assert not run.lines("begins at")
     assert not list(LocalReader().keys(f"{tmp_path}/data")) + list(LocalReader().keys(f"{tmp_path}/state"))

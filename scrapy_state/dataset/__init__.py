@@ -1,1 +1,1 @@
-"""The items of a lineage: their files, whether these are there, what is in them."""
+"""The items of a lineage: listing their files, checking them, reading them."""

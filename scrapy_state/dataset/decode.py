@@ -1,4 +1,4 @@
-"""The items in an item file, compressed or not, one after the other as raw bytes. Knows no stores."""
+"""The items in an item file, compressed or not, one by one as raw bytes. Knows no stores."""
 
 from __future__ import annotations
 
@@ -22,20 +22,22 @@ _FORMATS = {".jsonl": "jsonlines", ".jl": "jsonlines", ".jsonlines": "jsonlines"
 FORMATS = ("jsonlines", "csv", "json")
 _CHUNK_CHARACTERS = 1 << 16
 _BLANK = re.compile(r"[\s,]*")
+_CHOOSE = "choose files with --only PATTERN"
 
 
 def format_of(uri: str) -> str:
-    """Return the format of an item file, one of FORMATS, by the end of its URI.
+    """Return the format of an item file, one of FORMATS, by the suffix of its URI.
 
-    :raises StateSettingsError: if the end says nothing, or names a format in which items can't be read one by one
+    :raises StateSettingsError: if the suffix is not that of one of FORMATS
     """
     path = PurePosixPath(uri)
     if path.suffix in _COMPRESSED_SUFFIXES:
         path = path.with_suffix("")
     if path.suffix not in _FORMATS:
         raise StateSettingsError(
-            f"{uri}: its name ends in {path.suffix!r}, but items can be read only in the formats {', '.join(FORMATS)}: if it "
-            "has one of these, give --format; otherwise leave it out with --only PATTERN and read it by itself"
+            f"its name ends in {path.suffix!r}, but items can be read only in the formats {', '.join(FORMATS)}",
+            uri=uri,
+            remedy="if it has one of these, give --format; otherwise leave it out with --only PATTERN, and read it by itself",
         )
     return _FORMATS[path.suffix]
 
@@ -43,7 +45,7 @@ def format_of(uri: str) -> str:
 class Decoder:
     """Reads item files that belong to one data set.
 
-    :param format: one of FORMATS; None: by the end of each file's name
+    :param format: one of FORMATS; None: by the suffix of each file
     """
 
     def __init__(self, format: str | None = None) -> None:
@@ -63,14 +65,14 @@ class Decoder:
         format = self._format or format_of(file.uri)
         self._formats.add("json" if format == "jsonlines" else format)
         if len(self._formats) > 1:
-            raise StateSettingsError(f"{file.uri}: the files before it have another format: choose with --only PATTERN")
+            raise StateSettingsError("the files before it have another format", uri=file.uri, remedy=_CHOOSE)
         position = 0
         try:
             for record in _RECORDS[format](decompressed(stream)):
                 if format == "csv" and position == 0 and record != self.header:
                     if self.header is not None:
                         raise StateSettingsError(
-                            f"{file.uri}: its columns differ from those of the files before it: choose with --only PATTERN"
+                            "its columns differ from those of the files before it", uri=file.uri, remedy=_CHOOSE
                         )
                     self.header = record
                     yield record
@@ -81,9 +83,9 @@ class Decoder:
                 position += 1
         except (EOFError, ValueError, OSError, lzma.LZMAError) as error:
             _wrong(file, f"it can't be read ({type(error).__name__}: {error})")
-        found = position - (format == "csv" and position > 0)
-        if found != file.items:
-            _wrong(file, f"it has {found} items, the checkpoint says {file.items}")
+        items = position - (format == "csv" and position > 0)
+        if items != file.items:
+            _wrong(file, f"it has {items} items, the checkpoint says {file.items}")
 
 
 def _wrong(file: ItemFile, why: str) -> NoReturn:
@@ -91,7 +93,7 @@ def _wrong(file: ItemFile, why: str) -> NoReturn:
 
 
 def decompressed(stream: Any) -> Any:
-    """Return *stream*, which must have a ``peek()``, decompressed if it holds gzip, bzip2 or xz data."""
+    """Return *stream*, which must have a ``peek()``, decompressed if its data are gzip, bzip2 or xz."""
     start = stream.peek(8)
     return next((opened(stream) for magic, opened in _COMPRESSED.items() if start.startswith(magic)), stream)
 
@@ -116,7 +118,7 @@ def _csv_records(stream: Any) -> Iterator[bytes]:
 
 
 def _json_items(stream: Any) -> Iterator[bytes]:
-    """The objects of a JSON list, each on a line of its own."""
+    """Yield the objects of a JSON list, each on a line of its own."""
     text, decoder, need = io.TextIOWrapper(stream, "utf-8"), json.JSONDecoder(), _CHUNK_CHARACTERS
     buffer = text.read(need)
     if not buffer.lstrip().startswith("["):
@@ -134,8 +136,8 @@ def _json_items(stream: Any) -> Iterator[bytes]:
                 raise
             buffer, need = buffer[start:] + more, need * 2  # so that a long item is not parsed again for each chunk
             continue
-        found = buffer[start:end]
-        yield (found if "\n" not in found else json.dumps(json.loads(found), ensure_ascii=False)).encode() + b"\n"
+        item = buffer[start:end]
+        yield (item if "\n" not in item else json.dumps(json.loads(item), ensure_ascii=False)).encode() + b"\n"
         buffer, need = (buffer[end:], _CHUNK_CHARACTERS) if end > _CHUNK_CHARACTERS else (buffer[end:], need)
 
 

@@ -1,4 +1,4 @@
-"""The item files that a lineage names: listing them, reading their items, checking them."""
+"""The item files that a lineage names: listing them, reading their items."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _PART_BYTES = 4 * 1024 * 1024
 class Lineage:
     """The item files along a lineage, oldest first. A lineage is read newest first, so a temporary file keeps the list.
 
-    :param checkpoints: newest first, as :func:`~scrapy_state.resolver.ancestors` yields them
+    :param checkpoints: newest first, as :func:`~scrapy_state.lineage.chain.ancestors` yields them
     """
 
     def __init__(self, checkpoints: Iterable[Checkpoint]) -> None:
@@ -35,7 +35,7 @@ class Lineage:
         self._starts = array("Q")
         #: how many checkpoints there are
         self.checkpoints = 0
-        #: the ids of those that did not start where their parent ended
+        #: the ids of the checkpoints that did not start where their parent ended
         self.overlaps: list[int | None] = []
         #: the oldest checkpoint
         self.first: Checkpoint | None = None
@@ -65,7 +65,7 @@ def lineage_of(store: StoreReader, template: KeyTemplate, newest: Checkpoint, st
 
     :param step: called for each checkpoint that has been read
 
-    :raises CheckpointError: as :func:`~scrapy_state.resolver.ancestors`
+    :raises CheckpointError: as :func:`~scrapy_state.lineage.chain.ancestors`
     :raises StoreError: if the store does not answer or refuses
     """
     reads = ReadsAhead(store, template)
@@ -98,6 +98,6 @@ def _read_part(store: StoreReader, key: str, begin: int, size: int) -> bytes | N
 
 
 def _stepping(checkpoints: Iterable[Checkpoint], step: Callable[[], object]) -> Iterator[Checkpoint]:
-    for each in checkpoints:
-        yield each
+    for checkpoint in checkpoints:
+        yield checkpoint
         step()

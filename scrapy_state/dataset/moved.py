@@ -1,4 +1,4 @@
-"""Where the item files lie now, if they have been moved since a checkpoint named them."""
+"""Where item files are now, if someone has moved them since a checkpoint named them."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from ..model.checkpoint import ItemFile
 
 
 class Moved:
-    """Where item files lie now, if they have been moved since they were stored.
+    """The new URIs of item files that someone has moved.
 
     :param pairs: ``OLD=NEW`` texts: a URI that began with OLD begins with NEW now. Either may be a path
-    :raises StateSettingsError: if one has no ``=``
+    :raises StateSettingsError: if a text has no ``=``
     """
 
     def __init__(self, pairs: Sequence[str]) -> None:
-        self._pairs = [_pair(each) for each in pairs]
+        self._pairs = [_pair(text) for text in pairs]
 
     def uri(self, uri: str) -> str:
-        """Return where the file *uri* lies now."""
+        """Return the URI at which the file *uri* is now."""
         return next((new + uri[len(old) :] for old, new in self._pairs if uri.startswith(old)), uri)
 
     def file(self, file: ItemFile) -> ItemFile:
-        """Return *file* with the URI at which it lies now."""
+        """Return *file* with the URI at which it is now."""
         return replace(file, uri=self.uri(file.uri)) if self._pairs else file
 
 
 def _pair(text: str) -> tuple[str, str]:
     # URIs may contain "=" (dt=2026-11-20/), so split where the rest looks like a URI or a path.
-    places = [at for at, sign in enumerate(text) if sign == "="]
-    at = next((at for at in places if text[at + 1 :].startswith(("/", ".")) or "://" in text[at + 1 :]), (places or [0])[0])
+    signs = [at for at, sign in enumerate(text) if sign == "="]
+    at = next((at for at in signs if text[at + 1 :].startswith(("/", ".")) or "://" in text[at + 1 :]), (signs or [0])[0])
     if not at:
-        raise StateSettingsError(f"--map {text!r} is not OLD=NEW, as in s3://bucket/items/=/mnt/items/")
+        raise StateSettingsError(f"--map {text!r} is not OLD=NEW", remedy="write it as in s3://bucket/items/=/mnt/items/")
     return _as_uri(text[:at]), _as_uri(text[at + 1 :])
 
 

@@ -1,4 +1,4 @@
-"""Whether the item files of a lineage are there, and whole."""
+"""Checking that the item files of a lineage exist and are whole."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .moved import Moved
 
 
 class Problem(NamedTuple):
-    """Something wrong that :class:`Verification` found."""
+    """What is wrong with a file, as :class:`Verification` reports it."""
 
     uri: str
     why: str
@@ -29,9 +29,9 @@ class Verification:
     """Checks a lineage and the files it names, and counts what it has checked.
 
     :param settings: Scrapy's AWS_* settings are read from it
-    :param moved: where the files lie now
+    :param moved: where the files are now
     :param deep: whether to count the items in each file
-    :param format: of the files, as for :class:`~scrapy_state.decode.Decoder`
+    :param format: of the files, as for :class:`~scrapy_state.dataset.decode.Decoder`
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Verification:
                 if child is not None:
                     self._check_items(child, checkpoint)
                 child = checkpoint
-                yield from ((checkpoint, self._moved.file(each)) for each in checkpoint.files)
+                yield from ((checkpoint, self._moved.file(file)) for file in checkpoint.files)
         except CheckpointError as error:
             self._problems.append(Problem(self._store.uri(self._template.prefix), f"the lineage breaks off: {error}"))
             return
@@ -88,13 +88,14 @@ class Verification:
             self._problems.append(Problem(missing, f"is missing; it is the parent of checkpoint {child.id}"))
 
     def _check_items(self, child: Checkpoint, parent: Checkpoint) -> None:
-        items = parent.items + sum(each.counted for each in child.files)
+        items = parent.items + sum(file.counted for file in child.files)
         if child.digest is not None and child.items != items:
             uri = self._store.uri(self._template.key(child.id or 0))
             self._problems.append(Problem(uri, f"counts {child.items} items, but its parent and its files have {items}"))
 
-    def _wrong_size(self, each: tuple[Checkpoint, ItemFile | None]) -> str | None:
-        return None if each[1] is None else _wrong_size(each[1], self._settings)
+    def _wrong_size(self, named: tuple[Checkpoint, ItemFile | None]) -> str | None:
+        _, file = named
+        return None if file is None else _wrong_size(file, self._settings)
 
     def _note(self, checkpoint: Checkpoint, file: ItemFile, wrong: str | None) -> None:
         self.files += 1
@@ -114,7 +115,7 @@ class Verification:
 
 
 def _wrong_size(file: ItemFile, settings: Mapping[str, Any]) -> str | None:
-    """Return what is wrong with a file's size, None if nothing is. Asks only for its last byte and one more."""
+    """Return what is wrong with a file's size; None if it is right. Reads only the last byte, and one more."""
     store, key = open_reader(file.uri, settings)
     last = max((file.bytes or 0) - 1, 0)
     end = patiently(lambda: store.read_part(key, last, 2))

@@ -1,1 +1,1 @@
-"""The checkpoints of a state feed: finding them, reading them, storing them."""
+"""The checkpoints of a state feed: finding, reading, storing and pruning them; the orphans they leave."""

@@ -1,6 +1,6 @@
 """Item files that a run stored and no checkpoint names.
 
-If the run was killed, they are orphans. If it ended, they lie behind its last state item and are the user's.
+If the run was killed, they are orphans. If it ended, they follow its last state item and belong to the user.
 
 Only feeds whose URI has ``%(run_id)s`` are searched: there a file's name says which run stored it.
 """
@@ -56,7 +56,7 @@ def unnamed_files(
         return [], []
     comparable = {uri: _comparable(uri) for files in feeds for uri in files}
     named_here = {comparable[uri] for uri in named & comparable.keys()}
-    # A named file that is not where its checkpoint says may have been moved: any file of that name may be it.
+    # A named file that is not where its checkpoint says may have been moved: then any file of that name may be the one.
     moved = {_name(uri, run) for uri in named - comparable.keys()}
     unnamed: list[T] = []
     uncertain = []
@@ -98,7 +98,7 @@ class AllOrphans:
     spiders and files of a run that may be alive are never listed.
 
     :param files: every state file, newest first. They are read here, before the item files are listed
-    :param now: returns for the URI in a checkpoint the URI at which the file lies now
+    :param now: returns, for the URI in a checkpoint, the URI at which the file is now
     :param newest: the checkpoint whose lineage is marked in *runs*
     :raises CheckpointError: if a state file is not valid: nobody knows which files it names
     """
@@ -136,7 +136,7 @@ class AllOrphans:
     ) -> Iterator[Unnamed]:
         """Yield each run that is over, newest first, with its files that no checkpoint names. Blocks.
 
-        The files of a killed run are orphans. Those of a run that ended lie behind its last state.
+        The files of a killed run are orphans. The files of a run that ended follow its last state.
 
         :param feeds: for each item feed its store, and its keys there, which are listed
         :param others: see :func:`files_left_out`

@@ -172,7 +172,7 @@ def _refuse_folders(store: StoreReader, template: KeyTemplate) -> None:
         below = None if template.rest else next(iter(store.keys(template.prefix, limit=1)), None)
     if below is not None and "/" in below[len(template.prefix) :]:
         raise StateSettingsError(
-            f"it has no files, but folders below it have some ({store.uri(below)})",
+            f"it has no files, but there are some in folders below it ({store.uri(below)})",
             uri=store.uri(template.prefix),
             remedy="name the folder of the states, or the whole URI of the state feed",
         )

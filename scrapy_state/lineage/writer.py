@@ -146,7 +146,7 @@ class CheckpointWriter:
                 id=parent.id + 1,
                 parent=parent.id,
                 parent_digest=parent.digest,
-                items=parent.items + sum(each.counted for each in files),
+                items=parent.items + sum(file.counted for file in files),
                 errors=parent.errors + errors,
                 files=tuple(files),
                 reason=reason,

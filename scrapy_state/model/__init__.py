@@ -1,1 +1,1 @@
-"""What the files and their names say: pure, without Scrapy and without stores."""
+"""The formats of checkpoints, keys and times. Pure: no Scrapy, no stores."""

@@ -12,7 +12,7 @@ from typing import Any
 from ..exceptions import CheckpointError, CheckpointTooNew
 
 VERSION = 1
-#: feed format -> whether the file is a list of one (json) or one line (jsonlines)
+#: feed format -> whether the file is a list with one object (json); otherwise it is one line (jsonlines)
 FORMATS = {"json": True, "jsonlines": False, "jsonl": False, "jl": False}
 
 
@@ -21,9 +21,9 @@ class ItemFile:
     """One stored batch of an item feed.
 
     :param uri: absolute, without credentials
-    :param items: how many items it holds, skipped ones included
-    :param bytes: its stored size; None where the storage doesn't tell
-    :param skip: half-open ranges of item positions that a reader leaves out
+    :param items: how many items it contains, skipped ones included
+    :param bytes: its stored size; None if the storage doesn't say
+    :param skip: half-open ranges of the positions of items that readers must skip
     """
 
     uri: str
@@ -33,47 +33,47 @@ class ItemFile:
 
     @property
     def counted(self) -> int:
-        """How many items it holds, skipped ones left out."""
+        """How many items it contains, without skipped ones."""
         return self.items - sum(end - start for start, end in self.skip)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the object that stands in the checkpoint's ``files``."""
-        found: dict[str, Any] = {"uri": self.uri, "items": self.items, "bytes": self.bytes}
+        """Return the object for the checkpoint's ``files``."""
+        data: dict[str, Any] = {"uri": self.uri, "items": self.items, "bytes": self.bytes}
         if self.skip:
-            found["skip"] = [list(each) for each in self.skip]
-        return found
+            data["skip"] = [list(positions) for positions in self.skip]
+        return data
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> ItemFile:
-        """Read what :meth:`to_json` wrote; KeyError, TypeError or ValueError if it is something else."""
+        """Read what :meth:`to_json` wrote; raise KeyError, TypeError or ValueError for anything else."""
         skip = tuple((int(start), int(end)) for start, end in data.get("skip", ()))
         return cls(str(data["uri"]), int(data["items"]), data.get("bytes"), skip)
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A stored state: where to resume from, and what is stored up to there.
+    """A stored state: where to resume from, and which items are stored up to there.
 
-    Only *state* is needed to read one; the rest is None, 0 or empty where the file does not say it.
+    A file needs only *state*; the other fields are None, 0 or empty if the file does not have them.
 
     :param state: a JSON object
-    :param id: its number under the prefix, counted on across runs
-    :param parent: the id of the checkpoint before it in the lineage
-    :param parent_digest: that one's digest
+    :param id: its number under the prefix; ids continue across runs
+    :param parent: the id of its parent
+    :param parent_digest: the digest of its parent
     :param run: the run that stored it; *job*: the platform's name for that run
     :param time: when it was made, ISO 8601, UTC, ending in Z
-    :param items: how many items there are along the lineage, skipped ones left out
-    :param errors: how many items along the lineage failed and were passed over (STATE_ON_ITEM_ERROR = "skip")
+    :param items: how many items the lineage has, without skipped ones
+    :param errors: how many items of the lineage failed and were skipped (STATE_ON_ITEM_ERROR = "skip")
     :param files: the item files of the side it closes
-    :param reason: "opened" at the start of a run, its finish reason at the end, else None
-    :param overlap: whether the run began before what its parent says, so that items may stand twice, on purpose
-    :param ahead: the units beyond *state* whose items are in the lineage (units.py): 16 characters each
+    :param reason: "opened" at the start of a run, the finish reason at its end, otherwise None
+    :param overlap: whether the run, on purpose, did not start where its parent ended, so that items may appear twice
+    :param ahead: the units beyond *state* whose items are in the lineage (units/watermark.py): 16 characters each
     :param missing: the first units before the newest of these that are not done: ``{"state": …, "reason": … or None}``
-    :param missing_units: how many such there are
-    :param skipped_units: the states of failed units that were passed over since the parent (STATE_ON_UNIT_ERROR = "skip")
-    :param arguments: the spider's arguments in that run, as arguments.py keeps them; None: not known
-    :param digest: SHA-256 over the rest; computed by :meth:`to_bytes`
-    :param extra: keys that this version does not know; kept
+    :param missing_units: how many such units there are
+    :param skipped_units: the states of the failed units skipped since the parent (STATE_ON_UNIT_ERROR = "skip")
+    :param arguments: the spider's arguments in that run, as resume/arguments.py keeps them; None if they are not known
+    :param digest: SHA-256 of the rest; :meth:`to_bytes` computes it
+    :param extra: keys that this version does not know; they are kept
     """
 
     state: dict[str, Any]
@@ -99,9 +99,9 @@ class Checkpoint:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the object that stands in the file, its ``digest`` included."""
+        """Return the object to store, with its ``digest``."""
         data: dict[str, Any] = {name: getattr(self, name) for name in _ORDER}
-        data["files"] = [each.to_json() for each in self.files]
+        data["files"] = [file.to_json() for file in self.files]
         data.update({name: list(value) for name in _UNIT_LISTS if (value := getattr(self, name))})
         if self.missing_units:
             data["missing_units"] = self.missing_units
@@ -118,39 +118,40 @@ class Checkpoint:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Checkpoint:
-        """Read a state file: one of ours, or what Scrapy's own exporter wrote of StateItems (the last one counts).
+        """Read a state file: one of ours, or StateItems that Scrapy's own exporter wrote (the last one counts).
 
-        :raises CheckpointError: if it is torn, empty, altered, or something else altogether
-        :raises CheckpointTooNew: if it is of a higher version
+        :raises CheckpointError: if it is torn, empty, altered, or not a state file
+        :raises CheckpointTooNew: if its version is higher than ours
         """
-        found = _last_object(data)
-        if not isinstance(found.get("state"), dict):
+        fields = _last_object(data)
+        if not isinstance(fields.get("state"), dict):
             raise CheckpointError("it has no state")
-        version = found.get("version", VERSION)
+        version = fields.get("version", VERSION)
         if type(version) is int and version > VERSION:
             raise CheckpointTooNew(
-                f"the checkpoint is of version {version}; this scrapy_state reads up to {VERSION}: install a newer one"
+                f"the checkpoint has version {version}, and this scrapy_state reads versions up to {VERSION}",
+                remedy="install a newer scrapy_state",
             )
-        if found.get("digest") is not None and found["digest"] != digest_of(found):
-            raise CheckpointError("its digest does not fit: it was altered or damaged")
+        if fields.get("digest") is not None and fields["digest"] != digest_of(fields):
+            raise CheckpointError("its digest does not match: the file was altered or damaged")
         for name, kinds in _KINDS.items():
-            if name in found and type(found[name]) not in kinds:
-                raise CheckpointError(f"its {name} is {type(found[name]).__name__}")
-        known = {name: found[name] for name in (*_ORDER, "missing_units", "arguments", "digest") if name in found}
-        known |= {name: _of_kind(found[name], name, kind) for name, kind in _UNIT_LISTS.items() if name in found}
+            if name in fields and type(fields[name]) not in kinds:
+                raise CheckpointError(f"its {name} has the type {type(fields[name]).__name__}")
+        known = {name: fields[name] for name in (*_ORDER, "missing_units", "arguments", "digest") if name in fields}
+        known |= {name: _of_kind(fields[name], name, kind) for name, kind in _UNIT_LISTS.items() if name in fields}
         try:
-            known["files"] = tuple(ItemFile.from_json(each) for each in found.get("files", ()))
+            known["files"] = tuple(ItemFile.from_json(file) for file in fields.get("files", ()))
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise CheckpointError("its list of files can't be read") from error
-        return cls(**known, extra={name: found[name] for name in found.keys() - known.keys()})
+        return cls(**known, extra={name: fields[name] for name in fields.keys() - known.keys()})
 
 
-# The order in which a person reads the file: what it is, where it comes from, the state, what is stored up to there.
+# The order in which a person reads the file: what it is, where it comes from, the state, which items are stored up to there.
 _ORDER = (
     *("version", "id", "parent", "parent_digest", "spider", "run", "job", "time"),
     *("state", "items", "errors", "files", "reason", "overlap"),
 )
-#: only there where there is something in them
+#: These are stored only if they are not empty.
 _UNIT_LISTS = {"ahead": str, "missing": dict, "skipped_units": dict}
 _KINDS: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("version", "items", "errors", "missing_units"), (int,)),
@@ -163,7 +164,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
 
 
 def _of_kind(values: list[Any], name: str, kind: type) -> tuple[Any, ...]:
-    if not all(isinstance(each, kind) for each in values):
+    if not all(isinstance(value, kind) for value in values):
         raise CheckpointError(f"its {name} can't be read")
     return tuple(values)
 
@@ -180,13 +181,13 @@ def _last_object(data: bytes) -> dict[str, Any]:
         raise CheckpointError("it is empty")
     try:
         try:
-            found = _loads(data)
+            parsed = _loads(data)
         except json.JSONDecodeError:
-            # jsonlines of several objects; every line must be whole, or the file is torn
-            found = [_loads(line) for line in data.splitlines() if line.strip()]
+            # jsonlines with several objects: every line must be whole, or the file is torn
+            parsed = [_loads(line) for line in data.splitlines() if line.strip()]
     except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
         raise CheckpointError("it is not whole JSON") from error
-    last = found[-1] if isinstance(found, list) and found else found
+    last = parsed[-1] if isinstance(parsed, list) and parsed else parsed
     if not isinstance(last, dict):
         raise CheckpointError("it is not a list of JSON objects")
     return last
@@ -198,5 +199,5 @@ def _loads(data: bytes) -> Any:
 
 def _finite(text: str) -> float:
     if not math.isfinite(float(text)):
-        raise ValueError(f"{text} is no JSON number that a state can hold")
+        raise ValueError(f"{text} is not a number that JSON allows in a state")
     return float(text)

@@ -1,25 +1,22 @@
-"""Plain JSON types: what a state is made of. Pure."""
+"""States as plain JSON values: checking, copying and printing them. Pure."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    pass
-
-#: How much of a shortened text is shown
+#: How many characters of a shortened text are shown
 SHOWN_CHARACTERS = 200
 _AS_IT_IS = frozenset({int, bool, type(None)})
 
 
 def json_object(state: Any, name: str = "state") -> dict[str, Any]:
-    """Return a deep copy of *state* as plain JSON types (a tuple becomes a list, as JSON has it).
+    """Return a deep copy of *state* as plain JSON types (a tuple becomes a list).
 
-    :param name: what to call it in the message
-    :raises TypeError: if it is not a JSON object; the message has the path to the offending value
+    :param name: what the error calls it
+    :raises TypeError: if it is not a JSON object; the message names the path to the offending value
     """
     if not isinstance(state, dict):
         raise TypeError(f"{name} must be a JSON object (a dict with text keys), not {type(state).__name__}")
@@ -27,13 +24,18 @@ def json_object(state: Any, name: str = "state") -> dict[str, Any]:
     return copy
 
 
+def as_text(state: Any) -> str:
+    """Return *state* as JSON on one line."""
+    return json.dumps(state, ensure_ascii=False)
+
+
 def in_log(state: Any) -> str:
-    """Return *state* as the log shows it: JSON on one line, :func:`shortened`."""
-    return shortened(json.dumps(state, ensure_ascii=False))
+    """Return *state* as the log shows it: :func:`as_text`, :func:`shortened`."""
+    return shortened(as_text(state))
 
 
 def shortened(text: str, limit: int = 1000) -> str:
-    """Return *text*, or the beginning, length and digest of one with more than *limit* characters."""
+    """Return *text*; if it has more than *limit* characters, its beginning, its length and a digest."""
     if len(text) <= limit:
         return text
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
@@ -45,12 +47,12 @@ def _container_copy(value: Any, path: tuple[Any, ...], outer: tuple[int, ...]) -
         raise TypeError(f"{_text(path)} contains itself")
     outer = (*outer, id(value))
     if not isinstance(value, dict):
-        return [_json_copy(each, (*path, index), outer) for index, each in enumerate(value)]
+        return [_json_copy(element, (*path, index), outer) for index, element in enumerate(value)]
     copy = {}
-    for key, each in value.items():
+    for key, element in value.items():
         if not isinstance(key, str):
             raise TypeError(f"{_text(path)} has the key {key!r}, a {type(key).__name__}; JSON keys are text")
-        copy[_utf8(key, path)] = each if type(each) in _AS_IT_IS else _json_copy(each, (*path, key), outer)
+        copy[_utf8(key, path)] = element if type(element) in _AS_IT_IS else _json_copy(element, (*path, key), outer)
     return copy
 
 
@@ -82,10 +84,5 @@ def _utf8(text: str, path: tuple[Any, ...]) -> str:
 
 
 def _text(path: tuple[Any, ...]) -> str:
-    """Return *path*, a name and the keys from there, as text."""
-    return "".join([path[0], *(f"[{each!r}]" for each in path[1:])])
-
-
-def as_text(state: Any) -> str:
-    """Return *state* as people see it: JSON on one line."""
-    return json.dumps(state, ensure_ascii=False)
+    """Return *path*, a name and the keys that lead on from there, as Python would write it."""
+    return "".join([path[0], *(f"[{key!r}]" for key in path[1:])])

@@ -1,4 +1,4 @@
-"""A feed URI template and the ordered keys it stands for. Pure: no input or output."""
+"""A feed URI template and the keys it stands for, in their order. Pure: no I/O."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from typing import Any
 
 from ..exceptions import StateSettingsError
 
-#: As in Scrapy (extensions/feedexport.py, _FEED_URI_PLACEHOLDER_RE): any other percent sign stands for itself.
+#: As in Scrapy (extensions/feedexport.py, _FEED_URI_PLACEHOLDER_RE): any other percent sign is text.
 _PLACEHOLDER = re.compile(r"%\(([^)]+)\)([-+ #0]*(?:\d+|\*)?(?:\.(?:\d+|\*))?[diouxXeEfFgGcrsa])")
-#: Placeholders whose value is another one in each run or batch.
+#: Placeholders whose value differs between runs or batches
 VARYING = frozenset({"batch_id", "batch_time", "time", "run_id"})
-#: What Scrapy fills in for times (extensions/feedexport.py, _get_uri_params), which are UTC. A batch_time of no microseconds at
-#: all looks like a time; of those it is better to miss one in a million than to take another feed's file for it.
+#: The times that Scrapy fills in (extensions/feedexport.py, _get_uri_params); they are UTC. One batch_time in a million has no
+#: microseconds and doesn't match. That is better than to match another feed's file.
 _REAL_TIME = "[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}-[0-9]{2}-[0-9]{2}%s[+]00-00"
 _REAL_TIMES = {"time": _REAL_TIME % "", "batch_time": _REAL_TIME % "[.][0-9]{6}"}
-#: A roll-up of pruned checkpoints, after the prefix of their keys: the ids of the first and the last in it, and what tells
-#: it from those of other spiders with the same prefix
+#: The name of a roll-up of pruned checkpoints, after the prefix of their keys: the ids of its first and last checkpoint, and
+#: the text that distinguishes it from roll-ups of other spiders with the same prefix
 ROLLUP_NAME = r"rollup-([0-9]{10,})-([0-9]{10,})([^/]*)\.tar\.gz"
 _ZERO_PADDED = re.compile(r"0+([1-9][0-9]*)[di]")
 
 
 def without_credentials(uri: str) -> str:
-    """Return *uri* (or a template of one) without the user and password that it may hold."""
+    """Return *uri* (or a template of one) without user and password."""
     scheme, separator, rest = uri.partition("://")
     if not separator or "@" not in rest:
         return uri
-    place, _, _ = rest.partition("/")
-    # A secret with a slash that is not percent-encoded: what then stands for the port is no number.
-    if "@" in place or not re.fullmatch(r"[^:]*(:[0-9]*)?", place):
-        rest = place.rpartition("@")[2] + rest[len(place) :] if "@" in place else rest.rpartition("@")[2]
+    authority, _, _ = rest.partition("/")
+    # If a password has a slash that is not percent-encoded, a part of it takes the place of the port, and is not a number.
+    if "@" in authority or not re.fullmatch(r"[^:]*(:[0-9]*)?", authority):
+        rest = authority.rpartition("@")[2] + rest[len(authority) :] if "@" in authority else rest.rpartition("@")[2]
     return f"{scheme}://{rest}"
 
 
@@ -42,9 +42,9 @@ def placeholders(template: str) -> set[str]:
 
 
 def begins_with_run_id(template: str) -> bool:
-    """Whether ``%(run_id)s`` is the first thing that varies in a feed URI template, so that keys tell a run's files.
+    """Whether ``%(run_id)s`` is the first varying placeholder in a feed URI template, so that keys show whose files they are.
 
-    A shortened one (``%(run_id).8s``) doesn't tell them from those of other runs.
+    A shortened run id (``%(run_id).8s``) doesn't distinguish a run's files from another run's.
     """
     first = next((match.groups() for match in _PLACEHOLDER.finditer(template) if match[1] in VARYING), None)
     return first == ("run_id", "s")
@@ -52,7 +52,7 @@ def begins_with_run_id(template: str) -> bool:
 
 @dataclass(frozen=True)
 class Placeholder:
-    """One varying place in a template. *format*: as in ``%(name)010d``, without the percent sign and the name."""
+    """A placeholder that varies. *format*: as in ``%(name)010d``, without the percent sign and the name."""
 
     name: str
     format: str
@@ -67,7 +67,7 @@ class Placeholder:
 
     @property
     def exact_pattern(self) -> str:
-        """As :attr:`pattern`, with nothing but a real time where a time is."""
+        """As :attr:`pattern`; for a time, it matches only real times."""
         return _REAL_TIMES.get(self.name, self.pattern)
 
 
@@ -75,8 +75,8 @@ class Placeholder:
 class KeyTemplate:
     """The keys of a state feed.
 
-    :param prefix: what every key begins with: the place to list
-    :param rest: what follows; empty for a bare prefix, which stands for every key under it
+    :param prefix: the text with which every key begins
+    :param rest: what follows it; empty for a bare prefix, which stands for every key under it
     """
 
     prefix: str
@@ -84,9 +84,9 @@ class KeyTemplate:
 
     @classmethod
     def parse(cls, template: str, params: Mapping[str, Any], varying: frozenset[str] = VARYING) -> KeyTemplate:
-        """Read a feed URI template; *params* fill all placeholders that are not *varying*.
+        """Read a feed URI template. *params* fill all placeholders that are not *varying*.
 
-        :raises StateSettingsError: for a placeholder that is neither varying nor in *params*
+        :raises StateSettingsError: for a placeholder that neither varies nor is in *params*
         """
         parts: list[str | Placeholder] = [""]
         last = 0
@@ -106,62 +106,63 @@ class KeyTemplate:
             else:
                 raise StateSettingsError(
                     f"the URI {without_credentials(template)!r} has %({name}){format}, but the spider has no attribute "
-                    f"{name!r} that can be read: give it one (-a {name}=…) or take the placeholder out"
+                    f"{name!r} that can be read",
+                    remedy=f"give it one (-a {name}=…) or remove the placeholder",
                 )
         _add(parts, template[last:])
         return cls(str(parts[0]), tuple(parts[1:]))
 
     @classmethod
     def of_any_run(cls, template: str, spider: str | None) -> KeyTemplate:
-        """Return the keys that a feed may have given its files in any run, whatever the arguments of the spider were.
+        """Return the keys that a feed may have given its files in any run, with any spider arguments.
 
         :param template: the feed's URI template
         :param spider: the spider's name; None: a ``uri_params`` function may have filled in anything
         """
         known = {} if spider is None else {"name": spider}
-        found = cls.parse(template, known, frozenset(placeholders(template)) - known.keys())
-        return replace(found, rest=tuple(_widened(each, spider is None) for each in found.rest))
+        parsed = cls.parse(template, known, frozenset(placeholders(template)) - known.keys())
+        return replace(parsed, rest=tuple(_widened(part, spider is None) for part in parsed.rest))
 
     def under(self, prefix: str) -> KeyTemplate:
-        """Return it with *prefix* in the place of its own: a store's key in the place of a URI."""
+        """Return the template with another prefix: a store's key instead of a URI."""
         return replace(self, prefix=prefix)
 
     @property
     def writable(self) -> bool:
-        """Whether it has exactly one varying placeholder, and that is a zero-padded ``%(batch_id)``."""
-        varying = [each for each in self.rest if isinstance(each, Placeholder)]
+        """Whether its only varying placeholder is one zero-padded ``%(batch_id)``."""
+        varying = [part for part in self.rest if isinstance(part, Placeholder)]
         return len(varying) == 1 and varying[0].name == "batch_id" and bool(_ZERO_PADDED.fullmatch(varying[0].format))
 
     @property
     def width(self) -> int:
-        """How many digits an id has in the keys, at least. Only for a :attr:`writable` template."""
-        [batch_id] = [each for each in self.rest if isinstance(each, Placeholder)]
+        """How many digits an id has at least in the keys. Only for a :attr:`writable` template."""
+        [batch_id] = [part for part in self.rest if isinstance(part, Placeholder)]
         return int(batch_id.format.rstrip("di"))
 
     @property
     def depth(self) -> int:
-        """How many slashes the keys have after the prefix; none under a bare prefix."""
-        return sum(each.count("/") for each in self.rest if isinstance(each, str))
+        """How many slashes the keys have after the prefix; 0 for a bare prefix."""
+        return sum(part.count("/") for part in self.rest if isinstance(part, str))
 
     def key(self, id: int) -> str:
         """Return the key of checkpoint *id* (1 and up). Only for a :attr:`writable` template."""
-        filled = (each if isinstance(each, str) else f"%(id){each.format}" % {"id": id} for each in self.rest)
+        filled = (part if isinstance(part, str) else f"%(id){part.format}" % {"id": id} for part in self.rest)
         return self.prefix + "".join(filled)
 
     def id_of(self, key: str) -> int | None:
-        """Return the checkpoint id in *key*, None if it isn't one of these keys or they hold no ``%(batch_id)``."""
+        """Return the checkpoint id in *key*; None if it isn't one of these keys, or the template has no ``%(batch_id)``."""
         match = self._pattern.fullmatch(key)
         return int(match["batch_id"]) or None if match and "batch_id" in match.groupdict() else None
 
     def time_in(self, key: str) -> str | None:
-        """Return the time in *key* (``%(batch_time)s``, ``%(time)s``) in ISO 8601, None if it has none."""
+        """Return the time in *key* (``%(batch_time)s``, ``%(time)s``) in ISO 8601; None if it has none."""
         match = self._pattern.fullmatch(key)
-        found = match.groupdict() if match else {}
-        text = found.get("batch_time") or found.get("time")
-        return text and text[:10] + text[10:].replace("-", ":").replace("+00:00", "Z")  # Scrapy: isoformat(), ":" as "-"
+        values = match.groupdict() if match else {}
+        text = values.get("batch_time") or values.get("time")
+        return text and text[:10] + text[10:].replace("-", ":")  # Scrapy writes isoformat() with "-" for ":"
 
     def like(self, key: str, id: int) -> KeyTemplate:
-        """Return the template of keys like *key*, in which the last number is the checkpoint *id*; else itself."""
+        """Return the template of keys like *key*, in which the last zero-padded number is the checkpoint *id*; else itself."""
         for match in reversed(list(re.finditer("[0-9]+", key))):
             if int(match[0]) == id and match[0].startswith("0"):
                 rest = (Placeholder("batch_id", f"0{len(match[0])}d"), key[match.end() :])
@@ -169,17 +170,17 @@ class KeyTemplate:
         return self
 
     def run_of(self, key: str) -> str | None:
-        """Return what stands in *key* for ``%(run_id)s``, None if it doesn't :meth:`fit <fits>` or these keys have none."""
+        """Return the run id in *key*; None if the key doesn't :meth:`fit <fits>`, or the template has no ``%(run_id)s``."""
         match = self._exact_pattern.fullmatch(key)
         return match.groupdict().get("run_id") if match else None
 
     def fits(self, key: str) -> bool:
-        """Whether *key* is one of these, and what stands in it for a time is one."""
+        """Whether *key* is one of these keys, and every time in it is a real time."""
         return bool(self._exact_pattern.fullmatch(key))
 
     def in_order(self, keys: Iterable[str]) -> list[str]:
-        """Return those of *keys* that fit the template, oldest first; foreign ones are left out."""
-        if self.writable:  # there may be a million: nothing but a number each beside the key
+        """Return the keys that fit the template, oldest first. Others are left out."""
+        if self.writable:  # there may be a million, so keep only a number next to each key
             with_ids = ((self.id_of(key), key) for key in keys)
             return [key for _, key in sorted((id, key) for id, key in with_ids if id is not None)]
 
@@ -192,31 +193,31 @@ class KeyTemplate:
 
     @cached_property
     def _pattern(self) -> re.Pattern[str]:
-        return self._compiled(lambda each: each.pattern)
+        return self._compiled(lambda placeholder: placeholder.pattern)
 
     @cached_property
     def _exact_pattern(self) -> re.Pattern[str]:
-        return self._compiled(lambda each: each.exact_pattern)
+        return self._compiled(lambda placeholder: placeholder.exact_pattern)
 
     def _compiled(self, pattern_of: Callable[[Placeholder], str]) -> re.Pattern[str]:
         seen: set[str] = set()
         parts = [re.escape(self.prefix)]
-        # Under a bare prefix lie the roll-ups too.
-        for each in self.rest or (rf"(?!(?:.*/)?{ROLLUP_NAME}\Z).*",):
-            if isinstance(each, str):
-                parts.append(re.escape(each) if self.rest else each)
+        # Under a bare prefix there are roll-ups, too.
+        for part in self.rest or (rf"(?!(?:.*/)?{ROLLUP_NAME}\Z).*",):
+            if isinstance(part, str):
+                parts.append(re.escape(part) if self.rest else part)
             else:
-                pattern = pattern_of(each)
-                parts.append(pattern if each.name in seen else f"(?P<{each.name}>{pattern})")
-                seen.add(each.name)
+                pattern = pattern_of(part)
+                parts.append(pattern if part.name in seen else f"(?P<{part.name}>{pattern})")
+                seen.add(part.name)
         return re.compile("".join(parts), re.DOTALL)
 
 
-def _widened(part: str | Placeholder, all_of_it: bool) -> str | Placeholder:
+def _widened(part: str | Placeholder, always: bool) -> str | Placeholder:
     if isinstance(part, str):
         return part
     is_shortened_time = part.name in _REAL_TIMES and part.format != "s"
-    return Placeholder("any", "s") if all_of_it or part.name not in VARYING or is_shortened_time else part
+    return Placeholder("any", "s") if always or part.name not in VARYING or is_shortened_time else part
 
 
 def _add(parts: list[str | Placeholder], text: str) -> None:

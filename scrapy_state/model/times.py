@@ -40,11 +40,11 @@ def format_time(time: datetime) -> str:
 
 
 def in_seconds(value: Any) -> float:
-    """Return *value*, a number of seconds or text like "90s", "15m", "1h" or "2d", in seconds, 0 or more.
+    """Return *value* in seconds, 0 or more: a number of seconds, or text like "90s", "15m", "1h" or "2d".
 
-    A whole number stays an int.
+    A whole number is an int.
 
-    :raises ValueError: if it is something else
+    :raises ValueError: if *value* is anything else
     """
     match = _TEXT.fullmatch(str(value).strip())
     if match is None or isinstance(value, bool):
@@ -56,7 +56,7 @@ def in_seconds(value: Any) -> float:
 
 
 def in_words(seconds: float) -> str:
-    """Return a length of time for a person to read, by its two largest units: "35 s", "12 min", "3 h 20 min", "2 d 4 h"."""
+    """Return a length of time as people read it, in its two largest units: "35 s", "12 min", "3 h 20 min", "2 d 4 h"."""
     rest = max(0, round(seconds))
     for unit, size, smaller, size_of_smaller in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
         if rest >= size:

@@ -1,1 +1,1 @@
-"""Where a run starts, and why it must not."""
+"""Where a run starts, and why it must not start."""

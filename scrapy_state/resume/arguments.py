@@ -1,4 +1,4 @@
-"""The spider's arguments, as checkpoints keep them; a warning where two runs of one crawl have different ones."""
+"""The spider's arguments as checkpoints keep them; a warning if two runs of one crawl have different arguments."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ logger = logging.getLogger("scrapy_state.state")
 
 
 class Change(NamedTuple):
-    """An argument that two runs do not have in common; None: not given."""
+    """An argument that differs between two runs; None: not given."""
 
     name: str
     before: str | None
@@ -37,10 +37,9 @@ class Change(NamedTuple):
 
 
 def spider_arguments(crawler: Crawler) -> dict[str, str] | None:
-    """Return the arguments of *crawler*'s spider as a checkpoint keeps them; None if nobody knows them.
+    """Return the arguments of *crawler*'s spider as a checkpoint keeps them; None if they are not known.
 
-    To be called while the crawler makes its components. Left out are those whose name begins with an underscore (scrapyd's
-    ``_job``) and values that are no JSON.
+    Call this while the crawler creates its components.
     """
     given = arguments_of(crawler)
     return None if given is None else kept(given)
@@ -49,10 +48,11 @@ def spider_arguments(crawler: Crawler) -> dict[str, str] | None:
 def kept(arguments: Mapping[str, Any]) -> dict[str, str]:
     """Return *arguments* as text that anyone may read. Pure.
 
-    What looks like a secret is four hex digits of its digest: enough to see a change, too few to guess the secret from.
-    Long ones are shortened.
+    A value that looks like a secret is replaced by four hex digits of its digest: enough to notice a change, too few to guess
+    the secret. Long values are shortened. Names that begin with an underscore (scrapyd's ``_job``) are left out, and so are
+    values that are not JSON.
     """
-    found = {}
+    readable = {}
     for name, value in arguments.items():
         try:
             text = value if isinstance(value, str) else json.dumps(value, sort_keys=True, ensure_ascii=False)
@@ -62,26 +62,26 @@ def kept(arguments: Mapping[str, Any]) -> dict[str, str]:
             continue
         if _SECRET_NAME.search(name) or _SECRET_IN_TEXT.search(text):
             digest = hashlib.sha256(f"{name}\0{text}".encode("utf-8", "surrogatepass")).hexdigest()
-            found[name] = f"*** ({digest[:4]})"
+            readable[name] = f"*** ({digest[:4]})"
         else:
             shown = _CREDENTIALS.sub("", without_credentials(text)).encode("utf-8", "replace").decode()
-            found[name] = shortened(shown, _LONGEST)
-    return found
+            readable[name] = shortened(shown, _LONGEST)
+    return readable
 
 
 def changes(before: Mapping[str, str], now: Mapping[str, str], state: Mapping[str, Any]) -> list[Change]:
-    """Return the arguments that differ, by name. Pure.
+    """Return the arguments that differ, sorted by name. Pure.
 
-    Left out is one that stands in *state*, where the run starts, and is not given now or says the same: it was, or is, where
-    to begin.
+    An argument that is also in *state*, where the run starts, is left out if it is not given now or has the state's value: such
+    an argument only says where to begin.
     """
-    found = []
+    differing = []
     for name in sorted(before.keys() | now.keys()):
         change = Change(name, before.get(name), now.get(name))
         restated = name in state and change.now in (None, kept({name: state[name]}).get(name))
         if change.before != change.now and not restated:
-            found.append(change)
-    return found
+            differing.append(change)
+    return differing
 
 
 def warn_of_changes(crawler: Crawler, checkpoint: Checkpoint) -> None:

@@ -20,26 +20,27 @@ def earlier(state: Mapping[str, Any], lag: Mapping[str, float]) -> dict[str, Any
     """
     copy = deepcopy(dict(state))
     for name, amount in lag.items():
-        place, key = _place(copy, name)
+        parent, key = _locate(copy, name)
         try:
-            place[key] = _less(place[key], amount)
+            parent[key] = _less(parent[key], amount)
         except (TypeError, ValueError, OverflowError) as error:
             raise StateSettingsError(
-                f"STATE_LAG names {name!r}, which is {place[key]!r} in the state: {error}; remove it from STATE_LAG, or "
-                "override StateResolver.change_state()"
+                f"STATE_LAG names {name!r}, which is {parent[key]!r} in the state: {error}",
+                remedy="remove it from STATE_LAG, or override StateResolver.change_state()",
             ) from error
     return copy
 
 
-def _place(state: dict[str, Any], name: str) -> tuple[dict[str, Any], str]:
-    """Return the object that holds the field *name*, and its key there; a key that contains the dot wins."""
+def _locate(state: dict[str, Any], name: str) -> tuple[dict[str, Any], str]:
+    """Return the object that has the field *name*, and its key there. A key that contains the dot wins."""
     if name in state:
         return state, name
     outer, _, rest = name.partition(".")
     if rest and isinstance(state.get(outer), dict):
-        return _place(state[outer], rest)
+        return _locate(state[outer], rest)
     raise StateSettingsError(
-        f"STATE_LAG names {name!r}, but the state has no such field (it has {sorted(state)}); correct the name, or remove it"
+        f"STATE_LAG names {name!r}, but the state has no such field (it has {sorted(state)})",
+        remedy="correct the name, or remove it",
     )
 
 

@@ -1,4 +1,4 @@
-"""Why a crawl must not start: kept until the item processor can say so in one line, without a trace."""
+"""Why a crawl must not start: kept until the item processor can log it in one line, without a traceback."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from ..settings import ITEM_PROCESSOR, names_class
 
 
 def refuse(crawler: Crawler, error: StateError) -> None:
-    """Have BarrierItemProcessor refuse to start because of *error*; the first one counts.
+    """Let BarrierItemProcessor refuse to start because of *error*; the first error counts.
 
-    :raises StateError: *error*, where that processor is not in place
+    :raises StateError: *error*, if that processor is not in use
     """
     if not names_class(crawler.settings["ITEM_PROCESSOR"], ITEM_PROCESSOR):
         raise error
@@ -19,11 +19,11 @@ def refuse(crawler: Crawler, error: StateError) -> None:
 
 
 def set_refusal(crawler: Crawler, error: StateError) -> None:
-    """Note that *crawler* does not start, so that nothing of it is stored; the first one counts."""
+    """Note that *crawler* must not start, so that it stores nothing; the first error counts."""
     vars(crawler).setdefault("_scrapy_state_refusal", error)
 
 
 def get_refusal(crawler: Crawler) -> StateError | None:
-    """Return why *crawler* must not start; None: it may."""
-    found: StateError | None = vars(crawler).get("_scrapy_state_refusal")
-    return found
+    """Return why *crawler* must not start; None if it may."""
+    error: StateError | None = vars(crawler).get("_scrapy_state_refusal")
+    return error

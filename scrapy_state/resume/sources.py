@@ -1,4 +1,4 @@
-"""A state from elsewhere than checkpoints: the newest stored items, or a log. Knows no Scrapy."""
+"""Finding a state without checkpoints: in the newest stored items, or in a log. Knows no Scrapy."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _TORN_LINES = 100
 #: What precedes a state that is safe to resume from in a log line, and what may follow it: see docs/log.md
 _BEFORE = re.compile(r"(?:^|[\]:|>-]\s*|, )(?:STATE|last stored) (?=\{)")
 _BEHIND = re.compile(r"\s*$| from |, items: |, because: | \(checkpoint \d+\)")
-#: What stands behind the beginning of a state that was too long for the log (plain.shortened)
+#: What follows the beginning of a state that was too long for the log (json_values.shortened)
 _SHORTENED = re.compile(r"\.\.\. \([0-9,]+ characters, sha256 [0-9a-f]{16}\)")
 _DECODER = json.JSONDecoder()
 logger = logging.getLogger("scrapy_state.state")
@@ -74,12 +74,12 @@ def last_state(lines: Iterable[str | bytes]) -> dict[str, Any] | None:
     precede the message in a line; a line may also be a JSON object with the message in ``"message"``. If the log shortens
     the last such state, the result is None: resuming from an older one would be a surprise.
     """
-    found = None
+    state = None
     for line in lines:
         text = line if isinstance(line, str) else line.decode("utf-8", "surrogateescape")
         if "STATE {" in text or "last stored {" in text:
-            found = _state_in(text, found)
-    return found
+            state = _state_in(text, state)
+    return state
 
 
 def state_in_log(store: StoreReader, key: str) -> dict[str, Any] | None:
@@ -96,12 +96,12 @@ def _from_log(uri: str, opener: Opener) -> Source | None:
         return None
     key = template.prefix
     if store.read_part(key, 0, 1) is None:
-        raise StateSettingsError(f"STATE_FROM: there is no log {store.uri(key)}; correct the URI")
+        raise StateSettingsError(f"STATE_FROM: there is no log {store.uri(key)}", remedy="correct the URI")
     state = _last_of(store, key, last_state)
     if state is None:
         raise StateSettingsError(
-            f"STATE_FROM: the log {store.uri(key)} has no line with a stored state (STATE {{…}}), or shortens the last one; "
-            "name another log, or set STATE"
+            f"STATE_FROM: the log {store.uri(key)} has no line with a stored state (STATE {{…}}), or shortens the last one",
+            remedy="name another log, or set STATE",
         )
     return Source(state, "the log", store.uri(key))
 
@@ -129,13 +129,13 @@ def _state_of(item: Mapping[str, Any], fields: Mapping[str, str], uri: str) -> d
             state[name] = _field(item, field)
         except LookupError:
             raise StateSettingsError(
-                f"STATE_FROM: the last item of {uri} has no field {field!r} (it has {sorted(item)}); correct the field in "
-                '"state", or name other items'
+                f"STATE_FROM: the last item of {uri} has no field {field!r} (it has {sorted(item)})",
+                remedy='correct the field in "state", or name other items',
             ) from None
     try:
         return json_object(state)
     except TypeError as error:  # NaN, which Python accepts in JSON
-        raise StateSettingsError(f"STATE_FROM: the last item of {uri}: {error}; name other items") from error
+        raise StateSettingsError(f"STATE_FROM: the last item of {uri}: {error}", remedy="name other items") from error
 
 
 def _field(item: Any, name: str) -> Any:
@@ -162,11 +162,13 @@ def _last_item(store: StoreReader, key: str) -> dict[str, Any] | None:
     if begin == b"{":
         return _last_of(store, key, _last_json)
     if not begin.isascii() or begin in (b"[", b"<", b"\0"):
-        raise StateSettingsError(f"STATE_FROM: {store.uri(key)} is neither jsonlines nor CSV; name other items")
+        raise StateSettingsError(f"STATE_FROM: {store.uri(key)} is neither jsonlines nor CSV", remedy="name other items")
     try:
         return _last_row(_lines(store, key))
     except (csv.Error, UnicodeDecodeError) as error:
-        raise StateSettingsError(f"STATE_FROM: {store.uri(key)} can't be read as CSV: {error}; name other items") from error
+        raise StateSettingsError(
+            f"STATE_FROM: {store.uri(key)} can't be read as CSV: {error}", remedy="name other items"
+        ) from error
 
 
 def _last_json(lines: Iterable[bytes]) -> dict[str, Any] | None:
@@ -195,21 +197,21 @@ def _last_row(lines: Iterator[bytes]) -> dict[str, str] | None:
 
 
 def _last_of(store: StoreReader, key: str, last: Callable[[Iterable[bytes]], T | None]) -> T | None:
-    """Return what *last* finds in a file's lines. Tries those at its end first, unless the file is compressed."""
+    """Return what *last* returns for a file's lines. Tries the lines at its end first, unless the file is compressed."""
     if store.read_part(key, 0, len(_GZIP)) != _GZIP:
         for size in _TAILS_BYTES:
             tail = store.read_part(key, -size, size) or b""
             lines = io.BytesIO(tail)
             if len(tail) == size:
                 lines.readline()  # the part begins somewhere within a line
-            found = last(lines)
-            if found is not None or len(tail) < size:
-                return found
+            value = last(lines)
+            if value is not None or len(tail) < size:
+                return value
     return last(_lines(store, key))
 
 
 def _lines(store: StoreReader, key: str) -> Iterator[bytes]:
-    """Yield a file's lines from its beginning, in bounded memory; those of a torn gzip file as far as they can be read."""
+    """Yield a file's lines from its beginning, in bounded memory; the lines of a torn gzip file as far as they can be read."""
     with io.BufferedReader(StoredFile(partial(store.read_part, key)), _CHUNK_BYTES) as file:
         if file.peek(len(_GZIP))[: len(_GZIP)] != _GZIP:
             yield from file

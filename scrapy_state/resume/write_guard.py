@@ -1,4 +1,4 @@
-"""Keeps the item feeds of a run that only reads checkpoints out of where the items lie that these name."""
+"""Keeps the item feeds of a read-only run out of the folders of the items that the checkpoints name."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from ..model.checkpoint import Checkpoint
 from ..model.key_template import VARYING, KeyTemplate, without_credentials
 from ..stores import StoreReader, open_reader
 
-#: The feed option that allows it
+#: The feed option that allows a feed to write there
 ALLOW = "allow_lineage_folder"
-#: How many checkpoints are read to find some that name files, and how many of these are enough.
+#: At most how many checkpoints are read, and how many that name files are enough
 _CHECKPOINTS = 20
 _WITH_FILES = 3
 
@@ -28,9 +28,9 @@ _WITH_FILES = 3
 class ItemPlace(NamedTuple):
     """Where an item feed writes.
 
-    :param uri: its template, as it stands in FEEDS
+    :param uri: its URI template, as in FEEDS
     :param home: its store
-    :param keys: its files there
+    :param keys: the keys of its files there
     """
 
     uri: str
@@ -39,9 +39,9 @@ class ItemPlace(NamedTuple):
 
 
 def item_places(crawler: Crawler) -> list[ItemPlace]:
-    """Return where the item feeds write, less those with the option that allows it. Does no input or output."""
+    """Return where the item feeds write, without the feeds that have the option :data:`ALLOW`. Does no I/O."""
     assert crawler.spider is not None
-    found = []
+    places = []
     for uri, options in all_item_feeds(crawler.settings):
         if options.get(ALLOW, False) or uri.startswith("stdout:"):
             continue
@@ -49,39 +49,41 @@ def item_places(crawler: Crawler) -> list[ItemPlace]:
         not_yet = set(dir(crawler.spider)) - params.keys()  # a property that needs the engine
         keys = KeyTemplate.parse(uri, params, VARYING | not_yet)
         home, prefix = _home(keys.prefix, crawler.settings)
-        found.append(ItemPlace(uri, home, keys.under(prefix)))
-    return found
+        places.append(ItemPlace(uri, home, keys.under(prefix)))
+    return places
 
 
-def check_places(places: Sequence[ItemPlace], store: StoreReader, found: Resolution, settings: BaseSettings) -> None:
-    """Raise if a feed writes into a folder where items lie that the newest checkpoints name. Blocks.
+def check_places(places: Sequence[ItemPlace], store: StoreReader, resolution: Resolution, settings: BaseSettings) -> None:
+    """Raise if a feed writes into a folder with items that the newest checkpoints name. Blocks.
 
-    :param store: where the checkpoints lie that were *found*
-    :raises StateSettingsError: naming the feed, the item file, and what to do
+    :param store: the store of the checkpoints
+    :param resolution: what was found there
+    :raises StateSettingsError: if so; the error names the feed, the item file, and what to do
     :raises StoreError: if the store does not answer or refuses
     """
-    for checkpoint in _with_files(store, found) if places else ():
+    for checkpoint in _with_files(store, resolution) if places else ():
         for file in checkpoint.files:
             home, key = _home(file.uri, settings)
             for place in places:
                 same_folder = _folder(key) == _folder(place.keys.prefix)
                 if home == place.home and (same_folder or (place.keys.rest and place.keys.in_order([key]))):
                     raise StateSettingsError(
-                        f"FEEDS: the item feed {without_credentials(place.uri)!r} would write where the items lie of the "
-                        f"checkpoints that this run only reads ({without_credentials(file.uri)!r} of checkpoint "
-                        f"{checkpoint.id}). Give it another URI for this run, or take it out; to write there all the "
-                        f'same, set its feed option "{ALLOW}": True'
+                        f"FEEDS: the item feed {without_credentials(place.uri)!r} would write into the folder of items that "
+                        f"this run may only read ({without_credentials(file.uri)!r} of checkpoint {checkpoint.id})",
+                        remedy="give it another URI for this run, or remove it; to write there all the same, set its feed "
+                        f'option "{ALLOW}": True',
                     )
 
 
-def _with_files(store: StoreReader, found: Resolution) -> Iterator[Checkpoint]:
-    """Yield the newest checkpoints that name files; a parent that can't be read ends it."""
-    if found.newest is None or found.template is None:
+def _with_files(store: StoreReader, resolution: Resolution) -> Iterator[Checkpoint]:
+    """Yield the newest checkpoints that name files, up to a parent that can't be read."""
+    newest, template = resolution.newest, resolution.template
+    if newest is None or template is None:
         return
-    count = _CHECKPOINTS if found.template.writable else 1
+    count = _CHECKPOINTS if template.writable else 1
     with_files = 0
     with suppress(CheckpointError):
-        for checkpoint in islice(ancestors(store, found.template, found.newest), count):
+        for checkpoint in islice(ancestors(store, template, newest), count):
             if checkpoint.files:
                 yield checkpoint
                 with_files += 1
@@ -90,7 +92,7 @@ def _with_files(store: StoreReader, found: Resolution) -> Iterator[Checkpoint]:
 
 
 def _home(uri: str, settings: BaseSettings) -> tuple[str, str]:
-    """Return the store that *uri* lies in, as text, and its key there; for a store that isn't ours the URI is the key."""
+    """Return the store of *uri*, as text, and the key there; for a store that isn't ours, the key is the URI."""
     try:
         store, key = open_reader(uri, settings)
     except (StateSettingsError, ValueError):

@@ -1,4 +1,4 @@
-"""Which item files are orphans: never one that a checkpoint names, whatever became of its folder since."""
+"""Which item files are orphans: never one that a checkpoint names, even if its folder was moved."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class TestNamed:
         assert warnings(caplog) == []
 
     def test_clock_that_steps_back(self, history: History) -> None:
-        """Files named by time, of a clock that was put back, are told by their names and not by their order."""
+        """Files named by time are known by their names, not by their order: a clock may be put back."""
         names = [[f"{RUN}-{time(second)}.jsonl"] for second in (50, 51, 52, 46, 47)]
         killed(history, *names, unnamed=[f"{RUN}-{time(45)}.jsonl"])
         assert found(history, TIMED) == [f"{RUN}-{time(45)}.jsonl"]
@@ -109,7 +109,7 @@ class TestNamed:
 
 
 class TestNoTelling:
-    """Where there is no telling, nothing is an orphan, and one warning says so."""
+    """If the orphans can't be determined, nothing counts as one, and one warning says why."""
 
     def check(self, history: History, caplog: pytest.LogCaptureFixture, *texts: str, templates: Sequence[str] = ()) -> None:
         caplog.clear()
@@ -175,7 +175,7 @@ class TestMoved:
         assert warnings(caplog) == []
 
     def test_symlink(self, history: History, tmp_path: Path) -> None:
-        """Reached through a symlink, likewise."""
+        """The same through a symbolic link."""
         killed(history, numbers(1), numbers(2), unnamed=numbers(3))
         (tmp_path / "link").symlink_to(history.where)
         assert found(History(str(tmp_path / "link")), NUMBERED) == numbers(3)
@@ -215,7 +215,7 @@ class TestMoved:
 
 class TestOthersFiles:
     def test_times_are_times(self, history: History) -> None:
-        """Where a name has a time, only Scrapy's own is one: what else lies there is not touched."""
+        """Where a template has a time, only names with a time as Scrapy writes it match. Other files are not touched."""
         names = [f"{RUN}-{time(1)}.jsonl"], [f"{RUN}-{time(2)}.jsonl"]
         foreign = [
             f"{RUN}-debug.jsonl",

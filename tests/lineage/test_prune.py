@@ -126,7 +126,7 @@ def test_foreign_files_stay(history: History) -> None:
 
 
 def test_spiders_side_by_side(tmp_path: Path) -> None:
-    """Spiders whose state files are told apart by what follows on the id have roll-ups of their own."""
+    """Spiders whose keys differ only in the text after the id have roll-ups of their own."""
     histories = []
     for name in ("-flights", "-trains"):
         history = History(str(tmp_path / "data"))
@@ -312,7 +312,7 @@ def live(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def test_live_crawl(tmp_path: Path, live: subprocess.Popen[str]) -> None:
-    """Prunes while a crawl stores checkpoints: it goes on undisturbed, and its history is whole."""
+    """Prunes while a crawl stores checkpoints: the crawl continues undisturbed, and its history is whole."""
     history = History(str(tmp_path / "data" / "numbers"))
     prunes = 0
     deadline = time.monotonic() + DEADLINE_SECONDS

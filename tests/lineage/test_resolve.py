@@ -85,7 +85,7 @@ def without_digest(**values: Any) -> Callable[[Checkpoint], bytes]:
     return lambda _: json.dumps([{"state": {"t": -1}, **values}]).encode()
 
 
-#: what stands in the place of the newest checkpoint -> what the warning says of it
+#: the content of the newest checkpoint's file -> what the warning says about it
 BAD = [
     (lambda checkpoint: b"", "empty"),
     (lambda checkpoint: checkpoint.to_bytes()[:100], "not whole JSON"),
@@ -123,7 +123,7 @@ class TestEveryStore:
         assert resolve(place.store, place.template).newest_id == 10_000_000_000
 
     def test_all_kinds_of_bad_files(self, place: History) -> None:
-        """Every bad file that is newer is passed over, each with why, newest first; the highest id counts them all."""
+        """Every bad file that is newer is skipped, each with its reason, newest first. The highest id includes them."""
         checkpoints = chain(2)
         place.put(*checkpoints)
         place.put_bytes(5, b"")
@@ -156,7 +156,7 @@ class TestEveryStore:
 @pytest.mark.parametrize(("content", "why"), BAD)
 @pytest.mark.parametrize("count", [1, 2])
 def test_passed_over(content: Callable[[Checkpoint], bytes], why: str, count: int) -> None:
-    """Whatever is wrong with the newest file, or the newest two, it is passed over with its URI and why; its id counts."""
+    """Whatever is wrong with the newest file or two, it is skipped, with its URI and the reason; its id counts."""
     store = Memory()
     checkpoints = chain(7)
     store.put(*checkpoints)
@@ -206,7 +206,7 @@ def foreign(first: int, count: int, run: str, spider: str = "trains") -> list[Ch
 
 @pytest.mark.parametrize("ordered", [True, False])
 def test_another_spiders_runs(ordered: bool) -> None:
-    """Another spider's thousands of checkpoints are passed over run by run: some dozen reads, and one reason for all."""
+    """Thousands of checkpoints of another spider are skipped run by run: a few dozen reads, and one reason for all."""
     store = Lagging(ordered=ordered)
     ours = chain(2)
     store.put(*ours, *foreign(3, 20_000, "a"), *foreign(20_003, 3, "b"), *foreign(20_006, 1, "c", "ships"))
@@ -233,7 +233,7 @@ def test_at_beside_another_spiders_runs(at: Any) -> None:
 
 
 def test_a_run_between_anothers() -> None:
-    """A run of our own between two of another spider's is never passed over, however short it is and long the others are."""
+    """A run of our own between two runs of another spider is never skipped, however short it is and however long they are."""
     for before, between in ((1, 1), (7, 2), (64, 1), (1_000, 3)):
         store = Memory()
         ours = [Checkpoint({"t": id}, id=id, spider="flights", run="ours") for id in range(before + 1, before + between + 1)]
@@ -266,7 +266,7 @@ def test_too_many_to_pass_over(kind: str) -> None:
 
 
 def test_only_bad_files() -> None:
-    """Where no file is valid there is no checkpoint, but the highest id and the reasons are there."""
+    """If no file is valid, there is no checkpoint, but the highest id and the reasons are known."""
     store = Memory({TEMPLATE.key(3): b"", TEMPLATE.key(4): b"{"})
     found = resolve(store, TEMPLATE)
     assert (found.checkpoint, found.uri, found.newest_id, found.passed_over_count) == (None, None, 4, 2)
@@ -286,7 +286,7 @@ def test_bad_older_files() -> None:
 
 @pytest.mark.parametrize("content", [b"", b"{", Checkpoint({"t": 0}, id=6).to_bytes(), b'[{"state": {"t": 6}}]'])
 def test_damaged_parent(content: bytes) -> None:
-    """A checkpoint whose parent is not what it was is passed over, and the reason names the parent, not the child."""
+    """A checkpoint whose parent has changed is skipped, and the reason names the parent."""
     store = Memory()
     store.put(*chain(7))
     store.content[TEMPLATE.key(6)] = content
@@ -325,7 +325,7 @@ def test_unreachable_is_never_empty(error: Exception, where: str) -> None:
 
 
 def test_higher_version() -> None:
-    """A checkpoint that a later scrapy_state stored is neither read nor passed over: the run must not start before it."""
+    """A checkpoint that a newer scrapy_state stored is neither used nor skipped: the run must not start before it."""
     store = Memory()
     checkpoints = chain(7)
     store.put(*checkpoints)
@@ -408,7 +408,7 @@ class TestLineage:
 
 
 def test_read_checkpoint() -> None:
-    """A checkpoint that isn't there is None; the id is the key's, whatever the file says."""
+    """A missing checkpoint is None; the id is the one in the key, whatever the file says."""
     store: StoreReader = Memory({TEMPLATE.key(4): Checkpoint({}, id=3).to_bytes()})
     assert read_checkpoint(store, TEMPLATE, TEMPLATE.key(5)) is None
     found = read_checkpoint(store, TEMPLATE, TEMPLATE.key(4))
@@ -447,7 +447,7 @@ class TestAt:
 
     @pytest.mark.parametrize("at", [7, -5, -99, datetime(2026, 11, 20, 10, 0, 59, tzinfo=timezone.utc)])
     def test_there_is_none(self, store: Memory, at: Any) -> None:
-        """Where there is no such checkpoint, the run does not start from somewhere else."""
+        """If there is no such checkpoint, the run does not start from another one."""
         with pytest.raises(
             StateSettingsError, match=r"STATE_AT: no checkpoint under memory://state/ .*newest one is 6\); correct"
         ):

@@ -72,7 +72,7 @@ def writer(store: StoreWriter, run: str = "ours", template: KeyTemplate = TEMPLA
 
 
 def never() -> Resolution:
-    raise AssertionError("nobody was there: there is nothing to look for again")
+    raise AssertionError("no other run has written: the writer must not resolve again")
 
 
 def opened(store: StoreWriter, run: str = "ours", state: dict[str, Any] | None = None) -> CheckpointWriter:
@@ -95,7 +95,7 @@ def commit(made: CheckpointWriter, state: dict[str, Any], *files: ItemFile, **op
 
 
 def test_two_runs(place: History) -> None:
-    """On every store: a run numbers its checkpoints, another goes on from the last, and the lineage counts all items once."""
+    """On every store: one run continues from another, and the lineage counts all items once."""
     store, template = place.store, place.template
     for run, first in (("one", 1), ("two", 4)):
         found = resolve(store, template, "flights")
@@ -113,7 +113,7 @@ def test_two_runs(place: History) -> None:
 
 
 def test_second_run_on_every_store(place: History) -> None:
-    """On every store: of two runs that write at once the later one to commit is told, with the other's name."""
+    """On every store: if two runs write at once, the one that commits later fails, and the error names the other."""
     store, template = place.store, place.template
     one, two = writer(store, "one", template), writer(store, "two", template)
     one.open({}, resolve(store, template), never)
@@ -159,7 +159,7 @@ class TestOpening:
 
     @pytest.mark.parametrize(("state", "overlap"), [({"t": 5}, False), ({"t": 4}, True), ({}, True)])
     def test_overlap(self, state: dict[str, Any], overlap: bool) -> None:
-        """A run that begins at another state than its parent's says that items may stand twice."""
+        """A run that begins at another state than its parent's says that items may appear twice."""
         store = Memory()
         commit(opened(store, "one"), {"t": 5})
         opened(store, "two", state)
@@ -221,7 +221,7 @@ class TestOpening:
 
     @pytest.mark.parametrize("later", [1, 4])
     def test_seen_late(self, monkeypatch: pytest.MonkeyPatch, later: int) -> None:
-        """What took the id may be seen only after some seconds: a run that begins at the same state goes on from it."""
+        """The file that took the id may be listed late: a run that begins at the same state continues from it."""
         monkeypatch.setattr(time, "sleep", lambda seconds: None)
         store = Memory()
         opened(store, "two", {"t": 0})

@@ -1,4 +1,4 @@
-"""Spider arguments in checkpoints, and the warning where two runs have different ones."""
+"""Spider arguments in checkpoints, and the warning if two runs have different arguments."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_changes(before: Any, now: Any, state: Any, found: list[Any]) -> None:
 
 
 def test_older_reader() -> None:
-    """A checkpoint without arguments is read as ever, and says that they are not known."""
+    """A checkpoint without arguments can be read; its arguments are not known."""
     assert Checkpoint.from_bytes(b'[{"state": {}}]').arguments is None
     assert "arguments" not in Checkpoint({}).to_json()
 

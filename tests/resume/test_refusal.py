@@ -122,7 +122,7 @@ def test_wrong(tmp_path: Path, server: Any, feed: str, bucket: str) -> None:
 
 
 def test_redirect_without_a_region(tmp_path: Path, server: Any) -> None:
-    """A redirect that names no region, which botocore follows until Python has enough of it, is told of in one line, too."""
+    """A redirect without a region, which botocore follows until Python's recursion limit, is reported in one line."""
     line = Start(tmp_path, "state", "moved", server.url).refusal()
     assert "ListBucket: the store redirects to another region; check AWS_REGION_NAME" in line
 
@@ -162,7 +162,7 @@ def test_wrong_endpoint(tmp_path: Path, server: Any, feed: str, at: str) -> None
 
 @pytest.mark.parametrize(("feed", "bucket"), [("state", "unsteady"), ("item", "silent")])
 def test_silent(tmp_path: Path, server: Any, feed: str, bucket: str) -> None:
-    """A store that accepts the connection and is silent, at once or later, is told of within 15 s of the first request."""
+    """If a store accepts the connection and is silent, at once or later, the crawl fails within 15 s."""
     start = Start(tmp_path, feed, bucket, server.url)
     line = start.refusal()
     if server.silent_since is None:  # on a machine so busy that the client alone took the time there is for a second try
@@ -230,7 +230,7 @@ SETTINGS: list[tuple[dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("settings", "expected"), SETTINGS, ids=[text.split(":")[0][:40] for _, text in SETTINGS])
 def test_settings(tmp_path: Path, settings: dict[str, Any], expected: str) -> None:
-    """A setting or a feed that can't be used is told of in one line, too."""
+    """A setting or a feed that can't be used is reported in one line."""
     run = crawl(tmp_path, settings={"FEEDS": FEEDS, "LOG_LEVEL": "INFO", **settings})
     assert refusal(run).startswith(expected)
     assert not (tmp_path / "data").exists()

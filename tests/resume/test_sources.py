@@ -111,7 +111,7 @@ FORMS = {"jsonl": JSONLINES, "csv": CSV, "jsonl.gz": gzip.compress(JSONLINES), "
 class TestItems:
     @pytest.mark.parametrize("form", FORMS)
     def test_forms(self, stored: Files, form: str) -> None:
-        """The state is that of the last item of the newest file, whatever its form; the file's URI is told."""
+        """The state comes from the last item of the newest file, in any format; the result has the file's URI."""
         stored["items/1"] = jsonlines([{"time": "old"}])
         stored[f"items/2.{form}"] = FORMS[form]
         uri = stored.place.reader.uri(f"{stored.place.key}items/2.{form}")
@@ -129,7 +129,7 @@ class TestItems:
     @pytest.mark.parametrize("form", ["jsonl", "csv", "jsonl.gz", "csv.gz"])
     @pytest.mark.parametrize("torn", range(1, 9))
     def test_torn_line(self, files: Files, form: str, torn: int) -> None:
-        """A last line that is torn is passed over for the one before."""
+        """If the last line is torn, the line before it counts."""
         content = FORMS[form.removesuffix(".gz")]
         torn_content = content[:-torn] if "csv" not in form else content[: -min(torn, 4)]
         files[f"items/1.{form}"] = gzip.compress(torn_content) if form.endswith(".gz") else torn_content
@@ -138,7 +138,7 @@ class TestItems:
         assert files.state() == {"t": expected}
 
     def test_torn_within_quotes(self, files: Files) -> None:
-        """A row that is torn after a line end in a quoted field is passed over."""
+        """A row that is torn after a line end in a quoted field is skipped."""
         files["items/1.csv"] = CSV + b'4,"a\r\nb\r\n'
         assert files.state() == {"t": "3"}
 
@@ -161,14 +161,14 @@ class TestItems:
         "empty", [b"", b"time,n\r\n", b'{"time"', b"\n\n", gzip.compress(b"", mtime=0), gzip.compress(JSONLINES, mtime=0)[:5]]
     )
     def test_empty_files(self, files: Files, empty: bytes) -> None:
-        """A file without a whole item is passed over for the one before; without any there is no state, which is no error."""
+        """A file without a whole item is skipped; if no file has one, there is no state, which is not an error."""
         files["items/2"] = empty
         assert files.state() is None
         files["items/1"] = JSONLINES
         assert files.state() == {"t": 3}
 
     def test_no_files(self, stored: Files) -> None:
-        """Where nothing is there is no state."""
+        """Without files there is no state."""
         assert stored.state("no/such/folder/") is None
         assert stored.state("no/%(batch_id)05d.jl") is None
 
@@ -291,7 +291,7 @@ class TestLog:
         ],
     )
     def test_lines(self, prefix: str, message: str, expected: Any) -> None:
-        """Each line that has a state which is stored, or which a run started from, whatever stands before the message."""
+        """Every line with a stored state, or with a state from which a run started, whatever precedes the message."""
         assert last_state([prefix + message + "\n"]) == last_state([(prefix + message).encode()]) == expected
         assert last_state([json.dumps({"level": 20, "message": prefix + message})]) == expected
 
@@ -340,7 +340,7 @@ class TestLog:
     @pytest.mark.parametrize("name", ["crawl.log", "crawl.log.gz"])
     @pytest.mark.parametrize("after", [0, 20, 1_000])
     def test_file(self, stored: Files, name: str, after: int, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The line is found in a log on any store, compressed or not, however much stands after it."""
+        """The line is found in a log on any store, compressed or not, however much follows it."""
         monkeypatch.setattr(sources, "_TAILS_BYTES", (1_000, 10_000))
         content = f"{START}\n{STORED}\n{'DEBUG: Crawled (200) <GET http://127.0.0.1/> (referer: None) ....' * 2}\n".encode()
         content += b"DEBUG: Crawled (200) <GET http://127.0.0.1/> (referer: None) [\xff]\n" * after
@@ -357,7 +357,7 @@ class TestLog:
         assert files.log_state() == {"page": 10}
 
     def test_newest_log(self, files: Files) -> None:
-        """Below a folder, or for a template, it is the newest log that has a state; none is no error."""
+        """In a folder, or for a template, the newest log that has a state counts; without one there is no error."""
         files["logs/2026-01.log"] = START
         files["logs/2026-02.log"] = STORED
         files["logs/2026-03.log"] = "nothing"
@@ -443,7 +443,7 @@ class TestStart:
         assert not outcome.lines("Traceback")
 
     def test_precedence(self, files: Files) -> None:
-        """Items go before STATE of lower priority, not before an explicit STATE; STATE_LAG is taken off them."""
+        """Items win over a STATE of lower priority, not over an explicit STATE; STATE_LAG is subtracted from their state."""
         source = {"items": f"{files.place.uri}items/", "state": {"page": "n"}}
         assert found_by(STATE_FROM=source)[0] == {"page": 1}
         assert found_by(STATE_FROM=source)[1].endswith("; there are no items, or no log, in STATE_FROM")
@@ -458,7 +458,7 @@ class TestStart:
             found_by(STATE_FROM=source, STATE_AT=5)
 
     def test_explicit(self, files: Files) -> None:
-        """An explicit STATE goes before items, which are not even read."""
+        """An explicit STATE wins over items, which are not even read."""
         crawler = get_crawler()
         crawler.settings = Settings({"STATE_FROM": {"log": files.place.uri + "no.log"}})
         crawler.settings.set("STATE", '{"page": 7}', priority="cmdline")

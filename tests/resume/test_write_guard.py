@@ -1,4 +1,4 @@
-"""Development on production's state: nothing is written there, and no item feed gets among production's items."""
+"""Development on production's state: nothing is written there, and no item feed writes next to production's items."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def proxy(s3_settings: dict[str, str]) -> Iterator[Proxy]:
 def test_requests_of_a_development_run(
     tmp_path: Path, bucket: str, proxy: Proxy, s3_settings: dict[str, str], s3_client: Any
 ) -> None:
-    """A development run goes on from production's checkpoint, with a key that may only read, and sends nothing but GETs.
+    """A development run continues from production's checkpoint with a key that may only read, and sends only GET requests.
 
     By STATE_FROM and by STATE_READONLY. With production's own item feed, or as a writing run, it does not start.
     """
@@ -63,7 +63,7 @@ def test_requests_of_a_development_run(
     proxy.log.clear()
     run = crawl(tmp_path, settings={**development, "STATE_READONLY": True})
     [line] = run.lines("ERROR: the crawl does not start: FEEDS: the item feed ")
-    assert f"'{at}/{ITEMS}' would write where the items lie" in line
+    assert f"'{at}/{ITEMS}' would write into the folder of items that this run may only read" in line
     assert f"('{at}/data/numbers/items/" in line
     assert {each.request.partition(" ")[0] for each in proxy.log} == {"GET"}
     assert run.code == 1
