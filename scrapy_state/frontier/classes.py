@@ -9,10 +9,10 @@ from typing import Any
 
 
 class Classes:
-    """Finds classes by their names, and imports nothing that it was not allowed to.
+    """Finds classes by their names, and imports only from packages that are allowed.
 
-    :param packages: top-level packages that may be imported from; elsewhere a class is found only if its module had been
-        imported before this object was made, as it will have been in the next process
+    :param packages: top-level packages that may be imported from; elsewhere, a class is found only if its module was
+        imported before this object was made, since it will be imported in the next process, too
     """
 
     def __init__(self, packages: Iterable[str]) -> None:
@@ -23,23 +23,23 @@ class Classes:
     def find(self, path: Any) -> type:
         """Return the class that *path* names.
 
-        :raises ValueError: if there is none, if it is within another class, or its module must not be imported
+        :raises ValueError: if no such class exists, it is nested, or its module must not be imported
         """
         module_name, _, name = str(path).rpartition(".")
         if not (module_name in self._loaded or module_name.partition(".")[0] in self._packages):
             raise ValueError(f"there is no class {path!r} in the project, in Scrapy, or in what they import")
         try:
-            found = vars(sys.modules.get(module_name) or import_module(module_name))[name]
-        except Exception as error:  # importing runs the module's own code, which raises what it likes
+            cls = vars(sys.modules.get(module_name) or import_module(module_name))[name]
+        except Exception as error:  # importing runs the module's own code, which may raise anything
             raise ValueError(f"there is no class {path!r}") from error
-        if not isinstance(found, type):
+        if not isinstance(cls, type):
             raise ValueError(f"{path!r} is not a class")
-        return found
+        return cls
 
     def path_of(self, cls: type) -> str:
         """Return the name by which :meth:`find` finds *cls*.
 
-        :raises ValueError: if there is none: for a class within another one, or within a function
+        :raises ValueError: if there is none: the class is nested in a class or a function
         """
         if cls not in self._paths:
             path = f"{cls.__module__}.{cls.__qualname__}"

@@ -1,4 +1,4 @@
-"""A request as bytes and back: JSON, so that who can write to Redis can't run code here. Knows nothing of Redis."""
+"""A request as bytes and back: JSON, so that nobody who can write to Redis can run code here. Independent of Redis."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from scrapy import Request, Spider
 from .classes import Classes
 from .values import Values
 
-#: What a request begins with that somebody has pushed from outside
+#: The first byte of a request that was pushed from outside
 PUSHED = b"+"
-#: Below this compression does not pay.
+#: Shorter text is not worth compressing.
 _COMPRESS_BYTES = 400
-#: No request is as large; what unpacks to more is an attack.
+#: No request is larger; data that unpacks to more is an attack.
 _MOST_BYTES = 64 << 20
-#: What a Request has that was given nothing but its URL
+#: The attributes of a Request that was given only a URL
 _USUAL = {name: getattr(Request("data:,"), name) for name in Request.attributes}
-#: What of Spider's own methods may be a callback
+#: Methods of Spider itself that may be callbacks
 _CALLBACKS = ("parse", "_parse")
 
 
 class Unreadable(ValueError):
-    """Bytes that are no request of this spider. *meta*: the request's, as far as that could be read."""
+    """Bytes that are not a request of this spider. *meta* is the request's, if that could be read."""
 
     def __init__(self, why: str, meta: Any) -> None:
         super().__init__(why)
@@ -37,7 +37,7 @@ class Unreadable(ValueError):
 class Codec:
     """Turns one spider's requests into bytes and back.
 
-    :param use_pickle: STATE_REDIS_PICKLE: pickle what JSON can't hold. Such bytes run code when they are read
+    :param use_pickle: STATE_REDIS_PICKLE: pickle what JSON can't hold; reading such bytes can run code
     """
 
     def __init__(self, spider: Spider, use_pickle: bool = False) -> None:
@@ -48,14 +48,14 @@ class Codec:
         own = {cls.__module__.partition(".")[0] for cls in type(spider).__mro__ if cls is not object}
         self._classes = Classes({"scrapy", *own})
         self._values = Values(self._classes)
-        #: the classes of requests that come back from bytes
+        #: the request classes that are known to survive encoding
         self._proved: set[type] = {Request}
 
     def encode(self, request: Request) -> bytes:
         """Return *request* as bytes.
 
-        :raises ValueError: if it can't be: a callback that is no method of the spider, an object JSON has no form for, a class
-            that can't be imported
+        :raises ValueError: if its callback is not a method of the spider, or it has an object that
+            JSON can't hold, or of a class that can't be imported
         """
         values = self._as_dict(request)
         try:
@@ -66,7 +66,7 @@ class Codec:
                 raise ValueError(str(error)) from error
             return b"p" + _pickled(values)
         if len(text) > _MOST_BYTES:
-            raise ValueError(f"it has {len(text):,} bytes, and may have {_MOST_BYTES:,}")
+            raise ValueError(f"it has {len(text):,} bytes; at most {_MOST_BYTES:,} are allowed")
         if type(request) not in self._proved:
             if type(self.decode(text)) is not type(request):
                 raise ValueError(f"{type(request)} can't be imported by its name")
@@ -90,8 +90,8 @@ class Codec:
         """
         request = self._decoded(data, self._pushed)
         slot = request.meta.get("download_slot")
-        if not isinstance(slot, (str, type(None))):  # Scrapy's queues raise at it
-            raise Unreadable(f'meta["download_slot"] is a {type(slot).__name__}, and must be text', request.meta)
+        if not isinstance(slot, (str, type(None))):  # Scrapy's queues would raise
+            raise Unreadable(f'meta["download_slot"] is a {type(slot).__name__}; it must be text', request.meta)
         return request
 
     def decode_any(self, data: bytes) -> Request:
@@ -109,7 +109,7 @@ class Codec:
             return self._request(values)
         except ValueError as error:
             raise Unreadable(str(error), meta) from error
-        except Exception as error:  # anybody may push what is read here, and a Request's class may raise what it likes
+        except Exception as error:  # anybody may push this data, and a Request class may raise anything
             raise Unreadable(f"{type(error).__name__}: {error}", meta) from error
 
     def _stored(self, data: bytes) -> dict[str, Any]:
@@ -180,7 +180,7 @@ class Codec:
         key = function.__func__
         if key not in self._names:
             name = function.__name__
-            if getattr(self._spider, name, None) != function:  # a private one's name is another within its class
+            if getattr(self._spider, name, None) != function:  # Python mangles the names of private methods
                 name = Request.to_dict(request, spider=self._spider)[which]
             self._method(name)
             self._names[key] = name
@@ -207,5 +207,5 @@ def unpacked(data: bytes) -> bytes:
 def _pickled(values: dict[str, Any]) -> bytes:
     try:
         return pickle.dumps(values, protocol=4)
-    except Exception as error:  # pickling runs the objects' own code, which raises what it likes
+    except Exception as error:  # pickling runs the objects' own code, which may raise anything
         raise ValueError(f"{type(error).__name__}: {error}") from error

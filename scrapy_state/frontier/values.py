@@ -1,6 +1,6 @@
-"""What a request may carry in ``meta`` and ``cb_kwargs``, as JSON and back. Pure; reading runs none of the values' own code.
+"""The values in a request's ``meta`` and ``cb_kwargs`` as JSON and back. Pure; reading runs no code of the values.
 
-JSON's own kinds stay as they are. Anything else becomes ``{"__scrapy_state__": kind, "v": …}``.
+JSON's own types stay as they are. Anything else becomes ``{"__scrapy_state__": kind, "v": …}``.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from scrapy.http.headers import Headers
 
 from .classes import Classes
 
-#: Marks an object that stands for what JSON has not; a dict that has this key itself is marked too.
+#: Marks an object that represents a type JSON lacks. A dict that has this key itself is marked, too.
 _MARK = "__scrapy_state__"
 _EXACT = frozenset({str, int, float, bool, type(None)})
 _SEQUENCES: tuple[type, ...] = (tuple, set, frozenset)
 
 
 class Values:
-    """Turns values into what JSON can hold, and back."""
+    """Converts values to JSON's types and back."""
 
     def __init__(self, classes: Classes) -> None:
         self._classes = classes
@@ -55,11 +55,11 @@ class Values:
         }
 
     def write(self, value: Any) -> Any:
-        """Return *value* with nothing in it but what JSON brings back as it was.
+        """Return *value* in a form that JSON preserves.
 
-        Subclasses of str, int, float, bytes, dict, list, tuple, set and the kinds of times come back as those.
+        Subclasses of str, int, float, bytes, dict, list, tuple, set and of the date and time types come back as those.
 
-        :raises ValueError: if there is no form for something in it
+        :raises ValueError: if JSON has no form for something in it
         """
         kind = type(value)
         if kind in _EXACT:
@@ -79,9 +79,9 @@ class Values:
         return self._write_object(value, kind)
 
     def read(self, value: Any) -> Any:
-        """Return what :meth:`write` made *value* of.
+        """Return the value that :meth:`write` converted to *value*.
 
-        :raises Exception: of some kind, if it is nothing that :meth:`write` makes
+        :raises Exception: of any kind, if :meth:`write` can't have made it
         """
         if isinstance(value, list):
             return [self.read(each) for each in value]
@@ -101,7 +101,7 @@ class Values:
         return self.write(values)
 
     def _write_object(self, value: Any, kind: type) -> Any:
-        # An Enum may be an int, and a named tuple is a tuple: what says more comes first.
+        # An Enum may be an int, and a named tuple is a tuple: test for the more specific type first.
         if isinstance(value, Enum):
             return self._write_enum(value, kind)
         if _is_named_tuple(kind):
@@ -180,7 +180,7 @@ def _write_time(value: date | time) -> dict[str, Any]:
     if isinstance(zone, ZoneInfo) and zone.key:
         return {**_form(kind.__name__, kind.isoformat(value.replace(tzinfo=None))), "zone": zone.key, "fold": value.fold}
     if zone is not None and value.utcoffset() is None:
-        raise ValueError(f"JSON has no form for a {kind.__name__} whose time zone does not tell its offset")
+        raise ValueError(f"JSON has no form for a {kind.__name__} whose time zone has no offset")
     return {**_form(kind.__name__, kind.isoformat(value)), "fold": value.fold}
 
 
@@ -202,7 +202,7 @@ def _is_named_tuple(cls: type) -> bool:
 
 def _named_tuple(cls: Any, values: list[Any]) -> Any:
     if len(values) != len(cls._fields):
-        raise ValueError(f"{cls.__qualname__} has {len(cls._fields)} fields now, and {len(values)} are stored")
+        raise ValueError(f"{cls.__qualname__} has {len(cls._fields)} fields now, but {len(values)} are stored")
     return tuple.__new__(cls, values)
 
 
@@ -212,7 +212,7 @@ def _item(cls: type[Item], values: dict[str, Any]) -> Item:
     return item
 
 
-# Dataclasses and attrs classes: what an object has, without its __init__, which may do anything
+# Dataclasses and attrs classes are restored without calling __init__, which may do anything.
 
 
 def _is_attrs(cls: type) -> bool:
@@ -222,8 +222,8 @@ def _is_attrs(cls: type) -> bool:
 def _bare(cls: type) -> Any:
     try:
         return object.__new__(cls)
-    except TypeError as error:  # built on a tuple, an exception, …; or abstract
-        raise ValueError(f"an object of {cls.__module__}.{cls.__qualname__} is more than its fields") from error
+    except TypeError as error:  # it derives from a tuple, an exception, …, or is abstract
+        raise ValueError(f"an object of {cls.__module__}.{cls.__qualname__} has more than its fields") from error
 
 
 @lru_cache(maxsize=1000)

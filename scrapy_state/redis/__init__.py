@@ -11,18 +11,18 @@ if TYPE_CHECKING:
 
 __all__ = ["Frontier", "Scheduler", "SetAside", "clear_frontier", "put_back", "read_frontier", "read_set_aside"]
 
-_ROOMS = dict.fromkeys(__all__, "inspect") | {"Scheduler": "scheduler"}
+_MODULES = dict.fromkeys(__all__, "inspect") | {"Scheduler": "scheduler"}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _ROOMS:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
     from ..exceptions import StateSettingsError
 
     try:
-        return getattr(import_module(f"{__name__}.{_ROOMS[name]}"), name)
+        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "redis":
             raise

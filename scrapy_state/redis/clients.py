@@ -1,4 +1,4 @@
-"""redis-py's clients by URL (of one Redis, of what a Sentinel names, of a cluster), and its errors as this package's."""
+"""redis-py's clients for a URL (one Redis, a Sentinel, a cluster), and its errors translated into this package's."""
 
 from __future__ import annotations
 
@@ -38,31 +38,31 @@ from redis.exceptions import (
 from ..exceptions import StateSettingsError, StoreError, StoreRefused, StoreUnreachable
 from .settings import redacted, unusable
 
-#: What else a client raises, beside RedisError and OSError, when it can't reach anything
+#: What a client raises besides RedisError and OSError when it can't reach anything
 CLUSTER_ERRORS = (RedisClusterException,)
 _CONNECT_SECONDS = 5.0
-#: No exchange takes that long, unless Redis is not there any more.
+#: If an exchange takes longer, Redis is not there any more.
 _ANSWER_SECONDS = 10.0
-#: What Redis says when it may do it later: loading, busy, can't write to its disk, no replicas, cluster in trouble. Before
-#: version 7 it says so of a script in other words first.
+#: How Redis says "later": busy, can't write to its disk, no replicas, cluster in trouble. Before version 7, an error
+#: within a script begins with other words.
 _LATER = re.compile(r"(^|.*: -)(BUSY|MISCONF|NOREPLICAS|TRYAGAIN|CLUSTERDOWN)\b")
-#: What it says when it is not the one to ask (any more): behind the same address there may be another one now.
+#: How it says that it is not (or no longer) the node to ask: the same address may lead to another node now.
 _ELSEWHERE = re.compile(r"(^|.*: -)(READONLY|MASTERDOWN|MOVED|ASK|LOADING)\b")
-#: redis-py's errors for these say no more what Redis said first.
+#: redis-py's errors for these no longer contain Redis's first word.
 _LATER_ERRORS = (ClusterDownError, TryAgainError)
 _ELSEWHERE_ERRORS = (ReadOnlyError, MasterDownError, MovedError, AskError, BusyLoadingError)
-HINT = "see whether Redis runs there and can be reached, and whether it wants TLS (rediss://) or not"
+HINT = "check whether Redis runs there and can be reached, and whether it wants TLS (rediss://) or not"
 _SENTINEL_PORT, _PORT = 26379, 6379
 _TIMEOUTS = {"socket_connect_timeout": _CONNECT_SECONDS, "socket_timeout": _ANSWER_SECONDS}
 
 
 @dataclass(frozen=True)
 class _Address:
-    """A URL with several hosts, read.
+    """The parts of a URL with several hosts.
 
-    :param nodes: where the sentinels are, or some nodes of the cluster
-    :param service: what a Sentinel calls the primary
-    :param options: what redis-py's clients take, as of a URL with one host
+    :param nodes: the sentinels, or some nodes of the cluster
+    :param service: the name of the primary at the sentinels
+    :param options: the arguments of redis-py's clients, as for a URL with one host
     :param sentinel_options: the same for the sentinels themselves
     """
 
@@ -73,7 +73,7 @@ class _Address:
 
 
 def async_client(url: str) -> Any:
-    """Return the client for *url*. It connects to nothing yet, and tries nothing twice.
+    """Return the client for *url*. It doesn't connect yet, and retries nothing.
 
     :raises StateSettingsError: if *url* can't be used
     """
@@ -81,24 +81,24 @@ def async_client(url: str) -> Any:
 
 
 def blocking_client(url: str) -> Any:
-    """Return the client for *url*, for what may block.
+    """Return the blocking client for *url*.
 
     :raises StateSettingsError: if *url* can't be used
-    :raises RedisError: if a cluster can't be reached, or another of redis-py's errors
+    :raises RedisError: if a cluster can't be reached, or for another reason
     """
     return _client(url, redis, redis.sentinel.Sentinel, redis.cluster, False)
 
 
 async def close_client(client: Any) -> None:
-    """Close what :func:`async_client` has made."""
+    """Close a client of :func:`async_client`."""
     await client.aclose()
     sentinel = getattr(getattr(client, "connection_pool", None), "sentinel_manager", None)
-    for each in getattr(sentinel, "sentinels", ()):
-        await each.aclose()
+    for client_of_sentinel in getattr(sentinel, "sentinels", ()):
+        await client_of_sentinel.aclose()
 
 
 async def drop_connections(client: Any) -> None:
-    """Have the next command of what :func:`async_client` has made ask anew where to go, on a new connection."""
+    """Have a client of :func:`async_client` find its server again, on a new connection, for the next command."""
     if is_cluster(client):
         await client.aclose()  # it finds its nodes again by itself
     else:
@@ -111,17 +111,17 @@ def is_cluster(client: Any) -> bool:
 
 
 def on_node_of(client: Any, key: str) -> dict[str, Any]:
-    """Return the arguments that have a command without keys (TIME, SCAN, …) sent to the node that has *key*."""
+    """Return the arguments that send a command without keys (TIME, SCAN, …) to the node that has *key*."""
     return {"target_nodes": client.get_node_from_key(key)} if is_cluster(client) else {}
 
 
 def is_elsewhere(error: RedisError) -> bool:
-    """Whether Redis says that it is not the one to ask, so that the connection must not be used again."""
+    """Whether Redis says that it is not the node to ask, so this connection must not be used again."""
     return isinstance(error, _ELSEWHERE_ERRORS) or _ELSEWHERE.match(str(error)) is not None
 
 
 def translated(error: RedisError, url: str) -> StoreError:
-    """Return the error of this package for one of redis-py's."""
+    """Return this package's error for one of redis-py's."""
     where, says = f"STATE_REDIS_URL {redacted(url)}", str(error).partition("\n")[0]
     if isinstance(error, (AuthenticationError, AuthorizationError)) or "WRONGPASS" in says or "NOAUTH" in says:
         return StoreRefused(f"{where}: wrong user or password ({says})")
@@ -138,9 +138,9 @@ def translated(error: RedisError, url: str) -> StoreError:
     if isinstance(error, (*_LATER_ERRORS, NoScriptError)) or _LATER.match(says):
         return StoreUnreachable(f"{where}: {says}")
     cause = error.__cause__ or error.__context__
-    if isinstance(cause, SSLError):  # not every redis-py tells its reason
+    if isinstance(cause, SSLError):  # not every version of redis-py includes the reason
         reason = getattr(cause, "verify_message", "") or cause.reason or says
-        own = "if its certificate is one of your own, name the authority by ?ssl_ca_certs=/path"
+        own = "if the certificate is your own, name its authority with ?ssl_ca_certs=/path"
         return StoreUnreachable(f"{where}: no secure connection ({reason}); {own}")
     if isinstance(error, (ConnectionError, TimeoutError)):
         return StoreUnreachable(f"{where}: {says.rstrip('.') or type(error).__name__}; {HINT}")
@@ -194,7 +194,7 @@ def _read(url: str, kind: str) -> _Address:
 
 
 def _node(text: str, port: int) -> tuple[str, int]:
-    found = urlsplit(f"//{text}")
-    if not found.hostname:
-        raise ValueError("there is a node without a name")
-    return found.hostname, found.port or port
+    parts = urlsplit(f"//{text}")
+    if not parts.hostname:
+        raise ValueError("a node has no name")
+    return parts.hostname, parts.port or port

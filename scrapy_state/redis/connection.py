@@ -1,4 +1,4 @@
-"""What is sent to Redis: by a client that several spiders share, and by a thread while the event loop is blocked."""
+"""The connection to Redis, which spiders share, and the heartbeat: a thread for when the event loop is blocked."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ T = TypeVar("T")
 
 _START_SECONDS = 12.0
 _LOCK_MILLISECONDS = 60_000
-#: How often a script is sent that Redis has forgotten, right after it was loaded.
+#: How often to send a script that Redis has forgotten right after redis-py loaded it.
 _SCRIPT_ATTEMPTS = 3
 _SCRIPTS = resources.files(__package__)
 _PARTS = ("exchange.lua", "queues.lua", "returning.lua", "steps.lua")
 EXCHANGE = "\n".join(_SCRIPTS.joinpath(part).read_text() for part in _PARTS)
 PUT_BACK = _SCRIPTS.joinpath("put_back.lua").read_text()
-#: As one step, by the clock of the node that has the key.
+#: Renews a worker's leases in one step, by the clock of the node that has the key.
 _RENEW = """local time = redis.call('TIME')
 return redis.call('ZADD', KEYS[1], 'XX', time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[2], ARGV[1])"""
 
@@ -54,49 +54,49 @@ class Connection:
 
     @classmethod
     def acquire(cls, url: str) -> Connection:
-        """Return the one for *url*; :meth:`release` it after use. To be called in the event loop; sends nothing yet."""
+        """Return the connection for *url*; :meth:`release` it after use. Call it in the event loop. It sends nothing yet."""
         key = (url, id(asyncio.get_running_loop()))
-        found = cls._open.get(key)
-        if found is None:
-            found = cls._open[key] = cls(url)
-        found._users += 1
-        return found
+        connection = cls._open.get(key)
+        if connection is None:
+            connection = cls._open[key] = cls(url)
+        connection._users += 1
+        return connection
 
     async def release(self) -> None:
-        """Close it, if this was its last user."""
+        """Close the connection if this was its last user."""
         self._users -= 1
         if not self._users:
             type(self)._open = {key: each for key, each in self._open.items() if each is not self}
             await self.close()
 
     async def close(self) -> None:
-        """Close it, if it was not acquired."""
+        """Close a connection that was made without :meth:`acquire`."""
         await close_client(self.client)
 
     async def exchange(self, keys: list[str], arguments: list[Any]) -> list[Any]:
         """Run exchange.lua with *keys* and *arguments*, return its reply.
 
-        :raises StoreUnreachable: no answer, or one that means "later"
-        :raises StoreRefused: Redis said no
+        :raises StoreUnreachable: if Redis does not answer, or can't do it now
+        :raises StoreRefused: if Redis refuses
         """
         return list(await self._run(self._exchange, keys, arguments))
 
     async def renew(self, prefix: str, worker: str, lease_seconds: float) -> None:
-        """Have *worker*'s leases hold for *lease_seconds* from now on, if they have not been taken from it.
+        """Extend *worker*'s leases to *lease_seconds* from now, unless they have expired and been taken.
 
         :raises StoreError: as :meth:`exchange`
         """
         await self._run(self._renew, [f"{prefix}workers"], [worker, int(lease_seconds * 1000)])
 
     async def put_back(self, prefix: str) -> None:
-        """Have what an earlier run could not read tried once more.
+        """Put requests that an earlier run could not read back into the queue.
 
         :raises StoreError: as :meth:`exchange`
         """
         await self._run(self._put_back, *to_put_back(prefix, "unreadable"))
 
     async def deadlines(self, prefix: str) -> dict[str, float]:
-        """Return until when each worker's leases hold, by Redis's clock in milliseconds.
+        """Return when each worker's leases expire, by Redis's clock, in milliseconds.
 
         :raises StoreError: as :meth:`exchange`
         """
@@ -104,7 +104,7 @@ class Connection:
         return {name.decode(): deadline for name, deadline in found}
 
     async def described(self, prefix: str) -> dict[str, str]:
-        """Return the frontier's version, its project and how many requests it has seen; {} if there is none.
+        """Return the frontier's version, its project and how many requests it has seen; {} if there is no frontier.
 
         :raises StoreError: as :meth:`exchange`
         """
@@ -113,7 +113,7 @@ class Connection:
         return {name: value.decode() for name, value in zip(names, found, strict=True) if value is not None}
 
     async def claim(self, prefix: str, project: str) -> str:
-        """Say that the frontier is of *project*, unless somebody else has said so; return whose it is.
+        """Register the frontier for *project*, unless it has a project; return the project that it has.
 
         :raises StoreError: as :meth:`exchange`
         """
@@ -121,7 +121,7 @@ class Connection:
         return (await self.described(prefix)).get("project", project)
 
     async def lock(self, prefix: str, worker: str) -> bool:
-        """Lock the frontier for *worker*, for a minute at most; return whether nobody else has.
+        """Lock the frontier for *worker*, for a minute at most; return False if another worker has locked it.
 
         :raises StoreError: as :meth:`exchange`
         """
@@ -129,14 +129,14 @@ class Connection:
         return bool(await self._translating(self.client.set(key, worker, nx=True, px=_LOCK_MILLISECONDS)))
 
     async def lock_holder(self, prefix: str) -> str:
-        """Return who has the lock; empty if nobody has.
+        """Return which worker has the lock; empty if none has.
 
         :raises StoreError: as :meth:`exchange`
         """
         return (await self._translating(self.client.get(_lock_key(prefix))) or b"").decode()
 
     async def unlock(self, prefix: str, worker: str) -> None:
-        """Let go of the lock.
+        """Release the lock.
 
         :raises StoreError: as :meth:`exchange`
         """
@@ -151,39 +151,37 @@ class Connection:
         await self._translating(self.client.delete(*keys))
 
     def in_one_slot(self, *keys: str) -> bool:
-        """Whether one script may touch all of *keys*."""
+        """Whether one script may use all of *keys*: in a cluster they must be in one slot."""
         return not is_cluster(self.client) or len({self.client.keyslot(key) for key in keys}) == 1
 
     async def check(self) -> None:
-        """See whether this Redis can keep a frontier.
+        """Check that this Redis can keep a frontier.
 
         :raises StoreUnreachable: if it does not answer, within 12 seconds
-        :raises StoreRefused: if it can't, or says no
+        :raises StoreRefused: if it can't, or refuses
         """
         where = f"STATE_REDIS_URL {redacted(self.url)}"
         try:
             node = await self._in_time(self._a_node())
             await self._in_time(self.client.ping(**node))
-            found: dict[str, Any] = await self._in_time(self.client.info(**node))
+            info: dict[str, Any] = await self._in_time(self.client.info(**node))
         except ResponseError as error:
             if "NOPERM" in str(error) or isinstance(error, NoPermissionError):
-                return  # a managed Redis may forbid INFO; the exchange that follows tells
+                return  # a managed Redis may forbid INFO; the next exchange will show
             raise translated(error, self.url) from error
         except RedisError as error:
             raise translated(error, self.url) from error
         except (*CLUSTER_ERRORS, OSError, asyncio.TimeoutError) as error:
             raise StoreUnreachable(f"{where}: no answer ({str(error) or type(error).__name__}); {HINT}") from error
-        if found.get("role") == "slave":
+        if info.get("role") == "slave":
             raise StoreRefused(f"{where}: it is a read-only replica; give the URL of the primary")
-        if found.get("maxmemory") and str(found.get("maxmemory_policy", "")).startswith("allkeys"):
+        if info.get("maxmemory") and str(info.get("maxmemory_policy", "")).startswith("allkeys"):
             raise StoreRefused(
-                f"{where}: its maxmemory-policy is {found['maxmemory_policy']}, so that it would throw requests away when it "
-                "is full; set it to noeviction"
+                f"{where}: its maxmemory-policy is {info['maxmemory_policy']}, so it would throw requests away when it is "
+                "full; set it to noeviction"
             )
-        if not found.get("aof_enabled") and not await self._saves(node):
-            logger.warning(
-                "%s: it keeps nothing on disk (no appendonly, no save): the frontier is gone when it is restarted", where
-            )
+        if not info.get("aof_enabled") and not await self._saves(node):
+            logger.warning("%s: it keeps nothing on disk (no appendonly, no save): a restart loses the frontier", where)
 
     async def _a_node(self) -> dict[str, Any]:
         if not is_cluster(self.client):
@@ -195,7 +193,7 @@ class Connection:
         try:
             return bool((await self._in_time(self.client.config_get("save", **node))).get("save"))
         except (RedisError, OSError, asyncio.TimeoutError):
-            return True  # CONFIG is forbidden on many a managed Redis: nobody knows
+            return True  # many managed Redis services forbid CONFIG: nobody can know
 
     async def _run(self, script: Any, keys: list[str], arguments: list[Any]) -> Any:
         for _ in range(_SCRIPT_ATTEMPTS - 1):
@@ -220,9 +218,9 @@ class Connection:
 
 
 class Heartbeat:
-    """Renews a worker's leases while its exchanges, which do so too, can't be sent because the event loop does not run.
+    """Renews a worker's leases while its exchanges, which renew them too, can't be sent because the event loop is blocked.
 
-    A callback in C code that keeps the interpreter's lock stops this thread as well.
+    C code that keeps the interpreter's lock blocks this thread as well.
 
     :param last: when the worker's last exchange had its reply, by time.monotonic()
     """
@@ -234,15 +232,15 @@ class Heartbeat:
         self._last = last
         self._stopped = threading.Event()
         self._loop_thread = threading.get_ident()
-        self._told_at = 0.0
+        self._logged_at = 0.0
         self._thread = threading.Thread(target=self._run, name="scrapy_state heartbeat", daemon=True)
 
     def start(self) -> None:
-        """Begin. To be called in the event loop's thread."""
+        """Start the thread. Call it in the event loop's thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """No more of it; waits for nothing."""
+        """Stop the thread, without waiting for it."""
         self._stopped.set()
 
     def _run(self) -> None:
@@ -252,11 +250,11 @@ class Heartbeat:
             silent_seconds = time.monotonic() - last
             if silent_seconds < 1.5 * every:
                 continue
-            with suppress(StoreError):  # Redis is away: the worker says so, when it can
+            with suppress(StoreError):  # Redis is away: the worker logs it, once it can
                 asyncio.run(self._beat())
-            if silent_seconds >= self._settings.lease_seconds and self._told_at != last:
-                self._told_at = last
-                self._tell(silent_seconds)
+            if silent_seconds >= self._settings.lease_seconds and self._logged_at != last:
+                self._logged_at = last
+                self._warn(silent_seconds)
 
     async def _beat(self) -> None:
         connection = Connection(self._settings.url)
@@ -265,12 +263,12 @@ class Heartbeat:
         finally:
             await connection.close()
 
-    def _tell(self, seconds: float) -> None:
+    def _warn(self, seconds: float) -> None:
         frame = sys._current_frames().get(self._loop_thread)
         where = f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame is not None else "unknown"
         logger.warning(
-            "no exchange with Redis for %.0f s: something blocks the event loop, or Redis does not answer (just now: %s). This "
-            "worker keeps its leases meanwhile", seconds, where, extra={"spider": self._spider},
+            "no exchange with Redis for %.0f s: something blocks the event loop, or Redis does not answer (just now: %s). "
+            "Meanwhile this worker keeps its leases", seconds, where, extra={"spider": self._spider},
         )  # fmt: skip
 
 
@@ -281,4 +279,4 @@ def to_put_back(prefix: str, which: str) -> tuple[list[str], list[str]]:
 
 
 def _lock_key(prefix: str) -> str:
-    return prefix.rstrip(":")  # not one of the frontier's keys, so that it lasts while these are removed
+    return prefix.rstrip(":")  # not one of the frontier's keys, so it stays while these are removed

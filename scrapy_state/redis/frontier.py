@@ -1,4 +1,4 @@
-"""A job's frontier in Redis, as one worker sees it: exchange.lua with names. Knows no Scrapy."""
+"""A job's frontier in Redis, as one worker uses it: the arguments and the reply of exchange.lua, with names. No Scrapy."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from ..exceptions import StoreError, StoreUnreachable
 if TYPE_CHECKING:
     from .connection import Connection
 
-#: How much one exchange may bring or take, so that it takes neither Redis nor the line long. A single request may be larger.
+#: The limit of data in one exchange, so that it blocks neither Redis nor the line for long. A single request may be larger.
 MOST_BYTES = 1 << 18
 NO_LIMIT = 1 << 30
 
 
 class FrontierGone(StoreError):
-    """The job's data is not in Redis as it was: it was cleared, or Redis has come back without the newest of what it held."""
+    """The frontier in Redis is gone or older than this worker knows it: somebody cleared it, or Redis lost its newest data."""
 
 
 @dataclass(frozen=True)
 class NewRequest:
     """A request on its way to Redis.
 
-    :param data: it, encoded
+    :param data: the encoded request
     :param fingerprint: b"" if no duplicate check is wanted
     :param slot: its download slot
-    :param origin: what it was made of
-    :param unit: the unit of state that it counts for, if it does for one
+    :param origin: the Scrapy request
+    :param unit: the unit of state that it belongs to, if any
     """
 
     data: bytes
@@ -42,26 +42,26 @@ class NewRequest:
 
     @property
     def element(self) -> bytes:
-        """As exchange.lua wants it."""
+        """The request in the form that exchange.lua stores."""
         return f"{int(self.priority)}{'s' if self.is_start else ''} {slot_name(self.slot)}\n".encode() + self.data
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What came of an exchange.
+    """The reply to an exchange.
 
-    :param lost: whether this worker's leases had been taken from it, because its heartbeat stopped
-    :param refused: how many acknowledgements came after somebody else had finished the page
+    :param lost: whether other workers got this worker's leases, because its heartbeat had stopped
+    :param refused: how many acknowledgements came after another worker had finished the page
     :param pending: how many requests wait
     :param others: how many other workers there are
-    :param others_busy: how many requests they have at work
-    :param others_open: how many leases they have that are not acknowledged: at work, or done and not durable
-    :param vanished: how many requests are gone because somebody has removed keys
+    :param others_busy: how many requests these are working on
+    :param others_open: how many leases these have not acknowledged: being worked on, or done and not durable
+    :param vanished: how many requests are gone because somebody removed keys
     :param duplicates: for each new request, whether it is one
-    :param come_back: how many leases of dead workers came back
-    :param pushed_type: what is where others push to, if it is nothing that can be read
+    :param come_back: how many leases of dead workers this exchange returned to the queue
+    :param pushed_type: the type of the key for pushed URLs, if it can't be read
     :param all_fatal: how many pages are set aside, because their workers died
-    :param fatal: lease ids with requests: which of them were just now
+    :param fatal: those set aside just now: lease ids with requests
     :param leased: lease ids with requests
     """
 
@@ -81,18 +81,18 @@ class Reply:
 
 
 @dataclass
-class Frontier:
-    """One worker's way to the frontier.
+class FrontierClient:
+    """One worker's access to the frontier.
 
     :param prefix: what the job's keys begin with
     :param worker: this worker's name, unique
-    :param lease_seconds: after how long without an exchange its leases come back
+    :param lease_seconds: after how long without an exchange its leases expire
     :param first_out: whether requests leave first in, first out; *start_first_out*: the same for start requests
-    :param most_deliveries: a page whose worker has died that many times before it was done is set aside; 2 or more
-    :param pushed_key: where others push what is to be crawled; empty: the prefix and "urls"
-    :param expiring: keys (without the prefix) that Redis removes by itself, a minute after an exchange
+    :param most_deliveries: how many workers may die with a page before it is set aside; 2 or more
+    :param pushed_key: the key to which others push URLs; empty: the prefix and "urls"
+    :param expiring: keys (without the prefix) that Redis removes by itself a minute after an exchange
     :param number: how many exchanges had a reply; *attempt*: how often one was sent
-    :param incarnation: what tells this frontier from one that was cleared and made again
+    :param incarnation: distinguishes this frontier from one that was cleared and made again
     """
 
     connection: Connection
@@ -122,17 +122,17 @@ class Frontier:
         other_room: int = NO_LIMIT,
         hidden: int = 0,
     ) -> Reply:
-        """Send *new* requests and acknowledgements, get up to *wanted* leases, say that this worker is alive.
+        """Send *new* requests and acknowledgements, get up to *wanted* leases, and renew this worker's leases.
 
-        A call that failed must be repeated with the same requests and ids and ``mode="again"``, until it does not.
+        If a call fails, repeat it with the same requests and ids and ``mode="again"`` until it succeeds.
 
         :param mode: "open", "go on", "again" or "close"
         :param done: leases whose requests are done since the last exchange; they are acknowledged later
-        :param unreadable: leases that are no requests: they are set aside
+        :param unreadable: leases that can't be read as requests: they are set aside
         :param most_bytes: how much may be leased; a single request may be larger
         :param rooms: how many requests to lease by download slot, *other_room*: of any other slot
-        :param hidden: how many requests are at work here that Redis does not know of
-        :raises FrontierGone: if the job's data is not there, or older than this worker has seen it
+        :param hidden: how many requests this worker has that Redis does not know of
+        :raises FrontierGone: if the frontier is not there, or older than this worker knows it
         :raises StoreError: as :meth:`Connection.exchange`
         """
         self.attempt += 1
@@ -162,8 +162,8 @@ class Frontier:
         if answer == b"gone":
             raise FrontierGone(
                 f"STATE_REDIS_URL: the frontier {self.prefix!r} is gone, or older than it was: it was cleared, or Redis was "
-                "restarted without the newest of what it held (no appendonly), or another one has taken over. Start the "
-                "crawl again: it goes on with what is there"
+                "restarted without its newest data (no appendonly), or a replica has taken over. Start the crawl again: it "
+                "continues with what is there"
             )
         if answer == b"late":
             raise StoreUnreachable(f"STATE_REDIS_URL: the exchange {self.number + 1} arrived twice")

@@ -1,4 +1,7 @@
-"""What was leased, as requests. Anybody may have pushed it, so nothing in it may end a worker; and a crawl waits for more."""
+"""Turns what was leased into requests, and decides when there is nothing more to lease.
+
+Anybody may have pushed what is leased, so nothing in it may end a worker.
+"""
 
 from __future__ import annotations
 
@@ -23,14 +26,14 @@ if TYPE_CHECKING:
     from .unit_requests import UnitRequests
     from .worker import Worker
 
-#: The method of a spider that makes requests of what was pushed, as in scrapy-redis
+#: The spider's method that makes requests of pushed data, as in scrapy-redis
 _HOOK = "make_request_from_data"
 
 
 class Incoming:
-    """Reads what was leased, and sets aside what can't be read.
+    """Reads what was leased, and sets aside what it can't read.
 
-    :param done: to be called for a request that is done
+    :param done: called for a request that is done
     """
 
     def __init__(
@@ -62,11 +65,11 @@ class Incoming:
         log.tell_fatal(pages, self._settings.most_deliveries, self._crawler.stats, self._spider)
 
     def read(self, reply: Reply) -> list[Request]:
-        """Return the requests that *reply* has leased to this worker, in their order; they wait in its leases."""
+        """Return the requests that *reply* has leased to this worker, in order, and add them to its leases."""
         if reply.pushed_type and reply.pushed_type != self._pushed_type:
             log.tell_pushed_type(self._settings.pushed_key, reply.pushed_type, self._spider)
         self._pushed_type = reply.pushed_type
-        found = []
+        requests = []
         for id, data in reply.leased:
             if self._leases.has_again(id):
                 self._worker.finish_again(id)
@@ -85,15 +88,15 @@ class Incoming:
                 self._worker.acknowledge([id])
             else:
                 self._leases.waiting[request] = id
-                found.append(request)
-        return found
+                requests.append(request)
+        return requests
 
     def refuse(self, request: Request, error: Exception) -> None:
-        """Set *request* aside, which waits: Scrapy's queue does not take it."""
+        """Set *request* aside, because Scrapy's queue does not take it."""
         self.set_aside(self._leases.waiting.pop(request), error)
 
     def set_aside(self, id: int, error: Exception) -> None:
-        """Have the worker move what is leased as *id* out of the way: nobody can crawl it."""
+        """Have the worker set lease *id* aside, because nobody can crawl it."""
         if not self._unreadable:
             log.tell_unreadable(error, self._spider)
         self._unreadable += 1
@@ -113,14 +116,14 @@ class Incoming:
             return f"a request that can't be read ({error})"
 
     def _crawl(self, id: int, made: list[Request]) -> None:
-        """Crawl what the spider has *made* of what was pushed. That is done once they are stored, or done themselves."""
-        page = Request("data:,")  # stands for it: nobody else knows it
+        """Crawl the requests that the spider has *made* of pushed data. Its lease is done once they are stored or done."""
+        page = Request("data:,")  # represents the pushed data; nobody else sees it
         self._leases.running[page] = id
         before = PAGE.set(page)
         try:
-            for each in made:
-                self._crawler.engine.crawl(each)
-        except Exception as error:  # as for any other request that was pushed
+            for request in made:
+                self._crawler.engine.crawl(request)
+        except Exception as error:  # nothing that was pushed may end a worker
             del self._leases.running[page]
             self.set_aside(id, error)
         else:
@@ -130,15 +133,15 @@ class Incoming:
 
 
 def _requests_from(hook: Callable[[bytes], Any], data: bytes) -> list[Request]:
-    """Return the requests that *hook* makes of *data*: it returns one, several, or None for none."""
+    """Return the requests that *hook* makes of *data*. It may return one, several, or None."""
     try:
         made = hook(data)
-        found = [made] if isinstance(made, Request) else list(made if made is not None else ())
-    except Exception as error:  # the spider's own code, which anybody gives anything
+        requests = [made] if isinstance(made, Request) else list(made if made is not None else ())
+    except Exception as error:  # the spider's own code, given arbitrary data
         raise Unreadable(f"{_HOOK}() raised {type(error).__name__}: {error}", None) from error
-    if not all(isinstance(each, Request) for each in found):
-        raise Unreadable(f"{_HOOK}() returned something that is no request", None)
-    return found
+    if not all(isinstance(each, Request) for each in requests):
+        raise Unreadable(f"{_HOOK}() returned something that is not a request", None)
+    return requests
 
 
 class Ending:

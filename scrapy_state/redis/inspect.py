@@ -1,4 +1,4 @@
-"""What is in a job's frontier, and removing it. For ``scrapy state frontier``."""
+"""Look at a job's frontier, or remove it: for ``scrapy state frontier``."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Frontier:
 
     :param pending: how many requests wait, pushed URLs among them
     :param pending_by_priority: the same by priority, highest first, without pushed URLs
-    :param leased: how many requests each worker has, done ones among them
-    :param seconds_left: by worker: how long until its leases come back, unless its heart beats; negative: it is dead
-    :param seen: how many fingerprints have been seen
+    :param leased: how many requests each worker has leased, including done ones
+    :param seconds_left: by worker: how long until its leases expire, unless it renews them; negative: it is dead
+    :param seen: how many fingerprints the frontier has
     :param fatal: how many pages are set aside, because their workers died: see :func:`read_set_aside`
     :param unreadable: how many requests are set aside, because no worker could read them
     """
@@ -45,8 +45,8 @@ class Frontier:
 class SetAside:
     """A request that nobody crawls.
 
-    :param data: the request, as it is stored, or as it was pushed, after a "+"
-    :param deliveries: how many workers have died before they were done with it
+    :param data: the request as stored; a pushed one: "+" and what was pushed
+    :param deliveries: how many workers died before they finished it
     """
 
     data: bytes
@@ -57,7 +57,7 @@ def read_frontier(url: str, prefix: str, pushed_key: str = "") -> Frontier:
     """Return what is in the frontier whose keys begin with *prefix*. Blocks.
 
     :param url: STATE_REDIS_URL
-    :param prefix: as ``scrapy_state.redis.options.key_prefix(STATE_REDIS_KEY, spider)`` returns it
+    :param prefix: as ``scrapy_state.redis.settings.key_prefix(STATE_REDIS_KEY, spider)`` returns it
     :param pushed_key: STATE_REDIS_URLS_KEY, filled in; empty: the prefix and "urls"
     :raises StoreUnreachable: if Redis does not answer, or refuses
     """
@@ -84,7 +84,7 @@ def read_frontier(url: str, prefix: str, pushed_key: str = "") -> Frontier:
 
 
 def read_set_aside(url: str, prefix: str, which: str) -> Iterator[SetAside]:
-    """Yield the requests that are set aside, in no order; one may come twice if others are put aside meanwhile. Blocks.
+    """Yield the requests that are set aside, in no order. One may come twice if more are set aside meanwhile. Blocks.
 
     :param url: STATE_REDIS_URL
     :param prefix: as for :func:`read_frontier`
@@ -99,7 +99,7 @@ def read_set_aside(url: str, prefix: str, which: str) -> Iterator[SetAside]:
 
 
 def put_back(url: str, prefix: str) -> int:
-    """Have the requests that were set aside crawled again, as if they had never been tried. Blocks.
+    """Put the requests that are set aside back into the queue, as if no worker had tried them. Blocks.
 
     :param url: STATE_REDIS_URL
     :param prefix: as for :func:`read_frontier`
@@ -120,16 +120,16 @@ def _pushed(client: Any, key: str) -> int:
 def clear_frontier(url: str, prefix: str, *, kept: Collection[str] = ()) -> int:
     """Remove the frontier whose keys begin with *prefix*: pending requests, leases, seen fingerprints. Blocks.
 
-    Workers that are at it end with an error.
+    Workers that use it end with an error.
 
     :param url: STATE_REDIS_URL
     :param prefix: as for :func:`read_frontier`
-    :param kept: keys to leave: where others push what is to be crawled
+    :param kept: keys to keep: those to which others push URLs
     :return: how many keys were removed
     :raises StoreUnreachable: if Redis does not answer, or refuses
     """
     with _client(url) as client:
-        removed = int(client.delete(f"{prefix}meta"))  # first, so that no worker goes on with a part
+        removed = int(client.delete(f"{prefix}meta"))  # first, so that no worker continues with a part
         batch = []
         for key in client.scan_iter(match=_pattern(prefix), count=_BATCH, **on_node_of(client, prefix)):
             if key.decode(errors="surrogateescape") not in kept:
@@ -143,7 +143,7 @@ def clear_frontier(url: str, prefix: str, *, kept: Collection[str] = ()) -> int:
 
 
 def _many(client: Any, commands: list[tuple[Any, ...]]) -> list[Any]:
-    """Send *commands*, many with each round trip; return the replies."""
+    """Send *commands*, many in each round trip; return the replies."""
     replies = []
     for begin in range(0, len(commands), _BATCH):
         with client.pipeline(transaction=False) as pipe:

@@ -1,4 +1,4 @@
-"""What one worker has: by what lease, in which order, how much of each download slot; and when leases are given up."""
+"""One worker's leases: their order, how many to take of each download slot, and when to acknowledge them."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ if TYPE_CHECKING:
     from ..barrier.barrier import Listener
     from .worker import Worker
 
-#: A worker has no more of a download slot than this can use in so many seconds.
+#: A worker leases no more of a download slot than the slot can use in this time.
 _AHEAD_SECONDS = 4.0
 _OFTEN_SECONDS = 0.1
-#: A worker that has had nothing to do for so long makes a cut due. A page now and then must not make a file each.
+#: After an idle time as long as this, a worker cuts. A page now and then must not make a file each time.
 _IDLE_SECONDS = 5.0
 
 
 class Leases:
-    """The requests that are here: leased ahead (*waiting*), and given to the engine (*running*).
+    """The requests that this worker has: leased ahead (*waiting*), and given to the engine (*running*).
 
-    A lease id of 0 stands for a request that is in this process's memory only. It keeps the lease of the page that sent it.
+    Lease id 0 means that the request is only in this process's memory. It keeps the lease of the page that yielded it open.
     """
 
     def __init__(self) -> None:
         self.waiting: dict[Request, int] = {}
         self.running: dict[Request, int] = {}
-        #: leases that Redis has taken, and whose requests are at work or done here all the same
+        #: leases that Redis took from this worker, although it works on their requests or has done them
         self.taken: set[int] = set()
         self.unstored = Unstored()
 
@@ -46,28 +46,28 @@ class Leases:
         return bool(self.waiting or self.running)
 
     def begin(self, request: Request) -> int | None:
-        """The engine may have *request*. Return its lease id; None if the lease was lost meanwhile."""
+        """Give *request* to the engine. Return its lease id; None if the lease was lost."""
         id = self.waiting.pop(request, None)
         if id is not None:
             self.running[request] = id
         return id
 
     def keep(self, request: Request, page: Request | None) -> None:
-        """*request*, which can't be stored, waits here. *page* has sent it, if any has."""
+        """Keep *request*, which can't be stored, in memory. *page* has yielded it; None: ``start()`` has."""
         self.unstored.add(request, page, self.running.get(page, 0) if page is not None else 0)
         self.waiting[request] = 0
 
     def end(self, request: Request) -> int:
-        """The engine is done with *request*. Return the lease that is done with it, 0 if none is."""
+        """Note that the engine is done with *request*. Return the lease that is thereby done, 0 if none is."""
         return self.unstored.end(request, self.running.pop(request, 0))
 
     def lose(self, done: Iterable[int]) -> None:
-        """Redis has taken all leases. What waits here is for others; what runs, or is *done*, may still be acknowledged."""
+        """Note that other workers have the leases. Drop what waits; what runs, or is *done*, may still be acknowledged."""
         self.waiting = {request: id for request, id in self.waiting.items() if not id}
         self.taken = {*self.ids, *done}
 
     def has_again(self, id: int) -> bool:
-        """Whether lease *id*, which comes now, was taken from this worker, whose request is at work or done all the same."""
+        """Whether lease *id*, which this worker gets now, is one that it lost while it worked on the request."""
         if id not in self.taken:
             return False
         self.taken.discard(id)
@@ -75,7 +75,7 @@ class Leases:
 
     @property
     def ids(self) -> list[int]:
-        """The leases that are not done."""
+        """The leases whose requests are not done."""
         return [*(id for requests in (self.waiting, self.running) for id in requests.values() if id), *self.unstored.kept]
 
     @property
@@ -85,20 +85,20 @@ class Leases:
 
 
 class Unstored:
-    """Keeps the lease of a page until the requests that it sent and that only memory has, and theirs, are done.
+    """Keeps the lease of a page until the requests from it that are only in memory, and those from them, are done.
 
-    So a worker that dies has them sent again: by the page, which is crawled again. A lease id of 0 stands for none.
+    If the worker dies, the page is crawled again and yields them again. Lease id 0 means none.
     """
 
     def __init__(self) -> None:
-        #: how many there were
+        #: how many requests this crawl could not store
         self.count = 0
         self._lease_of: dict[Request, int] = {}
         self._out: Counter[int] = Counter()
         self._done: set[int] = set()
 
     def add(self, request: Request, page: Request | None, lease: int) -> None:
-        """*request* stays in memory; it comes of *page*, whose own lease is *lease* if it has one."""
+        """Add *request*, which *page* has yielded; *lease* is the page's own lease, if it has one."""
         self.count += 1
         lease = lease or (self._lease_of.get(page, 0) if page is not None else 0)
         if lease:
@@ -106,7 +106,7 @@ class Unstored:
             self._out[lease] += 1
 
     def end(self, request: Request, lease: int) -> int:
-        """*request*, which had *lease*, is done. Return the lease that nothing keeps any more, 0 if there is none."""
+        """Note that *request*, which had *lease*, is done. Return the lease that is thereby done, 0 if none is."""
         if lease and lease in self._out:
             self._done.add(lease)
             return 0
@@ -124,15 +124,15 @@ class Unstored:
 
     @property
     def kept(self) -> list[int]:
-        """The leases of pages that are done, but for requests that only memory has."""
+        """The leases of pages that are done, except for requests in memory."""
         return list(self._done)
 
 
 class Order:
-    """In which order requests of one priority leave: as Scrapy's memory queues have it.
+    """The order of requests with the same priority: that of Scrapy's memory queues.
 
     :param queue: SCHEDULER_MEMORY_QUEUE, loaded
-    :param start_queue: SCHEDULER_START_MEMORY_QUEUE, loaded; None: start requests are like the others
+    :param start_queue: SCHEDULER_START_MEMORY_QUEUE, loaded; None: start requests are treated like others
     """
 
     def __init__(self, queue: type, start_queue: type | None) -> None:
@@ -145,7 +145,7 @@ class Order:
         return self._has_start_queue and bool(request.meta.get("is_start_request"))
 
     def to_push(self, requests: list[Request]) -> list[Request]:
-        """Return *requests*, which came first to leave first, as they are to be pushed to Scrapy's memory queues."""
+        """Return *requests*, listed first to leave first, in the order in which to push them to Scrapy's memory queues."""
         last_out = [each for each in reversed(requests) if not self._first_out(each)]
         return last_out + [each for each in requests if self._first_out(each)]
 
@@ -154,13 +154,15 @@ class Order:
 
 
 def _is_first_out(queue: type) -> bool:
-    return issubclass(queue, FifoMemoryQueue) and not issubclass(queue, LifoMemoryQueue)  # the one is a subclass of the other
+    return issubclass(queue, FifoMemoryQueue) and not issubclass(
+        queue, LifoMemoryQueue
+    )  # LifoMemoryQueue is a subclass of FifoMemoryQueue
 
 
 class Pace:
-    """What this worker has of each download slot, and how fast they go.
+    """How many requests this worker has of each download slot, and how fast it gets through them.
 
-    :param by_slot: whether the frontier keeps requests by download slot; else there is no limit
+    :param by_slot: whether the frontier queues requests by download slot; if not, there is no limit
     """
 
     def __init__(self, downloader: Downloader, by_slot: bool) -> None:
@@ -168,7 +170,7 @@ class Pace:
         self._by_slot = by_slot
         self._slots: dict[Request, str] = {}
         self._held: Counter[str] = Counter()
-        #: how many have ended by slot: in this span of _AHEAD_SECONDS, and in the one before
+        #: how many have ended, by slot: in this span of _AHEAD_SECONDS, and in the one before
         self._ended: Counter[str] = Counter()
         self._ended_before: Counter[str] = Counter()
         self._span_began = time.monotonic()
@@ -184,25 +186,25 @@ class Pace:
         return slot
 
     def took(self, request: Request) -> None:
-        """*request* was leased."""
+        """Note that *request* was leased."""
         if self._by_slot:
             slot = self._slots[request] = self._downloader.get_slot_key(request)
             self._held[slot] += 1
 
     def ended(self, request: Request) -> None:
-        """*request* is done with."""
+        """Note that *request* is done."""
         slot = self._drop(request)
         if slot is not None:
             self._ended[slot] += 1
 
     def keep(self, requests: Iterable[Request]) -> None:
-        """Of all that were leased only *requests* are left."""
+        """Forget all requests but these."""
         for request in self._slots.keys() - set(requests):
             self._drop(request)
 
     @property
     def rooms(self) -> tuple[Mapping[str, int], int]:
-        """How many more this worker can use of each slot it has requests of, or that has settings; and of any other."""
+        """How many more this worker can use of each slot that it has requests of, or that has settings; and of any other."""
         if not self._by_slot:
             return {}, NO_LIMIT
         passed = time.monotonic() - self._span_began
@@ -230,10 +232,10 @@ class Pace:
 
 
 class Acknowledging:
-    """Gives up leases whose requests are done, after a cut has made their items durable.
+    """Acknowledges leases whose requests are done, after a cut has made their items durable.
 
-    :param listener: makes them durable; None: there is nothing to wait for
-    :param interval_seconds: STATE_INTERVAL, between two cuts at least
+    :param listener: makes the items durable; None: acknowledge at once
+    :param interval_seconds: STATE_INTERVAL, the shortest time between two cuts
     """
 
     def __init__(self, worker: Worker, listener: Listener | None, interval_seconds: float) -> None:
@@ -245,18 +247,18 @@ class Acknowledging:
         self._task = asyncio.create_task(self._cut_when_due()) if listener is not None else None
 
     def done(self, id: int) -> None:
-        """The request of lease *id* has been through its callback, and its items through the pipelines."""
+        """Note that the callback of lease *id* has ended, and its items are through the pipelines."""
         if self._listener is None:
             self._worker.acknowledge([id])
         else:
             self._worker.finish(id)
 
     def hurry(self) -> None:
-        """Make a cut now: nothing is left to crawl, and the other workers wait for this one."""
+        """Cut now: nothing is left to crawl, and the other workers may be waiting for this one."""
         self._hurry.set()
 
     async def close(self) -> None:
-        """Make a last cut. What it can't make durable keeps its lease."""
+        """Make a last cut. Leases whose items it can't make durable stay open."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
@@ -277,7 +279,7 @@ class Acknowledging:
 
     async def _make_durable(self, closing: bool = False) -> None:
         assert self._listener is not None
-        # What is done by now has all its items exported: before the cut, whatever is done meanwhile.
+        # All items of these leases are exported by now. Leases that are done during the cut wait for the next one.
         ids = list(self._worker.done)
         self._last_cut = time.monotonic()
         if ids and await self._listener.make_durable(closing):

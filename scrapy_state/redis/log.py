@@ -1,4 +1,4 @@
-"""What the log and the stats say of a frontier."""
+"""The log lines and stats of a frontier in Redis."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ logger = logging.getLogger("scrapy_state.state")
 
 
 def tell_opened(settings: RedisSettings, reply: Reply, seen: int, worker: str, spider: Any) -> None:
-    """Say what there is at the start; and why nothing may come of it."""
+    """Log what is in the frontier at the start, and warn if nothing in it is left to crawl."""
     logger.info(
         "The frontier %s: %s requests pending, %s requests seen by earlier runs, other workers: %s (this one: %s)",
         settings.prefix, reply.pending, seen, reply.others, worker, extra={"spider": spider},
@@ -33,22 +33,22 @@ def tell_opened(settings: RedisSettings, reply: Reply, seen: int, worker: str, s
 
 
 def tell_reply(reply: Reply, stats: Any, spider: Spider) -> None:
-    """Count an exchange, and say what in its reply is out of the ordinary."""
+    """Count an exchange, and log what is unusual in its reply."""
     stats.inc_value("state/redis/exchanges")
     for name in ("refused", "come_back", "lost", "vanished"):
         if getattr(reply, name):
             stats.inc_value(f"state/redis/{name}", int(getattr(reply, name)))
     if reply.come_back:
-        logger.info("%s leases of a worker that is gone came back", reply.come_back, extra={"spider": spider})
+        logger.info("%s leases of a dead worker were returned to the queue", reply.come_back, extra={"spider": spider})
     if reply.refused:
         logger.warning(
-            "%s acknowledgements came too late: another worker has finished these pages too", reply.refused,
+            "%s acknowledgements came too late: another worker had already finished these pages", reply.refused,
             extra={"spider": spider},
         )  # fmt: skip
 
 
 def tell_sent(reply: Reply, sent: Sequence[NewRequest], crawler: Crawler, dupefilter: Any) -> None:
-    """Count the requests that an exchange has *sent*, and tell Scrapy which of them were duplicates."""
+    """Count the requests that an exchange has *sent*, and send ``request_dropped`` for the duplicates."""
     for new, is_duplicate in zip(sent, reply.duplicates, strict=True):
         if is_duplicate:
             dupefilter.log(new.origin, crawler.spider)
@@ -59,15 +59,15 @@ def tell_sent(reply: Reply, sent: Sequence[NewRequest], crawler: Crawler, dupefi
 
 
 def tell_lost(lease_seconds: float, spider: Spider) -> None:
-    """Say that this worker's leases were given to others."""
+    """Log that other workers have this worker's leases now."""
     logger.warning(
-        "this worker was away for more than STATE_REDIS_LEASE_TIMEOUT (%g s), and its requests were given to others; some are "
-        "crawled twice. What it finishes before they do counts", lease_seconds, extra={"spider": spider},
+        "this worker was away for more than STATE_REDIS_LEASE_TIMEOUT (%g s), so other workers have its requests; some "
+        "are crawled twice. Whichever worker finishes a page first counts", lease_seconds, extra={"spider": spider},
     )  # fmt: skip
 
 
 def tell_fatal(pages: Iterable[str], deliveries: int, stats: Any, spider: Spider) -> None:
-    """Count the pages that are set aside, and say of each that it may have killed its workers."""
+    """Count the pages that are set aside, and log for each that it may have killed its workers."""
     for page in pages:
         stats.inc_value("state/redis/fatal")
         logger.error(
@@ -78,7 +78,7 @@ def tell_fatal(pages: Iterable[str], deliveries: int, stats: Any, spider: Spider
 
 
 def tell_all_fatal(count: int, spider: Spider) -> None:
-    """Say at the end how many pages were not crawled, by whichever run they were set aside."""
+    """Log at the end how many pages are set aside, by this run or an earlier one."""
     if count:
         logger.error(
             "%s pages were not crawled, because their workers died each time: see scrapy state frontier %s --fatal", count,
@@ -87,7 +87,7 @@ def tell_all_fatal(count: int, spider: Spider) -> None:
 
 
 def tell_waiting(count: int, spider: Spider) -> None:
-    """Say that this worker could end but for others."""
+    """Log that this worker has nothing left to crawl, but waits for other workers."""
     logger.info(
         "nothing is left to crawl; this worker waits until others have made the items of %s pages durable. If they die it "
         "crawls these again", count, extra={"spider": spider},
@@ -95,42 +95,42 @@ def tell_waiting(count: int, spider: Spider) -> None:
 
 
 def tell_vanished(count: int, spider: Spider) -> None:
-    """Say that requests are gone."""
+    """Log that requests have vanished from Redis."""
     logger.error("the crawl ends: %s", vanished(count, spider), extra={"spider": spider})
 
 
 def vanished(count: int, spider: Any) -> str:
-    """Return what there is to say of *count* requests that are gone."""
+    """Return the error message for *count* requests that have vanished."""
     return (
-        f"{count} requests have vanished from Redis, so somebody has removed keys of the frontier, or Redis has evicted them. "
-        "Started again it goes on without them. To crawl them, remove the frontier (scrapy state frontier "
+        f"{count} requests have vanished from Redis, because somebody removed keys of the frontier, or Redis evicted them. "
+        "If you start again, the crawl continues without them. To crawl them, remove the frontier (scrapy state frontier "
         f"{spider.name} --clear) and start from the beginning"
     )
 
 
 def tell_failed(error: Exception, lease_seconds: float, spider: Spider) -> None:
-    """Say that the crawl ends because of *error*."""
+    """Log that the crawl ends because of *error*."""
     logger.error(
-        "the crawl ends, because its frontier does: %s. What this worker had leased comes back after "
+        "the crawl ends, because it can't use its frontier any more: %s. This worker's leases expire after "
         "STATE_REDIS_LEASE_TIMEOUT (%g s)", error, lease_seconds, extra={"spider": spider},
     )  # fmt: skip
 
 
 def tell_unserializable(request: Request, error: ValueError, spider: Spider) -> None:
-    """Say once that a request stays in memory."""
+    """Log once that a request stays in memory."""
     logger.warning(
-        "%s can't be stored (%s), so it stays in this worker's memory. The page that it comes from is not done before it is: "
-        "if this worker dies, that page is crawled again. Further ones are only counted", request, error,
+        "%s can't be stored (%s), so it stays in this worker's memory. The page that yielded it is done only when this "
+        "request is: if this worker dies, that page is crawled again. Further ones are only counted", request, error,
         extra={"spider": spider},
     )  # fmt: skip
 
 
 def tell_unstored(count: int, lost: int, spider: Spider) -> None:
-    """Say at the end how many requests stayed in memory, and how many of them are gone."""
+    """Log at the end how many requests stayed in memory, and how many of them were lost."""
     if count:
         logger.warning(
             "%s requests could not be stored and stayed in this worker's memory; %s of them are not done, so the pages that "
-            "they come from are crawled again", count, lost, extra={"spider": spider},
+            "yielded them are crawled again", count, lost, extra={"spider": spider},
         )  # fmt: skip
 
 
@@ -143,7 +143,7 @@ def tell_unreadable(error: Exception, spider: Spider) -> None:
 
 
 def tell_set_aside(count: int, spider: Spider) -> None:
-    """Say at the end how many entries could not be read."""
+    """Log at the end how many entries could not be read."""
     if count:
         logger.error(
             "%s requests in the frontier could not be read and are set aside: see scrapy state frontier %s --unreadable. Each "
@@ -152,22 +152,22 @@ def tell_set_aside(count: int, spider: Spider) -> None:
 
 
 def tell_idle(seconds: float, spider: Any) -> None:
-    """Say that the crawl ends because nothing was pushed."""
+    """Log that the crawl ends because nobody pushed anything."""
     logger.info("nothing was pushed for STATE_REDIS_IDLE_TIMEOUT (%g s): the crawl ends", seconds, extra={"spider": spider})
 
 
 def tell_pushed_type(key: str, found: str, spider: Spider) -> None:
-    """Say once that nothing can be read where others push."""
+    """Log that the key for pushed URLs has a type that can't be read."""
     logger.error(
-        "the key %s is a %s, so nothing that is pushed there is crawled: remove it, and push to a list, a set or a sorted set",
+        "the key %s is a %s, so nothing in it is crawled: remove it, and push to a list, a set or a sorted set",
         key, found, extra={"spider": spider},
     )  # fmt: skip
 
 
 def tell_feeds(spider: Spider) -> None:
-    """Say that requests are acknowledged before a feed holds their items."""
+    """Warn that requests are acknowledged before a feed has stored their items."""
     logger.warning(
         "FEEDS: no feed takes part in checkpoints (or scrapy_state's add-on is not in ADDONS), so requests are "
-        "acknowledged before the feeds hold their items: these are lost when the process is killed",
+        "acknowledged before the feeds have stored their items. If the process is killed, these items are lost",
         extra={"spider": spider},
     )  # fmt: skip

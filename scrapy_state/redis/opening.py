@@ -1,4 +1,4 @@
-"""Before the first request: whether this Redis can keep the frontier, and who else works on it."""
+"""Before the first request: check that Redis can keep the frontier, and which workers use it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ..model.key_template import placeholders
 from ..settings import get_settings
 from . import log
 from .connection import Connection
-from .frontier import Frontier, FrontierGone, NewRequest
+from .frontier import FrontierClient, FrontierGone, NewRequest
 from .inspect import clear_frontier, read_frontier
 
 if TYPE_CHECKING:
@@ -32,14 +32,14 @@ if TYPE_CHECKING:
     from .settings import RedisSettings
 
 logger = logging.getLogger("scrapy_state.state")
-#: At start a person may be waiting: a Redis that does not answer is told of soon.
+#: Somebody may be watching the start, so it gives up early if Redis does not answer.
 _START_RETRY_SECONDS = 4
-#: How soon to look again whether somebody else is done with what only one may do
+#: How often to check whether another worker has released the lock
 _LOCKED_SECONDS = 0.5
 _POLL_SECONDS = 0.2
 #: meta.version, as exchange.lua writes it
 _VERSION = "2"
-#: The keys that the round trip of a made-up request makes, beside its leases.
+#: The keys that the test request creates, besides its leases.
 _SELFCHECK_PARTS = (
     *("meta", "workers", "busy", "ring", "exchanges", "left", "given", "duplicates", "priorities:selfcheck"),
     *("queue:0:selfcheck", "late", "returning"),
@@ -48,7 +48,7 @@ _SELFCHECK_PARTS = (
 
 
 class Opening:
-    """Opens the frontier for one worker, or refuses; knows the rules for several."""
+    """Opens the frontier for one worker, or refuses if other workers or projects must not share it."""
 
     def __init__(self, crawler: Crawler, settings: RedisSettings, codec: Codec, order: Order) -> None:
         self._crawler = crawler
@@ -57,15 +57,15 @@ class Opening:
         self._order = (order.first_out, order.start_first_out)
         self._connection: Connection | None = None
         self._before: dict[str, float] = {}
-        #: from when on (by time.monotonic()) a worker alive at the opening has given a sign of life since
+        #: by when (time.monotonic()) every worker that was alive at the opening has renewed its leases
         self.sure_at = 0.0
         self._watch_seconds = 0.0
         self.worker = _new_name()
 
-    async def open(self) -> tuple[Frontier, Reply]:
+    async def open(self) -> tuple[FrontierClient, Reply]:
         """Return the opened frontier and the first reply.
 
-        :raises StateError: if it can't be used; then nothing of it has been changed
+        :raises StateError: if it can't be used; then nothing in it was changed
         """
         settings = self._settings
         connection = self._connection = Connection.acquire(settings.url)
@@ -81,7 +81,7 @@ class Opening:
         self._refuse_version(earlier.get("version", _VERSION))
         self._refuse_project(earlier.get("project", settings.project))
         before = self._before = await self._deadlines()
-        # A worker that was killed a moment ago looks like one that is alive, but its heart does not beat.
+        # A worker that was just killed looks alive, but it doesn't renew its leases.
         self._watch_seconds = 2 * settings.heartbeat_seconds + 0.5
         self.sure_at = time.monotonic() + self._watch_seconds
         if before and self._shared_state_feed:
@@ -104,12 +104,12 @@ class Opening:
         log.tell_opened(settings, reply, int(earlier.get("seen", 0)), self.worker, self._crawler.spider)
         return frontier, reply
 
-    async def _join(self, connection: Connection) -> tuple[Frontier, Reply]:
-        """Open the frontier while nobody removes it."""
+    async def _join(self, connection: Connection) -> tuple[FrontierClient, Reply]:
+        """Open the frontier once nobody is removing it."""
         prefix = self._settings.prefix
         await connection.put_back(prefix)
         while True:
-            frontier = Frontier(
+            frontier = FrontierClient(
                 connection, prefix, self.worker, self._settings.lease_seconds, *self._order, self._settings.most_deliveries,
                 self._settings.pushed_key,
             )  # fmt: skip
@@ -138,7 +138,7 @@ class Opening:
         return True
 
     async def clear_if_finished(self) -> None:
-        """Remove the frontier if nothing in it is left to do. To be called when this worker has left it.
+        """Remove the frontier if nothing in it is left to do. Call it when this worker has left.
 
         :raises StoreError: if Redis does not answer, or refuses
         """
@@ -148,14 +148,14 @@ class Opening:
     def _refuse_version(self, version: str) -> None:
         if version != _VERSION:
             raise StoreError(
-                f"STATE_REDIS_URL: the frontier {self._settings.prefix} is of version {version}, and this scrapy_state knows "
+                f"STATE_REDIS_URL: the frontier {self._settings.prefix} is of version {version}, but this scrapy_state knows "
                 f"{_VERSION}: install the version that made it, or remove it (scrapy state frontier … --clear)"
             )
 
     def _refuse_project(self, project: str) -> None:
         if project != self._settings.project:
             raise StateSettingsError(
-                f"STATE_REDIS_KEY: the frontier {self._settings.prefix} is that of the project {project!r}, and this is "
+                f"STATE_REDIS_KEY: the frontier {self._settings.prefix} is that of the project {project!r}, but this is "
                 f"{self._settings.project!r} (BOT_NAME). Give one of them another STATE_REDIS_KEY. If it is the same project "
                 f"under a new name: redis-cli HDEL '{self._settings.prefix}meta' project"
             )
@@ -171,7 +171,7 @@ class Opening:
                 await asyncio.sleep(0.5)
 
     async def is_alone(self) -> bool:
-        """Whether no other worker has given a sign of life since this one began to open the frontier.
+        """Whether no other worker has renewed its leases since this one began to open the frontier.
 
         :raises StoreError: if Redis does not answer, or refuses
         """
@@ -179,27 +179,27 @@ class Opening:
         return not any(deadline > self._before.get(name, 0) for name, deadline in now.items() if name != self.worker)
 
     async def close(self) -> None:
-        """Let go of the connection."""
+        """Release the connection."""
         if self._connection is not None:
             await self._connection.release()
             self._connection = None
 
     @property
     def _shared_state_feed(self) -> str:
-        """The state feed that every worker would write to; empty if there is none."""
+        """The state feed that every worker would write to; empty if none."""
         common, feed = get_settings(self._crawler), StateFeed.from_settings(self._crawler.settings)
         if feed is None or common.readonly or not common.enabled or "run_id" in placeholders(feed.uri):
             return ""
         return feed.uri
 
     async def _round_trip(self, connection: Connection) -> None:
-        """Send a made-up request and lease it again, on keys of their own.
+        """Send a test request and lease it again, on keys of its own.
 
-        :raises StoreError: if that can't be done, or what comes back is another request
+        :raises StoreError: if that fails, or another request comes back
         """
         prefix = f"{self._settings.prefix}selfcheck-{self.worker}:"
         parts = (*_SELFCHECK_PARTS, f"leases:{self.worker}", f"done:{self.worker}")
-        frontier = Frontier(connection, prefix, self.worker, self._settings.lease_seconds, *self._order, expiring=parts)
+        frontier = FrontierClient(connection, prefix, self.worker, self._settings.lease_seconds, *self._order, expiring=parts)
         sent = Request("https://scrapy-state.invalid/selfcheck?b=2&a=%20", method="POST", body=b"\x00\xff", meta={"depth": 1})
         fingerprint = self._crawler.request_fingerprinter.fingerprint
         new = NewRequest(self._codec.encode(sent), fingerprint(sent), 0, False, "selfcheck")
@@ -229,15 +229,15 @@ class Opening:
     def _company_error(self, feed: str) -> StateConflict:
         return StateConflict(
             f"another worker is at work on the frontier {self._settings.prefix}, and would store its checkpoints in the same "
-            f"state feed {feed!r}. With several workers the frontier is the state: take the state feed out, "
+            f"state feed {feed!r}. With several workers the frontier is the state: remove the state feed, "
             "or give each run its own with %(run_id)s in its URI"
         )
 
 
 class Clearing:
-    """Removes the frontier of one job while nobody else does, or opens it.
+    """Removes a job's frontier, while no other worker removes or opens it.
 
-    A lock beside the frontier keeps workers that start at the same moment from removing what another one has begun.
+    If workers start at the same moment, a lock keeps one from removing what another has begun.
     """
 
     def __init__(self, connection: Connection, settings: RedisSettings, worker: str) -> None:
@@ -247,7 +247,7 @@ class Clearing:
 
     @asynccontextmanager
     async def lock(self) -> AsyncIterator[None]:
-        """Wait until nobody else has the lock, and hold it. One that was not let go ends by itself after a minute.
+        """Wait for the lock, and hold it. A lock that nobody releases expires after a minute.
 
         :raises StoreError: if Redis does not answer, or refuses
         """
@@ -259,26 +259,27 @@ class Clearing:
             await self._connection.unlock(self._settings.prefix, self._worker)
 
     async def clear(self) -> None:
-        """Remove the frontier, but for what was pushed to it. To be called with the lock held.
+        """Remove the frontier, but not what was pushed to it. Hold the lock when you call it.
 
         :raises StoreError: if Redis does not answer, or refuses
         """
         await asyncio.to_thread(clear_frontier, self._settings.url, self._settings.prefix, kept=[self._settings.pushed_key])
 
     async def clear_if_finished(self) -> None:
-        """Remove the frontier if nobody is at work on it, and nothing in it is left to do.
+        """Remove the frontier if no worker uses it, and nothing in it is left to do.
 
         :raises StoreError: if Redis does not answer, or refuses
         """
         settings = self._settings
         async with self.lock():
-            found = await asyncio.to_thread(read_frontier, settings.url, settings.prefix, settings.pushed_key)
-            if found.seconds_left or found.pending:
+            content = await asyncio.to_thread(read_frontier, settings.url, settings.prefix, settings.pushed_key)
+            if content.seconds_left or content.pending:
                 return  # the last worker does it
-            if found.unreadable or found.fatal:
+            if content.unreadable or content.fatal:
                 logger.warning(
-                    "STATE_REDIS_CLEAR: the frontier %s is kept, since %s requests in it are set aside: %s can't be read, and "
-                    "%s had workers that died", settings.prefix, found.unreadable + found.fatal, found.unreadable, found.fatal,
+                    "STATE_REDIS_CLEAR: the frontier %s is kept: %s requests in it are set aside: %s can't be read, and the "
+                    "workers of %s died", settings.prefix, content.unreadable + content.fatal, content.unreadable,
+                    content.fatal,
                 )  # fmt: skip
                 return
             await self.clear()

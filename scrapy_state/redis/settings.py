@@ -1,4 +1,4 @@
-"""The STATE_REDIS_* settings, read once; and which DUPEFILTER_CLASS will do beside them."""
+"""The STATE_REDIS_* settings, and which DUPEFILTER_CLASS may be used with them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ..settings import get_settings
 logger = logging.getLogger("scrapy_state.state")
 _SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
 _HEARTBEAT_SECONDS = 5.0
-#: Packages whose filters keep what they have seen, and those of clients that such a filter has as an attribute
+#: Packages whose filters store fingerprints, and packages of clients that such a filter has as an attribute
 _KEEPERS = ("scrapy_redis", "scrapy_redis_bloomfilter", "scrapy_redis_cluster", "scrapy_redis_sentinel", "scrapy_distributed")
 _CLIENTS = ("redis", "rediscluster", "sqlite3", "pymongo", "psycopg", "psycopg2", "sqlalchemy", "plyvel", "lmdb")
 
@@ -33,21 +33,21 @@ class RedisSettings:
     """The settings of a frontier in Redis.
 
     :param url: STATE_REDIS_URL
-    :param prefix: what all keys of the job begin with: STATE_REDIS_KEY, filled in, as a hash tag
-    :param lease_seconds: STATE_REDIS_LEASE_TIMEOUT: without a heartbeat for that long, a worker's leases come back
+    :param prefix: how all keys of the job begin: STATE_REDIS_KEY, filled in, as a hash tag
+    :param lease_seconds: STATE_REDIS_LEASE_TIMEOUT: how long after its last heartbeat a worker's leases expire
     :param prefetch: STATE_REDIS_PREFETCH: how many requests a worker leases ahead
-    :param most_deliveries: STATE_REDIS_MAX_DELIVERIES: a page whose worker has died that many times is set aside
-    :param pushed_key: where others push what is to be crawled: STATE_REDIS_URLS_KEY, filled in
+    :param most_deliveries: STATE_REDIS_MAX_DELIVERIES: how many workers may die with a page before it is set aside
+    :param pushed_key: STATE_REDIS_URLS_KEY, filled in: the key to which others push URLs
     :param keep_open: STATE_REDIS_KEEP_OPEN: don't end when nothing is pending or running
-    :param idle_seconds: STATE_REDIS_IDLE_TIMEOUT: with keep_open, end when there was nothing for that long
+    :param idle_seconds: STATE_REDIS_IDLE_TIMEOUT: with keep_open, end after nothing happened for that long
     :param clear: STATE_REDIS_CLEAR: when the frontier is removed: "start", "finished", "never"
-    :param project: what tells this project from another one that has a spider of the same name
+    :param project: distinguishes this project from another one with a spider of the same name
     :param early: STATE_REDIS_ACKNOWLEDGE is "done": acknowledge when the pipelines are done, before items are durable
-    :param filter_start: STATE_REDIS_FILTER_START: leave out start requests seen before, also with ``dont_filter``
+    :param filter_start: STATE_REDIS_FILTER_START: drop start requests seen before, even with ``dont_filter``
     :param use_pickle: STATE_REDIS_PICKLE: pickle requests that JSON can't hold
     :param retry_seconds: STATE_RETRY_TIMEOUT: how long Redis may be away
     :param close_seconds: STATE_CLOSE_TIMEOUT: the same, once the crawl is closing
-    :param interval_seconds: STATE_INTERVAL: between two cuts at least
+    :param interval_seconds: STATE_INTERVAL: the shortest time between two cuts
     """
 
     url: str
@@ -69,7 +69,7 @@ class RedisSettings:
 
     @property
     def heartbeat_seconds(self) -> float:
-        """How often a worker says that it is alive."""
+        """How often a worker renews its leases."""
         return min(_HEARTBEAT_SECONDS, self.lease_seconds / 4)
 
     @classmethod
@@ -115,14 +115,14 @@ def _url(settings: BaseSettings) -> str:
 
 
 def key_prefix(template: str, spider: Spider) -> str:
-    """Return what a job's keys begin with: STATE_REDIS_KEY filled with the spider's attributes, as a hash tag.
+    """Return how a job's keys begin: STATE_REDIS_KEY filled with the spider's attributes, as a hash tag.
 
-    :raises StateSettingsError: if it can't be filled, is empty, or has braces
+    :raises StateSettingsError: if it can't be filled, is empty, or contains braces
     """
     key = _filled("STATE_REDIS_KEY", template, spider)
     if not key or "{" in key or "}" in key:
         raise StateSettingsError(
-            f"STATE_REDIS_KEY is {key!r}; it must not be empty and must have no braces, which are put around it"
+            f"STATE_REDIS_KEY is {key!r}; it must not be empty, and must not contain braces: scrapy_state adds them"
         )
     return f"scrapy_state:{{{key}}}:"
 
@@ -138,7 +138,7 @@ def _filled(name: str, template: str, spider: Spider) -> str:
 
 
 class _Attributes(dict[str, Any]):
-    """An object's attributes as ``%`` asks for them; others, properties perhaps, are not touched."""
+    """An object's attributes for ``%``. Only those that the template names are read: a property might do something."""
 
     def __init__(self, whose: Any) -> None:
         super().__init__()
@@ -149,7 +149,7 @@ class _Attributes(dict[str, Any]):
 
 
 def local_dupefilter(crawler: Crawler) -> Any:
-    """Return the filter of DUPEFILTER_CLASS, without JOBDIR; of the default one what Redis can't do, and what it logs."""
+    """Return the filter of DUPEFILTER_CLASS, without JOBDIR. Scrapy's own one serves only what Redis can't hold."""
     filter_class = load_object(crawler.settings["DUPEFILTER_CLASS"])
     if filter_class is RFPDupeFilter:
         debug = crawler.settings.getbool("DUPEFILTER_DEBUG")
@@ -162,9 +162,9 @@ def local_dupefilter(crawler: Crawler) -> Any:
 
 
 def check_dupefilter(dupefilter: Any, spider: Spider) -> None:
-    """Warn of a filter that is not Scrapy's own.
+    """Warn if the filter is not Scrapy's own.
 
-    :raises StateSettingsError: if it keeps what it has seen: a page that is crawled again after a kill would lose its links
+    :raises StateSettingsError: if it stores fingerprints: when a page is crawled again after a kill, its links would be dropped
     """
     cls = type(dupefilter)
     if cls in (RFPDupeFilter, BaseDupeFilter):
@@ -174,13 +174,13 @@ def check_dupefilter(dupefilter: Any, spider: Spider) -> None:
     client = next((each for each in getattr(dupefilter, "__dict__", {}).values() if _package(type(each)) in _CLIENTS), None)
     if keeper is not None or client is not None:
         raise StateSettingsError(
-            f"{name}, which remembers what it has seen when the process has ended. A page that is crawled again, because its "
-            "worker was killed, would then have its links left out. Remove the setting: the frontier in Redis keeps what was "
-            "seen, together with the requests"
+            f"{name}, which remembers what it has seen after the process has ended. If a worker is killed and its page is "
+            "crawled again, this filter would drop the page's links. Remove the setting: the frontier in Redis keeps the "
+            "fingerprints together with the requests"
         )
     logger.warning(
         "%s: each worker filters by itself, and the frontier in Redis keeps no fingerprints. If this class remembers "
-        "anything when the process has ended, pages are lost after a kill; without the setting Redis filters for all", name,
+        "anything after the process has ended, pages are lost after a kill. Without the setting, Redis filters for all", name,
         extra={"spider": spider},
     )  # fmt: skip
 
@@ -190,15 +190,15 @@ def _package(cls: type) -> str:
 
 
 def redacted(url: str) -> str:
-    """Return *url* as it may stand in a log: without a password."""
+    """Return *url* without its password, for logs and errors."""
     url = re.sub(r"(://[^:/@?#]*):.*@", r"\1:***@", url, flags=re.DOTALL)
     return re.sub(r"([?&](?:ssl_|sentinel_)?password=)[^&#]*", r"\1***", url)
 
 
 def unusable(url: str) -> StateSettingsError:
-    """Return the error for a *url* that redis-py can't read. What it says of it may be a piece of the password."""
+    """Return the error for a *url* that redis-py can't read. redis-py's own message may contain a part of the password."""
     return StateSettingsError(
-        f"STATE_REDIS_URL is {redacted(url)!r}, which redis-py can't use: see the port, the options, and whether special "
+        f"STATE_REDIS_URL is {redacted(url)!r}, which redis-py can't use; check the port, the options, and whether special "
         "characters of the password are percent-encoded (# is %23, / is %2F, ? is %3F, [ is %5B)"
     )
 

@@ -1,6 +1,6 @@
-"""Requests of units (docs/units.md) in a frontier: filtered among this run's, left out when they are an earlier run's.
+"""Requests of units (docs/units.md) in a frontier: filtered within this run, and skipped if an earlier run left them.
 
-With units the state says where to go on, and the frontier is no more than the queue of one run, and of one worker.
+With units, the state says where to continue. The frontier is only the queue of one run and one worker.
 """
 
 from __future__ import annotations
@@ -26,74 +26,74 @@ if TYPE_CHECKING:
     from .settings import RedisSettings
 
 logger = logging.getLogger("scrapy_state.state")
-#: How long between two looks whether another worker is alive. One that was killed a moment ago is none.
+#: How often to check whether another worker is alive. One that was just killed does not count.
 _LOOK_SECONDS = 0.5
 
 
 class UnitRequests:
-    """What a worker's scheduler asks and tells of requests that may be of units.
+    """Handles the requests of units for one worker's scheduler.
 
-    :param end: ends the crawl, as failed, with a finish reason
+    :param end: ends the crawl with exit code 1 and a finish reason
     """
 
     def __init__(self, crawler: Crawler, end: Callable[[str], None]) -> None:
         self._crawler = crawler
         self._barrier = get_barrier(crawler)
         self._end = end
-        self._told = self._ended = False
+        self._is_logged = self._ended = False
         #: whether there may be another worker, so that the crawl must not end well yet
         self.unsure = False
         self._task: asyncio.Task[None] | None = None
 
     def opened(self, opening: Opening, settings: RedisSettings) -> None:
-        """The frontier is open."""
+        """Note that the frontier is open."""
         self._opening, self._settings = opening, settings
 
     def close(self) -> None:
-        """Look no more for other workers."""
+        """Stop looking for other workers."""
         if self._task is not None:
             self._task.cancel()
 
     def fingerprint(self, request: Request) -> bytes:
-        """Return what *request* is known by as seen: in a unit another for each run, as each run begins its units anew."""
-        found: bytes = self._crawler.request_fingerprinter.fingerprint(request)
+        """Return the fingerprint of *request*. In a unit it differs from run to run, as each run starts its units afresh."""
+        fingerprint: bytes = self._crawler.request_fingerprinter.fingerprint(request)
         mark = request.meta.get(UNIT)
-        if mark is None or not found:
-            return found
-        size = min(len(found), hashlib.blake2b.MAX_DIGEST_SIZE)
-        return hashlib.blake2b(found, digest_size=size, key=str(mark[0]).encode()).digest()
+        if mark is None or not fingerprint:
+            return fingerprint
+        size = min(len(fingerprint), hashlib.blake2b.MAX_DIGEST_SIZE)
+        return hashlib.blake2b(fingerprint, digest_size=size, key=str(mark[0]).encode()).digest()
 
     def unit_of(self, request: Request) -> str | None:
-        """Return the unit that *request* counts for once it is taken."""
+        """Return the unit that *request* belongs to once the scheduler has taken it."""
         tracking = self._barrier.tracking
         return None if tracking is None else tracking.unit_of(request)
 
     def is_left_over(self, meta: Any) -> bool:
-        """Whether a request with that *meta* is of another run's unit. Nobody waits for it: it is not to be crawled."""
+        """Whether a request with this *meta* belongs to another run's unit, so that it must not be crawled."""
         mark = meta.get(UNIT) if isinstance(meta, dict) else None
         tracker = self._barrier.tracker
         if mark is None or (tracker is not None and isinstance(mark, list) and mark[:1] == [tracker.run]):
             return False
         self._crawler.stats.inc_value("state/redis/left_over")
-        if not self._told:
-            self._told = True
+        if not self._is_logged:
+            self._is_logged = True
             logger.warning(
-                "the frontier has requests of an earlier run's units; they are left out, as a run begins these units anew",
+                "the frontier has requests of an earlier run's units; they are left out, as each run starts its units afresh",
                 extra={"spider": self._crawler.spider},
             )
         return True
 
     def received(self, reply: Reply, sent: Sequence[NewRequest]) -> None:
-        """Count out which of *sent* were duplicates. End the crawl where nobody can say any more when a unit is done."""
+        """Uncount those of *sent* that were duplicates. End the crawl if nobody can tell any more when a unit is done."""
         tracking = self._barrier.tracking
         if tracking is None or self._ended:
             return
-        if reply.lost:  # and what it says of duplicates may not be so: some may be here since a lost reply
+        if reply.lost:  # its duplicates may be wrong, too: a lost exchange may have stored some of them
             self._fail(
                 "state_frontier_failed",
                 f"this worker was away for more than STATE_REDIS_LEASE_TIMEOUT ({self._settings.lease_seconds:g} s), and "
                 'another took its requests, so that nobody knows when units of state (meta["state"]) are done. Start the crawl '
-                "again, with one worker: it goes on from the state",
+                "again, with one worker: it continues from the state",
             )
             return
         for new, is_duplicate in zip(sent, reply.duplicates, strict=True):
@@ -104,7 +104,7 @@ class UnitRequests:
             self._task = asyncio.create_task(self._look_for_others())
 
     async def _look_for_others(self) -> None:
-        with suppress(StoreError):  # Redis is away: the worker says so
+        with suppress(StoreError):  # Redis is away: the worker logs it
             if not await self._opening.is_alone():
                 self._fail(
                     "state_conflict",

@@ -1,4 +1,4 @@
-"""One worker's exchanges with the frontier: what is sent when, and what is done when Redis is away."""
+"""One worker's exchanges with the frontier: when to send what, and what to do while Redis is away."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from .frontier import MOST_BYTES
 
 if TYPE_CHECKING:
     from .connection import Heartbeat
-    from .frontier import Frontier, NewRequest, Reply
+    from .frontier import FrontierClient, NewRequest, Reply
     from .settings import RedisSettings
 
 logger = logging.getLogger("scrapy_state.state")
 
-#: How long something waits for company before it is sent.
+#: How long the worker collects requests before it sends them.
 _LINGER_SECONDS = 0.01
-#: When there was nothing to lease: how soon to look again, at first and at most.
+#: When there was nothing to lease: how soon to try again, at first and at most.
 _FIRST_POLL_SECONDS, _LAST_POLL_SECONDS = 0.02, 1.0
-#: How often one that waits for room looks whether it must.
+#: How often room() checks whether it may return.
 _LOOK_SECONDS = 0.25
 _FIRST_PAUSE_SECONDS, _LAST_PAUSE_SECONDS = 0.1, 5.0
-#: One exchange's share, so that none takes Redis long.
+#: The limits of one exchange, so that it blocks Redis only briefly.
 _MOST_REQUESTS, _MOST_ACKNOWLEDGED = 300, 2000
-#: Above that many requests wait here, start() and callbacks wait.
+#: If this many requests wait to be sent, start() and callbacks wait.
 ROOM = 5000
 
 
@@ -38,11 +38,11 @@ class Host(Protocol):
 
     @property
     def wanted(self) -> int:
-        """How many more requests there is room for."""
+        """How many more requests to lease."""
 
     @property
     def rooms(self) -> tuple[Mapping[str, int], int]:
-        """How many of them may be of each download slot, and of any slot that is not named."""
+        """How many of them to lease of each download slot, and of any other slot."""
 
     @property
     def low(self) -> bool:
@@ -50,46 +50,46 @@ class Host(Protocol):
 
     @property
     def starving(self) -> bool:
-        """Whether the crawl could do with a request now."""
+        """Whether the engine has asked for a request and got none."""
 
     @property
     def hidden(self) -> int:
-        """How many requests are at work that Redis does not know of."""
+        """How many requests it has that Redis does not know of."""
 
     @property
     def held(self) -> Sequence[int]:
         """The leases whose requests are not done."""
 
     def received(self, reply: Reply, sent: Sequence[NewRequest]) -> None:
-        """Something has come."""
+        """Process the reply to an exchange that sent *sent*."""
 
     def failed(self, error: StoreError) -> None:
-        """There will be no more exchanges."""
+        """Note that no more exchanges follow."""
 
 
 class Worker:
-    """Sends and gets what *host* has and wants, in exchanges of many requests, one at a time.
+    """Sends requests and leases others for *host*, many in each exchange, one exchange at a time.
 
-    Only touched from the event loop's thread.
+    Use it only in the event loop's thread.
     """
 
-    def __init__(self, frontier: Frontier, settings: RedisSettings, host: Host) -> None:
+    def __init__(self, frontier: FrontierClient, settings: RedisSettings, host: Host) -> None:
         self.frontier = frontier
         self._settings = settings
         self._host = host
         self.outbox: deque[NewRequest] = deque()
-        #: leases to give up, with how many requests must have been sent before: the children of theirs
+        #: leases to acknowledge, each with how many requests must be sent first: its page's children are among them
         self._acknowledged: deque[tuple[int, int]] = deque()
         self._put = self._sent = 0
-        #: leases whose requests are done, and their items not durable yet
+        #: leases whose requests are done, but their items are not durable yet
         self.done: list[int] = []
-        #: those of them that Redis has not heard of
+        #: those of them that the next exchange reports
         self._newly_done: list[int] = []
-        #: leases that are no requests, of which Redis has not heard
+        #: leases that can't be read, and that the next exchange reports
         self.unreadable: list[int] = []
         self.exchanges = 0
         self.outages = 0
-        #: since when no exchange had a reply at the first attempt; 0: the last one had
+        #: since when no exchange has succeeded at the first attempt; 0: the last one did
         self._trouble_since = 0.0
         self._most_bytes = MOST_BYTES
         #: whether the last exchange leased less than was wanted
@@ -107,14 +107,14 @@ class Worker:
         self._failed: StoreError | None = None
 
     def start(self, heartbeat: Heartbeat | None = None) -> None:
-        """Begin with the exchanges, after the opening one; and with *heartbeat*, for when they can't be sent."""
+        """Start the exchanges, and *heartbeat*, which renews the leases while the event loop is blocked."""
         self._task = asyncio.create_task(self._run())
         self._heartbeat = heartbeat
         if heartbeat is not None:
             heartbeat.start()
 
     def stop_heartbeat(self) -> None:
-        """From now on a silence means that this worker is dead."""
+        """Stop renewing the leases: from now on, a silent worker is a dead one."""
         if self._heartbeat is not None:
             self._heartbeat.stop()
 
@@ -128,50 +128,50 @@ class Worker:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is at work here, and there is nothing to lease."""
+        """Whether this worker has no request, and there is none to lease."""
         return self._host.starving and not (self._host.held or self._host.hidden or self.outbox)
 
     def finish(self, id: int) -> None:
-        """The request of lease *id* is done; its items are not durable yet."""
+        """Note that the request of lease *id* is done; its items are not durable yet."""
         self.done.append(id)
         self._newly_done.append(id)
 
     def finish_again(self, id: int) -> None:
-        """Lease *id* was taken, and has come back to this worker. It may be done already."""
+        """Note that this worker got lease *id* again, which it had lost. Its request may be done already."""
         if id in self.done:
             self._newly_done.append(id)
 
     def set_aside(self, id: int) -> None:
-        """What is leased as *id* is no request, so nobody can crawl it."""
+        """Set lease *id* aside: it can't be read as a request."""
         self.unreadable.append(id)
         self.wake(hurry=True)
 
     def acknowledge(self, ids: Iterable[int]) -> None:
-        """Give up the leases *ids*: their requests are done, and their items durable."""
+        """Acknowledge the leases *ids*: their requests are done, and their items are durable."""
         self._acknowledged.extend((self._put, id) for id in ids)
         self.wake()
 
     def acknowledge_done(self, count: int) -> None:
-        """Give up the *count* leases whose requests were done first: their items are durable by now."""
+        """Acknowledge the *count* leases whose requests were done first: their items are durable."""
         ids = self.done[:count]
         del self.done[:count]
         self.acknowledge(ids)
 
     def wake(self, hurry: bool = False) -> None:
-        """There is something to send or to want."""
+        """Note that there is something to send or to lease; with *hurry*, don't wait for more."""
         self._something.set()
         if hurry:
             self._hurry.set()
 
     async def room(self, unless: Callable[[], bool]) -> None:
-        """Wait while there is too much to send, *unless* something else ends the wait, which is asked now and then."""
+        """Wait while too many requests wait to be sent, *unless* that function, called several times a second, returns True."""
         while not (self._room.is_set() or unless()):
             await _either(self._room, _LOOK_SECONDS)
 
     async def close(self) -> None:
-        """Send what there is, give back what is leased, say goodbye.
+        """Send what is left, return all leases, and leave the frontier.
 
-        :raises StoreError: if Redis does not answer within STATE_CLOSE_TIMEOUT, or refuses; the leases come back by themselves
+        :raises StoreError: if Redis does not answer within STATE_CLOSE_TIMEOUT, or refuses; the leases expire by themselves
         """
         self._closing.set()
         self.wake(hurry=True)
@@ -202,7 +202,7 @@ class Worker:
         self._host.failed(error)
 
     async def _until_due(self) -> None:
-        """Return when an exchange is due: soon if there is something, at once if the crawl waits for it."""
+        """Return when an exchange is due: soon if there is something to send, at once if the crawl waits for a request."""
         beat = self.last + self._settings.heartbeat_seconds - time.monotonic()
         if not (self.outbox or self._acknowledged or self.unreadable or (self._host.low and not self._dry)):
             await _either(self._something, min(beat, self._poll_seconds) if self._host.low else beat)
@@ -227,7 +227,7 @@ class Worker:
         unreadable, self.unreadable = self.unreadable, []
         reply = await self._insist(
             mode, new=new, acknowledged=acknowledged, done=done, wanted=wanted, rooms=rooms, other_room=other_room,
-            # What has not gone yet counts as at work here, so that nobody ends.
+            # Requests that are not sent yet count as this worker's, so that no worker ends.
             hidden=self._host.hidden + len(self.outbox), unreadable=unreadable,
         )  # fmt: skip
         self.last = time.monotonic()
@@ -242,7 +242,7 @@ class Worker:
         self._host.received(reply, new)
 
     async def _insist(self, mode: str, **what: Any) -> Reply:
-        """Try again while Redis is away; what is sent stays the same."""
+        """Repeat the same exchange while Redis is away."""
         pause, again = _FIRST_PAUSE_SECONDS, False
         while True:
             try:
@@ -254,12 +254,12 @@ class Worker:
                 if not self._trouble_since:
                     self._trouble_since = now
                     self.outages += 1
-                    logger.warning("the frontier can't be reached: %s. The crawl waits, and tries again", error)
+                    logger.warning("the frontier can't be reached: %s. The crawl waits and tries again", error)
                 limit = self._settings.close_seconds if self._closing.is_set() else self._settings.retry_seconds
                 if now - self._trouble_since >= limit:
                     raise
                 again = True
-                self._most_bytes = max(self._most_bytes // 4, 1)  # perhaps the line is too slow for so much
+                self._most_bytes = max(self._most_bytes // 4, 1)  # the line may be too slow for more
                 await _either(self._closing, pause) if not self._closing.is_set() else await asyncio.sleep(pause)
                 pause = min(pause * 2, _LAST_PAUSE_SECONDS if not self._closing.is_set() else 1.0)
             else:
@@ -268,7 +268,7 @@ class Worker:
                 return reply
 
     def _all_is_well(self) -> None:
-        # An attempt that is not the first leases nothing. So only the next one shows whether leases come through.
+        # A repeated exchange leases nothing. So only the next one shows whether leases get through.
         if self._trouble_since:
             logger.info("the frontier can be reached again, after %.1f s", time.monotonic() - self._trouble_since)
             self._trouble_since = 0.0
@@ -276,6 +276,6 @@ class Worker:
 
 
 async def _either(event: asyncio.Event, seconds: float) -> None:
-    """Wait for *event*, that long at most."""
+    """Wait for *event*, for at most *seconds*."""
     with suppress(asyncio.TimeoutError):
         await asyncio.wait_for(event.wait(), max(0.0, seconds))

@@ -34,7 +34,7 @@ from scrapy_state.exceptions import StateError, StateSettingsError, StoreRefused
 from scrapy_state.frontier.codec import Codec
 from scrapy_state.redis.clients import drop_connections
 from scrapy_state.redis.connection import Connection
-from scrapy_state.redis.frontier import Frontier, FrontierGone, NewRequest, Reply
+from scrapy_state.redis.frontier import FrontierClient, FrontierGone, NewRequest, Reply
 from scrapy_state.redis.inspect import SetAside, clear_frontier, put_back, read_frontier, read_set_aside
 from scrapy_state.redis.leases import Order
 from scrapy_state.redis.opening import _SELFCHECK_PARTS, Clearing, Opening
@@ -46,13 +46,13 @@ PREFIX = "scrapy_state:{frontier}:"
 # The exchange
 
 
-def in_frontiers(server: RedisServer, scenario: Callable[[Callable[..., Frontier]], Coroutine[Any, Any, None]]) -> None:
+def in_frontiers(server: RedisServer, scenario: Callable[[Callable[..., FrontierClient]], Coroutine[Any, Any, None]]) -> None:
     """Run *scenario*, giving it a maker of frontiers by the worker's name."""
 
     async def main() -> None:
         connection = Connection.acquire(server.url)
         try:
-            await scenario(lambda worker, **more: Frontier(connection, PREFIX, worker, **{"lease_seconds": 60.0, **more}))
+            await scenario(lambda worker, **more: FrontierClient(connection, PREFIX, worker, **{"lease_seconds": 60.0, **more}))
         finally:
             await connection.release()
 
@@ -74,7 +74,7 @@ def texts(reply: Reply) -> list[str]:
 def test_duplicates_are_dropped_in_the_step_that_stores(server: RedisServer) -> None:
     """Of two requests with one fingerprint the first is stored, also within one exchange; without one both are."""
 
-    async def scenario(frontier: Callable[..., Frontier]) -> None:
+    async def scenario(frontier: Callable[..., FrontierClient]) -> None:
         one = frontier("one")
         await one.exchange("open")
         reply = await one.exchange(new=[request("a"), request("a"), request("b"), request("c", filtered=False)])
@@ -90,7 +90,7 @@ def test_duplicates_are_dropped_in_the_step_that_stores(server: RedisServer) -> 
 def test_order_is_scrapys(server: RedisServer) -> None:
     """Highest priority first, then the newest; start requests last within a priority, oldest first; FIFO where chosen."""
 
-    async def scenario(frontier: Callable[..., Frontier]) -> None:
+    async def scenario(frontier: Callable[..., FrontierClient]) -> None:
         one = frontier("one")
         await one.exchange("open")
         new = [request("a"), request("b"), request("high", 10), request("low", -10), request("s", is_start=True)]
@@ -111,7 +111,7 @@ def test_order_is_that_of_the_queue_classes(server: RedisServer, queue: type, or
         assert load_object(Settings()["SCHEDULER_MEMORY_QUEUE"]) is queue
         assert load_object(Settings()["SCHEDULER_START_MEMORY_QUEUE"]) is FifoMemoryQueue
 
-    async def scenario(frontier: Callable[..., Frontier]) -> None:
+    async def scenario(frontier: Callable[..., FrontierClient]) -> None:
         chosen = Order(queue, FifoMemoryQueue)
         one = frontier("one", first_out=chosen.first_out, start_first_out=chosen.start_first_out)
         await one.exchange("open")
@@ -132,7 +132,7 @@ def test_order_is_that_of_the_queue_classes(server: RedisServer, queue: type, or
 def test_download_slots_take_turns(server: RedisServer) -> None:
     """A lease of several takes from every download slot in turn, however many requests one of them has."""
 
-    async def scenario(frontier: Callable[..., Frontier]) -> None:
+    async def scenario(frontier: Callable[..., FrontierClient]) -> None:
         one = frontier("one")
         await one.exchange("open")
         new = [request(f"big{n}", slot="big") for n in range(50)] + [request(f"{slot}0", slot=slot) for slot in "abc"]
@@ -148,7 +148,7 @@ def test_download_slots_take_turns(server: RedisServer) -> None:
 def test_leases_of_a_dead_worker_come_back(server: RedisServer) -> None:
     """What a worker leased and did not acknowledge is leased again once its heartbeat stops, and not before."""
 
-    async def scenario(frontier: Callable[..., Frontier]) -> None:
+    async def scenario(frontier: Callable[..., FrontierClient]) -> None:
         dead, other = frontier("dead", lease_seconds=0.2), frontier("other")
         await dead.exchange("open")
         await other.exchange("open")
@@ -172,7 +172,7 @@ def test_leases_of_a_dead_worker_come_back(server: RedisServer) -> None:
 def test_what_others_are_told_of_a_worker(server: RedisServer) -> None:
     """At work are leases that are not done, and what Redis does not know of; pushed URLs are pending until they are leased."""
 
-    async def scenario(frontier: Callable[..., Frontier]) -> None:
+    async def scenario(frontier: Callable[..., FrontierClient]) -> None:
         one, two = frontier("one"), frontier("two")
         await one.exchange("open")
         await two.exchange("open")
@@ -199,7 +199,7 @@ def test_what_others_are_told_of_a_worker(server: RedisServer) -> None:
 def test_what_others_push(server: RedisServer, push: Callable[..., Any], expected: Any) -> None:
     """A list, a set or a sorted set (highest score first) may be pushed to, under any key; what is there is pending."""
 
-    async def scenario(frontier: Callable[..., Frontier]) -> None:
+    async def scenario(frontier: Callable[..., FrontierClient]) -> None:
         one = frontier("one", pushed_key="start_urls")
         await one.exchange("open")
         push(server.client(), "start_urls")
@@ -226,7 +226,7 @@ def test_what_can_not_be_pushed(server: RedisServer, push: Callable[..., Any], k
     """Another type where others push: the exchange takes place as ever, and says so."""
     push(server.client(), f"{PREFIX}urls")
 
-    async def scenario(frontier: Callable[..., Frontier]) -> None:
+    async def scenario(frontier: Callable[..., FrontierClient]) -> None:
         one = frontier("one")
         assert (await one.exchange("open")).pushed_type == kind
         reply = await one.exchange(new=[request("a"), request("b")], wanted=1)
@@ -243,7 +243,7 @@ def test_what_can_not_be_read_is_set_aside(server: RedisServer) -> None:
     """A lease that can't be read is set aside, once, and only while it is this worker's; none is missed if the worker dies
     then. A later run may try it again, and whoever has done the page all the same may say so."""
 
-    async def scenario(frontier: Callable[..., Frontier]) -> None:
+    async def scenario(frontier: Callable[..., FrontierClient]) -> None:
         one, two = frontier("one"), frontier("two")
         await one.exchange("open")
         await two.exchange("open")
@@ -283,7 +283,7 @@ def test_what_can_not_be_read_is_set_aside(server: RedisServer) -> None:
 def test_what_comes_back_is_next(server: RedisServer, first_out: bool) -> None:
     """Requests that a worker gives back are leased again before others of their priority."""
 
-    async def scenario(frontier: Callable[..., Frontier]) -> None:
+    async def scenario(frontier: Callable[..., FrontierClient]) -> None:
         one, two = (frontier(name, first_out=first_out) for name in ("one", "two"))
         await one.exchange("open")
         leased = texts(await one.exchange(new=[request("a"), request("b"), request("c"), request("d")], wanted=2))
@@ -297,7 +297,7 @@ def test_a_lost_reply_loses_nothing(server: RedisServer) -> None:
     """An exchange whose reply was lost may be sent again: no request is stored twice, leases nobody knows of go back, and
     which requests were duplicates is said again."""
 
-    async def scenario(frontier: Callable[..., Frontier]) -> None:
+    async def scenario(frontier: Callable[..., FrontierClient]) -> None:
         one = frontier("one")
         await one.exchange("open")
         await one.exchange(new=[request("a")], wanted=1)
@@ -327,7 +327,7 @@ def test_a_lost_reply_loses_nothing(server: RedisServer) -> None:
 def test_an_attempt_that_comes_late_does_nothing(server: RedisServer, mode: str) -> None:
     """An attempt that was long on its way, while a newer one took place, changes nothing and is no error of the frontier's."""
 
-    async def scenario(frontier: Callable[..., Frontier]) -> None:
+    async def scenario(frontier: Callable[..., FrontierClient]) -> None:
         one = frontier("one")
         await one.exchange("open")
         [(a, _)] = (await one.exchange(new=[request("a"), request("b"), request("c")], wanted=1)).leased
@@ -360,7 +360,7 @@ def test_a_redis_that_has_forgotten_is_noticed(server: RedisServer, others: int)
     Else a request would be acknowledged whose children were forgotten.
     """
 
-    async def scenario(frontier: Callable[..., Frontier]) -> None:
+    async def scenario(frontier: Callable[..., FrontierClient]) -> None:
         one, two = frontier("one"), frontier("two")
         await one.exchange("open")
         await two.exchange("open")
@@ -384,7 +384,7 @@ def test_a_redis_that_has_forgotten_is_noticed_by_who_was_taken_for_dead(server:
     """Redis comes back older than it was, and others take a worker for dead before it is back itself, and go on until more has
     happened than it had seen: it is told all the same. What start() had sent would be lost."""
 
-    async def scenario(frontier: Callable[..., Frontier]) -> None:
+    async def scenario(frontier: Callable[..., FrontierClient]) -> None:
         one, two = frontier("one", lease_seconds=0.1), frontier("two")
         if opened == "before":
             await one.exchange("open")
@@ -409,7 +409,7 @@ def test_a_redis_that_has_forgotten_is_noticed_by_who_was_taken_for_dead(server:
 def test_another_frontier_in_the_same_place_is_noticed(server: RedisServer) -> None:
     """A frontier that was cleared and begun anew by others is not taken for the old one, whatever it remembers of a worker."""
 
-    async def scenario(frontier: Callable[..., Frontier]) -> None:
+    async def scenario(frontier: Callable[..., FrontierClient]) -> None:
         one, same = frontier("one"), frontier("one")
         await one.exchange("open")
         await asyncio.to_thread(clear_frontier, server.url, PREFIX)
@@ -424,7 +424,7 @@ def test_another_frontier_in_the_same_place_is_noticed(server: RedisServer) -> N
 def test_so_many_workers_that_have_left_are_remembered(server: RedisServer) -> None:
     """What is kept of workers that have left does not grow without end; who is forgotten finds the frontier gone."""
 
-    async def scenario(frontier: Callable[..., Frontier]) -> None:
+    async def scenario(frontier: Callable[..., FrontierClient]) -> None:
         first = frontier("first", lease_seconds=0.01)
         await first.exchange("open")
         for number in range(1200):
@@ -441,7 +441,7 @@ def test_so_many_workers_that_have_left_are_remembered(server: RedisServer) -> N
 def test_lost_leases_are_told_of_until_a_reply_comes(server: RedisServer) -> None:
     """A worker that was taken for dead learns it, also if the reply that says so is lost, and once only."""
 
-    async def scenario(frontier: Callable[..., Frontier]) -> None:
+    async def scenario(frontier: Callable[..., FrontierClient]) -> None:
         one, two = frontier("one", lease_seconds=0.05), frontier("two")
         await one.exchange("open")
         await two.exchange("open")
@@ -461,11 +461,14 @@ def test_lost_leases_are_told_of_until_a_reply_comes(server: RedisServer) -> Non
 
 
 def leased_by_the_dead(
-    server: RedisServer, then: Callable[[Frontier, Frontier, list[int]], Coroutine[Any, Any, None]], pages: int = 3, **more: Any
+    server: RedisServer,
+    then: Callable[[FrontierClient, FrontierClient, list[int]], Coroutine[Any, Any, None]],
+    pages: int = 3,
+    **more: Any,
 ) -> None:
     """Let a worker lease some *pages* and be taken for dead, then run *then* with it, another one, and its lease ids."""
 
-    async def scenario(frontier: Callable[..., Frontier]) -> None:
+    async def scenario(frontier: Callable[..., FrontierClient]) -> None:
         one, two = frontier("one", lease_seconds=0.05, **more), frontier("two", **more)
         await one.exchange("open")
         await two.exchange("open")
@@ -482,7 +485,7 @@ def test_a_late_acknowledgement_counts_while_nobody_has_finished_the_page(server
     """A page that waits again, or that another worker has not finished, is done by a late acknowledgement, and nobody crawls it
     once more; where another one was faster it is refused."""
 
-    async def then(one: Frontier, two: Frontier, ids: list[int]) -> None:
+    async def then(one: FrontierClient, two: FrontierClient, ids: list[int]) -> None:
         again = (await two.exchange(wanted=2)).leased
         assert {id for id, _ in again} < set(ids)
         (first, _), (second, _) = again
@@ -502,7 +505,7 @@ def test_a_late_acknowledgement_counts_while_nobody_has_finished_the_page(server
 def test_a_late_acknowledgement_of_what_was_leased_again_and_given_back(server: RedisServer) -> None:
     """The other worker has closed, or has died, in between: the page waits, and the late acknowledgement still counts."""
 
-    async def then(one: Frontier, two: Frontier, ids: list[int]) -> None:
+    async def then(one: FrontierClient, two: FrontierClient, ids: list[int]) -> None:
         await two.exchange(wanted=9)
         await two.exchange("close")
         assert (await one.exchange(acknowledged=ids)).refused == 0
@@ -517,7 +520,7 @@ def test_a_page_that_kills_its_workers_is_set_aside(server: RedisServer) -> None
     """After the third worker that died with it a page is set aside, and only that one: those that were just there are tried
     beside no other suspect, and go on."""
 
-    async def scenario(frontier: Callable[..., Frontier]) -> None:
+    async def scenario(frontier: Callable[..., FrontierClient]) -> None:
         opener = frontier("opener")
         await opener.exchange("open")
         await opener.exchange(new=[request(f"{number}") for number in range(20)])
@@ -554,7 +557,7 @@ def test_a_worker_has_one_suspect_at_a_time(server: RedisServer) -> None:
     """A page that is due for its last delivery is alone in its worker: it waits until all others there are done, and they
     wait until it is done. So only the page that kills is set aside."""
 
-    async def scenario(frontier: Callable[..., Frontier]) -> None:
+    async def scenario(frontier: Callable[..., FrontierClient]) -> None:
         opener = frontier("opener", most_deliveries=2)
         await opener.exchange("open")
         await opener.exchange(new=[request(f"{number}") for number in range(3)])
@@ -578,7 +581,7 @@ def test_a_worker_has_one_suspect_at_a_time(server: RedisServer) -> None:
 def test_what_was_done_is_no_delivery(server: RedisServer) -> None:
     """Pages that were done when their worker died, and not durable, may come back any number of times."""
 
-    async def scenario(frontier: Callable[..., Frontier]) -> None:
+    async def scenario(frontier: Callable[..., FrontierClient]) -> None:
         opener = frontier("opener")
         await opener.exchange("open")
         await opener.exchange(new=[request("a"), request("b")])
@@ -598,7 +601,7 @@ def test_what_was_done_is_no_delivery(server: RedisServer) -> None:
 def test_many_leases_come_back_step_by_step(server: RedisServer) -> None:
     """The leases of a dead worker are pending at once, and are moved by the next exchanges, so that none takes Redis long."""
 
-    async def then(one: Frontier, two: Frontier, ids: list[int]) -> None:
+    async def then(one: FrontierClient, two: FrontierClient, ids: list[int]) -> None:
         waiting = server.client().llen(f"{PREFIX}queue:0:")
         assert 0 < waiting < 2000
         assert (await one.exchange(acknowledged=ids[:100])).refused == 0
@@ -620,7 +623,7 @@ def test_keys_that_vanish_are_noticed(server: RedisServer, key: str) -> None:
     """Somebody removes a key of the frontier, or Redis evicts it: it is said how many requests are gone, and nobody waits for
     them any more."""
 
-    async def scenario(frontier: Callable[..., Frontier]) -> None:
+    async def scenario(frontier: Callable[..., FrontierClient]) -> None:
         one, two = frontier("one", lease_seconds=0.3), frontier("two")
         await one.exchange("open")
         await two.exchange("open")
@@ -644,7 +647,7 @@ def test_nobody_waits_for_good_for_a_worker_that_was_removed(server: RedisServer
     """Without the list of workers, or of what they are at, the leases of a dead one come back all the same; one that lives is
     waited for."""
 
-    async def scenario(frontier: Callable[..., Frontier]) -> None:
+    async def scenario(frontier: Callable[..., FrontierClient]) -> None:
         one, two = frontier("one", lease_seconds=0.2), frontier("two")
         await one.exchange("open")
         await two.exchange("open")
@@ -661,7 +664,7 @@ def test_nobody_waits_for_good_for_a_worker_that_was_removed(server: RedisServer
 def test_a_lease_is_limited_by_bytes(server: RedisServer) -> None:
     """Large requests come one by one, small ones together; each comes, however large."""
 
-    async def scenario(frontier: Callable[..., Frontier]) -> None:
+    async def scenario(frontier: Callable[..., FrontierClient]) -> None:
         one = frontier("one", first_out=True)
         await one.exchange("open")
         await one.exchange(new=[request(f"{number}" * (5000 if number < 3 else 5)) for number in range(6)])
@@ -673,7 +676,7 @@ def test_a_lease_is_limited_by_bytes(server: RedisServer) -> None:
 def test_a_worker_leases_no_more_of_a_slot_than_it_has_room_for(server: RedisServer) -> None:
     """The room for a download slot limits what is leased of it; other slots fill up what is wanted, and others the rest."""
 
-    async def scenario(frontier: Callable[..., Frontier]) -> None:
+    async def scenario(frontier: Callable[..., FrontierClient]) -> None:
         one, two = frontier("one"), frontier("two")
         await one.exchange("open")
         await two.exchange("open")
@@ -690,7 +693,7 @@ def test_a_worker_leases_no_more_of_a_slot_than_it_has_room_for(server: RedisSer
 def test_keys_may_expire(server: RedisServer) -> None:
     """Keys of a made-up request go by themselves, if the process is killed before it can remove them."""
 
-    async def scenario(frontier: Callable[..., Frontier]) -> None:
+    async def scenario(frontier: Callable[..., FrontierClient]) -> None:
         one = frontier("one", expiring=_SELFCHECK_PARTS)
         await one.exchange("open")
         await one.exchange(new=[request("a", slot="selfcheck")] * 2, wanted=2)
@@ -703,7 +706,7 @@ def test_keys_may_expire(server: RedisServer) -> None:
 def test_goodbye_twice_is_no_loss(server: RedisServer) -> None:
     """A goodbye whose reply was lost is said again, and nobody is told that leases were lost."""
 
-    async def scenario(frontier: Callable[..., Frontier]) -> None:
+    async def scenario(frontier: Callable[..., FrontierClient]) -> None:
         one = frontier("one")
         await one.exchange("open")
         await one.exchange("close")
@@ -719,7 +722,7 @@ def test_a_priority_may_be_any_integer(server: RedisServer) -> None:
     class Level(int, Enum):
         HIGH = 3
 
-    async def scenario(frontier: Callable[..., Frontier]) -> None:
+    async def scenario(frontier: Callable[..., FrontierClient]) -> None:
         one = frontier("one")
         await one.exchange("open")
         new = [request("a", -(10**20)), request("b", True), request("c", Level.HIGH), request("d")]
@@ -733,7 +736,7 @@ def test_the_url_can_not_change_what_replies_are(server: RedisServer) -> None:
 
     async def main() -> None:
         connection = Connection.acquire(f"{server.url}?decode_responses=True&protocol=3")
-        one = Frontier(connection, PREFIX, "one", 60.0)
+        one = FrontierClient(connection, PREFIX, "one", 60.0)
         await one.exchange("open")
         assert texts(await one.exchange(new=[request("a"), request("a")], wanted=9)) == ["a"]
         assert list(await connection.deadlines(PREFIX)) == ["one"]
@@ -745,7 +748,7 @@ def test_the_url_can_not_change_what_replies_are(server: RedisServer) -> None:
 def test_goodbye_gives_back(server: RedisServer) -> None:
     """A worker that closes gives back what it has not acknowledged, and is forgotten."""
 
-    async def scenario(frontier: Callable[..., Frontier]) -> None:
+    async def scenario(frontier: Callable[..., FrontierClient]) -> None:
         one, two = frontier("one"), frontier("two")
         await one.exchange("open")
         leased = (await one.exchange(new=[request("a"), request("b")], wanted=2)).leased
@@ -760,7 +763,7 @@ def test_goodbye_gives_back(server: RedisServer) -> None:
 def test_cleared_frontier_is_seen(server: RedisServer) -> None:
     """A worker at work on a frontier that was cleared, or that Redis has lost, is told so."""
 
-    async def scenario(frontier: Callable[..., Frontier]) -> None:
+    async def scenario(frontier: Callable[..., FrontierClient]) -> None:
         one = frontier("one")
         await one.exchange("open")
         await one.exchange(new=[request("a")])
@@ -775,7 +778,7 @@ def test_cleared_frontier_is_seen(server: RedisServer) -> None:
 def test_full_redis_changes_nothing_and_means_later(server: RedisServer) -> None:
     """A Redis that is full refuses a whole exchange, and that means to try again; one that forbids it means no."""
 
-    async def scenario(frontier: Callable[..., Frontier]) -> None:
+    async def scenario(frontier: Callable[..., FrontierClient]) -> None:
         one = frontier("one")
         await one.exchange("open")
         [(id, _)] = (await one.exchange(new=[request("a")], wanted=1)).leased
@@ -803,7 +806,7 @@ def test_failover_behind_one_address() -> None:
 
     async def scenario(url: str, demote: Callable[[], None]) -> None:
         connection = Connection.acquire(url)
-        one = Frontier(connection, PREFIX, "one", 60.0)
+        one = FrontierClient(connection, PREFIX, "one", 60.0)
         await one.exchange("open")
         await one.exchange(new=[request("a")])
         await asyncio.to_thread(demote)
@@ -848,7 +851,7 @@ def test_whoever_is_not_the_one_to_ask_is_asked_by_new_connections(says: str) ->
         connection = Connection.acquire(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0?protocol=2")
         for _ in range(2):
             with pytest.raises(StoreUnreachable):
-                await Frontier(connection, PREFIX, "one", 60.0).exchange("open")
+                await FrontierClient(connection, PREFIX, "one", 60.0).exchange("open")
         await connection.release()
         server.close()
 
@@ -874,7 +877,7 @@ def test_a_script_that_is_forgotten_at_once_is_sent_again(server: RedisServer) -
             return sha
 
         connection.client.script_load = load_and_forget
-        one = Frontier(connection, PREFIX, "one", 60.0)
+        one = FrontierClient(connection, PREFIX, "one", 60.0)
         await connection.client.script_flush()
         await one.exchange("open")
         forgetting = 9
@@ -907,7 +910,7 @@ def test_connections_are_shared_by_url() -> None:
 def test_report(server: RedisServer) -> None:
     """read_frontier() counts what is pending by priority, leased by worker, and seen; pushed URLs are pending too."""
 
-    async def scenario(frontier: Callable[..., Frontier]) -> None:
+    async def scenario(frontier: Callable[..., FrontierClient]) -> None:
         one = frontier("one")
         await one.exchange("open")
         new = [request("a", 5), request("b", 5, "x"), request("c"), request("d", is_start=True)]
@@ -923,7 +926,7 @@ def test_report(server: RedisServer) -> None:
 def test_report_of_many_slots(server: RedisServer) -> None:
     """read_frontier() needs few round trips, however many download slots there are."""
 
-    async def scenario(frontier: Callable[..., Frontier]) -> None:
+    async def scenario(frontier: Callable[..., FrontierClient]) -> None:
         one = frontier("one")
         await one.exchange("open")
         await one.exchange(new=[request(f"{number}", number % 2, f"slot{number}") for number in range(2000)])
@@ -939,7 +942,7 @@ def test_report_of_many_slots(server: RedisServer) -> None:
 def test_memory_of_a_seen_fingerprint(server: RedisServer, count: int) -> None:
     """A seen fingerprint takes 70 bytes of Redis's memory at most, and no other is taken for it."""
 
-    async def scenario(frontier: Callable[..., Frontier]) -> None:
+    async def scenario(frontier: Callable[..., FrontierClient]) -> None:
         one = frontier("one")
         await one.exchange("open")
         before = server.client().info("memory")["used_memory"]
@@ -1031,7 +1034,7 @@ def test_a_job_lies_in_one_slot_of_a_cluster() -> None:
             assert time.monotonic() < deadline
             time.sleep(0.05)
 
-        async def scenario(frontier: Callable[..., Frontier]) -> None:
+        async def scenario(frontier: Callable[..., FrontierClient]) -> None:
             one = frontier("one")
             await one.exchange("open")
             new = [request(f"{number}", number % 3, f"slot{number % 5}") for number in range(200)]
@@ -1057,7 +1060,7 @@ def test_a_cluster_by_url(name: str, cluster: list[RedisServer]) -> None:
         connection = Connection.acquire(url)
         try:
             await connection.check()
-            one = Frontier(connection, prefix, "one", 60.0)
+            one = FrontierClient(connection, prefix, "one", 60.0)
             await one.exchange("open")
             reply = await one.exchange(
                 new=[request(f"{number}", number % 3, f"slot{number % 5}") for number in range(20)], wanted=5
@@ -1159,7 +1162,7 @@ def test_a_sentinel_by_url() -> None:
             connection = Connection.acquire(url)
             try:
                 await connection.check()
-                one = Frontier(connection, PREFIX, "one", 60.0)
+                one = FrontierClient(connection, PREFIX, "one", 60.0)
                 await one.exchange("open")
                 [(first, _)] = (await one.exchange(new=[request("a"), request("b")], wanted=1)).leased
                 in_replica = replica.client(password="the-secret", db=3)

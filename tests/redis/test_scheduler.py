@@ -478,9 +478,9 @@ def beating_worker(server: RedisServer) -> subprocess.Popen[str]:
     code = (
         "import asyncio\n"
         "from scrapy_state.redis.connection import Connection\n"
-        "from scrapy_state.redis.frontier import Frontier\n"
+        "from scrapy_state.redis.frontier import FrontierClient\n"
         "async def main():\n"
-        f"    frontier = Frontier(Connection.acquire({server.url!r}), {PREFIX!r}, 'other', 5.0)\n"
+        f"    frontier = FrontierClient(Connection.acquire({server.url!r}), {PREFIX!r}, 'other', 5.0)\n"
         "    await frontier.exchange('open')\n"
         "    print('open', flush=True)\n"
         "    while True:\n"
