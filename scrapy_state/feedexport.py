@@ -27,7 +27,7 @@ from .export.open_batches import ItemFeed
 from .extension import StateResolver, get_extension
 from .feeds import StateFeed, is_state_feed, item_feeds_with_checkpoints, open_template, uri_params
 from .feedstorages import DURABLE, DurableFeedStorage, open_nameless
-from .lineage.last_run_orphans import OrphanFeeds
+from .lineage.last_run import OrphanFeeds
 from .lineage.orphans import files_left_out
 from .lineage.writer import CheckpointWriter, new_run_id
 from .model.key_template import KeyTemplate, begins_with_run_id, without_credentials

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 from scrapy.crawler import Crawler
 
 from ..barrier.log import SpiderLog
-from ..lineage.last_run_orphans import Orphan, OrphanFeeds, find_orphans, treat_orphans
-from ..lineage.unfinished import abort_unfinished
+from ..lineage.last_run import Orphan, OrphanFeeds, abort_unfinished, find_orphans, treat_orphans
 from ..lineage.writer import CheckpointWriter
 from ..model.checkpoint import Checkpoint, ItemFile
 from ..model.json_values import in_log

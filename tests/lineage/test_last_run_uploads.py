@@ -11,7 +11,7 @@ import pytest
 from crawls import DEADLINE_SECONDS, ITEMS, SPIDER, STATE_OPTIONS, STATES, crawl, run_until, start
 from faulty import Fault, Proxy
 
-from scrapy_state.lineage.unfinished import abort_unfinished
+from scrapy_state.lineage.last_run import abort_unfinished
 from scrapy_state.model.key_template import KeyTemplate
 from scrapy_state.stores import open_writer
 from scrapy_state.stores.s3 import S3Writer

@@ -17,7 +17,7 @@ from histories import History, state
 
 from scrapy_state.lineage import last_run_orphans
 from scrapy_state.lineage.history import newest_first, runs
-from scrapy_state.lineage.last_run_orphans import OrphanFeeds, find_orphans
+from scrapy_state.lineage.last_run import OrphanFeeds, find_orphans
 from scrapy_state.lineage.orphans import AllOrphans, files_left_out
 from scrapy_state.lineage.resolve import resolve
 from scrapy_state.lineage.writer import CheckpointWriter

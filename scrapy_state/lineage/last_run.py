@@ -1,9 +1,9 @@
-"""The orphans of the last run, which the next run looks for when it starts."""
+"""What the last run left behind when it was killed: orphans, and uploads in parts that nobody will complete."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from itertools import islice, takewhile
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from ..exceptions import CheckpointError, StateError, StoreUnreachable
 from ..model.checkpoint import Checkpoint
 from ..model.key_template import KeyTemplate
 from ..stores import StoreReader, StoreWriter
-from ..stores.base import keys_within
+from ..stores.base import UploadsInParts, keys_within
 from ..stores.retry import patiently
 from .chain import ancestors
 from .orphans import unnamed_files
@@ -130,3 +130,23 @@ def treat_orphans(orphans: Sequence[Orphan], delete: bool) -> None:
             logger.info("orphan of the last run: %s: %s", store.uri(key), "deleted" if delete else "kept (STATE_ORPHANS)")
         except StateError as error:
             logger.warning("an orphan of the last run could not be deleted: %s", error)
+
+
+def abort_unfinished(feeds: Iterable[tuple[StoreWriter, KeyTemplate]]) -> int:
+    """Abort the unfinished uploads of a run that is over, and return how many there were. Blocks.
+
+    That is tidying up: where it fails, the log says so and the run goes on.
+
+    :param feeds: for each item feed its store, and the keys of that run in it
+    """
+    count = 0
+    for store, keys in feeds:
+        if not isinstance(store, UploadsInParts):
+            continue
+        try:
+            for key in store.abort_uploads(keys.prefix):
+                count += 1
+                logger.info("aborted an unfinished upload of the last run: %s", store.uri(key))
+        except StateError as error:
+            logger.info("unfinished uploads of the last run, if there are any, are left where they are: %s", error)
+    return count
