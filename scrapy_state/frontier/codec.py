@@ -159,7 +159,7 @@ class Codec:
     def _as_dict(self, request: Request) -> dict[str, Any]:
         if type(request).to_dict is not Request.to_dict:
             return request.to_dict(spider=self._spider)
-        # As Request.to_dict(), which looks through all of the spider for each callback, and without what is as ever.
+        # Like Request.to_dict(), which searches the whole spider for each callback; without attributes that have their default.
         values: dict[str, Any] = {"url": request.url}
         whole = type(request) is not Request
         for name in request.attributes:

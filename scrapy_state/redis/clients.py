@@ -128,7 +128,7 @@ def translated(error: RedisError, url: str) -> StoreError:
     if isinstance(error, NoPermissionError) or "NOPERM" in says:
         return StoreRefused(f"{where}: the user may not do what a frontier needs ({says})")
     if "DB index" in says or "invalid DB" in says:
-        return StoreRefused(f"{where}: there is no such database ({says})")
+        return StoreRefused(f"{where}: the database does not exist ({says})")
     if isinstance(error, ReadOnlyError) or "READONLY" in says:
         return StoreUnreachable(f"{where}: it is read-only now ({says})")
     if is_elsewhere(error):

@@ -975,7 +975,7 @@ def test_memory_of_a_seen_fingerprint(server: RedisServer, count: int) -> None:
         ({"requirepass": "a"}, "redis://:wrong-secret@127.0.0.1:{port}/0", "wrong user or password"),
         ({"requirepass": "the-secret"}, "redis://127.0.0.1:{port}/0", "wrong user or password"),
         ({}, "redis://user:wrong-secret@127.0.0.1:{port}/0", "wrong user or password"),
-        ({}, "redis://127.0.0.1:{port}/999", "no such database"),
+        ({}, "redis://127.0.0.1:{port}/999", "the database does not exist"),
         ({"replicaof": "127.0.0.1 1"}, "redis://127.0.0.1:{port}/0", "read-only replica"),
         ({"maxmemory": "100mb", "maxmemory-policy": "allkeys-lru"}, "redis://127.0.0.1:{port}/0", "set it to noeviction"),
         (None, "redis://:the-secret@127.0.0.1:{port}/0", "can be reached, and whether it wants TLS"),

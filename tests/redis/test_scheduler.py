@@ -265,7 +265,7 @@ def test_own_dupefilter_is_honoured(tmp_path: Path, server: RedisServer, site: S
         "\nclass Kept(Few):\n    def __init__(self):\n        import sqlite3\n        self.seen = sqlite3.connect('seen.db')\n"
     )
     line = refusal(frontier_crawl(tmp_path, server, site, source, DUPEFILTER_CLASS="spider.Kept"))
-    assert "DUPEFILTER_CLASS is 'spider.Kept', which remembers what it has seen when the process has ended" in line
+    assert "DUPEFILTER_CLASS is 'spider.Kept', which remembers what it has seen after the process has ended" in line
     assert "Remove the setting" in line
 
 
