@@ -18,7 +18,8 @@ from scrapy.utils.misc import load_object
 
 from .exceptions import StateError, StateSettingsError
 from .feeds import StateFeed, open_template
-from .lineage.resolve import At, Resolution, resolve
+from .lineage.resolution import Resolution
+from .lineage.resolve import At, resolve
 from .model.checkpoint import Checkpoint
 from .model.json_values import in_log, json_object, shortened
 from .model.key_template import placeholders
@@ -122,11 +123,12 @@ class SpiderSettingsState:
         set_state(settings, deepcopy(self.state))
         spider.state = deepcopy(self.state)  # type: ignore[attr-defined]
         logger.info("STATE %s %s", in_log(self.state), self.origin, extra={"spider": spider})
-        if self.state and (Path(job_dir(settings) or "") / "requests.seen").exists() and job_dir(settings):
+        folder = job_dir(settings)
+        if self.state and folder and (Path(folder) / "requests.seen").exists():
             logger.warning(
                 "JOBDIR %s remembers the requests of an earlier run, so the request that start() yields for the state may be "
                 "filtered as a duplicate. Yield it with dont_filter=True, or use a new JOBDIR",
-                job_dir(settings), extra={"spider": spider},
+                folder, extra={"spider": spider},
             )  # fmt: skip
 
     def _spider_opened(self, spider: Spider) -> None:
@@ -157,24 +159,24 @@ class StateResolver(SpiderSettingsState):
         own = feed is not None and (settings.readonly or "run_id" not in placeholders(feed.uri))
         if own and not (settings.readonly and (settings.explicit or settings.read_from)):
             self.resolution = in_thread(self.resolve_own)
-        found = self.resolution
+        resolution = self.resolution
         if isinstance(settings.read_from, dict) and not settings.explicit:
-            self._check_item_feeds(found)
+            self._check_item_feeds(resolution)
             return self._from_source(settings.read_from)
         if isinstance(settings.read_from, str) and not settings.explicit:
-            source = settings.read_from
-            found = in_thread(lambda: self._resolve(source, None, None, settings.at))
-        self.found = found
-        for uri, why in found.passed_over:
+            uri = settings.read_from
+            resolution = in_thread(lambda: self._resolve(uri, None, None, settings.at))
+        self.found = resolution
+        for uri, why in resolution.passed_over:
             logger.warning("%s is skipped: %s", uri, why, extra={"spider": self.crawler.spider})
-        self._check_item_feeds(found)
-        if settings.explicit or found.checkpoint is None:
+        self._check_item_feeds(resolution)
+        if settings.explicit or resolution.checkpoint is None:
             state, origin = super().find_state()
-            return state, origin + differences(settings, found)
-        self.start = found.checkpoint
-        warn_of_changes(self.crawler, found.checkpoint)
-        state = earlier(found.checkpoint.state, settings.lag) if found.checkpoint.state else {}
-        return state, f"from {describe(found)}{differences(settings, found)}"
+            return state, origin + differences(settings, resolution)
+        self.start = resolution.checkpoint
+        warn_of_changes(self.crawler, resolution.checkpoint)
+        state = earlier(resolution.checkpoint.state, settings.lag) if resolution.checkpoint.state else {}
+        return state, f"from {describe(resolution)}{differences(settings, resolution)}"
 
     def _from_source(self, spec: dict[str, Any]) -> tuple[dict[str, Any], str]:
         at, lag = self.settings.at, self.settings.lag
@@ -183,12 +185,12 @@ class StateResolver(SpiderSettingsState):
                 "STATE_AT is for checkpoints, but STATE_FROM names items or a log", remedy="leave one of them out"
             )
         opener = partial(open_template, self.crawler, params_function=None, opener=open_reader)
-        found = None if at == "none" else in_thread(lambda: find(spec, opener))
-        if found is None:
+        source = None if at == "none" else in_thread(lambda: find(spec, opener))
+        if source is None:
             state, origin = super().find_state()
             return state, f"{origin}; {'STATE_AT is none' if at == 'none' else 'there are no items, or no log, in STATE_FROM'}"
-        state = earlier(found.state, lag) if found.state else {}
-        return state, f"from {found.kind} ({found.uri})" + (less_lag(self.settings) if state else "")
+        state = earlier(source.state, lag) if source.state else {}
+        return state, f"from {source.kind} ({source.uri})" + (less_lag(self.settings) if state else "")
 
     def resolve_own(self) -> Resolution:
         """Find the checkpoint to start from under the state feed's own prefix. Blocks."""
@@ -204,13 +206,15 @@ class StateResolver(SpiderSettingsState):
         store, template = open_template(self.crawler, uri, params_function, open_reader)
         return resolve(store, template, spider_name, at, or_none=or_none)
 
-    def _check_item_feeds(self, found: Resolution) -> None:
+    def _check_item_feeds(self, resolution: Resolution) -> None:
         """Refuse item feeds that would write next to the items of checkpoints that this run reads but does not continue."""
         settings, feed = self.settings, self.feed
         uri, params_function = settings.read_from, None
         if not isinstance(uri, str):
             uri, params_function = (feed.uri, feed.options.get("uri_params")) if feed is not None else (None, None)
-        elsewhere = isinstance(settings.read_from, str) and not settings.explicit and found.newest != self.resolution.newest
+        elsewhere = (
+            isinstance(settings.read_from, str) and not settings.explicit and resolution.newest != self.resolution.newest
+        )
         if uri is None or not (settings.readonly or elsewhere):
             return
         store, template = open_template(self.crawler, uri, params_function, open_reader)
@@ -219,8 +223,8 @@ class StateResolver(SpiderSettingsState):
             # Nobody has looked for checkpoints there. That is only necessary if a feed writes to the same store.
             if not any(place.home == store.uri("/") for place in places):
                 return
-            found = in_thread(lambda: resolve(store, template))
-        in_thread(lambda: check_places(places, store, found, self.crawler.settings))
+            resolution = in_thread(lambda: resolve(store, template))
+        in_thread(lambda: check_places(places, store, resolution, self.crawler.settings))
 
 
 def _refused_by(resolver: type, state: Any, error: Exception) -> StateSettingsError:

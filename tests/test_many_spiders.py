@@ -90,7 +90,7 @@ def read_local(uri: str) -> bytes:
 
 @pytest.mark.parametrize("scheme", ["path", "file"])
 def test_odd_names_on_disk(tmp_path: Path, scheme: str) -> None:
-    """Each is killed, goes on in its own folder, which is the one that Scrapy's own feeds have, and loses nothing."""
+    """Each spider is killed, resumes in its own folder (the same as for Scrapy's own feeds), and loses nothing."""
     base = "data/" if scheme == "path" else f"{(tmp_path / 'data').as_uri()}/"
     state_uri = f"{base}%(name)s/state/%(batch_id)010d.json"
     feeds = {f"{base}%(name)s/items/%(run_id)s-%(batch_id)05d.jsonl": ITEM_OPTIONS, state_uri: STATE_OPTIONS}

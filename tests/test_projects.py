@@ -217,7 +217,7 @@ class CrawlOnceMiddleware:
 
 
 def test_middlewares_that_remember(tmp_path: Path) -> None:
-    """A middleware that is known to remember items before they are stored is told of at start, once, with what to do."""
+    """If a middleware is known to remember items before they are stored, one warning at the start says so, with a remedy."""
     settings = {
         "SPIDER_MIDDLEWARES": {"spider.Derived": 100, "spider.CrawlOnceMiddleware": 101},
         "DOWNLOADER_MIDDLEWARES": {"spider.CrawlOnceMiddleware": 100},

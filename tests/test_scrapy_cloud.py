@@ -150,7 +150,7 @@ class TestFeeds:
         assert {"scrapy.extensions.logstats.LogStats", "CheckpointFeedExporter", "StateResolver"} <= set(names)
 
 
-# Pages of two items and a state, with a little pause, so that there is time to kill it; each page asked for by a request.
+# Each page is a request that yields two items and a state item. A short pause leaves time to kill the crawl.
 SPIDER = """
 import asyncio
 import scrapy
@@ -281,7 +281,7 @@ def named_items(client: Any, bucket: str) -> list[tuple[int, int]]:
 
 
 def test_jobs(tmp_path: Path, everything: dict[str, Any], bucket: str, s3_client: Any) -> None:
-    """A job that was killed, one that was cancelled, one that ends: each goes on, no item is lost and none named twice.
+    """A killed job, a cancelled one, one that ends: each continues the one before; no item is lost, and none is named twice.
 
     One with a STATE typed for itself then starts from that.
     """

@@ -88,7 +88,7 @@ class TestStateSettings:
         ],
     )
     def test_values(self, name: str, value: Any, attribute: str, expected: Any) -> None:
-        """A value is taken as Python gives it, or as text, as the command line does; 0 and False are values."""
+        """A value may be a Python object, or text as on the command line; 0 and False are values, too."""
         assert getattr(read({name: value}), attribute) == expected
 
     @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ class TestStateSettings:
     @pytest.mark.parametrize("value", ["", "  ", "\n", None])
     @pytest.mark.parametrize("priority", ["project", "cmdline"])
     def test_state_not_given(self, value: Any, priority: str) -> None:
-        """Empty text means that STATE was not given: it beats no checkpoint."""
+        """Empty text means that STATE was not given, so it does not take precedence over checkpoints."""
         found = read({"STATE": value}, priority)
         assert found.state == {}
         assert found.state_priority is None
@@ -151,13 +151,13 @@ class TestStateSettings:
         [("default", False), ("addon", False), ("project", False), ("spider", False), ("cmdline", True)],
     )
     def test_explicit(self, value: Any, priority: str, explicit: bool) -> None:
-        """STATE is explicit on the command line, {} too, and only there."""
+        """STATE is explicit only on the command line; there, {} is explicit, too."""
         found = read({"STATE": value}, priority)
         assert found.explicit is explicit
         assert found.state_priority == Settings({"STATE": value}, priority).getpriority("STATE")
 
     def test_state_within_settings(self) -> None:
-        """A STATE that Scrapy keeps as settings of its own is a dict all the same."""
+        """If Scrapy has turned STATE into a settings object, it is read as a dict."""
         found = read({"STATE": BaseSettings({"t": 1})})
         assert found.state == {"t": 1}
         assert type(found.state) is dict
@@ -176,7 +176,7 @@ class TestStateSettings:
     )
     @pytest.mark.parametrize("value", [True, "0", None])
     def test_misspelt(self, name: str, meant: str, value: Any) -> None:
-        """A name that can only be a misspelt one of ours is an error that says which is meant."""
+        """A name that can only be a misspelt name of ours is an error that says which one."""
         with pytest.raises(StateSettingsError, match=f"no setting {name}; correct the name if you meant {meant}, else"):
             read({name: value})
 
@@ -195,7 +195,7 @@ class TestStateSettings:
         ],
     )
     def test_perhaps_misspelt(self, name: str, near: str) -> None:
-        """A name that may be the project's own is left alone, and told of with the one that it is close to."""
+        """A name that may be the project's own is no error, and is reported with the name of ours that it looks like."""
         settings = Settings({name: "TX"})
         assert StateSettings.from_settings(settings) == read({})
         assert list(names_close_to_ours(settings)) == [(name, near)]
@@ -204,7 +204,7 @@ class TestStateSettings:
         "name", ["STATEMENT_TIMEOUT", "STATE_OF_THE_ART", "STATE_MACHINE", "STATE_FEED", "MY_STATE", "STATSD"]
     )
     def test_other_names(self, name: str) -> None:
-        """A name that is not close to one of ours is none of our business."""
+        """A name that does not look like one of ours is ignored."""
         assert read({name: object()}) == read({})
         assert not list(names_close_to_ours(Settings({name: object()})))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from ..lineage.resolve import Resolution
+from ..lineage.resolution import Resolution
 from ..model.json_values import as_text
 from ..model.times import in_words, moment
 from ..settings import StateSettings

@@ -37,10 +37,10 @@ class StoreReader(Protocol):
         """
 
     def read(self, key: str) -> bytes | None:
-        """Return the whole content of *key*; None if there is no such key."""
+        """Return the whole content of *key*; None if *key* does not exist."""
 
     def read_part(self, key: str, begin: int, size: int) -> bytes | None:
-        """Return ``read(key)[begin:][:size]``, if possible without reading the rest; None if there is no such key.
+        """Return ``read(key)[begin:][:size]``, if possible without reading the rest; None if *key* does not exist.
 
         :param begin: in bytes; a negative number counts from the end, as in a slice
         :param size: in bytes, at least 1

@@ -41,7 +41,7 @@ class Place:
         self.writer.create(self.key + name, io.BytesIO(content))
 
     def read(self, name: str) -> bytes | None:
-        """Return the content of *name*, as the reader reads it; None if there is no such key."""
+        """Return the content of *name*, as the reader reads it; None if it does not exist."""
         return self.reader.read(self.key + name)
 
     def names(self, prefix: str = "") -> set[str]:

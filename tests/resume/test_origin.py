@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from scrapy.settings import Settings
 
-from scrapy_state.lineage.resolve import Resolution
+from scrapy_state.lineage.resolution import Resolution
 from scrapy_state.model.checkpoint import Checkpoint
 from scrapy_state.resume.origin import describe, differences
 from scrapy_state.settings import StateSettings
