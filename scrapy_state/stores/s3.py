@@ -1,4 +1,4 @@
-"""S3 and what speaks its protocol: create-only writes."""
+"""Stores on S3, and on servers that speak its protocol: create-only writes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from botocore.response import StreamingBody
     from mypy_boto3_s3 import S3Client
 
-#: A file above this goes in parts, of this size at least (S3 allows 10,000 of them, 5 MiB to 5 GiB each:
+#: A larger file is uploaded in parts of at least this size (S3 allows 10,000 parts of 5 MiB to 5 GiB each:
 #: https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html; OpenStack Swift 1,000)
 PART_BYTES = 64 * 1024 * 1024
 _CONFLICT_ATTEMPTS = 5
@@ -27,7 +27,7 @@ logger = logging.getLogger("scrapy_state.state")
 
 
 def open_reader(uri: str, settings: Mapping[str, Any]) -> tuple[S3Reader, str]:
-    """See :class:`~scrapy_state.stores.base.Store`. Scrapy's AWS_* settings are read."""
+    """See :class:`~scrapy_state.stores.base.Store`. Reads Scrapy's AWS_* settings."""
     bucket, key = split(uri)
     return S3Reader(bucket, S3Options.from_settings(settings, uri)), key
 
@@ -64,7 +64,7 @@ class S3Reader:
     def keys(self, prefix: str, after: str = "", limit: int | None = None, depth: int | None = None) -> Iterator[str]:
         """See :class:`~scrapy_state.stores.base.StoreReader`. One request for every 1,000 keys."""
         start: Any = {"StartAfter": after} if after and self.ordered else {}
-        if depth == 0:  # a whole folder is one entry then
+        if depth == 0:  # then the listing has one entry for a whole folder
             start["Delimiter"] = "/"
         one_page: Any = {"PaginationConfig": {"PageSize": limit, "MaxItems": limit}} if limit and self.ordered else {}
         with self._errors(prefix, "ListBucket"):
@@ -79,14 +79,14 @@ class S3Reader:
         try:
             found = self._get(key, Range=f"bytes={begin}" if begin < 0 else f"bytes={begin}-{begin + size - 1}")
         except StoreRefused as error:
-            if status_of(error.__cause__) == 416:  # it is not that long
+            if status_of(error.__cause__) == 416:  # the file is shorter
                 return b""
             raise
         return found if found is None else found[:size]
 
     def _get(self, key: str, **options: Any) -> bytes | None:
         damaged: ContentDamaged | None = None
-        for _ in range(2):  # once more if it is damaged: it may have been on the way only
+        for _ in range(2):  # once more if it is damaged: that may have happened in transit
             try:
                 with self._errors(key, "GetObject"):
                     body = self._open(key, **options)
@@ -97,10 +97,10 @@ class S3Reader:
         raise damaged
 
     def _open(self, key: str, **options: Any) -> StreamingBody | None:
-        """Return what GetObject answers, None if there is no such key.
+        """Return the answer of GetObject; None if the key does not exist.
 
-        Who may list only some prefixes of the bucket gets a 403 for a missing key, from AWS and from Ceph. A listing of that
-        key settles it.
+        A user who may list only some prefixes of the bucket gets a 403 for a missing key, from AWS and from Ceph. Listing
+        that key tells whether it is missing or forbidden.
         """
         from botocore.exceptions import ClientError
 
@@ -116,7 +116,7 @@ class S3Reader:
             with self._errors(key, "GetObject and ListBucket"):
                 is_listed = key in self._listed(key)
             if not is_listed:
-                return None  # else it is forbidden, or was stored just now: the next try tells
+                return None  # otherwise it is forbidden, or was stored just now: the next try decides
 
     def _listed(self, prefix: str, **options: Any) -> Iterator[str]:
         pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix, **options)
@@ -143,14 +143,14 @@ class S3Writer(S3Reader):
         super().__init__(bucket, options)
         self.acl: Any = {} if not acl else {"ACL": acl}
         self._condition: Any = {"IfNoneMatch": "*"}
-        #: the key and the upload of a probe under way
+        #: the key and the upload of the probe under way
         self._probing: tuple[str, str] | None = None
-        #: uploads whose parts are sent, by key, until it is known that they are completed or refused
+        #: uploads whose parts have been sent, by key, until the server has completed or refused them
         self._sent: dict[str, PartsUpload] = {}
 
     @property
     def atomic(self) -> bool:
-        """AWS promises it; servers that speak the protocol may check first and write then, or not check at all."""
+        """AWS promises it. Other servers may check first and write later, or not check at all."""
         host = urlsplit(self._client.meta.endpoint_url).hostname or ""
         return bool(self._condition) and host.endswith((".amazonaws.com", ".amazonaws.com.cn"))
 
@@ -164,12 +164,13 @@ class S3Writer(S3Reader):
         with self._errors(key, "GetObject"):
             stored = self._open(key)
             if stored is None:
-                raise StoreUnreachable(f"{self.uri(key)}: the store takes it for stored, but does not find it; it may pass")
+                reason = "the store says that the file exists, but does not find it"
+                raise StoreUnreachable(reason, uri=self.uri(key), remedy="it may pass, try again later")
             if not _is_same(stored, file):
-                raise KeyTaken(f"{self.uri(key)} is there already, with other content; nothing is overwritten")
+                raise KeyTaken("the file exists already, with other content; nothing is overwritten", uri=self.uri(key))
 
     def _try_to_put(self, key: str, file: IO[bytes]) -> bool:
-        """Store it unless the key is taken; return whether it was free."""
+        """Store the file unless the key is taken; return whether it was free."""
         from botocore.exceptions import ClientError
 
         for attempt in range(1, _CONFLICT_ATTEMPTS + 1):
@@ -179,7 +180,7 @@ class S3Writer(S3Reader):
                 if status_of(error) == 412:
                     return False
                 if status_of(error) == 501 and self._condition:
-                    self._condition = {}  # the server can't do it: nothing but looking is left
+                    self._condition = {}  # the server does not support it: all we can do is look first
                 elif status_of(error) != 409 or attempt == _CONFLICT_ATTEMPTS:
                     raise
         raise AssertionError("the last attempt returns or raises")
@@ -201,7 +202,7 @@ class S3Writer(S3Reader):
                     logger.info("%s: not tried whether it can be written: the server has no multipart uploads", self.uri(key))
                     return
             self._probing = (key, begun["UploadId"])
-        # Kept until it is gone: when the answer is lost and this is called again, there must not be two.
+        # Kept until it is aborted: if the answer is lost and this is called again, there must not be two.
         key, upload = self._probing
         with self._errors(key, "AbortMultipartUpload"):
             with suppress(self._client.exceptions.NoSuchUpload):
@@ -220,7 +221,7 @@ class S3Writer(S3Reader):
             pages = client.get_paginator("list_multipart_uploads").paginate(Bucket=self.bucket, Prefix=prefix)
             found = [(each["Key"], each["UploadId"]) for page in pages for each in page.get("Uploads", ())]
         for key, upload in found:
-            # Killed while it completes one, Swift keeps both; an abort would delete the parts that the file is made of.
+            # If a run is killed while Swift completes its upload, both stay; an abort would delete the parts of the file.
             if not key.startswith(prefix) or self.read_part(key, 0, 1) is not None:
                 continue
             with self._errors(key, "AbortMultipartUpload"), suppress(client.exceptions.NoSuchUpload):
@@ -228,7 +229,7 @@ class S3Writer(S3Reader):
                 yield key
 
     def _put(self, key: str, file: IO[bytes]) -> bool:
-        """Store it; return False if it turned out that the key is taken."""
+        """Store the file; return False if the key turns out to be taken."""
         size = file.seek(0, io.SEEK_END)
         if size > PART_BYTES:
             return self._put_in_parts(key, file, size)
@@ -248,7 +249,7 @@ class S3Writer(S3Reader):
                 upload.abort()
                 raise
             self._sent[key] = upload
-        if self._is_taken(key):  # once more: sending took its time
+        if self._is_taken(key):  # once more: sending took some time
             upload.abort()
             return False
         try:
@@ -260,11 +261,11 @@ class S3Writer(S3Reader):
             upload.abort()
             if status_of(error) != 404 or not upload.may_be_complete:
                 raise
-            return False  # there is no such upload any more: it was completed the first time
+            return False  # the upload is gone because the first try completed it
         return True
 
     def _is_taken(self, key: str) -> bool:
-        """Look, where the store is not proved to do it: Ceph completes uploads in parts over whatever is there."""
+        """Check whether *key* exists, unless the store is proved to do so: Ceph completes uploads in parts over any file."""
         if self.atomic:
             return False
         with self._errors(key, "ListBucket"):
@@ -281,7 +282,7 @@ def split(uri: str) -> tuple[str, str]:
 
     :raises StateSettingsError: if it has no bucket
     """
-    # By hand: a key may have "#" and "?", which are nothing special in it; a bucket's name keeps its case.
+    # By hand: in a key "#" and "?" have no special meaning, and a bucket's name keeps its case.
     place, _, key = uri.partition("://")[2].partition("/")
     bucket = place.rpartition("@")[2]
     if not bucket:

@@ -1,4 +1,4 @@
-"""The S3 clients, one for an endpoint, its credentials and what they are for, and what their errors mean."""
+"""The S3 clients: one per endpoint, credentials and purpose (reading or writing); and what their errors mean."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from botocore.model import OperationModel
     from mypy_boto3_s3 import S3Client
 
-# A store that accepts a connection and is silent is told of within these two and patience._RETRY_SECONDS: 15 s.
+# With retry._RETRY_SECONDS they add up to 15 s, after which a store that accepts a connection and is silent counts as away.
 CONNECT_TIMEOUT_SECONDS = 3
 READ_TIMEOUT_SECONDS = 10
 _READS = ("Get", "List", "Head")
@@ -26,13 +26,13 @@ _WRONG_REGION = (
     *("301", "PermanentRedirect", "AuthorizationHeaderMalformed"),
     *("IllegalLocationConstraintException", "InvalidRegion"),
 )
-#: codes of answers below 500 that may pass: the last ones say that what was sent arrived damaged, or not whole
+#: Codes of answers below 500 that may pass by themselves. The last ones say that what we sent arrived damaged or incomplete.
 _MAY_PASS = ("SlowDown", "RequestTimeout", "BadDigest", "XAmzContentChecksumMismatch", "IncompleteBody")
 
 
 @dataclass(frozen=True)
 class S3Options:
-    """Where and as whom: two equal ones share a client."""
+    """The endpoint and the credentials of a client. Equal options share a client."""
 
     endpoint_url: str | None = None
     region_name: str | None = None
@@ -41,17 +41,17 @@ class S3Options:
     session_token: str | None = field(default=None, repr=False)
     use_ssl: bool = True
     verify: str | bool | None = None
-    #: whether the keys came from the URI; for errors
+    #: whether the keys came from the URI, for error messages
     keys_in_uri: bool = field(default=False, compare=False)
 
     @property
     def at(self) -> str:
-        """Whom one talks to, for errors."""
+        """The endpoint, for error messages."""
         return without_credentials(self.endpoint_url) if self.endpoint_url else "AWS"
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any], uri: str) -> S3Options:
-        """Read Scrapy's AWS_* settings; a key in *uri* (``s3://key:secret@bucket/…``) goes before them, as in Scrapy."""
+        """Read Scrapy's AWS_* settings. A key in *uri* (``s3://key:secret@bucket/…``) wins over them, as in Scrapy."""
         parts = urlsplit(uri)
         use_ssl = settings.get("AWS_USE_SSL")
         return cls(
@@ -83,13 +83,13 @@ def get_client(options: S3Options, *, writes: bool) -> S3Client:
     from botocore.config import Config
 
     for name in ("boto3", "botocore", "urllib3"):
-        # At Scrapy's default level they would log every request: its headers, its signature, its body.
+        # At Scrapy's default level they would log the headers, the signature and the body of every request.
         if logging.getLogger(name).level == logging.NOTSET:
             logging.getLogger(name).setLevel(logging.INFO)
     with _clients_lock:
         client = _clients.get((options, writes))
         if client is None:
-            # What the two clients of one session share makes the second one cheap.
+            # The two clients of a session share so much that the second one is cheap.
             session = _sessions.setdefault(options, boto3.session.Session())
             client = session.client(
                 "s3",
@@ -103,7 +103,7 @@ def get_client(options: S3Options, *, writes: bool) -> S3Client:
                 config=Config(
                     connect_timeout=CONNECT_TIMEOUT_SECONDS,
                     read_timeout=READ_TIMEOUT_SECONDS,
-                    # Callers try again, for as long as they choose, and where a person reads about it.
+                    # Callers retry themselves: they choose for how long, and the log says so.
                     retries={"mode": "standard", "total_max_attempts": 1},
                     tcp_keepalive=True,
                 ),
@@ -116,13 +116,13 @@ def get_client(options: S3Options, *, writes: bool) -> S3Client:
 
 
 def _only_reads(params: dict[str, Any], model: OperationModel, **_: object) -> Any:
-    """Let nothing but reads pass: a list of what may, so that what S3 learns tomorrow may not."""
+    """Let only reads pass. It is a list of what is allowed, so operations that S3 adds later are refused."""
     if model.name == "CreateSession":  # how botocore signs on to a directory bucket, by itself
         return {**params, "SessionMode": "ReadOnly"}
     if model.name.startswith(_READS):
         return None
     raise StoreReadOnly(
-        f"{model.name} was asked of the S3 client of a read-only store, which may only read; nothing was sent. "
+        f"something asked the S3 client of a reader for {model.name}; nothing was sent. "
         "This is a bug in scrapy_state or in what calls it: please report it"
     )
 
@@ -149,7 +149,7 @@ def s3_errors(where: str, action: str, options: S3Options) -> Iterator[None]:
         raise StoreRefused(f"{said}; {_remedy(status, code, action, options)}") from error
     except boto.FlexibleChecksumError as error:
         raise ContentDamaged(
-            f"{where} is damaged: its content does not fit the checksum that the store keeps with it; "
+            f"{where} is damaged: its content does not match the checksum that the store keeps with it; "
             "restore it from a copy, or delete it"
         ) from error
     except (boto.NoCredentialsError, boto.PartialCredentialsError) as error:
@@ -161,7 +161,7 @@ def s3_errors(where: str, action: str, options: S3Options) -> Iterator[None]:
         if not str(error).startswith("Invalid endpoint"):
             raise
         raise StoreRefused(
-            f"{where}: {options.at!r} is no URL: it needs http:// or https://; check AWS_ENDPOINT_URL"
+            f"{where}: {options.at!r} is not a URL: it needs http:// or https://; check AWS_ENDPOINT_URL"
         ) from error
     except boto.SSLError as error:
         raise StoreRefused(
@@ -176,8 +176,8 @@ def s3_errors(where: str, action: str, options: S3Options) -> Iterator[None]:
 
 
 def status_of(error: Any) -> int:
-    """Return the HTTP status in an exception of botocore's, 0 if it has none."""
-    answer = getattr(error, "response", None) or {}  # botocore's connection errors have one that is None
+    """Return the HTTP status in an exception of botocore's; 0 if it has none."""
+    answer = getattr(error, "response", None) or {}  # it is None in botocore's connection errors
     return int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
@@ -193,7 +193,7 @@ def _remedy(status: int, code: str, action: str, options: S3Options) -> str:
         return "check AWS_REGION_NAME"
     if code == "NoSuchUpload":
         return "the upload was aborted, by a later run that took over from this one or by a lifecycle rule of the bucket"
-    if status == 411:  # botocore sends them over https only, behind a body whose length it does not tell
+    if status == 411:  # botocore sends trailers over https only, after a body without a Content-Length
         return (
             "the server does not take the checksums that boto3 sends behind the content: "
             "set AWS_REQUEST_CHECKSUM_CALCULATION=when_required in the environment"
@@ -201,7 +201,7 @@ def _remedy(status: int, code: str, action: str, options: S3Options) -> str:
     if status == 413 or code in ("QuotaExceeded", "EntityTooLarge"):
         return "a quota of the bucket or the user, or another limit of the server, is reached: make room there, or raise it"
     if status == 405:
-        return f"what answers there does not do {action}: check AWS_ENDPOINT_URL, its port too, and the bucket in the URI"
+        return f"the server there does not support {action}: check AWS_ENDPOINT_URL and its port, and the bucket in the URI"
     if code in ("400", "BadRequest"):
         return "check AWS_ENDPOINT_URL (https or http, the port) and AWS_REGION_NAME"
     if code == "RequestTimeTooSkewed":

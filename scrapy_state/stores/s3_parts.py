@@ -1,4 +1,4 @@
-"""Files that go to S3 in parts."""
+"""Uploading large files to S3 in parts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PARTS = 1_000
 
 
 class PartsUpload:
-    """An upload in parts of one file; nothing can be read under its key before :meth:`complete`. Every method blocks.
+    """The upload of one file in parts. Nobody can read anything under its key before :meth:`complete`. Every method blocks.
 
     :param file: what it uploads, as *key* in *bucket*
     :param options: for CreateMultipartUpload
@@ -24,7 +24,7 @@ class PartsUpload:
 
     def __init__(self, client: S3Client, bucket: str, key: str, file: IO[bytes], **options: Any) -> None:
         self.file = file
-        #: whether it was to be completed, and the answer was lost
+        #: whether we asked the server to complete it, and the answer was lost
         self.may_be_complete = False
         self._client = client
         self._parts: list[CompletedPartTypeDef] = []
@@ -44,7 +44,7 @@ class PartsUpload:
             self._parts.append({"ETag": done["ETag"], "PartNumber": number})
 
     def complete(self, **condition: Any) -> None:
-        """Make the file of the parts. May be called again when there was no answer."""
+        """Make the file from the parts. May be called again if there was no answer."""
         try:
             self._client.complete_multipart_upload(**self._names, MultipartUpload={"Parts": self._parts}, **condition)
         except Exception as error:
@@ -52,17 +52,17 @@ class PartsUpload:
             raise
 
     def abort(self) -> None:
-        """Give up the upload, as far as that can be done. Not one that may be complete.
+        """Abort the upload if possible, but not one that may be complete.
 
         Some servers would delete the parts that the stored file is made of.
         """
         if not self.may_be_complete:
-            with suppress(Exception):  # the error to report is the first one; the next run aborts what is left
+            with suppress(Exception):  # the first error is the one to report; the next run aborts what is left
                 self._client.abort_multipart_upload(**self._names)
 
 
 class _Part(io.RawIOBase):
-    """The *size* bytes of *file* from *start* on, as a file: what botocore reads bit by bit is never in memory as a whole."""
+    """The *size* bytes of *file* from *start* on, as a file. botocore reads it bit by bit, so it is never in memory as a whole."""
 
     def __init__(self, file: IO[bytes], start: int, size: int) -> None:
         self._file, self._start, self._size, self._at = file, start, size, 0

@@ -152,7 +152,7 @@ def test_wrong_endpoint(tmp_path: Path, server: Any, feed: str, at: str) -> None
         "refused": f"no answer from {endpoint} (EndpointConnectionError); check AWS_ENDPOINT_URL",
         "unknown": f"no answer from {endpoint} (EndpointConnectionError); check AWS_ENDPOINT_URL",
         "secure": f"no secure connection to {endpoint} (SSLError: ",
-        "no URL": "'localhost:9000' is no URL: it needs http:// or https://; check AWS_ENDPOINT_URL",
+        "no URL": "'localhost:9000' is not a URL: it needs http:// or https://; check AWS_ENDPOINT_URL",
     }[at]
     line = Start(tmp_path, feed, "bucket", endpoint).refusal()
     assert expected in line
