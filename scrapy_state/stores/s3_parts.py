@@ -62,7 +62,7 @@ class PartsUpload:
 
 
 class _Part(io.RawIOBase):
-    """The *size* bytes of *file* from *start* on, as a file. botocore reads it bit by bit, so it is never in memory as a whole."""
+    """The *size* bytes of *file* from *start* on, as a file. botocore reads it bit by bit, so it never fills the memory."""
 
     def __init__(self, file: IO[bytes], start: int, size: int) -> None:
         self._file, self._start, self._size, self._at = file, start, size, 0
