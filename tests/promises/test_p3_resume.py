@@ -118,5 +118,5 @@ def test_checkpoint_with_another_parent_is_skipped(tmp_path: Path) -> None:
     # Whole and valid, but another one, as a second writer would leave on a store that overwrites.
     path.write_text(json.dumps([{"state": {"page": 1}}]))
     run = crawl(tmp_path)
-    assert run.lines(f"{newest['id']:010d}.json is passed over")
+    assert run.lines(f"{newest['id']:010d}.json is skipped")
     assert run.lines("begins at 1 {'page': 1}")

@@ -85,7 +85,7 @@ def test_branches(tmp_path: Path) -> None:
     assert run.lines("begins at 2 {'page': 2}")
     [line] = run.lines('STATE {"page": 2} from checkpoint')
     assert f"from checkpoint {chosen} (file://" in line
-    assert f" s old); {max(before) - chosen} newer passed over (STATE_AT is {chosen})" in line
+    assert f" s old); {max(before) - chosen} newer skipped (STATE_AT is {chosen})" in line
     after = {each["id"]: each for each in checkpoints(tmp_path)}
     assert after.items() >= before.items()
     assert (after[max(before) + 1]["parent"], after[max(before) + 1]["overlap"]) == (chosen, False)
@@ -93,7 +93,7 @@ def test_branches(tmp_path: Path) -> None:
 
     fresh = crawl(tmp_path, SPIDER, "-s", "STATE_AT=none")
     assert fresh.lines("begins at 0 {}")
-    assert fresh.lines(f"STATE {{}} from the settings (priority default); {max(after)} newer passed over (STATE_AT is none)")
+    assert fresh.lines(f"STATE {{}} from the settings (priority default); {max(after)} newer skipped (STATE_AT is none)")
     assert named_items(tmp_path) == [{"page": page, "n": n} for page in range(3) for n in (0, 1)]
 
     beyond = crawl(tmp_path, SPIDER, "-s", "STATE_AT=-99")

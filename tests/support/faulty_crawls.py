@@ -28,14 +28,13 @@ LIST = r"GET .*list-type=2.*/state/"
 PAGE_SPIDER = """
 import scrapy
 from scrapy_state import StateItem
-from scrapy_state.stores import retry as patience
-from scrapy_state.export import retry as uploads
-from scrapy_state.stores import s3_client as s3client
+from scrapy_state.export import retry as export_retry
+from scrapy_state.stores import retry as start_retry, s3_client
 
 waits = [
-    (s3client, "READ_TIMEOUT_SECONDS", read_seconds),
-    (patience, "_RETRY_SECONDS", start_seconds),
-    (uploads, "_FIRST_PAUSE_SECONDS", 0.1),
+    (s3_client, "READ_TIMEOUT_SECONDS", read_seconds),
+    (start_retry, "_RETRY_SECONDS", start_seconds),
+    (export_retry, "_FIRST_PAUSE_SECONDS", 0.1),
 ]
 for module, name, seconds in waits:
     assert hasattr(module, name), name
