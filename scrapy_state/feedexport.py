@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
@@ -33,7 +32,7 @@ from .lineage.writer import CheckpointWriter, new_run_id
 from .model.key_template import KeyTemplate, begins_with_run_id, without_credentials
 from .resume.arguments import spider_arguments
 from .resume.refusal import get_refusal, refuse
-from .scrapy_internals import is_crawl
+from .scrapy_internals import is_crawl, replace_inherited_methods
 from .settings import get_settings
 from .stores import open_writer
 from .units.held_items import HeldItems
@@ -185,12 +184,7 @@ class CheckpointFeedExporter(FeedExporter):
         uri = KeyTemplate.parse(template, params, varying=frozenset()).prefix
         storage = build_from_crawler(self._storage_class(uri), self.crawler, uri, feed_options=options)
         if isinstance(storage, BlockingFeedStorage):
-            if type(storage).open is BlockingFeedStorage.open:
-                # Its temporary file would have a name, and remain if the process is killed.
-                storage.open = open_nameless  # type: ignore[method-assign]
-            if type(storage).store is BlockingFeedStorage.store:
-                # Its own store() would take one of asyncio's threads.
-                storage.store = partial(self._items.threads.run, storage._store_in_thread)  # type: ignore
+            replace_inherited_methods(storage, open_nameless, self._items.threads.run)
         slot = FeedSlot(
             storage=storage, uri=uri, format=options["format"], store_empty=False, batch_id=number, uri_template=template,
             filter=self.filters[template], feed_options=options, spider=spider, exporters=self.exporters,

@@ -20,7 +20,7 @@ from scrapy.utils.misc import build_from_crawler, load_object
 from .barrier.barrier import get_barrier
 from .exceptions import StateSettingsError
 from .resume.refusal import refuse
-from .scrapy_internals import is_crawl
+from .scrapy_internals import get_scheduler, is_crawl
 from .settings import get_settings
 
 if TYPE_CHECKING:
@@ -64,8 +64,7 @@ class SelfCheck:
 
         :raises StateSettingsError: if a queue loses or changes requests, raises an error, or does not answer
         """
-        slot = self.crawler.engine._slot if self.crawler.engine is not None else None
-        scheduler = slot.scheduler if slot is not None else None
+        scheduler = get_scheduler(self.crawler.engine) if self.crawler.engine is not None else None
         if not _has_queues(scheduler):
             return
         names = ["SCHEDULER_MEMORY_QUEUE", "SCHEDULER_START_MEMORY_QUEUE"]

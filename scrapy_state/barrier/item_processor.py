@@ -10,13 +10,12 @@ from scrapy.crawler import Crawler
 from scrapy.exceptions import DropItem
 from scrapy.pipelines import ItemPipelineManager
 from scrapy.utils.defer import maybe_deferred_to_future
-from scrapy.utils.deprecate import method_is_overridden
 from scrapy.utils.misc import build_from_crawler, load_object
 
 from ..exceptions import StateError, StateSettingsError
 from ..items import StateItem
 from ..resume.refusal import get_refusal, refuse
-from ..scrapy_internals import is_closing, is_crawl, mind_closing, watch_errbacks
+from ..scrapy_internals import has_async, is_closing, is_crawl, mind_closing, nearest_spider_middleware, watch_errbacks
 from ..settings import get_settings
 from .barrier import get_barrier
 from .middleware import StateMiddleware
@@ -36,7 +35,7 @@ class BarrierItemProcessor:
     def __init__(self, crawler: Crawler, processor: Any) -> None:
         self.crawler = crawler
         self.processor = processor
-        self._has_async = {method: _has_async(processor, method) for method in ("open_spider", "close_spider", "process_item")}
+        self._has_async = {method: has_async(processor, method) for method in ("open_spider", "close_spider", "process_item")}
         self._barrier = get_barrier(crawler)
         self._tickets = self._barrier.tickets
         self._backpressure = self._barrier.backpressure
@@ -69,7 +68,7 @@ class BarrierItemProcessor:
             if refusal is not None:
                 self._barrier.failure.refuse(refusal)
             middleware = self.crawler.get_spider_middleware(StateMiddleware)
-            nearest = self.crawler.engine.scraper.spidermw.middlewares[0]
+            nearest = nearest_spider_middleware(self.crawler.engine)
             if middleware is not nearest:
                 error = StateSettingsError(
                     "SPIDER_MIDDLEWARES: scrapy_state.barrier.StateMiddleware must be nearest the engine, to see what the "
@@ -144,12 +143,3 @@ def _no_state_item(output: Any) -> Any:
     if isinstance(output, StateItem):
         raise DropItem(_NOT_YIELDED)
     return output
-
-
-def _has_async(processor: Any, method: str) -> bool:
-    """Decide as Scraper does (scrapy/core/scraper.py, _check_deprecated_itemproc_method)."""
-    return hasattr(processor, f"{method}_async") and not (
-        isinstance(processor, ItemPipelineManager)
-        and method_is_overridden(type(processor), ItemPipelineManager, method)
-        and not method_is_overridden(type(processor), ItemPipelineManager, f"{method}_async")
-    )

@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 from typing import IO, Any
 
 from scrapy.exporters import CsvItemExporter, JsonLinesItemExporter
-from scrapy.extensions.feedexport import FeedExporter, FeedSlot
+from scrapy.extensions.feedexport import FeedSlot
 from scrapy.extensions.postprocessing import PostProcessingManager
 from scrapy.utils.defer import ensure_awaitable
 
 from ..exceptions import StoreError, StoreUnreachable
 from ..feedstorages import DurableFeedStorage, disk_error
 from ..model.checkpoint import ItemFile
-from ..scrapy_internals import write_csv_header
+from ..scrapy_internals import file_of, write_csv_header
 
 #: Exporters that write each item immediately and as a whole. A subclass may write later, or in another order.
 _WRITE_AT_ONCE = (JsonLinesItemExporter, CsvItemExporter)
@@ -167,7 +167,7 @@ class Batch:
             spare = os.dup(file.fileno())  # type: ignore[union-attr]
         try:
             slot.finish_exporting()
-            finished = FeedExporter._get_file(slot)
+            finished = file_of(slot)
             if getattr(finished, "closed", False) and spare is not None:
                 finished, spare = os.fdopen(spare, "r+b"), None
             return finished

@@ -9,6 +9,7 @@ from typing import Any
 from scrapy.crawler import Crawler
 from scrapy.utils.misc import load_object
 
+from ..scrapy_internals import component_classes
 from ..settings import names_class
 
 logger = logging.getLogger("scrapy_state.state")
@@ -49,9 +50,7 @@ def warn_of_memories(crawler: Crawler) -> None:
 
 def _components(crawler: Crawler) -> Iterator[type]:
     """Yield the classes of the middlewares, the pipelines and the duplicates filter in use, once each."""
-    engine = crawler.engine
-    managers = (engine.scraper.spidermw, getattr(engine.downloader, "middleware", None), engine.scraper.itemproc)
-    classes: list[Any] = [type(component) for manager in managers for component in getattr(manager, "middlewares", ())]
+    classes: list[Any] = component_classes(crawler.engine)
     if names_class(crawler.settings["DUPEFILTER_CLASS"], object):
         classes.append(load_object(crawler.settings["DUPEFILTER_CLASS"]))
     yield from dict.fromkeys(classes)
