@@ -42,7 +42,7 @@ def TrackingDownloader(crawler: Crawler) -> Any:
     if has_units and is_crawl(crawler):
         tracker = _tracker(crawler, settings)
         watch_fetch(downloader, tracker.is_sent, tracker.fetched)
-        get_barrier(crawler).tracker = tracker
+        get_barrier(crawler).add_tracker(tracker)
     return downloader
 
 

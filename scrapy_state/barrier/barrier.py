@@ -8,7 +8,6 @@ from typing import Any, Protocol
 from scrapy import Request
 from scrapy.crawler import Crawler
 
-from ..exceptions import StateError
 from ..model.checkpoint import Checkpoint
 from ..model.json_values import in_log
 from .backpressure import Backpressure
@@ -99,9 +98,6 @@ class Listener(Protocol):
     def item_failed(self, ticket: Ticket, error: BaseException) -> None:
         """Decide what follows from *error*, which a pipeline has raised for an item. The item is not settled yet."""
 
-    def fail(self, reason: str, failure: StateError, blocks: bool = True) -> None:
-        """Fail the crawl: see :meth:`CrawlFailure.fail`."""
-
 
 class Barrier:
     """What the parts of one crawl share. Only used in the event loop's thread.
@@ -133,6 +129,14 @@ class Barrier:
         self.listener = listener
         self.unit_items = unit_items
         self.keeps_requests = keeps_requests
+
+    def add_tracker(self, tracker: Tracker) -> None:
+        """Add the tracker of units. To be called once, before the spider is opened."""
+        self.tracker = tracker
+
+    def begin_units(self) -> None:
+        """Take note that a request has begun a unit: from now on items get their tickets from the tracker."""
+        self.tracking = self.tracker
 
     @property
     def stored(self) -> Checkpoint | None:

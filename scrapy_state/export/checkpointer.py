@@ -124,10 +124,6 @@ class Checkpointer:
         self._has_late_items = True
         self._crawler.stats.inc_value("state/items_late")
 
-    def fail(self, reason: str, failure: StateError, blocks: bool = True) -> None:
-        """Fail the crawl: see :meth:`CrawlFailure.fail`."""
-        self._failure.fail(reason, failure, blocks)
-
     def closing(self) -> None:
         """Start the clock of STATE_CLOSE_TIMEOUT if somebody has stopped the crawl. Backpressure may last until the close."""
         if not self._crawler.crawling:

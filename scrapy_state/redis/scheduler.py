@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +19,7 @@ from ..barrier.barrier import get_barrier
 from ..barrier.item_processor import BarrierItemProcessor
 from ..exceptions import StateSettingsError, StoreError
 from ..frontier.codec import Codec
-from ..scrapy_internals import PAGE, fail_when_closed, hold_output, watch_done, watch_pages
+from ..scrapy_internals import PAGE, hold_output, watch_done, watch_pages
 from ..scrapy_internals.engine import closes_when_idle, hold_start, is_closing, is_reading_start, wake_up
 from . import log
 from .connection import Heartbeat
@@ -264,9 +263,7 @@ class Scheduler(ScrapyScheduler):
         if self._failed:
             return
         self._failed = True
-        fail_when_closed(self.crawler)
-        if self._engine.spider is not None:  # not is_closing(): the engine may not be running yet
-            self._closing = asyncio.create_task(self._engine.close_spider_async(reason=reason))
+        self._barrier.failure.close_spider(reason)
 
     def _keep_in_memory(self, request: Request, filtered: bool, error: ValueError) -> bool:
         if filtered and self._shared_filter and self.df.request_seen(request):

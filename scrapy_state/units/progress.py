@@ -94,7 +94,7 @@ class Progress:
         self._drop_items(unit)
         if self._on_unit_error == "stop" and self._barrier.listener is not None:
             error = UnitFailed(f"unit {shortened(unit)} failed: {' '.join(filter(None, reversed(failure)))}")
-            self._barrier.listener.fail("state_unit_failed", error, blocks=False)
+            self._barrier.failure.fail("state_unit_failed", error, blocks_newest=False)
 
     @property
     def crowded(self) -> bool:

@@ -269,7 +269,7 @@ class RequestTracker:
         resolver = get_extension(SpiderSettingsState, self._crawler)
         assert resolver is not None  # the add-on, or whoever followed docs/setup.md, has enabled it
         self._progress.start_from(resolver.state, resolver.start.ahead if resolver.start is not None else ())
-        self._barrier.tracking = self
+        self._barrier.begin_units()
         watch_requests(self._crawler.engine, self)
 
     def _warn_once(self, message: str, *args: Any) -> None:
