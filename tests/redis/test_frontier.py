@@ -1093,7 +1093,9 @@ def test_a_cluster_by_url(name: str, cluster: list[RedisServer]) -> None:
 
 def test_a_finished_frontier_with_something_set_aside_is_kept(server: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
     """STATE_REDIS_CLEAR removes no page that a person has yet to look at, for either reason."""
-    settings = settings_of(server.url)
+    crawler = get_crawler(scrapy.Spider, {"STATE_REDIS_URL": server.url})
+    crawler.spider = scrapy.Spider(name="frontier")
+    settings = RedisSettings.from_crawler(crawler)
     client = server.client()
     client.hset(f"{PREFIX}meta", "pending", 0)
 
