@@ -15,7 +15,7 @@ import pytest
 from crawls import STATE_OPTIONS, STATES, STORING_SPIDER, checkpoints, crawl, named_items
 from histories import History, state
 
-from scrapy_state.lineage import last_run_orphans
+from scrapy_state.lineage import last_run
 from scrapy_state.lineage.history import newest_first, runs
 from scrapy_state.lineage.last_run import OrphanFeeds, find_orphans
 from scrapy_state.lineage.orphans import AllOrphans, files_left_out
@@ -127,9 +127,9 @@ class TestNoTelling:
     def test_too_far(self, history: History, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
         """The reading back is bounded."""
         killed(history, numbers(1), numbers(2), numbers(3), unnamed=numbers(4))
-        monkeypatch.setattr(last_run_orphans, "_CHECKPOINTS_BACK", 4)
+        monkeypatch.setattr(last_run, "_CHECKPOINTS_BACK", 4)
         assert found(history, NUMBERED) == numbers(4)
-        monkeypatch.setattr(last_run_orphans, "_CHECKPOINTS_BACK", 3)
+        monkeypatch.setattr(last_run, "_CHECKPOINTS_BACK", 3)
         self.check(history, caplog, "its first checkpoint is missing, or more than")
 
     def test_newer_passed_over(self, history: History, caplog: pytest.LogCaptureFixture) -> None:
