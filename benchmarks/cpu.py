@@ -1,16 +1,16 @@
-"""What checkpoints cost: CPU of a crawl over HTTP with them, beside the same crawl with the item feed alone.
+"""What checkpoints cost: the CPU of a crawl over HTTP, compared with the same crawl with Scrapy's own item feed.
 
-``python benchmarks/cpu.py --pairs 9``: a site and an S3 server (moto) on this machine, in processes of their own; crawls in
-turn, Scrapy's own exporter and ours, in another order each round; user + system seconds of the crawl's process. Each crawl
-is set against the one of Scrapy's exporter in its own round, since a machine changes its speed: the median of these ratios, and
-the quarters between which half of them lie. Once with the start-up (a crawl of one page), once less it.
-The state feed gets a state item every 5 items.
+``python benchmarks/cpu.py --pairs 9``: a site and an S3 server (moto) run on this machine in their own processes. Each round
+crawls with Scrapy's own exporter and with ours, in changing order, and measures user + system seconds of the crawl's process.
+Machines change their speed, so each crawl is compared with the one of Scrapy's exporter in the same round. Printed are the
+median and the quartiles of these ratios, with the start-up (a crawl of one page) and without it. The spider yields a
+state item every 5 items.
 
-STATE_INTERVAL is in seconds on the clock: where other processes hold the crawl up, there are more checkpoints for the same CPU.
-Their number is told, so that it can be seen.
+STATE_INTERVAL is in seconds of real time: if other processes slow the crawl down, it stores more checkpoints for the same
+CPU. The number of checkpoints is printed, too.
 
-``--instructions`` counts instead of timing, by valgrind, without checkpoints but the first and the last: slow, but nearly
-the same each time, whatever else the machine does.
+``--instructions`` counts instructions with valgrind instead, with only the first and the last checkpoint. That is slow, but
+gives nearly the same result each time, whatever else the machine does.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Bench:
     """Crawls of a site, with S3 as their store.
 
     :param folder: for the project's files
-    :param site_port: of the site; *s3_port*: of the S3 server, both on this machine
+    :param site_port: the site's port; *s3_port*: the S3 server's, both on this machine
     """
 
     def __init__(self, folder: Path, site_port: int, s3_port: int) -> None:
@@ -75,7 +75,7 @@ class Bench:
         self._crawls = 0
 
     def crawl(self, interval: float | None, pages: int, tool: tuple[str, ...] = ()) -> str:
-        """Run one; return its log. *interval*: STATE_INTERVAL, None: Scrapy's exporter. *tool*: a command to run it under."""
+        """Run a crawl under the command *tool*; return its log. *interval*: STATE_INTERVAL, None for Scrapy's exporter."""
         self._crawls += 1
         settings = {**self._common, "FEEDS": {"s3://bench/items/%(batch_time)s.jsonl": {"format": "jsonlines"}}}
         if interval is not None:
@@ -89,7 +89,7 @@ class Bench:
         return subprocess.run(**given, check=True, capture_output=True, text=True).stderr
 
     def cpu_seconds(self, interval: float | None, pages: int) -> float:
-        """Run one crawl; return its CPU."""
+        """Run one crawl; return its CPU seconds."""
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         self.crawl(interval, pages)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -103,13 +103,13 @@ class Bench:
         return int(match[1])
 
     def checkpoints(self) -> int:
-        """How many checkpoints the last crawl stored."""
+        """Return how many checkpoints the last crawl stored."""
         pages = self._client.get_paginator("list_objects_v2").paginate(Bucket="bench", Prefix=f"state-{self._crawls}/")
         return sum(page["KeyCount"] for page in pages)
 
 
 def compare_seconds(bench: Bench, pairs: int, pages: int) -> None:
-    """Print what crawls take, beside Scrapy's exporter."""
+    """Print what crawls take, compared with Scrapy's exporter."""
     kinds = {SCRAPYS: None, **{f"STATE_INTERVAL={seconds}": seconds for seconds in (60, 1, 0)}}
     whole: dict[str, list[float]] = {kind: [] for kind in kinds}
     crawling: dict[str, list[float]] = {kind: [] for kind in kinds}
@@ -136,7 +136,7 @@ def compare_seconds(bench: Bench, pairs: int, pages: int) -> None:
 
 
 def compare_instructions(bench: Bench, pages: int) -> None:
-    """Print how many instructions an item takes, beside Scrapy's exporter."""
+    """Print how many instructions an item takes, compared with Scrapy's exporter."""
     items = CHAINS * pages * ITEMS_A_PAGE
     found = {}
     for kind, interval in ((SCRAPYS, None), ("STATE_INTERVAL=86400", 86400)):
@@ -147,7 +147,7 @@ def compare_instructions(bench: Bench, pages: int) -> None:
 
 
 def ratios(some: list[float], base: list[float]) -> str:
-    """The median of the ratios, and the quarters."""
+    """Return the median and the quartiles of the ratios, as text."""
     found = [one / other for one, other in zip(some, base, strict=True)]
     low, middle, high = statistics.quantiles(found, n=4, method="inclusive") if len(found) > 1 else found * 3
     return f"{middle:.3f} ({low:.3f} to {high:.3f})"
@@ -156,7 +156,7 @@ def ratios(some: list[float], base: list[float]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=9)
-    parser.add_argument("--pages", type=int, help="of each of 8 chains (400; with --instructions 10)")
+    parser.add_argument("--pages", type=int, help="pages in each of 8 chains (400; with --instructions 10)")
     parser.add_argument("--instructions", action="store_true", help="count instructions (needs valgrind)")
     chosen = parser.parse_args()
     with server("items", ITEMS_A_PAGE) as site_port, server("s3") as s3_port, tempfile.TemporaryDirectory() as folder:

@@ -1,9 +1,8 @@
-"""What a frontier in Redis costs: pages per second beside Scrapy's schedulers in memory and in JOBDIR, and scrapy-redis.
+"""What a frontier in Redis costs: pages per second, beside Scrapy's schedulers in memory and in JOBDIR, and scrapy-redis.
 
-``python benchmarks/frontier.py --rounds 5``: a site and a redis-server on this machine, in processes of their own, and a
-proxy that puts Redis 2.5 ms away; crawls in turn; medians, and ratios to the crawl in memory of the same round. scrapy-redis is
-left out where it is not installed. Also the seconds of CPU of the crawl's process, which other work on the machine
-disturbs less.
+``python benchmarks/frontier.py --rounds 5``: a site and a redis-server run on this machine in their own processes, and a proxy
+puts Redis 2.5 ms away. It prints medians, and ratios to the crawl in memory of the same round; also the CPU seconds of the
+crawl's process, which other work on the machine disturbs less. scrapy-redis takes part if it is installed.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ SETTINGS = {
 
 
 def schedulers(near: int, far: int) -> dict[str, dict[str, Any]]:
-    """The settings of each that is compared, by its name; the ports of Redis near and far away."""
+    """Return the settings of each scheduler by its name. The ports are those of Redis near and far away."""
     found: dict[str, dict[str, Any]] = {"memory": {}, "JOBDIR": {"JOBDIR": "job"}}
     for name, port in (("Redis", near), ("Redis 2.5 ms away", far)):
         url = f"redis://127.0.0.1:{port}/0"
@@ -63,7 +62,7 @@ def schedulers(near: int, far: int) -> dict[str, dict[str, Any]]:
 
 
 def crawl(settings: dict[str, Any], site: str, pages: int) -> tuple[float, float]:
-    """Run one crawl; return its pages per second, and the seconds of CPU of its process."""
+    """Run one crawl; return its pages per second and its CPU seconds."""
     with tempfile.TemporaryDirectory() as folder:
         given = project(Path(folder), SPIDER, SETTINGS | settings, site=site)
         process = subprocess.Popen(**given, stderr=subprocess.PIPE, text=True)

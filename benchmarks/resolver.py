@@ -1,9 +1,8 @@
 """How many requests it takes to find where to start, among few and very many checkpoints.
 
-``python benchmarks/resolver.py``: an S3 server on this machine that makes up the checkpoints it is asked for (ids 1 to n,
-1,000 to a page); the resolver beside a plain listing of all keys. Requests, and milliseconds
-without any network. Of the reads, one is the checkpoint's, one its parent's, whose digest must fit, and one asks for the id
-after it.
+``python benchmarks/resolver.py``: an S3 server on this machine makes up the requested checkpoints (ids 1 to n, 1,000 per page).
+It compares the resolver with a plain listing of all keys: requests, and milliseconds without a network. Of the reads, one is
+for the checkpoint, one for its parent, whose digest must match, and one asks whether the next id exists.
 """
 
 from __future__ import annotations

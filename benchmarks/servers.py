@@ -1,12 +1,12 @@
-"""What benchmarks share: servers on this machine, each in a process of its own, and the project of a crawl.
+"""What benchmarks share: servers on this machine, each in its own process, and the project of a crawl.
 
 ``python servers.py KIND …`` prints its port, and ends with its standard input:
 
-- ``items COUNT``: a site whose every page is the same JSON list of so many small items.
-- ``large COUNT BYTES``: one whose pages /0, /1, … are JSON lists of so many items of about so many bytes.
-- ``links PAGES``: one of so many pages, each with links to three further ones and back.
+- ``items COUNT``: a site whose every page is the same JSON list of COUNT small items.
+- ``large COUNT BYTES``: a site whose pages /0, /1, … are JSON lists of COUNT items of about BYTES bytes each.
+- ``links PAGES``: a site of PAGES pages, each with links to three further ones and back.
 - ``s3``: an S3 server (moto).
-- ``proxy PORT SECONDS``: what puts the server at a port on this machine so far away, there and back.
+- ``proxy PORT SECONDS``: a proxy that adds SECONDS to each round trip to the server at PORT.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any]
 
 @contextmanager
 def server(*arguments: object, program: str = __file__) -> Iterator[int]:
-    """Start a server of this module, or of another *program*; its port. It ends with the context."""
+    """Start a server of this module, or of another *program*, and yield its port. It ends with the context."""
     command = [sys.executable, program, *map(str, arguments)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -35,7 +35,7 @@ def server(*arguments: object, program: str = __file__) -> Iterator[int]:
 
 
 def ends_with_stdin(port: int) -> None:
-    """Tell the port, and end this process when whoever started it lets go of it, or is no more."""
+    """Print the port. End this process when its standard input is closed."""
     print(port, flush=True)
     threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
 

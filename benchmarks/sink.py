@@ -1,8 +1,8 @@
-"""A store for benchmarks, in a process of its own, that is slow and keeps nothing large.
+"""A store for benchmarks that is slow and keeps nothing large.
 
-``python sink.py BYTES_A_SECOND``: enough of S3 for scrapy_state (PUT with ``If-None-Match``, parts, GET, LIST).
-Files above 1 MiB are counted and dropped, smaller ones kept. All uploads together are taken no faster than that.
-It prints its port, and ends with its standard input.
+``python sink.py BYTES_A_SECOND``: enough of S3 for scrapy_state (PUT with ``If-None-Match``, parts, GET, LIST). It counts and
+drops files above 1 MiB, and keeps smaller ones. It reads all uploads together no faster than BYTES_A_SECOND. It prints its
+port, and ends when its standard input is closed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ KEPT_BYTES = 1 << 20
 
 
 class Store:
-    """What the store knows. *keys*: the size and, of small files, the content of each."""
+    """What is stored. *keys*: from keys to sizes and, for small files, contents."""
 
     def __init__(self, bytes_a_second: float) -> None:
         self.bytes_a_second = bytes_a_second
@@ -33,7 +33,7 @@ class Store:
         self._free_at = 0.0
 
     def take(self, size: int) -> None:
-        """Wait until *size* more bytes may have come."""
+        """Wait until *size* more bytes may be read."""
         with self._lock:
             self._free_at = max(self._free_at, time.monotonic()) + size / self.bytes_a_second
             wait = self._free_at - time.monotonic()
@@ -85,7 +85,7 @@ class StoreHandler(Handler):
         return key, parse_qs(parts.query, keep_blank_values=True)
 
     def _read(self) -> tuple[int, bytes | None]:
-        """Return the size of the body and, if it is small, what it is."""
+        """Return the size of the body and, if it is small, the body."""
         size = left = int(self.headers.get("Content-Length", 0))
         kept = bytearray()
         while left:

@@ -1,14 +1,14 @@
-"""What a long crawl takes of disk and memory while the store is slower than it.
+"""How much disk and memory a long crawl takes while the store is slower than the crawl.
 
-``python benchmarks/spool.py --size 10GB``: a site and a store on this machine, in processes of their own; the store is an S3
-server that takes uploads at ``--rate`` and drops what it gets. The same crawl without feeds and without scrapy_state, then
-with an item feed on that store, a state feed, and STATE_SPOOL_SIZE = 64 MiB. Measured, of the crawl's process:
+``python benchmarks/spool.py --size 10GB``: a site and a store run on this machine in their own processes. The store is an S3
+server that reads uploads at ``--rate`` and drops them. It runs a crawl without feeds and without scrapy_state, then the same
+crawl with an item feed on that store, a state feed, and STATE_SPOOL_SIZE = 64 MiB, and measures the crawl's process:
 
-- disk: the blocks of all files it has open that have no name, looked at every 10 ms (``du`` doesn't see them). The limit is
-  the spool and one batch.
-- memory: its peak (VmHWM), over that of the crawl without feeds. The limit is 40 MiB.
+- disk: the blocks of all open files without a name, every 10 ms (``du`` doesn't see them). The limit is the spool and one
+  batch.
+- memory: its peak (VmHWM) above that of the crawl without feeds. The limit is 40 MiB.
 
-Exits with 1 if a limit is passed, or items are missing. Needs Linux's /proc.
+It exits with 1 if a limit is exceeded or items are missing. It needs Linux's /proc.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class SpoolSpider(scrapy.Spider):
 
 @dataclass
 class Taken:
-    """What a crawl took. *log*: its log."""
+    """What a crawl took, and its log."""
 
     seconds: float
     memory_mib: float
@@ -84,7 +84,7 @@ def crawl(folder: Path, settings: dict[str, object], arguments: dict[str, object
 
 
 def peak_memory(pid: int) -> int:
-    """Return the most memory that process *pid* has had so far, 0 if it is no more."""
+    """Return the most memory that process *pid* has had so far, 0 if it has ended."""
     try:
         found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
     except OSError:
@@ -93,7 +93,7 @@ def peak_memory(pid: int) -> int:
 
 
 def nameless_bytes(pid: int) -> int:
-    """Return how much disk the files take that process *pid* has open and that have no name."""
+    """Return how much disk the nameless files take that process *pid* has open."""
     folder, total = f"/proc/{pid}/fd", 0
     try:
         handles = os.listdir(folder)
@@ -110,7 +110,7 @@ def nameless_bytes(pid: int) -> int:
 
 
 def items_stored(store: str) -> int:
-    """Return how many items the newest checkpoint counts, and check that the files of all of them are there."""
+    """Return how many items the newest checkpoint counts, and check that all their files exist."""
     listed = urlopen(f"{store}/bench?list-type=2").read().decode()
     keys = re.findall("<Key>(.*?)</Key>", listed)
     newest, named = None, set()
@@ -125,10 +125,10 @@ def items_stored(store: str) -> int:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", default="10GB", help="of all items together")
-    parser.add_argument("--item", default="100kB", help="of one item")
-    parser.add_argument("--batch", default="16MiB", help="batch_file_size; 0: one batch is what the spool holds")
-    parser.add_argument("--rate", default="20MB", help="what the store takes in a second; must be less than the crawl makes")
+    parser.add_argument("--size", default="10GB", help="size of all items together")
+    parser.add_argument("--item", default="100kB", help="size of one item")
+    parser.add_argument("--batch", default="16MiB", help="batch_file_size; 0: a batch as large as the spool")
+    parser.add_argument("--rate", default="20MB", help="bytes that the store reads per second; the crawl must make more")
     chosen = parser.parse_args()
     item_bytes, spool_bytes = size_in_bytes("--item", chosen.item), 64 * MIB
     batch_bytes = size_in_bytes("--batch", chosen.batch) if chosen.batch != "0" else spool_bytes

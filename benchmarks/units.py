@@ -1,8 +1,8 @@
-"""What it costs to follow units: CPU of a crawl over HTTP whose requests have a state, beside the same crawl without.
+"""What units cost: the CPU of a crawl over HTTP whose requests have a state, compared with the same crawl without.
 
-``python benchmarks/units.py --pairs 9``: a site on this machine, in a process of its own; crawls in turn, in another order each
-round; user + system seconds of the crawl's process; the median of the ratios within a round, and the quarters between which
-half of them lie. A unit is 4 requests and 12 items. Both crawls have the add-on and the same feeds, in a local folder.
+``python benchmarks/units.py --pairs 9``: a site runs on this machine in its own process. Each round runs both crawls, in
+changing order, and measures user + system seconds of the crawl's process. Printed are the median and the quartiles of the
+ratios within a round. A unit is 4 requests and 12 items. Both crawls have the add-on and the same feeds, in a local folder.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ KINDS: dict[str, tuple[str, float]] = {"without": ("no", 60), "STATE_INTERVAL=60
 
 
 def cpu_seconds(site: str, track: str, interval: float, units: int) -> float:
-    """Run one crawl; return its CPU."""
+    """Run one crawl; return its CPU seconds."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         settings: dict[str, Any] = {"ADDONS": {"scrapy_state.Addon": 500}, "FEEDS": FEEDS, "STATE_INTERVAL": interval}
