@@ -35,6 +35,14 @@ from faulty import Fault
 from faulty_crawls import GET, ITEM_PUT, LIST, STATE_PUT, World
 
 PASSING = ("500", "503", "reset", "time-out", "lost reply")
+
+
+def more(*values: object) -> object:
+    """Return a cell that `make test-long` tests: to the package 500, 503 and reset are one error."""
+    return pytest.param(*values, marks=pytest.mark.long)
+
+
+PASSING_CELLS = [more(kind) if kind in ("503", "reset") else kind for kind in PASSING]
 A_WHILE = 2
 #: How the log names what the faults hit, in a crawl that continues.
 NAMES = ("-00001.jsonl", "checkpoint 3", "checkpoint 4")
@@ -48,7 +56,7 @@ def all_met(faults: list[Fault]) -> bool:
 # Faults that pass. The crawl's checkpoints: 2 opens it, 3 names batch 1, 4 names batch 2, and so on.
 
 
-@pytest.mark.parametrize("kind", PASSING)
+@pytest.mark.parametrize("kind", PASSING_CELLS)
 def test_once(world: World, kind: str) -> None:
     """A single fault at each sort of request, at the start and later, costs only a warning: every item is stored once."""
     faults = [
@@ -67,7 +75,7 @@ def test_once(world: World, kind: str) -> None:
     assert [len(run.lines(f"{what} is not stored yet")) for what in NAMES] == [1, 1, 1], run.log
 
 
-@pytest.mark.parametrize("kind", PASSING)
+@pytest.mark.parametrize("kind", PASSING_CELLS)
 def test_for_a_while(world: World, kind: str) -> None:
     """If a store fails for a while, at the start and later, the crawl waits for it and stores every item once."""
     puts = 1 if kind == "lost reply" else A_WHILE  # before a second PUT the crawl looks, and finds the file
@@ -144,8 +152,21 @@ def stopped(run: Crawl) -> tuple[int, dict[str, Any]]:
     return int(found[1]), json.loads(found[2])
 
 
-@pytest.mark.parametrize("kinds", [("500", "503", "403"), ("reset", "time-out", "lost reply")], ids=" and ".join)
-@pytest.mark.parametrize("place", ["item PUT", "state PUT", "GET before commit"])
+ANSWERS, SILENCE = ("500", "503", "403"), ("reset", "time-out", "lost reply")
+
+
+@pytest.mark.parametrize(
+    ("place", "kinds"),
+    [
+        ("item PUT", ANSWERS),
+        ("state PUT", SILENCE),
+        ("GET before commit", ANSWERS),
+        more("item PUT", SILENCE),
+        more("state PUT", ANSWERS),
+        more("GET before commit", SILENCE),
+    ],
+    ids=lambda each: each if isinstance(each, str) else " and ".join(each),
+)
 def test_for_good(world: World, place: str, kinds: tuple[str, ...]) -> None:
     """A store that fails for good stops the crawl with one error that says where; the next run completes without the fault."""
     world.gives_up_soon()
@@ -174,7 +195,7 @@ def test_for_good(world: World, place: str, kinds: tuple[str, ...]) -> None:
     world.is_complete(run)
 
 
-@pytest.mark.parametrize("place", ["item PUT", "state PUT"])
+@pytest.mark.parametrize("place", [more("item PUT"), "state PUT"])
 def test_for_good_at_the_end(world: World, place: str) -> None:
     """A store that fails for good when the crawl has nothing left to do ends it as it would in the middle."""
     world.gives_up_soon()
@@ -190,7 +211,7 @@ def test_for_good_at_the_end(world: World, place: str) -> None:
 REMEDIES = {"403": "check the credentials", "500": "try again later", "503": "try again later"}
 
 
-#: To the package 500, 503, reset and time-out are one error, so a few cells are enough. STATE_ALL_FAULTS=1 tests them all.
+#: A few cells are enough; STATE_ALL_FAULTS=1 tests them all.
 AT_START = [
     *(("LIST", kind) for kind in ("500", "reset", "time-out", "403")),
     *(("GET", kind) for kind in ("503", "lost reply", "403")),
@@ -261,7 +282,7 @@ class TestSpider(scrapy.Spider):
 """
 
 
-@pytest.mark.parametrize("origin", ["callback", "start"])
+@pytest.mark.parametrize("origin", ["callback", more("start")])
 def test_down_while_many_items_are_yielded(world: World, origin: str) -> None:
     """While the store is down, the crawl waits at STATE_SPOOL_SIZE; then it continues, and stores every item once."""
     world.pages = 1
