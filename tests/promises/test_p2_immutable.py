@@ -17,6 +17,7 @@ from crawls import (
     SPIDER,
     STATE_OPTIONS,
     STATES,
+    checkpoints,
     crawl,
     crawl_until,
     kill_beside_unnamed_files,
@@ -68,8 +69,10 @@ def test_nothing_stored_is_changed_or_deleted(tmp_path: Path) -> None:
     for arguments in ((), ("-s", "STATE_AT=2"), ("-s", "STATE={}")):
         assert crawl(tmp_path, SPIDER, *arguments, settings=settings).code == 0
         assert changes() == []
-    crawl_until(tmp_path, "checkpoint 13 stored", ENDLESS, settings=settings, end=kill)
+    third = f"checkpoint {checkpoints(tmp_path)[-1]['id'] + 3} stored"
+    crawl_until(tmp_path, third, ENDLESS, settings=settings, end=kill)
     last_orphans = {uri.removeprefix("file://") for uri in unnamed_files(tmp_path)} - orphans
+    assert last_orphans
     assert changes() == []
     assert crawl(tmp_path, settings={**settings, "STATE_ORPHANS": "delete"}).code == 0
     assert sorted(changes()) == sorted(f"{path} was removed" for path in last_orphans)

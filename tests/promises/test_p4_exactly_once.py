@@ -55,11 +55,13 @@ def test_killed_and_resumed(tmp_path: Path) -> None:
         assert found.wrong == []
         return found
 
-    for kill in range(KILLS):
+    newest = 0
+    for _ in range(KILLS):
         crawl_until(
-            tmp_path, f"checkpoint {3 * (kill + 1)} stored", SPIDER_OF_KEYS, "-a", "pages=100000", settings=settings,
+            tmp_path, f"checkpoint {newest + 3} stored", SPIDER_OF_KEYS, "-a", "pages=100000", settings=settings,
             end=lambda process: kill_beside_unnamed_files(process, tmp_path),
         )  # fmt: skip
+        newest = checkpoints(tmp_path)[-1]["id"]
     pages = report().state["page"] + LAST_PAGES
     orphans = report().orphans
     run = crawl(tmp_path, SPIDER_OF_KEYS, "-a", f"pages={pages}", settings=settings)

@@ -143,15 +143,20 @@ def unnamed_files(folder: Path, spider: str = "numbers") -> set[str]:
 
 
 def kill_beside_unnamed_files(process: subprocess.Popen[str], folder: Path) -> None:
-    """Kill *process* at a moment when it has stored item files that no checkpoint names yet."""
+    """Kill *process*, of the newest run, at a moment when it has stored item files that no checkpoint names yet."""
+
+    def unnamed() -> list[str]:
+        run = checkpoints(folder)[-1]["run"]
+        return [uri for uri in unnamed_files(folder) if run in uri]
+
     deadline = time.monotonic() + DEADLINE_SECONDS
     while time.monotonic() < deadline:
         process.send_signal(signal.SIGSTOP)
-        if unnamed_files(folder):
+        if unnamed():
             break
         process.send_signal(signal.SIGCONT)
         time.sleep(0.02)
-    assert unnamed_files(folder), "no moment with an unnamed file came"
+    assert unnamed(), "no moment with an unnamed file came"
     process.kill()
 
 
