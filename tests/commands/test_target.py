@@ -51,7 +51,7 @@ class TestTargets:
         """A folder means the files directly in it. If all files are in folders below, one line names them."""
         history.run()
         folder = Path(history.where)
-        refused(run(folder, "get", f"{folder}/"), 2, f"{folder}/", "folders below it have some", "items/")
+        refused(run(folder, "get", f"{folder}/"), 2, f"{folder}/", "there are some in folders below it", "items/")
         (folder / "0000000001.json").write_text('[{"state": {"page": 7}}]')
         assert run(folder, "get", f"{folder}/").out == '{"page": 7}\n'
 

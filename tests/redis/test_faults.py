@@ -121,7 +121,7 @@ def test_a_page_that_kills_its_worker(tmp_path: Path, server: RedisServer, site:
     [page] = json.loads(frontier("--fatal", "--json"))
     assert page == {"reason": "3 workers died while they had it", "request": f"{site.url}/7"}
     assert f"{site.url}/7" in frontier("--fatal")
-    assert "1 requests are put back" in frontier("--put-back")
+    assert "put 1 requests back" in frontier("--put-back")
     again = ended(worker(tmp_path, server, site, FEEDS=FEEDS), tmp_path)
     assert again.code == 0
     assert not again.lines("pages were not crawled")

@@ -548,7 +548,7 @@ def test_refuses_anothers_frontier(tmp_path: Path, server: RedisServer, site: Si
     """The frontier of another project, whose spider has the same name, or of another version of scrapy_state: one line."""
     assert frontier_crawl(tmp_path, server, site, BOT_NAME="shops").code == 0
     line = refusal(frontier_crawl(tmp_path, server, site, BOT_NAME="flights"))
-    assert "is that of the project 'shops', and this is 'flights' (BOT_NAME)" in line
+    assert "is that of the project 'shops', but this is 'flights' (BOT_NAME)" in line
     assert "another STATE_REDIS_KEY" in line
     assert frontier_crawl(tmp_path, server, site, BOT_NAME="flights", STATE_REDIS_KEY="flights-%(name)s").code == 0
     server.client().hset(f"{PREFIX}meta", "version", 99)
