@@ -148,7 +148,7 @@ def test_large_requests_on_a_slow_line(tmp_path: Path, server: RedisServer, site
     """Requests that together do not come through before the time-out come one by one."""
     site.asked.clear()
     with proxy(server.port, bytes_per_second=200_000) as slow:
-        url = f"{slow.url}?socket_timeout=1.2"
+        url = f"{slow.url}?socket_timeout=2"
         crawled = ended(worker(tmp_path, server, site, LARGE, STATE_REDIS_URL=url, STATE_REDIS_LEASE_TIMEOUT=60), tmp_path)
     assert crawled.code == 0, crawled.log
     assert site.asked == dict.fromkeys(range(8), 1)
