@@ -53,10 +53,13 @@ class Commits:
         self._orphan_feeds = orphan_feeds
         self._delete_orphans = delete_orphans
         self._orphans: list[Orphan] = []
-        #: the newest checkpoint; None before the opening one
-        self.last: Checkpoint | None = None
         #: the handlers of the newest checkpoint_stored
         self._handlers: asyncio.Task[None] | None = None
+
+    @property
+    def last(self) -> Checkpoint | None:
+        """The newest checkpoint; None before the opening one."""
+        return self._writer.last
 
     async def open(self) -> None:
         """Store the opening checkpoint.
@@ -108,7 +111,7 @@ class Commits:
 
     def where_stopped(self, error: Exception) -> str:
         """Return a message that says at which checkpoint *error* has stopped the checkpoints, and what to do."""
-        last = self._writer.last
+        last = self.last
         assert last is not None
         return (
             f"checkpoints stopped at checkpoint {last.id}, STATE {in_log(last.state)}, because: {error}. "
@@ -116,7 +119,6 @@ class Commits:
         )
 
     def _stored(self, checkpoint: Checkpoint, began: float) -> None:
-        self.last = checkpoint
         self._log.info(
             "checkpoint %s stored: STATE %s, items: %s, files: %s, seconds: %.3f%s",
             checkpoint.id, in_log(checkpoint.state), checkpoint.items, len(checkpoint.files), time.monotonic() - began,
