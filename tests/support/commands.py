@@ -10,9 +10,11 @@ import atexit
 import json
 import os
 import pty
+import select
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -78,7 +80,10 @@ def start(folder: Path, *arguments: str, terminal: bool = False, **options: Any)
 def read_terminal(handle: int, until: str = "") -> str:
     """Read what a terminal shows, up to *until* or to the end."""
     shown = b""
+    deadline = time.monotonic() + DEADLINE_SECONDS
     while not until or until.encode() not in shown:
+        ready, _, _ = select.select([handle], [], [], max(0, deadline - time.monotonic()))
+        assert ready, f"after {DEADLINE_SECONDS} s the terminal still shows only {shown!r}"
         try:
             more = os.read(handle, 4096)
         except OSError:  # the other side is closed
