@@ -75,7 +75,7 @@ def _set_exporter(settings: BaseSettings) -> None:
         if cls is FeedExporter:
             settings.set_in_component_priority_dict("EXTENSIONS", FeedExporter, None)
             settings.set_in_component_priority_dict("EXTENSIONS", ours, order)
-        elif not issubclass(cls, ours):
+        elif not issubclass(cls, ours) and _is_enabled(settings):
             raise StateSettingsError(
                 f"EXTENSIONS has {cls.__module__}.{cls.__qualname__}, a FeedExporter of the project's own: with a second "
                 "exporter, both would write the feeds, and scrapy_state could not know which items are stored",

@@ -104,7 +104,7 @@ def test_get_extension() -> None:
 
 
 def test_own_feed_exporter(tmp_path: Path) -> None:
-    """A project with its own FeedExporter gets an error that says why both can't be; a subclass of ours is fine."""
+    """A project with its own FeedExporter gets an error that says why both can't be, and what it advises works."""
     source = (
         SPIDER
         + """
@@ -122,6 +122,8 @@ class Derived(CheckpointFeedExporter):
     refused = crawl(tmp_path / "own", source, settings={"EXTENSIONS": {**off, "spider.Own": 0}})
     assert refused.code == 1
     assert refused.lines("EXTENSIONS has spider.Own, a FeedExporter of the project's own")
+    without = crawl(tmp_path / "own", source, settings={"EXTENSIONS": {**off, "spider.Own": 0}, "STATE_ENABLED": False})
+    assert without.code == 0, without.log  # the remedy that the error names
     derived = crawl(tmp_path / "derived", source, settings={"EXTENSIONS": {**off, "spider.Derived": 0}})
     assert derived.code == 0, derived.log
     assert len(named_items(tmp_path / "derived")) == 6
