@@ -8,9 +8,9 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from scrapy import Request
 
@@ -32,8 +32,10 @@ if TYPE_CHECKING:
     from .settings import RedisSettings
 
 logger = logging.getLogger("scrapy_state.state")
-#: Somebody may be watching the start, so it gives up early if Redis does not answer.
+T = TypeVar("T")
+#: Somebody may be watching the start, so it gives up early if Redis does not answer. A restart of Redis takes less.
 _START_RETRY_SECONDS = 4
+_RETRY_PAUSE_SECONDS = 0.5
 #: How often to check whether another worker has released the lock
 _LOCKED_SECONDS = 0.5
 _POLL_SECONDS = 0.2
@@ -69,15 +71,15 @@ class Opening:
         """
         settings = self._settings
         connection = self._connection = Connection.acquire(settings.url)
-        await self._check(connection)
+        await self._insist(connection.check)
         if not connection.in_one_slot(settings.prefix, settings.pushed_key):
             raise StateSettingsError(
                 f"STATE_REDIS_URLS_KEY is {settings.pushed_key!r}, which lies in another slot of the Redis Cluster than the "
                 f"frontier; put {settings.prefix[settings.prefix.index('{') : -1]!r} into it"
             )
         if get_settings(self._crawler).selfcheck:
-            await self._round_trip(connection)
-        earlier = await connection.described(settings.prefix)
+            await self._insist(lambda: self._round_trip(connection))
+        earlier = await self._insist(lambda: connection.described(settings.prefix))
         self._refuse_version(earlier.get("version", _VERSION))
         self._refuse_project(earlier.get("project", settings.project))
         before = self._before = await self._deadlines()
@@ -107,25 +109,30 @@ class Opening:
     async def _join(self, connection: Connection) -> tuple[FrontierClient, Reply]:
         """Open the frontier once nobody is removing it."""
         prefix = self._settings.prefix
-        await connection.put_back(prefix)
+        await self._insist(lambda: connection.put_back(prefix))
         while True:
             frontier = FrontierClient(
                 connection, prefix, self.worker, self._settings.lease_seconds, *self._order, self._settings.most_deliveries,
                 self._settings.pushed_key,
             )  # fmt: skip
-            reply = await frontier.exchange("open", hidden=1)
-            if await connection.lock_holder(prefix) in ("", self.worker) and self.worker in await self._deadlines():
+            reply = await self._open_frontier(frontier)
+            holder = await self._insist(lambda: connection.lock_holder(prefix))
+            if holder in ("", self.worker) and self.worker in await self._deadlines():
                 break
             with suppress(FrontierGone):
                 await frontier.exchange("close")
             self.worker = _new_name()
             await asyncio.sleep(_LOCKED_SECONDS)
         try:
-            self._refuse_project(await connection.claim(prefix, self._settings.project))
+            self._refuse_project(await self._insist(lambda: connection.claim(prefix, self._settings.project)))
         except StateSettingsError:
             await frontier.exchange("close")
             raise
         return frontier, reply
+
+    async def _open_frontier(self, frontier: FrontierClient) -> Reply:
+        # If only the reply was lost, Redis takes the next attempt for a repeat.
+        return await self._insist(lambda: frontier.exchange("open", hidden=1))
 
     async def _nobody_is_alive(self) -> bool:
         sure_at = time.monotonic() + self._watch_seconds
@@ -160,15 +167,16 @@ class Opening:
                 f"under a new name: redis-cli HDEL '{self._settings.prefix}meta' project"
             )
 
-    async def _check(self, connection: Connection) -> None:
-        began = time.monotonic()
+    async def _insist(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Make *call*, again and again for a few seconds while Redis can't be reached: it may be restarting."""
+        give_up_at = time.monotonic() + _START_RETRY_SECONDS
         while True:
             try:
-                return await connection.check()
+                return await call()
             except StoreUnreachable:
-                if time.monotonic() - began > _START_RETRY_SECONDS:
+                if time.monotonic() > give_up_at:
                     raise
-                await asyncio.sleep(0.5)
+                await asyncio.sleep(_RETRY_PAUSE_SECONDS)
 
     async def is_alone(self) -> bool:
         """Whether no other worker has renewed its leases since this one began to open the frontier.
@@ -197,7 +205,7 @@ class Opening:
 
         :raises StoreError: if that fails, or another request comes back
         """
-        prefix = f"{self._settings.prefix}selfcheck-{self.worker}:"
+        prefix = f"{self._settings.prefix}selfcheck-{_new_name()}:"  # a new one, should this be repeated
         parts = (*_SELFCHECK_PARTS, f"leases:{self.worker}", f"done:{self.worker}")
         frontier = FrontierClient(connection, prefix, self.worker, self._settings.lease_seconds, *self._order, expiring=parts)
         sent = Request("https://scrapy-state.invalid/selfcheck?b=2&a=%20", method="POST", body=b"\x00\xff", meta={"depth": 1})
@@ -218,8 +226,9 @@ class Opening:
             )
 
     async def _deadlines(self) -> dict[str, float]:
-        assert self._connection is not None
-        return await self._connection.deadlines(self._settings.prefix)
+        connection = self._connection
+        assert connection is not None
+        return await self._insist(lambda: connection.deadlines(self._settings.prefix))
 
     async def _refuse_company(self, before: dict[str, float]) -> None:
         after = await self._deadlines()

@@ -73,6 +73,19 @@ def test_pages_that_are_not_durable_are_waited_for(tmp_path: Path, server: Redis
     assert items(tmp_path) == dict.fromkeys(range(60), 2)
 
 
+def test_a_reply_that_is_lost_while_the_frontier_is_opened(tmp_path: Path, server: RedisServer, site: Site) -> None:
+    """Whichever reply to the opening is lost, as when Redis restarts at that moment: the worker asks again and crawls."""
+    for number in range(1, 15):
+        site.asked.clear()
+        with proxy(server.port, lost_reply=number) as line:
+            url = f"{line.url}?socket_timeout=2"
+            begun = worker(tmp_path / str(number), server, site, STATE_REDIS_URL=url, STATE_REDIS_KEY=f"opening{number}")
+            crawled = ended(begun, tmp_path / str(number))
+            assert line.replies > number
+        assert crawled.code == 0, (number, crawled.log)
+        assert len(site.asked) == 60
+
+
 BLOCKING = SPIDER.replace(
     "        for number in range(2):", "        if page == 7:\n            TIME\n        for number in range(2):"
 )

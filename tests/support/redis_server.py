@@ -93,15 +93,19 @@ class Proxy:
     :param bytes_per_second: for each connection and direction; 0: any number
     :param delay_seconds: before each piece
     :param stall: returns how many more seconds the next piece waits
+    :param lost_reply: the number of the one reply that is lost, with its connection; 0: none
     """
 
     def __init__(
-        self, port: int, bytes_per_second: int = 0, delay_seconds: float = 0.0, stall: Callable[[], float] = lambda: 0.0
-    ) -> None:
+        self, port: int, bytes_per_second: int = 0, delay_seconds: float = 0.0, stall: Callable[[], float] = lambda: 0.0,
+        lost_reply: int = 0,
+    ) -> None:  # fmt: skip
         self.target = port
         self.bytes_per_second = bytes_per_second
         self.delay_seconds = delay_seconds
         self.stall = stall
+        self.lost_reply = lost_reply
+        self.replies = 0
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
         self._thread.start()
@@ -125,11 +129,14 @@ class Proxy:
         except OSError:
             writer.close()
             return
-        await asyncio.gather(self._pass_on(reader, far_writer), self._pass_on(far_reader, writer))
+        await asyncio.gather(self._pass_on(reader, far_writer), self._pass_on(far_reader, writer, replies=True))
 
-    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, replies: bool = False) -> None:
         try:
             while data := await reader.read(16384):
+                self.replies += replies
+                if replies and self.replies == self.lost_reply:
+                    return
                 await asyncio.sleep(self.delay_seconds + self.stall())
                 if self.bytes_per_second:
                     await asyncio.sleep(len(data) / self.bytes_per_second)
