@@ -6,12 +6,13 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..exceptions import CheckpointError, CheckpointTooNew
 
-VERSION = 1
+#: The newest version that this package reads
+VERSION = 2
 #: feed format -> whether the file is a list with one object (json); otherwise it is one line (jsonlines)
 FORMATS = {"json": True, "jsonlines": False, "jsonl": False, "jl": False}
 
@@ -51,6 +52,62 @@ class ItemFile:
 
 
 @dataclass(frozen=True)
+class Segment:
+    """A stored file with a part of a crawl's requests (frontier/segments.py).
+
+    :param name: its name, without the folder
+    :param bytes: its size
+    :param digest: ``sha256:`` and the SHA-256 of its bytes, in hex
+    """
+
+    name: str
+    bytes: int
+    digest: str
+
+
+@dataclass(frozen=True)
+class Requests:
+    """The requests that a checkpoint contains: where they are stored, and how many there are.
+
+    :param segments: what to read, oldest first
+    :param start: what ``start()`` of the next run gets: ``{"state": {…}, "ended": bool}``
+    :param pending: how many pages are known and not settled, held ones included
+    :param in_flight: how many of them had been handed to the engine
+    :param seen: how many fingerprints the filter has seen
+    :param failed: how many pages failed and were skipped; *held*: how many failed and are tried again by the next run
+    :param fingerprints: those of three made-up requests, to notice another fingerprinter
+    """
+
+    segments: tuple[Segment, ...] = ()
+    start: Mapping[str, Any] = field(default_factory=dict)
+    pending: int = 0
+    in_flight: int = 0
+    seen: int = 0
+    failed: int = 0
+    held: int = 0
+    fingerprints: tuple[str, ...] = ()
+
+    @property
+    def start_state(self) -> dict[str, Any] | None:
+        """The state that ``start()`` began with, if it had not ended; otherwise None."""
+        return None if self.start.get("ended", True) else dict(self.start["state"])
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the object for the checkpoint's ``requests``."""
+        return {**asdict(self), "start": dict(self.start)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Requests:
+        """Read what :meth:`to_json` wrote; raise KeyError, TypeError or ValueError for anything else."""
+        segments = tuple(Segment(str(each["name"]), int(each["bytes"]), str(each["digest"])) for each in data["segments"])
+        start = data["start"]
+        if not (isinstance(start["state"], dict) and isinstance(start["ended"], bool)):
+            raise TypeError("start")
+        counts = {name: int(data.get(name, 0)) for name in ("pending", "in_flight", "seen", "failed", "held")}
+        return cls(segments, start, fingerprints=tuple(map(str, data.get("fingerprints", ()))), **counts)
+
+
+@dataclass(frozen=True)
 class Checkpoint:
     """A stored state: where to resume from, and which items are stored up to there.
 
@@ -72,6 +129,9 @@ class Checkpoint:
     :param missing_units: how many such units there are
     :param skipped_units: the states of the failed units skipped since the parent (STATE_ON_UNIT_ERROR = "skip")
     :param arguments: the spider's arguments in that run, as resume/arguments.py keeps them; None if they are not known
+    :param crawl: the number of the crawl, counted along the lineage; None: a version before crawls were counted
+    :param requests: what the next run continues with, besides *state*; None: it begins with ``start()`` from *state*. Only a
+        checkpoint with requests has version 2, so that an older package refuses what it would lose
     :param digest: SHA-256 of the rest; :meth:`to_bytes` computes it
     :param extra: keys that this version does not know; they are kept
     """
@@ -94,9 +154,15 @@ class Checkpoint:
     missing_units: int = 0
     skipped_units: tuple[dict[str, Any], ...] = ()
     arguments: Mapping[str, str] | None = None
+    crawl: int | None = None
+    requests: Requests | None = None
     digest: str | None = None
-    version: int = VERSION
     extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def version(self) -> int:
+        """The version of the file format that it needs."""
+        return 1 if self.requests is None else 2
 
     def to_json(self) -> dict[str, Any]:
         """Return the object to store, with its ``digest``."""
@@ -107,6 +173,10 @@ class Checkpoint:
             data["missing_units"] = self.missing_units
         if self.arguments is not None:
             data["arguments"] = dict(self.arguments)
+        if self.crawl is not None:
+            data["crawl"] = self.crawl
+        if self.requests is not None:
+            data["requests"] = self.requests.to_json()
         data.update(self.extra)
         data["digest"] = digest_of(data)
         return data
@@ -126,7 +196,7 @@ class Checkpoint:
         fields = _last_object(data)
         if not isinstance(fields.get("state"), dict):
             raise CheckpointError("it has no state")
-        version = fields.get("version", VERSION)
+        version = fields.get("version", 1)
         if type(version) is int and version > VERSION:
             raise CheckpointTooNew(
                 f"the checkpoint has version {version}, and this scrapy_state reads versions up to {VERSION}",
@@ -137,13 +207,19 @@ class Checkpoint:
         for name, kinds in _KINDS.items():
             if name in fields and type(fields[name]) not in kinds:
                 raise CheckpointError(f"its {name} has the type {type(fields[name]).__name__}")
-        known = {name: fields[name] for name in (*_ORDER, "missing_units", "arguments", "digest") if name in fields}
+        known = {name: fields[name] for name in (*_ORDER, "missing_units", "arguments", "crawl", "digest") if name in fields}
+        known.pop("version", None)
         known |= {name: _of_kind(fields[name], name, kind) for name, kind in _UNIT_LISTS.items() if name in fields}
         try:
             known["files"] = tuple(ItemFile.from_json(file) for file in fields.get("files", ()))
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise CheckpointError("its list of files can't be read") from error
-        return cls(**known, extra={name: fields[name] for name in fields.keys() - known.keys()})
+        try:
+            if "requests" in fields:
+                known["requests"] = Requests.from_json(fields["requests"])
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise CheckpointError("its requests can't be read") from error
+        return cls(**known, extra={name: fields[name] for name in fields.keys() - {"version", *known}})
 
 
 # The order in which a person reads the file: what it is, where it comes from, the state, which items are stored up to there.
@@ -160,6 +236,8 @@ _KINDS: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("parent_digest", "spider", "run", "job", "time", "reason", "digest"), (str, type(None))),
     "overlap": (bool,),
     "arguments": (dict,),
+    "crawl": (int,),
+    "requests": (dict,),
 }
 
 

@@ -329,7 +329,7 @@ def test_higher_version() -> None:
     store = Memory()
     checkpoints = chain(7)
     store.put(*checkpoints)
-    store.content[TEMPLATE.key(7)] = changed(version=2)(checkpoints[6])
+    store.content[TEMPLATE.key(7)] = changed(version=3)(checkpoints[6])
     with pytest.raises(CheckpointTooNew):
         resolve(store, TEMPLATE)
 

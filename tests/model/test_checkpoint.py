@@ -16,7 +16,7 @@ from scrapy.exporters import JsonItemExporter, JsonLinesItemExporter
 
 from scrapy_state import Checkpoint, StateItem
 from scrapy_state.exceptions import CheckpointError, CheckpointTooNew, StateError
-from scrapy_state.model.checkpoint import FORMATS, VERSION, ItemFile, digest_of
+from scrapy_state.model.checkpoint import FORMATS, VERSION, ItemFile, Requests, Segment, digest_of
 
 text = st.text(max_size=6)
 counts = st.integers(0, 2**53)
@@ -246,7 +246,7 @@ def test_higher_version() -> None:
     """A file of a higher version is refused, with what to do, whether its digest would fit or not: it is no foreign file."""
     data = {**EXAMPLE.to_json(), "version": VERSION + 1}
     for digest in (digest_of(data), "blake3:0"):
-        with pytest.raises(CheckpointTooNew, match=r"version 2, and .* reads versions up to 1; install a newer scrapy_state"):
+        with pytest.raises(CheckpointTooNew, match=r"version 3, and .* reads versions up to 2; install a newer scrapy_state"):
             Checkpoint.from_bytes(json.dumps([{**data, "digest": digest}]).encode())
 
 
@@ -315,3 +315,26 @@ def test_touched_by_an_editor(data: bytes) -> None:
 def test_counted(skip: tuple[tuple[int, int], ...], counted: int) -> None:
     """Skipped items are not counted."""
     assert ItemFile("s3://b/a", 57, skip=skip).counted == counted
+
+
+def test_requests_survive_a_round_trip_and_need_version_2() -> None:
+    """A checkpoint with requests is read back as it was, and only such a checkpoint has version 2."""
+    requests = Requests(
+        (Segment("20261121T015756-924cd5-00001.jsonl.gz", 120, "sha256:00"),), {"state": {"page": 1}, "ended": False},
+        pending=3, in_flight=2, seen=9, failed=1, held=1, fingerprints=("aa", "bb", "cc"),
+    )  # fmt: skip
+    checkpoint = Checkpoint({"page": 2}, id=3, crawl=1, requests=requests)
+    read = Checkpoint.from_bytes(checkpoint.to_bytes())
+    assert (read.requests, read.crawl, read.version) == (requests, 1, 2)
+    assert read.extra == {}
+    assert Checkpoint({}, crawl=1).to_json()["version"] == 1
+
+
+@pytest.mark.parametrize("change", [{"segments": [{"name": "x"}]}, {"start": {}}, {"start": {"state": 1, "ended": True}}])
+def test_requests_that_cannot_be_read(change: dict[str, Any]) -> None:
+    """A checkpoint whose requests are not in order is not a checkpoint, whatever its digest says."""
+    data = Checkpoint({}, id=1, requests=Requests(start={"state": {}, "ended": True})).to_json()
+    data["requests"].update(change)
+    data["digest"] = digest_of(data)
+    with pytest.raises(CheckpointError, match="its requests"):
+        Checkpoint.from_bytes(json.dumps([data]).encode())
