@@ -320,7 +320,7 @@ def test_counted(skip: tuple[tuple[int, int], ...], counted: int) -> None:
 def test_requests_survive_a_round_trip_and_need_version_2() -> None:
     """A checkpoint with requests is read back as it was, and only such a checkpoint has version 2."""
     requests = Requests(
-        (Segment("20261121T015756-924cd5-00001.jsonl.gz", 120, "sha256:00"),), {"state": {"page": 1}, "ended": False},
+        (Segment("20261121T015756-924cd5-00001.tsv.gz", 120, "sha256:00"),), {"state": {"page": 1}, "ended": False},
         pending=3, in_flight=2, seen=9, failed=1, held=1, fingerprints=("aa", "bb", "cc"),
     )  # fmt: skip
     checkpoint = Checkpoint({"page": 2}, id=3, crawl=1, requests=requests)
