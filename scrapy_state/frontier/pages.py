@@ -138,7 +138,7 @@ class Pages:
         return True
 
     def is_clean(self, page: Page) -> bool:
-        """Whether a state item that *page* yields now is clean: nothing else is under way, and it has sent no second request."""
+        """Whether a state item of *page* is clean now: nothing else is under way, and *page* has sent one request at most."""
         if page.sent > 1 or self.beginning not in (None, page):
             return False
         return self._open == bool(page.number) + page.open_children
