@@ -5,7 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from scrapy import Spider
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class Classes:
@@ -21,6 +26,11 @@ class Classes:
         self._paths: dict[type, str] = {}
         #: the paths that :meth:`path_of` has given; whoever reads it empties it
         self.used: set[str] = set()
+
+    @classmethod
+    def of(cls, spider: Spider) -> Self:
+        """Return those of Scrapy and of the packages that define *spider*."""
+        return cls({"scrapy", *(each.__module__.partition(".")[0] for each in type(spider).__mro__ if each is not object)})
 
     def find(self, path: Any) -> type:
         """Return the class that *path* names.

@@ -48,8 +48,7 @@ class Codec:
         self._use_pickle = use_pickle
         self._names: dict[Any, str] = {}
         self._callbacks: set[str] = set()
-        own = {cls.__module__.partition(".")[0] for cls in type(spider).__mro__ if cls is not object}
-        self._classes = Classes({"scrapy", *own})
+        self._classes = Classes.of(spider)
         self._values = Values(self._classes)
         #: the request classes that are known to survive encoding
         self._proved: set[type] = {Request}
