@@ -55,8 +55,8 @@ class SpiderSettingsState:
         self.state: dict[str, Any] = {}
         #: where that state came from, in the words of the log
         self.origin = ""
-        #: the checkpoint this run starts from, if it starts exactly there: from the same state, with the same units ahead. It has
-        #: requests if the run continues with them
+        #: the checkpoint this run starts from, if it starts exactly there: from the same state, with the same units ahead. It
+        #: has requests if the run continues with them
         self.start: Checkpoint | None = None
 
     @classmethod
@@ -150,8 +150,8 @@ class SpiderSettingsState:
             return
         requests, self.start = self.start.requests, replace(self.start, requests=None)
         logger.warning(
-            "%s pending requests of the last run are left behind, and %s seen fingerprints: %s", requests.pending, requests.seen,
-            why, extra={"spider": self.crawler.spider},
+            "%s pending requests of the last run are left behind, and %s seen fingerprints: %s", requests.pending,
+            requests.seen, why, extra={"spider": self.crawler.spider},
         )  # fmt: skip
 
     def _spider_opened(self, spider: Spider) -> None:

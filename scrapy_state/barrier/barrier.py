@@ -67,6 +67,10 @@ class Recorder(Protocol):
     """Records the requests of the crawl (frontier/recorder.py), as the barrier and the checkpointer see it."""
 
     @property
+    def continues(self) -> bool:
+        """Whether this run continues with requests of the last one."""
+
+    @property
     def has_changed(self) -> bool:
         """Whether a checkpoint would say anything that the last one doesn't."""
 

@@ -20,11 +20,10 @@ from ..settings import StateSettings
 from .commits import Commits
 from .durable_items import DurableItems
 
-
 #: For how long a cut that is due waits for a clean state item at least, even if STATE_INTERVAL is shorter
 _LEAST_WAIT_SECONDS = 10.0
-#: The first cut with requests comes no earlier than this after the opening: the spider may be about to yield a clean state item.
-_FIRST_CUT_SECONDS = 1.0
+#: The first cut of a crawl with requests comes no earlier than this: a clean state item may follow soon
+_FIRST_CUT_SECONDS = 0.5
 
 
 class Checkpointer:
@@ -56,6 +55,7 @@ class Checkpointer:
         #: whether a checkpoint needs no requests: the newest state item was clean, and no cut with requests has come since
         self._is_clean = False
         self._has_cut = False
+        self._makes_last_cut = False
         #: the next cut with requests
         self._due: asyncio.TimerHandle | None = None
         #: whether the last cut has been made, so that no more items can be exported
@@ -75,7 +75,9 @@ class Checkpointer:
         """
         await self._items.open()
         if self._commits is not None:
-            await self._commits.open(await self._requests_at_opening())
+            requests = await self._requests_at_opening()
+            await self._commits.open(requests)
+            self._has_cut = requests is not None
         self._opened = True
         self._last_cut = time.monotonic()
 
@@ -98,8 +100,8 @@ class Checkpointer:
             self._commit_task = asyncio.create_task(self._cut())
 
     def requests_changed(self) -> None:
-        """Cut once a checkpoint is due. If the last state item was clean, wait for the next one for another interval at most."""
-        if self._due is None and self._opened and not self.closed:
+        """Cut once a checkpoint is due. If the last state item was clean, wait for another one, for one interval at most."""
+        if self._due is None and self._opened and not self._makes_last_cut:
             interval_seconds = self._settings.interval_seconds
             due_at = self._last_cut + (interval_seconds if self._has_cut else max(interval_seconds, _FIRST_CUT_SECONDS))
             if self._is_clean:
@@ -178,7 +180,7 @@ class Checkpointer:
         """Cut now, unless a commit is under way: then once that is done."""
         self._cancel_due()
         recorder = self._barrier.recorder
-        if recorder is None or self._commit_task is not None or self.closed or self._failure.error is not None:
+        if recorder is None or self._commit_task is not None or self._makes_last_cut or self._failure.error is not None:
             return
         if recorder.has_changed:
             self._note_clean(False)
@@ -262,6 +264,8 @@ class Checkpointer:
 
     async def _close(self, reason: str) -> None:
         self._barrier.end()
+        self._makes_last_cut = True
+        self._cancel_due()
         self._items.retry.closing(stopped=not self._crawler.crawling)
         # No item is in the pipelines any more. Those that are not settled were cancelled, or have failed.
         if self._commit_task is not None:
@@ -271,7 +275,6 @@ class Checkpointer:
             await asyncio.wait([self._commit_task])
         self._fail_unsettled(self._tickets.current.side)
         self.closed = True
-        self._cancel_due()
         tracking = self._barrier.tracking
         if self._failure.error is None and reason == "finished" and tracking is not None and tracking.finished():
             reason = "state_units_failed"  # the tracker logs which

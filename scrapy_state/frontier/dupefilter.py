@@ -33,6 +33,6 @@ def warn_of_jobdir(crawler: Crawler) -> None:
     folder = job_dir(crawler.settings)
     if folder is not None and any(Path(folder).glob("requests.queue/*")):
         logger.warning(
-            "JOBDIR %s has requests of an earlier run, which are not read: scrapy_state keeps requests in the checkpoints. To crawl "
-            "those first, run once with -s STATE_REQUESTS=False", folder, extra={"spider": crawler.spider},
+            "JOBDIR %s has requests of an earlier run, which are not read: scrapy_state keeps requests in the checkpoints. To "
+            "crawl those first, run once with -s STATE_REQUESTS=False", folder, extra={"spider": crawler.spider},
         )  # fmt: skip

@@ -12,12 +12,14 @@ from queuelib.queue import FifoMemoryQueue, LifoMemoryQueue
 from scrapy import Request
 from scrapy.core.scheduler import Scheduler
 from scrapy.crawler import Crawler
+from scrapy.settings import BaseSettings
 
 from ..barrier.barrier import Barrier, get_barrier
 from ..barrier.log import SpiderLog
 from ..barrier.tickets import Side
 from ..exceptions import StateSettingsError
 from ..extension import StateResolver, get_extension
+from ..feedstorages import temporary_folder
 from ..model.checkpoint import Requests
 from ..settings import StateSettings, get_settings
 from ..stores import open_reader, open_writer
@@ -125,9 +127,9 @@ async def open_frontier(
         return None
     assert crawler.spider is not None
     assert crawler.engine is not None
-    spider, codec = crawler.spider, Codec(crawler.spider)
+    codec = Codec(crawler.spider)
     fingerprints = _fingerprints(crawler)
-    restored = Restored(_backlog(settings, scheduler))
+    restored = Restored(_backlog(settings, crawler.settings, scheduler))
     continued = resolver.continued
     if continued is not None:
         _check_fingerprints(continued, fingerprints)
@@ -163,14 +165,14 @@ def _connect(barrier: Barrier, recorder: Recorder, deaths: dict[int, int], write
 
 
 def _read(crawler: Crawler, requests: Requests, restored: Restored) -> None:
-    files = SegmentFiles(*open_requests(crawler, open_reader), "")  # type: ignore[arg-type]
+    files = SegmentFiles(*open_requests(crawler, open_reader), "")
     read_segments((files.open(segment) for segment in requests.segments), restored)
 
 
-def _backlog(settings: StateSettings, scheduler: Scheduler) -> Backlog:
-    make = DiskBacklog if settings.requests_on_disk else MemoryBacklog
+def _backlog(settings: StateSettings, crawler_settings: BaseSettings, scheduler: Scheduler) -> Backlog:
     start_queue = scheduler._smqclass
-    return make(is_first_out(scheduler.mqclass), None if start_queue is None else is_first_out(start_queue))
+    order = is_first_out(scheduler.mqclass), None if start_queue is None else is_first_out(start_queue)
+    return DiskBacklog(temporary_folder(crawler_settings), *order) if settings.requests_on_disk else MemoryBacklog(*order)
 
 
 def is_first_out(queue: Any) -> bool:
@@ -197,7 +199,7 @@ def _fingerprints(crawler: Crawler) -> tuple[str, ...]:
 def _check_fingerprints(requests: Requests, fingerprints: tuple[str, ...]) -> None:
     if requests.fingerprints and requests.fingerprints != fingerprints:
         raise StateSettingsError(
-            "REQUEST_FINGERPRINTER_CLASS: this fingerprinter is not the one of the last run, so nobody can tell which requests have "
-            "been seen",
+            "REQUEST_FINGERPRINTER_CLASS: this fingerprinter is not the one of the last run, so nobody can tell which requests "
+            "have been seen",
             remedy="restore the old one, or start without these requests (-s STATE_REQUESTS=False)",
         )

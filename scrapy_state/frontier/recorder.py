@@ -244,8 +244,8 @@ class Recorder:
         if not self.pages.has_failed:
             return False
         self._log.error(
-            "%s failed and are held (STATE_ON_PAGE_ERROR): none of their items is stored, and the next run tries them again. See "
-            "scrapy state frontier --failed", f"{len(self.pages.held)} pages" if self.pages.held else "requests of start()",
+            "%s failed and are held (STATE_ON_PAGE_ERROR): none of their items is stored, and the next run tries them again. "
+            "See scrapy state frontier --failed", f"{len(self.pages.held)} pages" if self.pages.held else "requests of start()",
         )  # fmt: skip
         return True
 

@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 from scrapy import Request
 
-
 #: A request with this key in its meta is sent in every run: a log-in, a poll.
 EVERY_RUN = "state_every_run"
 #: How long pending requests wait for ``start()`` to yield something
