@@ -19,11 +19,11 @@ from ..barrier.log import SpiderLog
 from ..barrier.tickets import Side
 from ..exceptions import StateSettingsError
 from ..extension import StateResolver, get_extension
+from ..feeds import open_template
 from ..feedstorages import temporary_folder
 from ..model.checkpoint import Requests
 from ..settings import StateSettings, get_settings
 from ..stores import open_reader, open_writer
-from ..stores.retry import patiently
 from .backlog import Backlog, DiskBacklog, Entry, MemoryBacklog
 from .codec import Codec
 from .cookies import CookieJars
@@ -32,8 +32,7 @@ from .pages import Pages
 from .recorder import Recorder
 from .restoring import MOST_DEATHS, Restored
 from .seen import SeenSet
-from .segment_files import SegmentFiles, open_requests
-from .segments import read_segments
+from .segment_files import SegmentFiles, StoredSegments, open_requests
 from .start import StartRequests
 
 
@@ -133,7 +132,7 @@ async def open_frontier(
     continued = resolver.continued
     if continued is not None:
         _check_fingerprints(continued, fingerprints)
-        await asyncio.to_thread(patiently, lambda: _read(crawler, continued, restored))
+        await asyncio.to_thread(_read, crawler, continued, restored)
         restored.check_names(codec)
     deaths = restored.count_deaths(settings_concurrency(crawler)) if resolver.was_killed else {}
     files = SegmentFiles(*open_requests(crawler, open_writer), barrier.run_id) if writes else None
@@ -165,8 +164,9 @@ def _connect(barrier: Barrier, recorder: Recorder, deaths: dict[int, int], write
 
 
 def _read(crawler: Crawler, requests: Requests, restored: Restored) -> None:
-    files = SegmentFiles(*open_requests(crawler, open_reader), "")
-    read_segments((files.open(segment) for segment in requests.segments), restored)
+    read_from = get_settings(crawler).read_from
+    states = open_template(crawler, read_from, None, open_reader) if isinstance(read_from, str) else None
+    StoredSegments(*open_requests(crawler, open_reader, states)).read(requests.segments, restored)
 
 
 def _backlog(settings: StateSettings, crawler_settings: BaseSettings, scheduler: Scheduler) -> Backlog:

@@ -195,7 +195,7 @@ class Recorder:
         """Return an empty journal."""
         assert self._files is not None
         assert self._crawler.spider is not None
-        return OpenSegment(self._files.run, self._crawler.spider.name)
+        return OpenSegment(self._barrier.run_id, self._crawler.spider.name)
 
     async def store(self, snapshot: Snapshot, threads: StoreThreads, retry: Retry) -> Requests:
         """Store the segment of *snapshot*, and return what the checkpoint says. Call it for one snapshot after the other.
