@@ -9,9 +9,9 @@
 --          8 how many requests are wanted   9 how many bytes of them at most
 --          10 order of requests, 11 of start requests ("first" or "last" in, first out)
 --          12 requests at work that Redis does not know of   13 after how many deliveries a page is fatal
---          14 room for requests of a download slot that is not named
+--          14 how many requests of any download slot that is not listed
 --          15 how many acknowledgements, 16 leases done, 17 leases that can't be read, 18 download slots, 19 new requests
---          and then these: ids; ids; ids; pairs of slot and room; pairs of fingerprint ("": no duplicate check) and element
+--          and then these: ids; ids; ids; pairs of slot and capacity; pairs of fingerprint ("": no duplicate check) and element
 -- returns  {"gone"}: the job's data is not there, or is older than this worker has seen it; {"late"}: a newer attempt was here;
 --          {"", incarnation, lost, refused, pending, other workers, what they are at, what they have not acknowledged,
 --          vanished, duplicates ("0"/"1" each), come back, the type of KEYS[2] if that is a wrong one, fatal pages, how many were
@@ -24,7 +24,7 @@ local prefix, worker, incarnation, mode = ARGV[1], ARGV[2], ARGV[3], ARGV[6]
 local number, attempt, lease_ms = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[7])
 local wanted, most_bytes = tonumber(ARGV[8]), tonumber(ARGV[9])
 local from_front = {[''] = ARGV[10] == 'first', s = ARGV[11] == 'first'}
-local hidden, most_deliveries, other_room = tonumber(ARGV[12]), tonumber(ARGV[13]), tonumber(ARGV[14])
+local hidden, most_deliveries, other_capacity = tonumber(ARGV[12]), tonumber(ARGV[13]), tonumber(ARGV[14])
 local acknowledged, done, not_read = tonumber(ARGV[15]), tonumber(ARGV[16]), tonumber(ARGV[17])
 local slots, new = tonumber(ARGV[18]), tonumber(ARGV[19])
 local acknowledged_at = 20
@@ -34,7 +34,7 @@ local slots_at = not_read_at + not_read
 local new_at = slots_at + 2 * slots
 local meta, workers, busy, ring = prefix .. 'meta', prefix .. 'workers', prefix .. 'busy', prefix .. 'ring'
 local mine, finished = prefix .. 'leases:' .. worker, prefix .. 'done:' .. worker
-local exchanges, left, told, given = prefix .. 'exchanges', prefix .. 'left', prefix .. 'duplicates', prefix .. 'given'
+local exchanges, left, last_duplicates, last_leased = prefix .. 'exchanges', prefix .. 'left', prefix .. 'duplicates', prefix .. 'given'
 local returning, late = prefix .. 'returning', prefix .. 'late'
 local fatal, unreadable = prefix .. 'fatal', prefix .. 'unreadable'
 local suspects, trying = prefix .. 'suspects', prefix .. 'trying'

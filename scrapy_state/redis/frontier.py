@@ -118,8 +118,8 @@ class FrontierClient:
         unreadable: Sequence[int] = (),
         wanted: int = 0,
         most_bytes: int = MOST_BYTES,
-        rooms: Mapping[str, int] = MappingProxyType({}),
-        other_room: int = NO_LIMIT,
+        capacities: Mapping[str, int] = MappingProxyType({}),
+        other_capacity: int = NO_LIMIT,
         hidden: int = 0,
     ) -> Reply:
         """Send *new* requests and acknowledgements, get up to *wanted* leases, and renew this worker's leases.
@@ -130,7 +130,7 @@ class FrontierClient:
         :param done: leases whose requests are done since the last exchange; they are acknowledged later
         :param unreadable: leases that can't be read as requests: they are set aside
         :param most_bytes: how much may be leased; a single request may be larger
-        :param rooms: how many requests to lease by download slot, *other_room*: of any other slot
+        :param capacities: how many requests to lease by download slot, *other_capacity*: of any other slot
         :param hidden: how many requests this worker has that Redis does not know of
         :raises FrontierGone: if the frontier is not there, or older than this worker knows it
         :raises StoreError: as :meth:`Connection.exchange`
@@ -140,11 +140,20 @@ class FrontierClient:
             *(self.prefix, self.worker, self.incarnation, self.number + 1, self.attempt, mode),
             *(int(self.lease_seconds * 1000), wanted, most_bytes),
             *("first" if first else "last" for first in (self.first_out, self.start_first_out)),
-            *(hidden, self.most_deliveries, other_room, len(acknowledged), len(done), len(unreadable), len(rooms), len(new)),
+            *(
+                hidden,
+                self.most_deliveries,
+                other_capacity,
+                len(acknowledged),
+                len(done),
+                len(unreadable),
+                len(capacities),
+                len(new),
+            ),
             *(*acknowledged, *done, *unreadable),
         ]
-        for slot, room in rooms.items():
-            arguments += (slot_name(slot), room)
+        for slot, capacity in capacities.items():
+            arguments += (slot_name(slot), capacity)
         for request in new:
             arguments += (request.fingerprint, request.element)
         raw = await self.connection.exchange(self._keys, arguments)

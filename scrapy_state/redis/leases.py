@@ -79,7 +79,7 @@ class Leases:
         return [*(id for requests in (self.waiting, self.running) for id in requests.values() if id), *self.unstored.kept]
 
     @property
-    def own(self) -> int:
+    def only_in_memory(self) -> int:
         """How many requests Redis does not know of."""
         return sum(not id for requests in (self.waiting, self.running) for id in requests.values())
 
@@ -169,7 +169,7 @@ class Pace:
         self._downloader = downloader
         self._by_slot = by_slot
         self._slots: dict[Request, str] = {}
-        self._held: Counter[str] = Counter()
+        self._leased: Counter[str] = Counter()
         #: how many have ended, by slot: in this span of _AHEAD_SECONDS, and in the one before
         self._ended: Counter[str] = Counter()
         self._ended_before: Counter[str] = Counter()
@@ -189,7 +189,7 @@ class Pace:
         """Note that *request* was leased."""
         if self._by_slot:
             slot = self._slots[request] = self._downloader.get_slot_key(request)
-            self._held[slot] += 1
+            self._leased[slot] += 1
 
     def ended(self, request: Request) -> None:
         """Note that *request* is done."""
@@ -203,7 +203,7 @@ class Pace:
             self._drop(request)
 
     @property
-    def rooms(self) -> tuple[Mapping[str, int], int]:
+    def capacities(self) -> tuple[Mapping[str, int], int]:
         """How many more this worker can use of each slot that it has requests of, or that has settings; and of any other."""
         if not self._by_slot:
             return {}, NO_LIMIT
@@ -211,8 +211,8 @@ class Pace:
         if passed >= _AHEAD_SECONDS:
             self._ended_before = self._ended if passed < 2 * _AHEAD_SECONDS else Counter()
             self._ended, self._span_began = Counter(), time.monotonic()
-        slots = {*self._held, *self._downloader.per_slot_settings}
-        return {slot_name(slot): max(self._usable(slot) - self._held[slot], 0) for slot in slots}, self._usable(None)
+        slots = {*self._leased, *self._downloader.per_slot_settings}
+        return {slot_name(slot): max(self._usable(slot) - self._leased[slot], 0) for slot in slots}, self._usable(None)
 
     def _usable(self, slot: str | None) -> int:
         concurrency, delay_seconds = slot_limits(self._downloader, slot)
@@ -225,9 +225,9 @@ class Pace:
     def _drop(self, request: Request) -> str | None:
         slot = self._slots.pop(request, None)
         if slot is not None:
-            self._held[slot] -= 1
-            if not self._held[slot]:
-                del self._held[slot]
+            self._leased[slot] -= 1
+            if not self._leased[slot]:
+                del self._leased[slot]
         return slot
 
 

@@ -103,7 +103,7 @@ class Opening:
         if self._shared_state_feed and set(await self._deadlines()) - {*before, self.worker}:
             await frontier.exchange("close")
             raise self._company_error(self._shared_state_feed)
-        log.tell_opened(settings, reply, int(earlier.get("seen", 0)), self.worker, self._crawler.spider)
+        log.log_opened(settings, reply, int(earlier.get("seen", 0)), self.worker, self._crawler.spider)
         return frontier, reply
 
     async def _join(self, connection: Connection) -> tuple[FrontierClient, Reply]:

@@ -30,7 +30,7 @@ end
 
 local function forget(whose)
     call('ZREM', workers, whose)
-    for _, key in ipairs({busy, told, given, trying}) do
+    for _, key in ipairs({busy, last_duplicates, last_leased, trying}) do
         call('HDEL', key, whose)
     end
     call('ZADD', left, now, whose)

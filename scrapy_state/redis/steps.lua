@@ -13,9 +13,9 @@ for n = 0, new - 1 do
 end
 duplicates = table.concat(duplicates)
 if new > 0 and is_repeat then -- what the reply that never came has said of these very requests
-    duplicates = call('HGET', told, worker) or string.rep('0', new)
+    duplicates = call('HGET', last_duplicates, worker) or string.rep('0', new)
 elseif new > 0 then
-    call('HSET', told, worker, duplicates)
+    call('HSET', last_duplicates, worker, duplicates)
 end
 
 local refused = acknowledged
@@ -52,7 +52,7 @@ end
 if is_repeat then
     refused = 0 -- what the reply that never came has said of them nobody knows
     -- Others may have what it leased: perhaps it was too long to come.
-    local of, leases = string.match(call('HGET', given, worker) or '', '^(%d+)(.*)$')
+    local of, leases = string.match(call('HGET', last_leased, worker) or '', '^(%d+)(.*)$')
     for id in string.gmatch(tonumber(of) == number and leases or '', '%d+') do
         local element = call('HGET', mine, id)
         if element then
@@ -93,20 +93,20 @@ if wanted > 0 then
         wanted = 0
     end
 end
-local rooms, passed = {}, 0
+local capacities, passed = {}, 0
 for n = slots_at, new_at - 1, 2 do
-    rooms[ARGV[n]] = tonumber(ARGV[n + 1])
+    capacities[ARGV[n]] = tonumber(ARGV[n + 1])
 end
 while wanted > 0 and not is_full do
     local slot = call('ZRANGE', ring, passed, passed)[1]
     if not slot then
         break
     end
-    local room, before = rooms[slot] or other_room, #leased
-    if room > 0 then
-        take(slot, math.min(room, math.ceil(wanted / (call('ZCARD', ring) - passed))))
+    local capacity, before = capacities[slot] or other_capacity, #leased
+    if capacity > 0 then
+        take(slot, math.min(capacity, math.ceil(wanted / (call('ZCARD', ring) - passed))))
         local taken = (#leased - before) / 2
-        rooms[slot] = room - taken
+        capacities[slot] = capacity - taken
         wanted = wanted - taken
     else
         passed = passed + 1 -- of these this worker has as many as it can use
@@ -129,7 +129,7 @@ if #leased > 0 then
     for n = 1, #leased, 2 do
         which[#which + 1] = leased[n]
     end
-    call('HSET', given, worker, number .. ' ' .. table.concat(which, ' '))
+    call('HSET', last_leased, worker, number .. ' ' .. table.concat(which, ' '))
 end
 
 if mode == 'close' then

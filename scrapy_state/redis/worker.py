@@ -24,13 +24,13 @@ logger = logging.getLogger("scrapy_state.state")
 _LINGER_SECONDS = 0.01
 #: When there was nothing to lease: how soon to try again, at first and at most.
 _FIRST_POLL_SECONDS, _LAST_POLL_SECONDS = 0.02, 1.0
-#: How often room() checks whether it may return.
+#: How often wait_for_space() checks whether it may return.
 _LOOK_SECONDS = 0.25
 _FIRST_PAUSE_SECONDS, _LAST_PAUSE_SECONDS = 0.1, 5.0
 #: The limits of one exchange, so that it blocks Redis only briefly.
 _MOST_REQUESTS, _MOST_ACKNOWLEDGED = 300, 2000
 #: If this many requests wait to be sent, start() and callbacks wait.
-ROOM = 5000
+MOST_UNSENT = 5000
 
 
 class Host(Protocol):
@@ -41,7 +41,7 @@ class Host(Protocol):
         """How many more requests to lease."""
 
     @property
-    def rooms(self) -> tuple[Mapping[str, int], int]:
+    def capacities(self) -> tuple[Mapping[str, int], int]:
         """How many of them to lease of each download slot, and of any other slot."""
 
     @property
@@ -57,7 +57,7 @@ class Host(Protocol):
         """How many requests it has that Redis does not know of."""
 
     @property
-    def held(self) -> Sequence[int]:
+    def unfinished(self) -> Sequence[int]:
         """The leases whose requests are not done."""
 
     def received(self, reply: Reply, sent: Sequence[NewRequest]) -> None:
@@ -100,8 +100,8 @@ class Worker:
         self._closing = asyncio.Event()
         self._something = asyncio.Event()
         self._hurry = asyncio.Event()
-        self._room = asyncio.Event()
-        self._room.set()
+        self._has_space = asyncio.Event()
+        self._has_space.set()
         self._task: asyncio.Task[None] | None = None
         self._heartbeat: Heartbeat | None = None
         self._failed: StoreError | None = None
@@ -122,14 +122,14 @@ class Worker:
         """Send *request* with the next exchange."""
         self.outbox.append(request)
         self._put += 1
-        if len(self.outbox) >= ROOM:
-            self._room.clear()
+        if len(self.outbox) >= MOST_UNSENT:
+            self._has_space.clear()
         self.wake(len(self.outbox) >= _MOST_REQUESTS or self._host.starving)
 
     @property
     def idle(self) -> bool:
         """Whether this worker has no request, and there is none to lease."""
-        return self._host.starving and not (self._host.held or self._host.hidden or self.outbox)
+        return self._host.starving and not (self._host.unfinished or self._host.hidden or self.outbox)
 
     def finish(self, id: int) -> None:
         """Note that the request of lease *id* is done; its items are not durable yet."""
@@ -163,10 +163,10 @@ class Worker:
         if hurry:
             self._hurry.set()
 
-    async def room(self, unless: Callable[[], bool]) -> None:
+    async def wait_for_space(self, unless: Callable[[], bool]) -> None:
         """Wait while too many requests wait to be sent, *unless* that function, called several times a second, returns True."""
-        while not (self._room.is_set() or unless()):
-            await _either(self._room, _LOOK_SECONDS)
+        while not (self._has_space.is_set() or unless()):
+            await _either(self._has_space, _LOOK_SECONDS)
 
     async def close(self) -> None:
         """Send what is left, return all leases, and leave the frontier.
@@ -197,7 +197,7 @@ class Worker:
 
     def _fail(self, error: StoreError) -> None:
         self._failed = error
-        self._room.set()
+        self._has_space.set()
         self.stop_heartbeat()
         self._host.failed(error)
 
@@ -222,13 +222,14 @@ class Worker:
         while self._acknowledged and self._acknowledged[0][0] <= self._sent and len(acknowledged) < _MOST_ACKNOWLEDGED:
             acknowledged.append(self._acknowledged.popleft()[1])
         wanted = self._host.wanted if wanted is None else wanted
-        rooms, other_room = self._host.rooms
+        capacities, other_capacity = self._host.capacities
         done, self._newly_done = self._newly_done, []
         unreadable, self.unreadable = self.unreadable, []
         reply = await self._insist(
-            mode, new=new, acknowledged=acknowledged, done=done, wanted=wanted, rooms=rooms, other_room=other_room,
+            mode, new=new, acknowledged=acknowledged, done=done, unreadable=unreadable, wanted=wanted,
+            capacities=capacities, other_capacity=other_capacity,
             # Requests that are not sent yet count as this worker's, so that no worker ends.
-            hidden=self._host.hidden + len(self.outbox), unreadable=unreadable,
+            hidden=self._host.hidden + len(self.outbox),
         )  # fmt: skip
         self.last = time.monotonic()
         self.exchanges += 1
@@ -237,8 +238,8 @@ class Worker:
             self._poll_seconds = _FIRST_POLL_SECONDS
         elif self._dry:
             self._poll_seconds = min(self._poll_seconds * 2, _LAST_POLL_SECONDS)
-        if len(self.outbox) < ROOM:
-            self._room.set()
+        if len(self.outbox) < MOST_UNSENT:
+            self._has_space.set()
         self._host.received(reply, new)
 
     async def _insist(self, mode: str, **what: Any) -> Reply:

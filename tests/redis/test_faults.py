@@ -234,4 +234,4 @@ def test_a_callback_that_yields_more_than_there_is_room_for(tmp_path: Path, serv
     assert crawled.code == 0
     most = [int(line.rpartition("MOST ")[2]) for line in crawled.lines("MOST ")]
     assert most
-    assert max(most) <= 5_400, most  # ROOM, and what runs at once when it is full
+    assert max(most) <= 5_400, most  # MOST_UNSENT, and what runs at once when it is full

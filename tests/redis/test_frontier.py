@@ -681,10 +681,10 @@ def test_a_worker_leases_no_more_of_a_slot_than_it_has_room_for(server: RedisSer
         await one.exchange("open")
         await two.exchange("open")
         new = [request(f"slow{n}", slot="slow") for n in range(50)] + [request(f"fast{n}", slot="fast") for n in range(20)]
-        first = texts(await one.exchange(new=new, wanted=16, rooms={"slow": 2}, other_room=99))
+        first = texts(await one.exchange(new=new, wanted=16, capacities={"slow": 2}, other_capacity=99))
         assert [sum(each.startswith(slot) for each in first) for slot in ("slow", "fast")] == [2, 14]
-        assert len(texts(await one.exchange(wanted=16, rooms={"slow": 0}, other_room=3))) == 3
-        assert len(texts(await one.exchange(wanted=16, rooms={"slow": 0, "fast": 0}))) == 0
+        assert len(texts(await one.exchange(wanted=16, capacities={"slow": 0}, other_capacity=3))) == 3
+        assert len(texts(await one.exchange(wanted=16, capacities={"slow": 0, "fast": 0}))) == 0
         assert len(texts(await two.exchange(wanted=60))) == 51
 
     in_frontiers(server, scenario)

@@ -28,7 +28,7 @@ from scrapy_state.redis.incoming import Ending, Incoming
 from scrapy_state.redis.leases import Acknowledging, Pace
 from scrapy_state.redis.scheduler import Scheduler
 from scrapy_state.redis.settings import RedisSettings, check_dupefilter, local_dupefilter
-from scrapy_state.redis.worker import ROOM, Worker
+from scrapy_state.redis.worker import MOST_UNSENT, Worker
 from scrapy_state.scrapy_internals import PAGE
 from scrapy_state.units.tracker import UNIT
 
@@ -64,7 +64,7 @@ class Lagging:
 
 
 class IdleHost:
-    wanted, low, starving, hidden, held, rooms = 0, False, False, 0, (), ({}, 99)
+    wanted, low, starving, hidden, unfinished, capacities = 0, False, False, 0, (), ({}, 99)
 
     def __init__(self) -> None:
         self.errors: list[Exception] = []
@@ -222,10 +222,10 @@ def test_an_idle_worker_makes_a_cut_due(monkeypatch: pytest.MonkeyPatch) -> None
         worker = worker_of(Lagging(failures=0), host)
         acknowledging = Acknowledging(worker, cut, 60.0)  # type: ignore[arg-type]
         acknowledging.done(1)
-        host.starving, host.held = True, (2,)  # type: ignore[misc]
+        host.starving, host.unfinished = True, (2,)  # type: ignore[misc]
         await asyncio.sleep(2.2)
         assert cut.cuts == 0
-        host.held = ()  # type: ignore[misc]
+        host.unfinished = ()  # type: ignore[misc]
         for _ in range(50):
             await asyncio.sleep(0.1)
             if cut.cuts:
@@ -252,9 +252,9 @@ def test_outage_sends_the_same_again_and_holds_start_back() -> None:
         frontier, host = Lagging(failures=3), IdleHost()
         worker = worker_of(frontier, host)
         worker.start()
-        for number in range(ROOM):
+        for number in range(MOST_UNSENT):
             worker.put(request(str(number)))
-        waiting = asyncio.ensure_future(worker.room(lambda: False))
+        waiting = asyncio.ensure_future(worker.wait_for_space(lambda: False))
         await frontier.third.wait()
         assert not waiting.done()
         await asyncio.wait_for(waiting, 10)
@@ -262,7 +262,9 @@ def test_outage_sends_the_same_again_and_holds_start_back() -> None:
         first = frontier.sent[0]
         assert [mode for mode, _, _ in frontier.sent[:4]] == ["go on", "again", "again", "again"]
         assert all(new == first[1] for _, new, _ in frontier.sent[:4])
-        assert sorted(data for _, new, _ in frontier.sent[3:] for data in new) == sorted(str(n).encode() for n in range(ROOM))
+        assert sorted(data for _, new, _ in frontier.sent[3:] for data in new) == sorted(
+            str(n).encode() for n in range(MOST_UNSENT)
+        )
         assert host.errors == []
         assert worker.outages == 1
 
@@ -276,9 +278,9 @@ def test_outage_that_is_too_long_fails_once() -> None:
         frontier, host = Lagging(failures=1000), IdleHost()
         worker = worker_of(frontier, host, STATE_RETRY_TIMEOUT=0.3, STATE_CLOSE_TIMEOUT=0.1)
         worker.start()
-        for number in range(ROOM):
+        for number in range(MOST_UNSENT):
             worker.put(request(str(number)))
-        await asyncio.wait_for(worker.room(lambda: False), 10)
+        await asyncio.wait_for(worker.wait_for_space(lambda: False), 10)
         assert len(host.errors) == 1
         with pytest.raises(StoreUnreachable):
             await worker.close()
@@ -441,23 +443,23 @@ def test_no_more_of_a_slot_than_it_can_use(monkeypatch: pytest.MonkeyPatch) -> N
     now = time.monotonic()
     monkeypatch.setattr("scrapy_state.redis.leases.time.monotonic", lambda: now)
     pace = Pace(Downloads(), by_slot=True)  # type: ignore[arg-type]
-    assert pace.rooms == ({"chosen": 3}, 16)
+    assert pace.capacities == ({"chosen": 3}, 16)
     slow, quick = ([scrapy.Request("data:,", meta={"download_slot": slot}) for _ in range(40)] for slot in ("slow", "quick"))
     for request in (*slow[:3], *quick[:16]):
         pace.took(request)
-    assert pace.rooms == ({"chosen": 3, "slow": 2, "quick": 0}, 16)
+    assert pace.capacities == ({"chosen": 3, "slow": 2, "quick": 0}, 16)
     for request in quick[16:]:
         pace.took(request)
     for request in quick:
         pace.ended(request)
     pace.took(quick[0])
     now += 5
-    assert pace.rooms[0] == {"chosen": 3, "slow": 2, "quick": 8 + 40 - 1}
+    assert pace.capacities[0] == {"chosen": 3, "slow": 2, "quick": 8 + 40 - 1}
     now += 5
-    assert pace.rooms[0]["quick"] == 16 - 1
+    assert pace.capacities[0]["quick"] == 16 - 1
     pace.keep(slow[:1])
-    assert pace.rooms[0] == {"chosen": 3, "slow": 4}
-    assert Pace(Downloads(), by_slot=False).rooms[0] == {}  # type: ignore[arg-type]
+    assert pace.capacities[0] == {"chosen": 3, "slow": 4}
+    assert Pace(Downloads(), by_slot=False).capacities[0] == {}  # type: ignore[arg-type]
 
 
 def test_a_page_is_not_done_before_what_only_memory_has() -> None:
@@ -488,14 +490,14 @@ def test_a_page_is_not_done_before_what_only_memory_has() -> None:
         scheduler._done(other)
         scheduler._done(page)
         assert [id for _, id in worker._acknowledged] == [8]
-        assert scheduler.held == [7]  # an exchange that is sent again does not give it back
+        assert scheduler.unfinished == [7]  # an exchange that is sent again does not give it back
         child = taken()
         assert scheduler.enqueue_request(unstorable("e"))  # PAGE is the one that was taken
         scheduler._done(child)
         assert [id for _, id in worker._acknowledged] == [8]
         scheduler._done(taken())
         assert [id for _, id in worker._acknowledged] == [8, 7]
-        assert scheduler.held == []
+        assert scheduler.unfinished == []
         PAGE.set(None)
         assert scheduler.enqueue_request(unstorable("f"))  # start() sends it: there is no page
         scheduler._done(taken())
