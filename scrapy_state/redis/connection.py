@@ -17,7 +17,16 @@ from redis.exceptions import NoPermissionError, NoScriptError, RedisError, Respo
 from scrapy import Spider
 
 from ..exceptions import StoreError, StoreRefused, StoreUnreachable
-from .clients import CLUSTER_ERRORS, HINT, async_client, close_client, drop_connections, is_cluster, is_elsewhere, translated
+from .clients import (
+    CHECK_REDIS,
+    CLUSTER_ERRORS,
+    async_client,
+    close_client,
+    drop_connections,
+    is_cluster,
+    is_elsewhere,
+    translated,
+)
 from .settings import RedisSettings, redacted
 
 logger = logging.getLogger("scrapy_state.state")
@@ -72,6 +81,11 @@ class Connection:
     async def close(self) -> None:
         """Close a connection that was made without :meth:`acquire`."""
         await close_client(self.client)
+
+    @property
+    def uri(self) -> str:
+        """The URL without its password, for logs and errors."""
+        return redacted(self.url)
 
     async def exchange(self, keys: list[str], arguments: list[Any]) -> list[Any]:
         """Run exchange.lua with *keys* and *arguments*, return its reply.
@@ -160,7 +174,6 @@ class Connection:
         :raises StoreUnreachable: if it does not answer, within 12 seconds
         :raises StoreRefused: if it can't, or refuses
         """
-        where = f"STATE_REDIS_URL {redacted(self.url)}"
         try:
             node = await self._in_time(self._a_node())
             await self._in_time(self.client.ping(**node))
@@ -172,16 +185,22 @@ class Connection:
         except RedisError as error:
             raise translated(error, self.url) from error
         except (*CLUSTER_ERRORS, OSError, asyncio.TimeoutError) as error:
-            raise StoreUnreachable(f"{where}: no answer ({str(error) or type(error).__name__}); {HINT}") from error
+            reason = f"no answer ({str(error) or type(error).__name__})"
+            raise StoreUnreachable(reason, uri=self.uri, remedy=CHECK_REDIS) from error
         if info.get("role") == "slave":
-            raise StoreRefused(f"{where}: it is a read-only replica; give the URL of the primary")
+            raise StoreRefused(
+                "it is a read-only replica", uri=self.uri, remedy="set STATE_REDIS_URL to the URL of the primary"
+            )
         if info.get("maxmemory") and str(info.get("maxmemory_policy", "")).startswith("allkeys"):
             raise StoreRefused(
-                f"{where}: its maxmemory-policy is {info['maxmemory_policy']}, so it would throw requests away when it is "
-                "full; set it to noeviction"
+                f"its maxmemory-policy is {info['maxmemory_policy']}, so it would throw requests away when it is full",
+                uri=self.uri,
+                remedy="set it to noeviction, or STATE_REDIS_URL to another Redis",
             )
         if not info.get("aof_enabled") and not await self._saves(node):
-            logger.warning("%s: it keeps nothing on disk (no appendonly, no save): a restart loses the frontier", where)
+            logger.warning(
+                "%s: Redis keeps nothing on disk (no appendonly, no save), so a restart loses the frontier", self.uri
+            )
 
     async def _a_node(self) -> dict[str, Any]:
         if not is_cluster(self.client):
@@ -211,7 +230,7 @@ class Connection:
                 await drop_connections(self.client)
             raise translated(error, self.url) from error
         except (*CLUSTER_ERRORS, OSError) as error:
-            raise StoreUnreachable(f"STATE_REDIS_URL {redacted(self.url)}: {error}") from error
+            raise StoreUnreachable(str(error), uri=self.uri, remedy=CHECK_REDIS) from error
 
     async def _in_time(self, call: Awaitable[T]) -> T:
         return await asyncio.wait_for(call, _START_SECONDS / 2)

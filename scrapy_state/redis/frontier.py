@@ -170,12 +170,13 @@ class FrontierClient:
         """Raise the error that *answer*, the first part of exchange.lua's reply, stands for, if it stands for one."""
         if answer == b"gone":
             raise FrontierGone(
-                f"STATE_REDIS_URL: the frontier {self.prefix!r} is gone, or older than it was: it was cleared, or Redis was "
-                "restarted without its newest data (no appendonly), or a replica has taken over. Start the crawl again: it "
-                "continues with what is there"
+                f"the frontier {self.prefix!r} is gone, or older than it was: somebody cleared it, Redis restarted without its "
+                "newest data (no appendonly), or a replica has taken over",
+                uri=self.connection.uri,
+                remedy="start the crawl again: it continues with what is there",
             )
         if answer == b"late":
-            raise StoreUnreachable(f"STATE_REDIS_URL: the exchange {self.number + 1} arrived twice")
+            raise StoreUnreachable(f"exchange {self.number + 1} arrived twice", uri=self.connection.uri)
 
 
 def _reply(raw: list[Any]) -> Reply:

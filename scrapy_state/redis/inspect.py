@@ -12,7 +12,7 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from ..exceptions import StoreUnreachable
-from .clients import CLUSTER_ERRORS, blocking_client, on_node_of
+from .clients import CHECK_REDIS, CLUSTER_ERRORS, blocking_client, on_node_of
 from .connection import PUT_BACK, to_put_back
 from .settings import redacted
 
@@ -164,7 +164,7 @@ def _client(url: str) -> Iterator[Any]:
         client = blocking_client(url)
         yield client
     except (RedisError, *CLUSTER_ERRORS, OSError) as error:
-        raise StoreUnreachable(f"STATE_REDIS_URL {redacted(url)}: {error}") from error
+        raise StoreUnreachable(str(error), uri=redacted(url), remedy=CHECK_REDIS) from error
     finally:
         if client is not None:
             client.close()

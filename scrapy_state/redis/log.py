@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from scrapy import signals
 
+from ..exceptions import StoreError
+
 if TYPE_CHECKING:
     from scrapy import Request, Spider
     from scrapy.crawler import Crawler
@@ -96,15 +98,15 @@ def log_waiting(count: int, spider: Spider) -> None:
 
 def log_vanished(count: int, spider: Spider) -> None:
     """Log that requests have vanished from Redis."""
-    logger.error("the crawl ends: %s", vanished(count, spider), extra={"spider": spider})
+    logger.error("the crawl ends: %s", vanished_error(count, spider), extra={"spider": spider})
 
 
-def vanished(count: int, spider: Any) -> str:
-    """Return the error message for *count* requests that have vanished."""
-    return (
-        f"{count} requests have vanished from Redis, because somebody removed keys of the frontier, or Redis evicted them. "
-        "If you start again, the crawl continues without them. To crawl them, remove the frontier (scrapy state frontier "
-        f"{spider.name} --clear) and start from the beginning"
+def vanished_error(count: int, spider: Any) -> StoreError:
+    """Return the error for *count* requests that have vanished."""
+    return StoreError(
+        f"{count} requests have vanished from Redis: somebody removed keys of the frontier, or Redis evicted them",
+        remedy="if you start again, the crawl continues without them; to crawl them, remove the frontier (scrapy state "
+        f"frontier {spider.name} --clear) and start from the beginning",
     )
 
 

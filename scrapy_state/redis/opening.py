@@ -22,6 +22,7 @@ from . import log
 from .connection import Connection
 from .frontier import FrontierClient, FrontierGone, NewRequest
 from .inspect import clear_frontier, read_frontier
+from .settings import redacted
 
 if TYPE_CHECKING:
     from scrapy.crawler import Crawler
@@ -75,7 +76,8 @@ class Opening:
         if not connection.in_one_slot(settings.prefix, settings.pushed_key):
             raise StateSettingsError(
                 f"STATE_REDIS_URLS_KEY is {settings.pushed_key!r}, which lies in another slot of the Redis Cluster than the "
-                f"frontier; put {settings.prefix[settings.prefix.index('{') : -1]!r} into it"
+                "frontier",
+                remedy=f"put {settings.prefix[settings.prefix.index('{') : -1]!r} into it",
             )
         if get_settings(self._crawler).selfcheck:
             await self._insist(lambda: self._round_trip(connection))
@@ -99,7 +101,7 @@ class Opening:
             frontier, reply = await self._join(connection)
         if reply.vanished:
             await frontier.exchange("close")
-            raise StoreError(log.vanished(reply.vanished, self._crawler.spider))
+            raise log.vanished_error(reply.vanished, self._crawler.spider)
         if self._shared_state_feed and set(await self._deadlines()) - {*before, self.worker}:
             await frontier.exchange("close")
             raise self._company_error(self._shared_state_feed)
@@ -155,16 +157,19 @@ class Opening:
     def _refuse_version(self, version: str) -> None:
         if version != _VERSION:
             raise StoreError(
-                f"STATE_REDIS_URL: the frontier {self._settings.prefix} is of version {version}, but this scrapy_state knows "
-                f"{_VERSION}: install the version that made it, or remove it (scrapy state frontier … --clear)"
+                f"the frontier {self._settings.prefix} has version {version}, but this scrapy_state knows version {_VERSION}",
+                uri=redacted(self._settings.url),
+                remedy="install the scrapy_state that made it, or remove it (scrapy state frontier … --clear)",
             )
 
     def _refuse_project(self, project: str) -> None:
         if project != self._settings.project:
             raise StateSettingsError(
-                f"STATE_REDIS_KEY: the frontier {self._settings.prefix} is that of the project {project!r}, but this is "
-                f"{self._settings.project!r} (BOT_NAME). Give one of them another STATE_REDIS_KEY. If it is the same project "
-                f"under a new name: redis-cli HDEL '{self._settings.prefix}meta' project"
+                f"the frontier {self._settings.prefix} belongs to the project {project!r}, but this project is "
+                f"{self._settings.project!r} (BOT_NAME)",
+                uri=redacted(self._settings.url),
+                remedy="give one of them another STATE_REDIS_KEY; if it is the same project under a new name: redis-cli HDEL "
+                f"'{self._settings.prefix}meta' project",
             )
 
     async def _insist(self, call: Callable[[], Awaitable[T]]) -> T:
@@ -220,9 +225,10 @@ class Opening:
             await connection.remove([prefix + part for part in parts])
         if not same or refused:
             raise StoreError(
-                f"STATE_REDIS_URL: of a made-up request sent twice {len(leased)} came back, "
-                f"{'the same' if same else 'not the same'}, and {refused} acknowledgements were refused; "
-                "is that a Redis, and are REQUEST_FINGERPRINTER_CLASS and the keys what they should be?"
+                f"a test request was sent twice: {len(leased)} came back, {'the same' if same else 'not the same'}, and "
+                f"{refused} acknowledgements were refused",
+                uri=connection.uri,
+                remedy="check whether this is a Redis, STATE_REDIS_KEY and REQUEST_FINGERPRINTER_CLASS",
             )
 
     async def _deadlines(self) -> dict[str, float]:
@@ -237,9 +243,10 @@ class Opening:
 
     def _company_error(self, feed: str) -> StateConflict:
         return StateConflict(
-            f"another worker is at work on the frontier {self._settings.prefix}, and would store its checkpoints in the same "
-            f"state feed {feed!r}. With several workers the frontier is the state: remove the state feed, "
-            "or give each run its own with %(run_id)s in its URI"
+            f"another worker uses the frontier {self._settings.prefix}, and would store its checkpoints in the same state feed "
+            f"{feed!r}",
+            remedy="with several workers the frontier is the state: remove the state feed, or give each run its own, with "
+            "%(run_id)s in the URI",
         )
 
 

@@ -90,7 +90,9 @@ class Scheduler(ScrapyScheduler):
     async def _open(self) -> None:
         crawler = self.crawler
         if not is_asyncio_available():
-            raise StateSettingsError("TWISTED_REACTOR: the frontier needs asyncio; leave Scrapy's default reactor in place")
+            raise StateSettingsError(
+                "TWISTED_REACTOR: the frontier needs asyncio", remedy="leave Scrapy's default reactor in place"
+            )
         self.settings = settings = RedisSettings.from_crawler(crawler)
         check_dupefilter(self.df, self.spider)
         self._codec = Codec(self.spider, settings.use_pickle)

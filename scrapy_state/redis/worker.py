@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ..exceptions import StoreError, StoreUnreachable
 from .frontier import MOST_BYTES
+from .settings import redacted
 
 if TYPE_CHECKING:
     from .connection import Heartbeat
@@ -193,7 +194,7 @@ class Worker:
             self._fail(error)
         except Exception as error:
             logger.warning("Error in the exchange with Redis", exc_info=True)
-            self._fail(StoreError(f"STATE_REDIS_URL: {type(error).__name__}: {error}"))
+            self._fail(StoreError(f"{type(error).__name__}: {error}", uri=redacted(self._settings.url)))
 
     def _fail(self, error: StoreError) -> None:
         self._failed = error

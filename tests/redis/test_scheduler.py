@@ -266,7 +266,7 @@ def test_own_dupefilter_is_honoured(tmp_path: Path, server: RedisServer, site: S
     )
     line = refusal(frontier_crawl(tmp_path, server, site, source, DUPEFILTER_CLASS="spider.Kept"))
     assert "DUPEFILTER_CLASS is 'spider.Kept', which remembers what it has seen after the process has ended" in line
-    assert "Remove the setting" in line
+    assert "remove the setting" in line
 
 
 def test_pushed_urls_and_keep_open(tmp_path: Path, server: RedisServer, site: Site) -> None:
@@ -500,7 +500,7 @@ def test_state_feed_of_several_workers(tmp_path: Path, server: RedisServer, site
     other = beating_worker(server)
     try:
         line = refusal(frontier_crawl(tmp_path, server, site, FEEDS=with_states(SHARED_STATES), **settings))
-        assert "another worker is at work" in line
+        assert "another worker uses the frontier" in line
         assert "%(run_id)s" in line
         assert not list(tmp_path.glob("states/*"))
         assert frontier_crawl(tmp_path, server, site, FEEDS=with_states(OWN_STATES), **settings).code == 0
@@ -548,11 +548,11 @@ def test_refuses_anothers_frontier(tmp_path: Path, server: RedisServer, site: Si
     """The frontier of another project, whose spider has the same name, or of another version of scrapy_state: one line."""
     assert frontier_crawl(tmp_path, server, site, BOT_NAME="shops").code == 0
     line = refusal(frontier_crawl(tmp_path, server, site, BOT_NAME="flights"))
-    assert "is that of the project 'shops', but this is 'flights' (BOT_NAME)" in line
+    assert "belongs to the project 'shops', but this project is 'flights' (BOT_NAME)" in line
     assert "another STATE_REDIS_KEY" in line
     assert frontier_crawl(tmp_path, server, site, BOT_NAME="flights", STATE_REDIS_KEY="flights-%(name)s").code == 0
     server.client().hset(f"{PREFIX}meta", "version", 99)
-    assert "is of version 99" in refusal(frontier_crawl(tmp_path, server, site, BOT_NAME="shops"))
+    assert "has version 99" in refusal(frontier_crawl(tmp_path, server, site, BOT_NAME="shops"))
 
 
 def test_units_beside_another_worker(tmp_path: Path, server: RedisServer, site: Site) -> None:
@@ -564,7 +564,7 @@ def test_units_beside_another_worker(tmp_path: Path, server: RedisServer, site: 
     try:
         crawled = frontier_crawl(tmp_path, server, site, units, **settings)
         assert crawled.code == 1
-        assert ["another one is at work on the frontier" in line for line in crawled.lines("] ERROR")] == [True], crawled.log
+        assert ["another worker uses the frontier" in line for line in crawled.lines("] ERROR")] == [True], crawled.log
         assert crawled.lines("spider closed (state_conflict)")
         assert (
             frontier_crawl(tmp_path, server, site, SPIDER.replace('/0")', '/0", meta={"state": "CA"})'), **settings).code == 0

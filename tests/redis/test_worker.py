@@ -59,7 +59,7 @@ class Lagging:
             self.third.set()
         if self.failures:
             self.failures -= 1
-            raise StoreUnreachable("STATE_REDIS_URL: gone for a while")
+            raise StoreUnreachable("gone for a while", uri="redis://h")
         return Reply(lost=self.lost, duplicates=[False] * len(arguments["new"]))
 
 
