@@ -38,10 +38,10 @@ from redis.exceptions import (
 from ..exceptions import StateSettingsError, StoreError, StoreRefused, StoreUnreachable
 from .settings import redacted, unusable
 
-#: What a client raises besides RedisError and OSError when it can't reach anything
+#: What a client of a cluster raises, besides RedisError and OSError, when it can't reach anything
 CLUSTER_ERRORS = (RedisClusterException,)
 _CONNECT_SECONDS = 5.0
-#: If an exchange takes longer, Redis is not there any more.
+#: If an exchange takes longer, Redis counts as away.
 _ANSWER_SECONDS = 10.0
 #: How Redis says "later": busy, can't write to its disk, no replicas, cluster in trouble. Before version 7, an error
 #: within a script begins with other words.

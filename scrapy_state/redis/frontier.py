@@ -1,4 +1,4 @@
-"""A job's frontier in Redis, as one worker uses it: the arguments and the reply of exchange.lua, with names. No Scrapy."""
+"""A job's frontier in Redis, as one worker uses it: names for the arguments and the reply of exchange.lua. Knows no Scrapy."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NO_LIMIT = 1 << 30
 
 
 class FrontierGone(StoreError):
-    """The frontier in Redis is gone or older than this worker knows it: somebody cleared it, or Redis lost its newest data."""
+    """The frontier is gone, or older than this worker has seen it: somebody cleared it, or Redis lost its newest data."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Reply:
 class FrontierClient:
     """One worker's access to the frontier.
 
-    :param prefix: what the job's keys begin with
+    :param prefix: how all keys of the job begin
     :param worker: this worker's name, unique
     :param lease_seconds: after how long without an exchange its leases expire
     :param first_out: whether requests leave first in, first out; *start_first_out*: the same for start requests
@@ -130,9 +130,9 @@ class FrontierClient:
         :param done: leases whose requests are done since the last exchange; they are acknowledged later
         :param unreadable: leases that can't be read as requests: they are set aside
         :param most_bytes: how much may be leased; a single request may be larger
-        :param capacities: how many requests to lease by download slot, *other_capacity*: of any other slot
+        :param capacities: how many requests to lease at most, by download slot; *other_capacity*: of any other slot
         :param hidden: how many requests this worker has that Redis does not know of
-        :raises FrontierGone: if the frontier is not there, or older than this worker knows it
+        :raises FrontierGone: if the frontier is not there, or older than this worker has seen it
         :raises StoreError: as :meth:`Connection.exchange`
         """
         self.attempt += 1
@@ -167,7 +167,7 @@ class FrontierClient:
         return [f"{self.prefix}meta", self.pushed_key or f"{self.prefix}urls", *(self.prefix + part for part in self.expiring)]
 
     def _check(self, answer: bytes) -> None:
-        """Raise the error that *answer*, the first part of exchange.lua's reply, stands for, if it stands for one."""
+        """Raise an error if *answer*, the first part of exchange.lua's reply, stands for one."""
         if answer == b"gone":
             raise FrontierGone(
                 f"the frontier {self.prefix!r} is gone, or older than it was: somebody cleared it, Redis restarted without its "
@@ -180,7 +180,7 @@ class FrontierClient:
 
 
 def _reply(raw: list[Any]) -> Reply:
-    """Return what exchange.lua replied, with names."""
+    """Return the reply of exchange.lua with names."""
     _, _, lost, *counts, duplicates, come_back, pushed_type, all_fatal, fatal_count = raw[:14]
     refused, pending, others, others_busy, others_open, vanished = counts
     first_leased = 14 + 2 * fatal_count
@@ -202,7 +202,7 @@ def _reply(raw: list[Any]) -> Reply:
 
 
 def slot_name(slot: str) -> str:
-    """Return *slot* as it stands in elements and keys."""
+    """Return *slot* as elements and keys have it."""
     return slot.replace("\n", " ")
 
 

@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 
 from ..exceptions import StoreUnreachable
 from .clients import CHECK_REDIS, CLUSTER_ERRORS, blocking_client, on_node_of
-from .connection import PUT_BACK, to_put_back
+from .connection import PUT_BACK, put_back_arguments
 from .settings import redacted
 
 _BATCH = 1000
@@ -108,7 +108,7 @@ def put_back(url: str, prefix: str) -> int:
     """
     with _client(url) as client:
         script = client.register_script(PUT_BACK)
-        return sum(int(script(*to_put_back(prefix, which))) for which in ("fatal", "unreadable"))
+        return sum(int(script(*put_back_arguments(prefix, which))) for which in ("fatal", "unreadable"))
 
 
 def _pushed(client: Any, key: str) -> int:

@@ -1,4 +1,4 @@
-"""One worker's leases: their order, how many to take of each download slot, and when to acknowledge them."""
+"""One worker's leases: their order, how many to take of each download slot, when to acknowledge them."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from ..barrier.barrier import Listener
     from .worker import Worker
 
-#: A worker leases no more of a download slot than the slot can use in this time.
+#: A worker leases no more requests of a download slot than the slot can send in this time.
 _AHEAD_SECONDS = 4.0
-_OFTEN_SECONDS = 0.1
-#: After an idle time as long as this, a worker cuts. A page now and then must not make a file each time.
+_SHORTEST_INTERVAL_SECONDS = 0.1
+#: A worker that has been idle for so long cuts. If it cut at once, a page now and then would make a file each time.
 _IDLE_SECONDS = 5.0
 
 
@@ -124,7 +124,7 @@ class Unstored:
 
     @property
     def kept(self) -> list[int]:
-        """The leases of pages that are done, except for requests in memory."""
+        """The leases of pages that are done, but not all their requests in memory are."""
         return list(self._done)
 
 
@@ -154,9 +154,8 @@ class Order:
 
 
 def _is_first_out(queue: type) -> bool:
-    return issubclass(queue, FifoMemoryQueue) and not issubclass(
-        queue, LifoMemoryQueue
-    )  # LifoMemoryQueue is a subclass of FifoMemoryQueue
+    # LifoMemoryQueue is a subclass of FifoMemoryQueue
+    return issubclass(queue, FifoMemoryQueue) and not issubclass(queue, LifoMemoryQueue)
 
 
 class Pace:
@@ -204,7 +203,7 @@ class Pace:
 
     @property
     def capacities(self) -> tuple[Mapping[str, int], int]:
-        """How many more this worker can use of each slot that it has requests of, or that has settings; and of any other."""
+        """How many more requests this worker can use: of each slot that it has some of or that has settings; of any other."""
         if not self._by_slot:
             return {}, NO_LIMIT
         passed = time.monotonic() - self._span_began
@@ -241,7 +240,7 @@ class Acknowledging:
     def __init__(self, worker: Worker, listener: Listener | None, interval_seconds: float) -> None:
         self._worker = worker
         self._listener = listener
-        self._interval_seconds = max(interval_seconds, _OFTEN_SECONDS)
+        self._interval_seconds = max(interval_seconds, _SHORTEST_INTERVAL_SECONDS)
         self._last_cut = time.monotonic()
         self._hurry = asyncio.Event()
         self._task = asyncio.create_task(self._cut_when_due()) if listener is not None else None

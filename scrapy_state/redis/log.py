@@ -74,7 +74,7 @@ def count_fatal(pages: Iterable[str], deliveries: int, stats: Any, spider: Spide
         stats.inc_value("state/redis/fatal")
         logger.error(
             "%s is set aside: %s workers died while they had it, so it may have killed them (memory?). scrapy state frontier "
-            "%s --fatal shows such pages, and --put-back has them crawled again", page, deliveries, spider.name,
+            "%s --fatal shows such pages, and --put-back puts them back into the queue", page, deliveries, spider.name,
             extra={"spider": spider},
         )  # fmt: skip
 
@@ -91,8 +91,8 @@ def log_fatal_count(count: int, spider: Spider) -> None:
 def log_waiting(count: int, spider: Spider) -> None:
     """Log that this worker has nothing left to crawl, but waits for other workers."""
     logger.info(
-        "nothing is left to crawl; this worker waits until others have made the items of %s pages durable. If they die it "
-        "crawls these again", count, extra={"spider": spider},
+        "nothing is left to crawl; this worker waits until others have made the items of %s pages durable. If they die, "
+        "it crawls these again", count, extra={"spider": spider},
     )  # fmt: skip
 
 
@@ -137,7 +137,7 @@ def log_unstored_count(count: int, lost: int, spider: Spider) -> None:
 
 
 def log_unreadable(error: Exception, spider: Spider) -> None:
-    """Say once that what was leased is no request."""
+    """Log once that something leased can't be read as a request."""
     logger.error(
         "a request in the frontier can't be read, and is set aside: %s. Further ones are only counted", error,
         extra={"spider": spider},

@@ -39,7 +39,7 @@ class RedisSettings:
     :param most_deliveries: STATE_REDIS_MAX_DELIVERIES: how many workers may die with a page before it is set aside
     :param pushed_key: STATE_REDIS_URLS_KEY, filled in: the key to which others push URLs
     :param keep_open: STATE_REDIS_KEEP_OPEN: don't end when nothing is pending or running
-    :param idle_seconds: STATE_REDIS_IDLE_TIMEOUT: with keep_open, end after nothing happened for that long
+    :param idle_seconds: STATE_REDIS_IDLE_TIMEOUT: with keep_open, end after so long without anything to do
     :param clear: STATE_REDIS_CLEAR: when the frontier is removed: "start", "finished", "never"
     :param project: distinguishes this project from another one with a spider of the same name
     :param early: STATE_REDIS_ACKNOWLEDGE is "done": acknowledge when the pipelines are done, before items are durable
@@ -150,7 +150,7 @@ class _Attributes(dict[str, Any]):
 
 
 def local_dupefilter(crawler: Crawler) -> Any:
-    """Return the filter of DUPEFILTER_CLASS, without JOBDIR. Scrapy's own one serves only what Redis can't hold."""
+    """Return the filter of DUPEFILTER_CLASS, without JOBDIR. Scrapy's own serves only requests that Redis can't hold."""
     filter_class = load_object(crawler.settings["DUPEFILTER_CLASS"])
     if filter_class is RFPDupeFilter:
         debug = crawler.settings.getbool("DUPEFILTER_DEBUG")

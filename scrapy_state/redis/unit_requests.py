@@ -1,4 +1,4 @@
-"""Requests of units (docs/units.md) in a frontier: filtered within this run, and skipped if an earlier run left them.
+"""Requests of units (docs/units.md) in a frontier: filtered within this run, and left out if they are an earlier run's.
 
 With units, the state says where to continue. The frontier is only the queue of one run and one worker.
 """
@@ -41,7 +41,7 @@ class UnitRequests:
         self._barrier = get_barrier(crawler)
         self._end = end
         self._is_logged = self._ended = False
-        #: whether there may be another worker, so that the crawl must not end well yet
+        #: whether there may be another worker, so the crawl must not finish yet
         self.unsure = False
         self._task: asyncio.Task[None] | None = None
 
@@ -84,7 +84,7 @@ class UnitRequests:
         return True
 
     def received(self, reply: Reply, sent: Sequence[NewRequest]) -> None:
-        """Uncount those of *sent* that were duplicates. End the crawl if nobody can tell any more when a unit is done."""
+        """Discount the duplicates among *sent*. End the crawl if nobody can tell any more when a unit is done."""
         tracking = self._barrier.tracking
         if tracking is None or self._ended:
             return

@@ -1111,7 +1111,7 @@ def test_a_finished_frontier_with_something_set_aside_is_kept(server: RedisServe
         caplog.clear()
         asyncio.run(clear())
         assert client.exists(f"{PREFIX}meta", f"{PREFIX}{which}") == 2
-        assert "is kept: 1 requests in it are set aside" in caplog.text
+        assert "stays, because 1 requests in it are set aside" in caplog.text
         client.delete(f"{PREFIX}{which}")
     asyncio.run(clear())
     assert not list(client.scan_iter())

@@ -78,7 +78,7 @@ def test_a_finished_crawl_says_so_and_may_be_cleared(tmp_path: Path, server: Red
     before = +site.asked
     finished = frontier_crawl(tmp_path, server, site, STATE_REDIS_CLEAR="finished")
     assert before + site.asked == Counter(range(60))
-    assert finished.lines("its frontier scrapy_state:{frontier}: is removed")
+    assert finished.lines("its frontier scrapy_state:{frontier}: has been removed")
     assert server.client().keys() == []
 
 
