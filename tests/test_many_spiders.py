@@ -32,14 +32,14 @@ ODD_NAMES = [
     *("50%", "%(page)s", "100%done", "a/b", "a", "with space", "naïve-日本", ".hidden", "..", "../up"),
     *("a#b", "a?b", "a+b", "a:b", "[a]*", "~a", "/absolute"),
 ]
-#: In a file URI, as in Scrapy, %2F is a slash; elsewhere it is what it is.
+#: In a file URI, as in Scrapy, %2F is a slash; elsewhere it stays as it is.
 PERCENT_ENCODED = "a%2Fb"
 
 
 def start(folder: Path, spiders: list[dict[str, Any]], settings: dict[str, Any], **plan: Any) -> subprocess.Popen[str]:
     text = json.dumps({"settings": {**SETTINGS, **settings}, "spiders": spiders, **plan})
     command = [sys.executable, str(Path(__file__).parent / "support" / "many_spiders.py"), text]
-    with (folder / "log").open("w") as log:  # not a pipe, which would be full one day
+    with (folder / "log").open("w") as log:  # not a pipe, which would fill up
         return subprocess.Popen(command, cwd=folder, stderr=log, stdout=subprocess.DEVNULL, text=True)
 
 

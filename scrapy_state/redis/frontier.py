@@ -140,16 +140,8 @@ class FrontierClient:
             *(self.prefix, self.worker, self.incarnation, self.number + 1, self.attempt, mode),
             *(int(self.lease_seconds * 1000), wanted, most_bytes),
             *("first" if first else "last" for first in (self.first_out, self.start_first_out)),
-            *(
-                hidden,
-                self.most_deliveries,
-                other_capacity,
-                len(acknowledged),
-                len(done),
-                len(unreadable),
-                len(capacities),
-                len(new),
-            ),
+            *(hidden, self.most_deliveries, other_capacity),
+            *map(len, (acknowledged, done, unreadable, capacities, new)),
             *(*acknowledged, *done, *unreadable),
         ]
         for slot, capacity in capacities.items():

@@ -30,7 +30,7 @@ _LOOK_SECONDS = 0.25
 _FIRST_PAUSE_SECONDS, _LAST_PAUSE_SECONDS = 0.1, 5.0
 #: The limits of one exchange, so that it blocks Redis only briefly.
 _MOST_REQUESTS, _MOST_ACKNOWLEDGED = 300, 2000
-#: While so many requests are unsent, start() and callbacks wait.
+#: While this many requests are unsent, start() and callbacks wait.
 MOST_UNSENT = 5000
 
 

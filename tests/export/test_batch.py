@@ -18,7 +18,7 @@ from scrapy_state.export.batch import Batch
 from scrapy_state.feedstorages import DurableFeedStorage
 from scrapy_state.stores.local import LocalWriter
 
-#: Yields two items behind its last state.
+#: Yields two items after its last state.
 SOURCE = (
     SPIDER
     + """        yield {"page": 99, "n": 0}

@@ -342,7 +342,7 @@ class Machine(RuleBasedStateMachine):
         for run in self.world.alive:
             run.settle()
 
-    # What holds
+    # Invariants
 
     @invariant()
     def promises(self) -> None:

@@ -41,7 +41,7 @@ def test_disk_is_full_when_a_file_is_finished(tmp_path: Path) -> None:
         with pytest.raises(StoreError, match=expected) as raised:
             asyncio.run(Batch(slot, "own://file", "OwnStorage").store())
         assert type(raised.value) is StoreError
-        file.raw.close()  # type: ignore[attr-defined]  # else it would be written to again
+        file.raw.close()  # type: ignore[attr-defined]  # otherwise it would be written to again
 
 
 def test_too_many_open_files() -> None:

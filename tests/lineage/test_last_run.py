@@ -230,7 +230,7 @@ class TestOthersFiles:
         ("other", "name"),
         [
             ("%(run_id)s-00009.jsonl", "00009"),
-            ("%(run_id)s-%(country)s.jsonl", "00009"),  # an argument that was another one in that run
+            ("%(run_id)s-%(country)s.jsonl", "00009"),  # the argument had another value in that run
             ("%(run_id)s-%(time).5s.jsonl", "00009"),
         ],
     )

@@ -251,7 +251,7 @@ class TestOpening:
         store.after.append(StoreUnreachable("no answer"))
         with pytest.raises(StoreUnreachable):
             made.open(state, before, never)
-        time.sleep(0.002)  # so that the checkpoint's time is another one
+        time.sleep(0.002)  # so that the checkpoint's time differs
         opening = made.open(state, before, lambda: resolve(store, TEMPLATE))
         assert opening.state == state
         assert opening.run == "ours"

@@ -249,7 +249,7 @@ def test_placeholders(text: str, expected: Any) -> None:
         ("s/%(run_id)s-%(batch_id)05d.json", True),
         ("s/%(name)s/%(run_id)s/%(batch_id)05d.json", True),
         ("s/%(run_id)s", True),
-        ("s/%(run_id).8s-%(batch_time)s.json", False),  # a day's runs share what stands there
+        ("s/%(run_id).8s-%(batch_time)s.json", False),  # all runs of a day share this beginning
         ("s/%(batch_id)05d-%(run_id)s.json", False),
         ("s/%(time)s-%(run_id)s-%(batch_id)05d.json", False),
         ("s/%(batch_time)s.json", False),

@@ -334,7 +334,7 @@ def test_an_attempt_that_comes_late_does_nothing(server: RedisServer, mode: str)
         one = frontier("one")
         await one.exchange("open")
         [(a, _)] = (await one.exchange(new=[request("a"), request("b"), request("c")], wanted=1)).leased
-        late = replace(one)  # what it sends is on its way
+        late = replace(one)  # what it sends arrives later
         one.attempt += 1
         newer: list[tuple[int, bytes]] = []
         for number in range(2):
@@ -458,7 +458,7 @@ def test_lost_leases_are_reported_until_a_reply_comes(server: RedisServer) -> No
     in_frontiers(server, scenario)
 
 
-# Pages that more than one worker has had
+# Pages that several workers have had
 
 
 def leased_by_the_dead(

@@ -135,7 +135,7 @@ def test_crawl_spider_loses_nothing(tmp_path: Path, server: RedisServer) -> None
     """A CrawlSpider's links, with a date in meta, are in Redis. A link that can't be stored keeps its page leased: after a kill
     that page is crawled again, and in the end every page and item is there."""
     site = Site(13, html=True)
-    site.held = {3}  # which can't be stored, and comes of page 0
+    site.held = {3}  # can't be stored; page 0 links to it
     feeds = {"items/%(run_id)s-%(batch_id)05d.jsonl": {"format": "jsonlines"}}
     settings = {"STATE_INTERVAL": 0.1, "STATE_REDIS_LEASE_TIMEOUT": 1, "FEEDS": feeds, "LOG_LEVEL": "INFO"}
     redis = {"SCHEDULER": "scrapy_state.redis.Scheduler", "STATE_REDIS_URL": server.url}
@@ -299,7 +299,7 @@ def test_pushed_urls_and_keep_open(tmp_path: Path, server: RedisServer, site: Si
     assert read_frontier(server.url, PREFIX).leased == {}
 
 
-#: What somebody may push: no request at all, and requests that some part of Scrapy can't do with
+#: Data that somebody may push: some that is no request at all, and requests that some part of Scrapy can't handle
 NO_REQUESTS = [
     *('{"a": 1}', "nothing", "{", '{"url": 5}', "\x00\xff", "", "[]", "zzz", "pcos", '{"url": "http://[/"}', "http://x:99999/"),
     *('{"url": "URL", "meta": {"download_slot": 5}}', '{"url": "URL", "meta": {"download_slot": {"a": 1}}}'),
@@ -409,7 +409,7 @@ def test_a_spider_that_is_fed(tmp_path: Path, server: RedisServer, site: Site) -
     assert (found.pending, found.leased, found.unreadable) == (0, {}, 1)
 
 
-# What refuses to start
+# Crawls that do not start
 
 
 def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -510,7 +510,7 @@ def test_state_feed_of_several_workers(tmp_path: Path, server: RedisServer, site
     finally:
         other.kill()
         other.communicate()
-    # Killed, its heart does not beat any more: this is no other worker.
+    # It was killed, so its heartbeat has stopped: it does not count as another worker.
     assert frontier_crawl(tmp_path, server, site, FEEDS=with_states(SHARED_STATES), **settings).code == 0
     assert len(list(tmp_path.glob("states/*.json"))) >= 2
     assert len(list(tmp_path.glob("states/*/*.json"))) >= 2

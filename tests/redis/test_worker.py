@@ -356,7 +356,7 @@ def test_the_crawl_ends_when_nothing_is_left_anywhere() -> None:
             assert not kept_open.has_pending_requests()  # so that Scrapy sends spider_idle
             sent = kept_open.crawler.signals.send_catch_log(signals.spider_idle, dont_log=DontCloseSpider)
             assert [isinstance(result, Failure) for _, result in sent] == [stays]
-            assert kept_open.starving  # the worker looks at its own pace: the engine does not hurry it
+            assert kept_open.starving  # the worker polls at its own pace: the engine does not hurry it
 
     asyncio.run(main())
 
@@ -606,7 +606,7 @@ def test_a_duplicate_is_counted_out_of_its_unit_when_it_is_known() -> None:
         sent = [of_unit("this run"), of_unit("another"), scrapy.Request("https://example.com/")]
         for each in sent:
             scheduler.enqueue_request(each)
-        sent[0].meta[UNIT] = ["this run", "another unit"]  # whatever becomes of it meanwhile
+        sent[0].meta[UNIT] = ["this run", "another unit"]  # whatever else happens to it meanwhile
         assert scheduler.has_pending_requests()
         assert units.out["unit"] == 1
         new = list(worker.outbox)

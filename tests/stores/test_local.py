@@ -85,7 +85,7 @@ class TestLocal:
 
     def test_folders_are_durable(self, local_place: EmptyPlace, tmp_path: Path, synced: "Synced") -> None:
         """Once a file is stored, the names of all folders above it are durable, whoever made them; each is synced once."""
-        (tmp_path / "items").mkdir()  # by an open batch, or by a try that failed
+        (tmp_path / "items").mkdir()  # by an open batch, or by a failed attempt
         local_place.create("items/run/1.json", b"x")
         assert {str(tmp_path), f"{tmp_path}/items", f"{tmp_path}/items/run"} <= set(synced)
         synced.clear()

@@ -358,7 +358,7 @@ class TestS3:
         store, _ = open_writer("s3://bucket/a", {})
         assert store.atomic
         monkeypatch.setenv(name, "http://127.0.0.1:1")
-        store, _ = open_writer("s3://bucket/a", {"AWS_REGION_NAME": f"region-{len(name)}"})  # else it is the same client
+        store, _ = open_writer("s3://bucket/a", {"AWS_REGION_NAME": f"region-{len(name)}"})  # otherwise it is the same client
         assert not store.atomic
 
     def test_acl(self, s3_settings: dict[str, str], s3_client: Any, bucket: str) -> None:

@@ -197,11 +197,11 @@ def test_two_runs_at_once(tmp_path: Path, bucket_at: Callable[[str], Bucket], mo
     bucket = bucket_at("http")
     gate = tmp_path / "gate"
     monkeypatch.setenv("GATE", str(gate))
-    arguments = (*ENDLESS, "-a", "delay=1")  # so that the later one still finds nothing but the other's opening
+    arguments = (*ENDLESS, "-a", "delay=1")  # so that the later one still finds only the other's opening
     processes = [start(tmp_path / name, SPIDER, *arguments, settings=bucket.settings) for name in ("one", "other")]
     with ThreadPoolExecutor(2) as pool:
         ends = [pool.submit(lambda process=each: process.communicate(timeout=DEADLINE_SECONDS)[1]) for each in processes]
-        time.sleep(1)  # for both to come to the gate; one that comes later makes the test weaker, not wrong
+        time.sleep(1)  # lets both reach the gate; if one comes later, the test is weaker, not wrong
         gate.touch()
         seen: dict[str, list[str]] = {}
         deadline = time.monotonic() + DEADLINE_SECONDS
