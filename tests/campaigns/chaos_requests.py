@@ -149,8 +149,9 @@ class Process:
         """
         after = rng.randint(1, requests)
         if how == "early":
-            self._until(lambda: "INFO: Spider opened" in self.log)
-            return self._send(signal.SIGKILL, rng.uniform(0, 0.1))
+            text, most_seconds = rng.choice((("INFO: Spider opened", 0.1), ("] INFO: Scrapy", 0.5)))
+            self._until(lambda: text in self.log)
+            return self._send(signal.SIGKILL, rng.uniform(0, most_seconds))
         self._until(lambda: self._site.asked(self._run) >= after)
         if how == "kill":
             return self._send(signal.SIGKILL, rng.uniform(0, 0.015))
@@ -244,12 +245,13 @@ def run(scenario: Scenario, folder: Path, place: Place | None = None, most_runs:
             outcome.kills += was_running
             outcome.runs += 1
             stored = place.files()
-            over = _reason(stored, place.root) in shape.over and not ("hold" in shape.name and ends)
+            reason = _reason(stored, place.root)
+            over = reason in shape.over and not (ends and reason == "state_pages_failed")
             outcome.report = _check(scenario, stored, place.root, over)
             explained += _explained(site, outcome.report) if was_running else 0
             wrong = outcome.report.wrong + unchanged.wrong(stored)
-            if not was_running:
-                wrong += _wrong_end(shape, code, log, outcome.report)
+            if not was_running or how in ("sigterm", "hang"):
+                wrong += _wrong_end(shape, code, log, reason, was_running)
             if over:
                 wrong += _wrong_fetches(scenario, site, explained, outcome)
             elif outcome.runs == most_runs:
@@ -298,11 +300,10 @@ def _wrong_fetches(scenario: Scenario, site: Site, explained: int, outcome: Outc
     return wrong + ([f"fetched again more often than there were kills: {often}"] if often else [])
 
 
-def _wrong_end(shape: Shape, code: int, log: str, report: Report) -> list[str]:
-    """Say what is wrong with how a run that nobody ended came to its end."""
+def _wrong_end(shape: Shape, code: int, log: str, reason: str | None, was_ended: bool) -> list[str]:
+    """Say what is wrong with how a run came to its end that nobody ended, or that was asked once to end."""
     wrong = []
-    reason = report.checkpoints[-1]["reason"] if report.checkpoints else None
-    if reason not in (*shape.over, *shape.failed):
+    if reason not in (*shape.over, *shape.failed, *(["shutdown"] if was_ended else [])):
         wrong.append(f"it ended with {reason}")
     if code != (1 if str(reason).startswith("state_") else 0):
         wrong.append(f"its exit code is {code}, its reason {reason}")
