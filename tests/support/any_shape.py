@@ -36,6 +36,21 @@ class Any(Spider):
     def size(self):
         return int(self.pages)
 """
+#: Methods that many spiders have
+START = """
+    async def start(self):
+        for number in range(self.size):
+            yield self.to(f"/p/{number}")
+"""
+PARSE = """
+    def parse(self, response):
+        yield from items(path_of(response), 0, 1)
+"""
+PLAIN = f"""
+class Plain(Any):
+{START}
+{PARSE}
+"""
 
 
 def keys(page: str, *numbers: int) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import any_spiders_failing
 import any_spiders_more
 from any_shape import Shape, keys, pages
 
@@ -194,7 +195,54 @@ class Inline(Any):
     size=60,
 )
 
+#: Two classes of requests with bodies, all to one address.
+POSTS = Shape(
+    "posts",
+    """
+from scrapy import FormRequest
+from scrapy.http import JsonRequest
+
+class Posts(Any):
+    async def start(self):
+        for number in range(self.size):
+            how = {"cb_kwargs": {"page": f"/form/{number}"}, "priority": number % 3, "headers": {"X-Number": str(number)}}
+            if number % 2:
+                yield JsonRequest(self.site + "/form", data={"number": number}, **how)
+            else:
+                yield FormRequest(self.site + "/form", formdata={"number": str(number)}, **how)
+
+    def parse(self, response, page):
+        assert f"{type(response.request).__name__} {response.request.method}" in ("JsonRequest POST", "FormRequest POST")
+        number = page.rpartition("/")[2]
+        assert response.request.headers["X-Number"].decode() == number
+        assert number in response.request.body.decode()
+        yield from items(page, 0, 1)
+""",
+    lambda size: pages("form", size, 0, 1),
+    tries=lambda path, size: size,
+)
+
+START_ITEMS = Shape(
+    "start_items",
+    """
+class StartItems(Any):
+    async def start(self):
+        for item in items("start", *range(self.size)):
+            await asyncio.sleep(0.002)
+            yield item
+            yield self.to(f"/p/{item['key'].rpartition('#')[2]}")
+
+    def parse(self, response):
+        yield from items(path_of(response), 0, 1)
+""",
+    lambda size: keys("start", *range(size)) + pages("p", size, 0, 1),
+)
+
 SHAPES: dict[str, Shape] = {
     shape.name: shape
-    for shape in (CRAWL, LISTINGS, SAME, SLOW_START, PAGINATION, ASSEMBLED, ERRBACKS, INLINE, *any_spiders_more.SHAPES)
+    for shape in (
+        *(CRAWL, LISTINGS, SAME, SLOW_START, PAGINATION, ASSEMBLED, ERRBACKS, INLINE, POSTS, START_ITEMS),
+        *any_spiders_failing.SHAPES,
+        *any_spiders_more.SHAPES,
+    )
 }

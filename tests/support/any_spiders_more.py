@@ -1,20 +1,10 @@
-"""More shapes of spiders (any_spiders.py): what fails, what ends, and what a project adds."""
+"""More shapes of spiders (any_spiders.py): what a project adds, and who sends requests."""
 
 from __future__ import annotations
 
 import zlib
 
-from any_shape import Shape, keys, pages
-
-_START = """
-    async def start(self):
-        for number in range(self.size):
-            yield self.to(f"/p/{number}")
-"""
-_PARSE = """
-    def parse(self, response):
-        yield from items(path_of(response), 0, 1)
-"""
+from any_shape import PARSE, PLAIN, START, Shape, pages
 
 
 def _not_dropped(keys: list[str]) -> list[str]:
@@ -36,65 +26,11 @@ class Drops:
         return item
 
 class Pipelines(Any):
-{_START}
-{_PARSE}
+{START}
+{PARSE}
 """,
     lambda size: _not_dropped(pages("p", size, 0, 1)),
     settings={"ITEM_PIPELINES": {"spider.Slow": 1, "spider.Drops": 2}},
-)
-
-_RAISES = """
-class Raises(Any):
-    async def start(self):
-        for number in range(self.size):
-            yield self.to(f"/p/{number}", cb_kwargs={"number": number})
-
-    def parse(self, response, number):
-        page = path_of(response)
-        yield from items(page, 0)
-        yield self.to(f"/child/{number}", callback=self.parse_child, dont_filter=True)
-        yield self.to(f"/filtered/{number}", callback=self.parse_child)
-        if number % 10 == 3 and self.fails(number):
-            raise RuntimeError("this page fails")
-        yield from items(page, 1, 2)
-
-    def fails(self, number):
-        failed = Path(f"failed-{number}")
-        is_first = not failed.exists()
-        failed.touch()
-        return is_first or self.fail == "always"
-
-    def parse_child(self, response):
-        yield from items(path_of(response), 0)
-"""
-
-
-def _raises(fail: str, policy: str, over: tuple[str, ...], failed: tuple[str, ...] = ()) -> Shape:
-    def good(size: int) -> list[str]:
-        children = pages("child", size, 0) + pages("filtered", size, 0)
-        return children + [key for n in range(size) if n % 10 != 3 for key in keys(f"/p/{n}", 0, 1, 2)]
-
-    def bad(size: int, *numbers: int) -> list[str]:
-        return [key for n in range(size) if n % 10 == 3 for key in keys(f"/p/{n}", *numbers)]
-
-    def expected(size: int) -> list[str]:
-        if policy == "skip":
-            return good(size) + bad(size, 0)
-        return good(size) + (bad(size, 0, 1, 2) if fail == "first" else [])
-
-    return Shape(
-        f"raises_{fail}_{policy}", _RAISES, expected, size=50, arguments={"fail": fail},
-        settings={"STATE_ON_PAGE_ERROR": policy}, errors=True, over=over, failed=failed, tries=None,
-        optional=lambda size: bad(size, 1, 2) if (fail, policy) == ("first", "skip") else (),
-    )  # fmt: skip
-
-
-RAISES = (
-    _raises("first", "skip", ("finished",)),
-    _raises("always", "skip", ("finished",)),
-    _raises("first", "hold", ("finished",), ("state_pages_failed",)),
-    _raises("always", "hold", ("state_pages_failed",)),
-    _raises("first", "stop", ("finished",), ("state_page_failed", "state_pages_failed")),
 )
 
 REDIRECTS = Shape(
@@ -108,30 +44,10 @@ class Redirects(Any):
             yield self.to(f"/redirect/{{number}}/2")
             if number % 3 == 1:
                 yield self.to(f"/p/{{number}}")
-{_PARSE}
+{PARSE}
 """,
     lambda size: pages("p", size, 0, 1),
     size=60,
-)
-
-RETRIES = Shape(
-    "retries",
-    """
-class Retries(Any):
-    async def start(self):
-        yield self.to("/never/0")
-        for number in range(self.size):
-            yield self.to(f"/flaky/{number}/{number % 3 + 1}")
-
-    def parse(self, response):
-        assert response.status == 200
-        page, _, tries = path_of(response).rpartition("/")
-        yield from items(page, 0, 1)
-""",
-    lambda size: pages("flaky", size, 0, 1),
-    size=60,
-    tries=lambda path, size: 3 if path == "/never/0" else int(path.rpartition("/")[2]),
-    errors=True,
 )
 
 LOGIN = Shape(
@@ -144,7 +60,7 @@ class LogIn(Any):
     def logged_in(self, response):
         for number in range(self.size):
             yield self.to(f"/private/{{number}}")
-{_PARSE}
+{PARSE}
 """,
     lambda size: pages("private", size, 0, 1),
 )
@@ -166,7 +82,7 @@ class Polling(Any):
         for number in range(released):
             yield self.to(f"/p/{number}")
 """
-    + _PARSE,
+    + PARSE,
     lambda size: pages("p", size, 0, 1),
     tries=lambda path, size: 1000 if path == "/poll" else 1,
 )
@@ -192,47 +108,9 @@ class Idle(Any):
                 self.crawler.engine.crawl(self.to(f"/p/{{number}}"))
             self.number += 10
             raise DontCloseSpider
-{_PARSE}
+{PARSE}
 """,
     lambda size: pages("p", size, 0, 1),
-)
-
-_LIMITED = f"""
-class Limited(Any):
-{_START}
-{_PARSE}
-"""
-ITEM_LIMIT = Shape(
-    "item_limit",
-    _LIMITED,
-    lambda size: pages("p", size, 0, 1),
-    settings={"CLOSESPIDER_ITEMCOUNT": 80},
-    failed=("closespider_itemcount",),
-)
-PAGE_LIMIT = Shape(
-    "page_limit",
-    _LIMITED,
-    lambda size: pages("p", size, 0, 1),
-    settings={"CLOSESPIDER_PAGECOUNT": 40},
-    failed=("closespider_pagecount",),
-)
-#: What the spider has not seen by then, it does not want.
-CLOSES = Shape(
-    "closes",
-    """
-class Closes(Any):
-    async def start(self):
-        yield self.to("/next/0", dont_filter=True)
-
-    def parse(self, response):
-        yield from items(path_of(response), 0, 1)
-        number = int(response.url.rpartition("/")[2]) + 1
-        if number == self.size:
-            raise CloseSpider("enough")
-        yield self.to(f"/next/{number}", dont_filter=True)
-""",
-    lambda size: pages("next", size, 0, 1),
-    over=("enough",),
 )
 
 MIDDLEWARE = Shape(
@@ -249,7 +127,7 @@ class Changes:
             yield Request(response.urljoin(path.replace("/p", "/added")))
 
 class Middleware(Any):
-{_START}
+{START}
 
     def parse(self, response):
         yield from items(path_of(response), 0)
@@ -274,7 +152,7 @@ class Fingerprints(Any):
         for number in range(self.size):
             yield self.to(f"/p/{{number}}?session={{number}}")
             yield self.to(f"/p/{{number // 2}}?session=again-{{number}}")
-{_PARSE}
+{PARSE}
 """,
     lambda size: pages("p", size, 0, 1),
     settings={"REQUEST_FINGERPRINTER_CLASS": "spider.Fingerprinter"},
@@ -298,7 +176,7 @@ class Filtered(Any):
         yield from items(path_of(response), 0)
         for each in range(number, self.size, 5):
             yield self.to(f"/p/{{each}}")
-{_PARSE}
+{PARSE}
 """
 FILTERS = tuple(
     Shape(
@@ -310,7 +188,7 @@ FILTERS = tuple(
     for name, dupefilter in (("filter", "spider.Filter"), ("no_filter", "scrapy.dupefilters.BaseDupeFilter"))
 )
 
-SEVERAL_FEEDS = Shape("feeds", _LIMITED, lambda size: pages("p", size, 0, 1), feeds=("all", "csv", "packed"))
+SEVERAL_FEEDS = Shape("feeds", PLAIN, lambda size: pages("p", size, 0, 1), feeds=("all", "csv", "packed"))
 
 API = Shape(
     "api",
@@ -334,7 +212,4 @@ class Api(Any):
     clean=True,
 )
 
-SHAPES = (
-    *(PIPELINES, *RAISES, REDIRECTS, RETRIES, LOGIN, POLLING, IDLE, ITEM_LIMIT, PAGE_LIMIT, CLOSES, MIDDLEWARE),
-    *(FINGERPRINTER, *FILTERS, SEVERAL_FEEDS, API),
-)
+SHAPES = (PIPELINES, REDIRECTS, LOGIN, POLLING, IDLE, MIDDLEWARE, FINGERPRINTER, *FILTERS, SEVERAL_FEEDS, API)
