@@ -179,6 +179,9 @@ def _items(parser: argparse.ArgumentParser) -> None:
     form.add_argument("--manifest", action="store_true", help="print a line of JSON for each file, for DuckDB and Spark")
     form.add_argument("--json", action="store_true", help="print JSON")
     _at(parser)
+    parser.add_argument(
+        "--crawl", type=_crawl, metavar="last|N|all", help="only the items of the last crawl, or of crawl N (default: all)"
+    )
     parser.add_argument("--only", metavar="PATTERN", help="only files whose URI matches: '*/flights/*.jsonl'")
     _files(parser)
     _format(parser)
@@ -261,6 +264,15 @@ def _yes(parser: argparse.ArgumentParser) -> None:
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
+    return int(text)
+
+
+def _crawl(text: str) -> int | str | None:
+    """Return the number of a crawl, "last", or None for all."""
+    if text in ("last", "all"):
+        return None if text == "all" else text
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not last, all, or the number of a crawl")
     return int(text)
 
 

@@ -70,6 +70,20 @@ class History:
             assert each.id is not None
             self.put_bytes(each.id, each.to_bytes())
 
+    def chain(self, *checkpoints: Checkpoint, run: str = "r1") -> list[Checkpoint]:
+        """Store *checkpoints*, each as the child of the one before it, the first as the child of the newest; return them."""
+        found, stored = resolve(self.store, self.template), []
+        parent = found.checkpoint
+        for each in checkpoints:
+            id = 1 if parent is None else (parent.id or 0) + 1
+            parents = {} if parent is None else {"parent": parent.id, "parent_digest": parent.digest}
+            items = (parent.items if parent else 0) + sum(file.counted for file in each.files)
+            parent = replace(each, id=id, run=each.run or run, spider="numbers", items=items, **parents)
+            parent = replace(parent, digest=parent.to_json()["digest"])
+            stored.append(parent)
+        self.put(*stored)
+        return stored
+
     def put_bytes(self, id: int, content: bytes) -> None:
         """Store a state file."""
         self.store.create(self.template.key(id), io.BytesIO(content))
