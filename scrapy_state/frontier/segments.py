@@ -1,0 +1,276 @@
+"""Segments: what changes in a crawl's requests between two cuts, as files. docs/format.md describes them for users.
+
+Pure: it reads and writes binary files that it is given, and nothing else.
+"""
+
+from __future__ import annotations
+
+import io
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from tempfile import TemporaryFile
+from typing import IO, Any, Protocol
+
+from .merging import merge, to_merge
+from .segment_lines import (
+    A_LINE,
+    MOST_FAILED,
+    PARSERS,
+    SEEN_BYTES,
+    VERSION,
+    Writer,
+    damage,
+    form_line,
+    json_bytes,
+    opened,
+    page_lines,
+    seen_line,
+)
+
+__all__ = ["MOST_FAILED", "SEEN_BYTES", "VERSION", "OpenSegment", "Target", "merge", "read_lines", "read_segments", "to_merge"]
+
+#: What waits to be compressed: pages that are settled soon never get that far.
+_WAITING_LINES, _WAITING_BYTES = 5000, 2 << 20
+#: What is compressed at once: 2 ms of work
+_SLICE_LINES, _SLICE_BYTES = 500, 256 << 10
+
+
+class OpenSegment:
+    """What changes until the next cut. Every method but :meth:`finish` takes at most some milliseconds.
+
+    :param run: the run's id; *spider*: the spider's name
+    :param open_file: returns a new temporary file; called only if more changes than memory should hold
+    """
+
+    def __init__(self, run: str, spider: str | None, open_file: Callable[[], IO[bytes]] = TemporaryFile) -> None:
+        self._header = {"version": VERSION, "run": run, "spider": spider}
+        self._open_file = open_file
+        self._writer: Writer | None = None
+        self._lines: list[bytes] = []
+        self._pages: OrderedDict[int, bytes] = OrderedDict()
+        #: lines about pages, which follow those of the pages themselves
+        self._deaths: OrderedDict[int, bytes] = OrderedDict()
+        self._held: OrderedDict[int, bytes] = OrderedDict()
+        self._bytes = 0
+        self._gone: dict[int, None] = {}
+        self._seen = bytearray()
+        self._forms: Counter[str] = Counter()
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing has changed."""
+        waiting = (self._lines, self._pages, self._deaths, self._held, self._gone, self._seen, self._forms)
+        return self._writer is None and not any(waiting)
+
+    def add(self, page: int, priority: int, is_start: bool, request: str | bytes) -> None:
+        """Note a pending page, which overrides an earlier one of the same number. *request*: one line of JSON."""
+        data = request if isinstance(request, bytes) else request.encode("utf-8", "surrogatepass")
+        if b"\n" in data or b"\t" in data:
+            raise ValueError("a request must be JSON without line breaks and tabs")
+        self._gone.pop(page, None)
+        self._wait_for(self._pages, page, b"+\t%d\t%d\t%s\t%s" % (page, priority, b"s" if is_start else b"", data))
+
+    def settle(self, page: int) -> None:
+        """Note that *page* is not pending any more. If it was noted only just now, it leaves no trace."""
+        known = self._pages.pop(page, None)
+        lines = (known, self._deaths.pop(page, None), self._held.pop(page, None))
+        self._bytes -= sum(len(line) for line in lines if line is not None)
+        if known is None:
+            self._gone[page] = None
+            if len(self._gone) >= A_LINE:
+                self._write_gone()
+
+    def saw(self, fingerprint: bytes) -> None:
+        """Note a fingerprint that the filter let pass; the first 12 bytes count."""
+        self._seen += fingerprint[:SEEN_BYTES].ljust(SEEN_BYTES, b"\0")
+        if len(self._seen) >= A_LINE * SEEN_BYTES:
+            self._write_seen()
+
+    def form(self, hash: str) -> None:
+        """Note the form of a request that ``start()`` has sent: 16 hex digits."""
+        self._forms[hash] += 1
+        if len(self._forms) >= A_LINE:
+            self._write_forms()
+
+    def forget_forms(self) -> None:
+        """Note that the forms so far don't count any more."""
+        self._forms.clear()
+        self._line(b"O")
+
+    def deaths(self, page: int, number: int) -> None:
+        """Note through how many deaths of a process *page* has been."""
+        self._wait_for(self._deaths, page, b"d\t%d\t%d" % (page, number))
+
+    def failed(self, url: str, reason: str) -> None:
+        """Note a page that failed and was skipped."""
+        self._line(b"f\t%s" % json_bytes({"url": url, "reason": reason}))
+
+    def held(self, page: int, reason: str, sent: Iterable[str]) -> None:
+        """Note a page that failed and stays pending. *sent*: the forms of its children that the next try leaves out."""
+        self._wait_for(self._held, page, b"h\t%d\t%s" % (page, json_bytes({"reason": reason, "sent": list(sent)})))
+
+    def cookies(self, jar: Mapping[str, Any]) -> None:
+        """Note a cookie jar that has changed: ``{"jar": key, "cookies": […]}``."""
+        self._line(b"c\t%s" % json_bytes(jar))
+
+    def name(self, kind: str, name: str) -> None:
+        """Note a name in use; *kind*: "callback", "errback" or "class"."""
+        self._line(f"n\t{kind}\t{name}".encode())
+
+    def finish(self, in_flight: Iterable[int]) -> tuple[IO[bytes], int, str]:
+        """Write what is left. Blocks for some 20 ms; may run in a thread, if nothing else is called then.
+
+        :param in_flight: the pages that are in flight at this cut
+        :return: the file, at its beginning, its size in bytes, and its digest as checkpoints have it
+        """
+        self._write_gone()
+        self._write_seen()
+        self._write_forms()
+        if self._writer is None:
+            self._writer = Writer(io.BytesIO(), self._header)
+        while lines := self._slice():
+            self._writer.write(lines)
+        self._writer.write([*page_lines(b"i", in_flight)])
+        size, digest = self._writer.close()
+        self._writer.file.seek(0)
+        return self._writer.file, size, digest
+
+    def close(self) -> None:
+        """Give up what was noted: nothing will be finished."""
+        if self._writer is not None:
+            self._writer.file.close()
+
+    def _wait_for(self, waiting: OrderedDict[int, bytes], page: int, line: bytes) -> None:
+        self._bytes += len(line) - len(waiting.pop(page, b""))
+        waiting[page] = line
+        self._spill()
+
+    def _line(self, line: bytes) -> None:
+        self._lines.append(line)
+        self._bytes += len(line)
+        self._spill()
+
+    def _write_gone(self) -> None:
+        gone, self._gone = self._gone, {}
+        for line in page_lines(b"-", gone):
+            self._line(line)
+
+    def _write_seen(self) -> None:
+        if self._seen:
+            seen, self._seen = self._seen, bytearray()
+            self._line(seen_line(seen))
+
+    def _write_forms(self) -> None:
+        forms, self._forms = self._forms, Counter()
+        for hash, count in forms.items():
+            self._line(form_line(hash, count))
+
+    def _spill(self) -> None:
+        """Compress one slice if too much waits."""
+        waiting = len(self._lines) + len(self._pages) + len(self._deaths) + len(self._held)
+        if waiting > _WAITING_LINES or self._bytes > _WAITING_BYTES:
+            if self._writer is None:
+                self._writer = Writer(self._open_file(), self._header)
+            self._writer.write(self._slice())
+
+    def _slice(self) -> list[bytes]:
+        """Take some lines from those that wait, oldest first; what is about a page follows the page."""
+        taken: list[bytes] = []
+        size = used = 0
+        for line in self._lines[:_SLICE_LINES]:
+            if size > _SLICE_BYTES:
+                break
+            taken.append(line)
+            size, used = size + len(line), used + 1
+        del self._lines[:used]
+        for waiting in (self._pages, self._deaths, self._held):
+            while waiting and len(taken) < _SLICE_LINES and size <= _SLICE_BYTES:
+                taken.append(waiting.popitem(last=False)[1])
+                size += len(taken[-1])
+        self._bytes -= size
+        return taken
+
+
+class Target(Protocol):
+    """What :func:`read_segments` calls, in the order of the lines."""
+
+    def add(self, page: int, priority: int, is_start: bool, data: bytes) -> None:
+        """A pending page; it overrides an earlier one of that number. *data*: the request as JSON."""
+
+    def remove(self, pages: Sequence[int]) -> None:
+        """These pages are not pending any more, and neither held nor counted; some may never have been added."""
+
+    def saw(self, packed: bytes) -> None:
+        """Fingerprints that were seen: 12 bytes each."""
+
+    def form(self, hash: str, count: int) -> None:
+        """``start()`` has sent *count* more requests of this form."""
+
+    def forget_forms(self) -> None:
+        """The forms so far don't count any more."""
+
+    def deaths(self, page: int, number: int) -> None:
+        """Through how many deaths of a process *page* has been, in all."""
+
+    def failed(self, info: dict[str, Any]) -> None:
+        """A page that failed and was skipped: ``{"url": …, "reason": …}``. At most :data:`MOST_FAILED`."""
+
+    def held(self, page: int, info: dict[str, Any]) -> None:
+        """A pending page that failed: ``{"reason": …, "sent": [hash, …]}``."""
+
+    def cookies(self, info: dict[str, Any]) -> None:
+        """A cookie jar, which overrides an earlier one: ``{"jar": …, "cookies": […]}``."""
+
+    def name(self, kind: str, name: str) -> None:
+        """A callback, an errback or a class that a request names."""
+
+    def in_flight(self, pages: Sequence[int]) -> None:
+        """The pages in flight at the last cut: called once, at the end."""
+
+
+#: kind of a line -> the method of the target
+_METHODS = {
+    **{b"+": "add", b"-": "remove", b"s": "saw", b"o": "form", b"O": "forget_forms", b"d": "deaths"},
+    **{b"f": "failed", b"h": "held", b"c": "cookies", b"n": "name"},
+}
+
+
+def read_segments(files: Iterable[IO[bytes]], target: Target) -> None:
+    """Read segments, oldest first, and tell *target* what is in them. Blocks; takes seconds for a million pages.
+
+    :raises CheckpointError: if one is damaged
+    :raises CheckpointTooNew: if a newer scrapy_state wrote one
+    """
+    calls: dict[bytes, Callable[..., None]] = {kind: getattr(target, name) for kind, name in _METHODS.items()}
+    in_flight: list[int] = []
+    failed = 0
+    for file in files:
+        in_flight.clear()
+        for kind, values in _records(file):
+            if kind == b"i":
+                in_flight += values[0]
+                continue
+            failed += kind == b"f"
+            if kind != b"f" or failed <= MOST_FAILED:
+                calls[kind](*values)
+    target.in_flight(in_flight)
+
+
+def read_lines(file: IO[bytes]) -> Iterator[tuple[str, list[str]]]:
+    """Yield the kind and the fields of each line but the first. Blocks.
+
+    :raises CheckpointError: if the segment is damaged
+    :raises CheckpointTooNew: if a newer scrapy_state wrote it
+    """
+    with damage():
+        for line in opened(file)[1]:
+            kind, *fields = line.decode("utf-8", "surrogatepass").split("\t")
+            yield kind, fields
+
+
+def _records(file: IO[bytes]) -> Iterator[tuple[bytes, tuple[Any, ...]]]:
+    """Yield the kind and the values of each line. What the caller raises in between is not taken for damage."""
+    with damage():
+        for line in opened(file)[1]:
+            kind, _, rest = line.partition(b"\t")
+            yield kind, PARSERS[kind](rest)
