@@ -21,7 +21,7 @@ from ..resume.sources import last_state, state_in_log
 from ..stores import open_reader
 from ..stores.retry import in_thread
 from ..units.watermark import what_is_missing
-from .continuing import counts, in_words, next_run
+from .kept_requests import counts, in_words, next_run
 from .state import NO, OK
 from .target import Target, find_target, no_checkpoint
 from .terminal import out, out_json, progress, say, seconds_since, stepping, table
@@ -133,8 +133,7 @@ def _run_json(run: Run) -> dict[str, Any]:
         "state": run.last.state, "items": run.items, "items_in_lineage": run.last.items, "errors": run.last.errors,
         "files": run.files, "bytes": run.bytes, "overlap": run.first.overlap,
         "parent_id": run.first.parent, "parent_run": None if run.parent is None else run.parent.last.run,
-        "in_lineage": run.in_lineage, "crawl": run.last.crawl, **counts(run.last.requests or run.requests),
-        "pending": None if run.last.requests is None else run.last.requests.pending,
+        "in_lineage": run.in_lineage, "crawl": run.last.crawl, **counts(run.last.requests, run.requests),
     }  # fmt: skip
 
 

@@ -241,11 +241,17 @@ def _prune(parser: argparse.ArgumentParser) -> None:
 
 def _frontier(parser: argparse.ArgumentParser) -> None:
     _target(parser)
-    parser.add_argument("--clear", action="store_true", help="remove it; asks first")
-    parser.add_argument("--unreadable", action="store_true", help="list the requests that can't be read, with the reasons")
-    parser.add_argument("--fatal", action="store_true", help="list the pages whose workers died")
-    parser.add_argument("--put-back", action="store_true", help="have both kinds crawled again")
+    parser.set_defaults(parent=None)
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--clear", action="store_true", help="remove it, or store a checkpoint without requests; asks first")
+    which.add_argument("--pending", action="store_true", help="in checkpoints: list the pending requests")
+    which.add_argument("--failed", action="store_true", help="in checkpoints: list the pages that failed, with the reasons")
+    which.add_argument("--cookies", action="store_true", help="in checkpoints: list the cookies, without their values")
+    parser.add_argument("--unreadable", action="store_true", help="in Redis: list the requests that can't be read, and why")
+    parser.add_argument("--fatal", action="store_true", help="in Redis: list the pages whose workers died")
+    parser.add_argument("--put-back", action="store_true", help="in Redis: have both kinds crawled again")
     _yes(parser)
+    _at(parser)
 
 
 def _length(text: str) -> float:
@@ -296,7 +302,9 @@ VERBS = {
     "verify": Verb("check every checkpoint of the lineage, and every file it names", ".data:verify_lineage", _verify),
     "orphans": Verb("list the item files of killed runs that no checkpoint names", ".orphans:orphans", _orphans),
     "report": Verb("write a page that shows how the crawl is doing, and its history", ".reporting:report", _report),
-    "frontier": Verb("show the frontier in Redis: pending, leased, seen", ".frontier:frontier", _frontier),
+    "frontier": Verb(
+        "show the requests that are pending, seen and failed, in checkpoints or in Redis", ".frontier:frontier", _frontier
+    ),
     "prune": Verb("pack older state files into archives, so that there are fewer", ".change:prune", _prune),
     "copy": Verb("store the newest state of one target in another", ".change:copy", _copy),
 }

@@ -96,7 +96,8 @@ def test_json_and_stdout(history: History, tmp_path: Path) -> None:
     ran = state(history, "report", "--json", "-o", str(tmp_path / "x.html"))
     assert ran.json == {
         "page": str(tmp_path / "x.html"), "checkpoints": 3, "runs": 1, "newest_run": "finished", "damaged": 0,
-        "failed_runs": 0, "orphans": 0,
+        "failed_runs": 0, "orphans": 0, "crawl": None,
+        **dict.fromkeys(("pending", "in_flight", "seen", "failed", "held")),
     }  # fmt: skip
     assert "Finished" in Page(state(history, "report", "-o", "-", "--no-orphans").out).text
 

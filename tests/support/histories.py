@@ -13,9 +13,10 @@ from typing import Any
 
 from commands import Ran, run
 
+from scrapy_state.frontier.segments import OpenSegment
 from scrapy_state.lineage.resolve import resolve
 from scrapy_state.lineage.writer import CheckpointWriter
-from scrapy_state.model.checkpoint import Checkpoint, ItemFile
+from scrapy_state.model.checkpoint import Checkpoint, ItemFile, Segment
 from scrapy_state.model.key_template import KeyTemplate
 from scrapy_state.stores import open_writer
 
@@ -83,6 +84,13 @@ class History:
             stored.append(parent)
         self.put(*stored)
         return stored
+
+    def segment(self, number: int, segment: OpenSegment, in_flight: Sequence[int] = ()) -> Segment:
+        """Store *segment* next to the state files; return it as a checkpoint names it."""
+        name = f"r1-{number:05d}.tsv.gz"
+        file, size, digest = segment.finish(in_flight)
+        self.store.create(f"{self.template.prefix}requests/{name}", file)
+        return Segment(name, size, digest)
 
     def put_bytes(self, id: int, content: bytes) -> None:
         """Store a state file."""
