@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from commands import refused, run
+from faulty import Proxy
 from histories import History, state
 
 from scrapy_state.frontier.segments import OpenSegment
@@ -59,11 +60,15 @@ def jar(key: object, *cookies: tuple[object, ...]) -> dict[str, object]:
 @pytest.fixture
 def crawled(place: History) -> History:
     """A crawl with a checkpoint that names two segments."""
+    crawl_of(place)
+    return place
+
+
+def crawl_of(place: History) -> None:
     segments = (place.segment(1, first_segment(), [4]), place.segment(2, second_segment(), [1]))
     start = {"state": {"page": 0}, "ended": False}
     requests = Requests(segments, start, pending=3, in_flight=1, seen=1040, failed=2, held=1)
     place.chain(Checkpoint({"page": 1}, crawl=1, reason="opened"), Checkpoint({"page": 2}, crawl=1, requests=requests))
-    return place
 
 
 def rows(history: History, *arguments: str) -> list[list[str]]:
@@ -240,3 +245,23 @@ class TestSpider:
         """For any other spider the checkpoints count, and Redis is never asked."""
         (tmp_path / "spider.py").write_text(SPIDER % scheduler)
         refused(run(tmp_path, "frontier", "spider.py"), 1, "no checkpoint at")
+
+    def test_subclass_of_the_scheduler_in_redis(self, tmp_path: Path) -> None:
+        """A spider with a subclass of that scheduler has its frontier in Redis, too."""
+        source = SPIDER % "spider.Scheduler"
+        (tmp_path / "spider.py").write_text(
+            source.replace("class Scheduler: ...", "from scrapy_state.redis import Scheduler as S\nclass Scheduler(S): ...")
+        )
+        refused(run(tmp_path, "frontier", "spider.py", "--pending"), 2, "--pending", "Redis")
+
+
+def test_reading_changes_nothing(bucket: str, s3_settings: dict[str, str]) -> None:
+    """Without ``--clear`` the verb sends no request that could change anything."""
+    history = History(f"s3://{bucket}/data", s3_settings)
+    crawl_of(history)
+    with Proxy(s3_settings["AWS_ENDPOINT_URL"]) as proxy:
+        history.settings["AWS_ENDPOINT_URL"] = proxy.url
+        for arguments in ([], ["--pending"], ["--failed"], ["--cookies"]):
+            assert state(history, "frontier", *arguments).code == 0
+        assert len(proxy.log) > 10
+        assert [each.request for each in proxy.log if not each.request.startswith(("GET ", "HEAD "))] == []
