@@ -19,9 +19,9 @@ from scrapy.utils.misc import load_object
 from .exceptions import StateSettingsError
 from .items import StateItem
 from .model.checkpoint import FORMATS
-from .model.key_template import VARYING, KeyTemplate, placeholders, without_credentials
+from .model.key_template import VARYING, KeyTemplate, before_varying, placeholders, without_credentials
 from .scrapy_internals import typed
-from .settings import names_class
+from .settings import folder_uri, names_class
 from .stores import StoreReader
 
 logger = logging.getLogger("scrapy_state.state")
@@ -76,6 +76,15 @@ class StateFeed:
             "that varies in its URI must be a zero-padded %(batch_id)",
             remedy=f"use {better!r}, for example, or STATE_FROM to resume from these files without writing",
         )
+
+
+def requests_template(settings: BaseSettings) -> str | None:
+    """Return the URI template of the folder with the segments of a crawl's requests; None if there is no state feed.
+
+    :raises StateSettingsError: as :meth:`StateFeed.from_settings`, or if STATE_REQUESTS_URI has the wrong kind
+    """
+    chosen, feed = folder_uri(settings, "STATE_REQUESTS_URI"), StateFeed.from_settings(settings)
+    return f"{before_varying(feed.uri)}requests/" if chosen is None and feed is not None else chosen
 
 
 def all_item_feeds(settings: BaseSettings) -> Iterator[tuple[str, Mapping[str, Any]]]:

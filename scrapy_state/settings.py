@@ -31,7 +31,7 @@ KNOWN = (
     *("STATE", "STATE_ENABLED", "STATE_FROM", "STATE_AT", "STATE_LAG", "STATE_READONLY"),
     *("STATE_INTERVAL", "STATE_ON_ITEM_ERROR", "STATE_ON_UNIT_ERROR", "STATE_ORPHANS"),
     *("STATE_SPOOL_SIZE", "STATE_RETRY_TIMEOUT", "STATE_CLOSE_TIMEOUT", "STATE_FALLBACK_ITEM_PROCESSOR"),
-    *("STATE_FALLBACK_DOWNLOADER", "STATE_STORES"),
+    *("STATE_FALLBACK_DOWNLOADER", "STATE_STORES", "STATE_REQUESTS_URI"),
     *("STATE_SELFCHECK", "STATE_REDIS_URL", "STATE_REDIS_KEY", "STATE_REDIS_LEASE_TIMEOUT", "STATE_REDIS_PREFETCH"),
     *("STATE_REDIS_KEEP_OPEN", "STATE_REDIS_ACKNOWLEDGE", "STATE_REDIS_FILTER_START", "STATE_REDIS_PICKLE"),
     *("STATE_REDIS_MAX_DELIVERIES", "STATE_REDIS_URLS_KEY", "STATE_REDIS_IDLE_TIMEOUT", "STATE_REDIS_CLEAR"),
@@ -74,6 +74,7 @@ class StateSettings:
     :param retry_seconds: STATE_RETRY_TIMEOUT, for how long a failed upload is retried
     :param close_seconds: STATE_CLOSE_TIMEOUT, the same while the crawl is closing; after a signal, how long uploads may take
     :param selfcheck: STATE_SELFCHECK, whether to try out the request queues before the first request
+    :param requests_uri: STATE_REQUESTS_URI, a URI template: the folder with the segments; None: next to the state files
     :param fallback_item_processor: STATE_FALLBACK_ITEM_PROCESSOR, the one the project would have without scrapy_state
     :param fallback_downloader: STATE_FALLBACK_DOWNLOADER, likewise
     """
@@ -95,6 +96,7 @@ class StateSettings:
     retry_seconds: float
     close_seconds: float
     selfcheck: bool
+    requests_uri: str | None
     fallback_item_processor: Any
     fallback_downloader: Any
 
@@ -126,6 +128,7 @@ class StateSettings:
             retry_seconds=get_seconds(settings, "STATE_RETRY_TIMEOUT", 900),
             close_seconds=get_seconds(settings, "STATE_CLOSE_TIMEOUT", 25),
             selfcheck=get_bool(settings, "STATE_SELFCHECK", True),
+            requests_uri=folder_uri(settings, "STATE_REQUESTS_URI"),
             fallback_item_processor=_fallback(settings, "STATE_FALLBACK_ITEM_PROCESSOR", ITEM_PROCESSOR),
             fallback_downloader=_fallback(settings, "STATE_FALLBACK_DOWNLOADER", DOWNLOADER),
         )
@@ -173,6 +176,19 @@ def stores_by_scheme(settings: Mapping[str, Any]) -> dict[str, Any]:
     if not all(isinstance(scheme, str) and _SCHEME.fullmatch(scheme) for scheme in stores):
         raise wrong_value("STATE_STORES", value, f"{_STORES}; a scheme is the part before the colon, in lower case")
     return stores
+
+
+def folder_uri(settings: BaseSettings, name: str) -> str | None:
+    """Return the setting *name*, a URI (template) or path of a folder, with a slash at its end; None if it is not set.
+
+    :raises StateSettingsError: for a value of the wrong kind
+    """
+    value = settings.get(name)
+    if value is None or value == "":
+        return None
+    if not isinstance(value, (str, Path)):
+        raise wrong_value(name, value, "a folder's URI, as in FEEDS, or a path")
+    return f"{str(value).rstrip('/')}/"
 
 
 def names_close_to_ours(settings: BaseSettings) -> Iterator[tuple[str, str]]:

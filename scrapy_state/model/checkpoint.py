@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -13,6 +14,8 @@ from ..exceptions import CheckpointError, CheckpointTooNew
 
 #: The newest version that this package reads
 VERSION = 2
+#: A name leads to no other folder: prune deletes what it names.
+_SEGMENT_NAME = re.compile(r"[^/\\]+\.tsv\.gz")
 #: feed format -> whether the file is a list with one object (json); otherwise it is one line (jsonlines)
 FORMATS = {"json": True, "jsonlines": False, "jsonl": False, "jl": False}
 
@@ -100,6 +103,8 @@ class Requests:
     def from_json(cls, data: Mapping[str, Any]) -> Requests:
         """Read what :meth:`to_json` wrote; raise KeyError, TypeError or ValueError for anything else."""
         segments = tuple(Segment(str(each["name"]), int(each["bytes"]), str(each["digest"])) for each in data["segments"])
+        if not all(_SEGMENT_NAME.fullmatch(segment.name) for segment in segments):
+            raise ValueError("segments")
         start = data["start"]
         if not (isinstance(start["state"], dict) and isinstance(start["ended"], bool)):
             raise TypeError("start")

@@ -21,6 +21,8 @@ _REAL_TIMES = {"time": _REAL_TIME % "", "batch_time": _REAL_TIME % "[.][0-9]{6}"
 #: The name of a roll-up of pruned checkpoints, after the prefix of their keys: the ids of its first and last checkpoint, and
 #: the text that distinguishes it from roll-ups of other spiders with the same prefix
 ROLLUP_NAME = r"rollup-([0-9]{10,})-([0-9]{10,})([^/]*)\.tar\.gz"
+#: The key of a segment (frontier/segment_files.py), after the prefix of the state files, unless a setting says otherwise
+_SEGMENT_KEY = r"[^/]*requests/[^/]*\.tsv\.gz"
 _ZERO_PADDED = re.compile(r"0+([1-9][0-9]*)[di]")
 
 
@@ -39,6 +41,12 @@ def without_credentials(uri: str) -> str:
 def placeholders(template: str) -> set[str]:
     """Return the names of the placeholders in a feed URI template."""
     return {match[1] for match in _PLACEHOLDER.finditer(template)}
+
+
+def before_varying(template: str) -> str:
+    """Return the part of a feed URI template that is the same in all runs and batches: what precedes what varies."""
+    first = next((match for match in _PLACEHOLDER.finditer(template) if match[1] in VARYING), None)
+    return template if first is None else template[: first.start()]
 
 
 def begins_with_run_id(template: str) -> bool:
@@ -202,8 +210,8 @@ class KeyTemplate:
     def _compiled(self, pattern_of: Callable[[Placeholder], str]) -> re.Pattern[str]:
         seen: set[str] = set()
         parts = [re.escape(self.prefix)]
-        # Under a bare prefix there are roll-ups, too.
-        for part in self.rest or (rf"(?!(?:.*/)?{ROLLUP_NAME}\Z).*",):
+        # Under a bare prefix there are roll-ups and segments, too.
+        for part in self.rest or (rf"(?!(?:.*/)?(?:{ROLLUP_NAME}|{_SEGMENT_KEY})\Z).*",):
             if isinstance(part, str):
                 parts.append(re.escape(part) if self.rest else part)
             else:
