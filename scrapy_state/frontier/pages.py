@@ -159,7 +159,7 @@ class Pages:
 
     def is_clean(self, page: Page) -> bool:
         """Whether a state item of *page* is clean now: nothing else is under way, and *page* has sent one request at most."""
-        if page.sent > 1 or self.beginning not in (None, page):
+        if not page.open_children <= page.sent <= 1 or self.beginning not in (None, page):
             return False
         return self._open == bool(page.number) + page.open_children
 
@@ -175,7 +175,7 @@ class Pages:
             self.journal.form(form_of(page.first_sent))
         self._forget(page)
         self._let_children_go(page)
-        page.left_out = None
+        page.left_out, page.sent, page.first_sent = None, 0, b""
         ticket, page.ticket = page.ticket, None
         return None if ticket is None else ticket.side
 
