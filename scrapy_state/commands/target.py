@@ -35,7 +35,7 @@ from .state import NO
 from .terminal import say
 
 #: The settings of the project that also apply to a target given as a URI
-_FOR_A_URI = re.compile(r"AWS_\w+|FEED_STORAGE_S3_ACL|STATE_STORES|STATE_AT|STATE_LAG")
+_FOR_A_URI = re.compile(r"AWS_\w+|FEED_STORAGE_S3_ACL|STATE_STORES|STATE_REQUESTS_URI|STATE_AT|STATE_LAG")
 
 
 @dataclass(frozen=True)

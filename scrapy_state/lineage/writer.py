@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from ..exceptions import CheckpointError, KeyTaken, StateConflict
-from ..model.checkpoint import Checkpoint, ItemFile
+from ..model.checkpoint import Checkpoint, ItemFile, Requests
 from ..model.key_template import KeyTemplate
 from ..model.times import format_time
 from ..stores import StoreWriter
@@ -61,6 +61,7 @@ class CheckpointWriter:
         reason: str = "opened",
         extra: Mapping[str, Any] | None = None,
         start: Checkpoint | None = None,
+        requests: Requests | None = None,
     ) -> Checkpoint:
         """Store the opening checkpoint. This proves that the run can write under the prefix, and claims its first id.
 
@@ -71,6 +72,7 @@ class CheckpointWriter:
         :param resolve_again: resolves again, in case another run has taken the id since
         :param reason: why the checkpoint is stored; *extra*: what else it contains
         :param start: the checkpoint, from this prefix or another, whose state *state* is, with the units finished beyond it
+        :param requests: the requests to continue with
         :raises StateConflict: if another run has stored a checkpoint since, so that *state* is no longer where to start
         :raises StoreError: if the opening can't be stored
         """
@@ -84,7 +86,7 @@ class CheckpointWriter:
                 return newest
             if parent is not began_with and (parent is None or _position(parent) != began_at):
                 break
-            opening = self._opening(state, resolution, reason, extra, start)
+            opening = self._opening(state, resolution, reason, extra, start, requests)
             try:
                 self._create(opening)
                 return opening
@@ -107,9 +109,11 @@ class CheckpointWriter:
         reason: str,
         extra: Mapping[str, Any] | None,
         start: Checkpoint | None,
+        requests: Requests | None,
     ) -> Checkpoint:
         parent, units = resolution.checkpoint, _units_of(start)
-        opening = Checkpoint(state, id=resolution.newest_id + 1, reason=reason, extra=dict(extra or {}), **units)
+        id, extra = resolution.newest_id + 1, dict(extra or {})
+        opening = Checkpoint(state, id=id, reason=reason, extra=extra, requests=requests, **units)
         if parent is not None:
             opening = replace(
                 opening,
