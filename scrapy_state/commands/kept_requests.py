@@ -6,21 +6,19 @@ import json
 import re
 from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime, timezone
-from hashlib import sha256
-from io import BytesIO
 from itertools import islice
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from scrapy.settings import SETTINGS_PRIORITIES, BaseSettings
 
-from ..exceptions import CheckpointError
 from ..extension import SpiderSettingsState
-from ..frontier.segments import read_segments
+from ..frontier.segment_files import StoredSegments, open_requests
 from ..lineage.chain import ancestors
 from ..model.checkpoint import Checkpoint, Requests
 from ..model.json_values import as_text
 from ..model.values import get_bool
 from ..report import FailedPage
+from ..stores import open_reader
 from .target import Target
 
 #: The reasons in the first checkpoint of a run
@@ -155,8 +153,7 @@ def pending_pages(target: Target, checkpoint: Checkpoint) -> Iterator[PendingPag
     :raises CheckpointError: if a segment is missing or damaged
     :raises StoreError: if the store does not answer or refuses
     """
-    found = _Pages()
-    read_segments(_open(target, checkpoint), found)
+    found = _read(target, checkpoint, _Pages())
     for page, (priority, data) in sorted(found.pending.items(), key=lambda item: (-item[1][0], item[0])):
         request = _request(data)
         yield PendingPage(
@@ -167,21 +164,17 @@ def pending_pages(target: Target, checkpoint: Checkpoint) -> Iterator[PendingPag
 
 def failed_pages(target: Target, checkpoint: Checkpoint) -> list[FailedPage]:
     """Return the pages that are held, then the first 1,000 that failed and were skipped. Raises as :func:`pending_pages`."""
-    first = _Pages(wanted=())
-    read_segments(_open(target, checkpoint), first)
+    first = _read(target, checkpoint, _Pages(wanted=()))
     pages: dict[int, tuple[int, bytes]] = {}
     if first.held_pages:  # only now it is known whose URLs to remember
-        second = _Pages(wanted=first.held_pages)
-        read_segments(_open(target, checkpoint), second)
-        pages = second.pending
+        pages = _read(target, checkpoint, _Pages(wanted=first.held_pages)).pending
     held = [FailedPage(_url(pages.get(page)), str(info["reason"]), True) for page, info in first.held_pages.items()]
     return held + [FailedPage(str(info["url"]), str(info["reason"]), False) for info in first.skipped]
 
 
 def cookies(target: Target, checkpoint: Checkpoint) -> list[StoredCookie]:
     """Return the cookies in all jars, without their values. Raises as :func:`pending_pages`."""
-    found = _Pages(wanted=())
-    read_segments(_open(target, checkpoint), found)
+    found = _read(target, checkpoint, _Pages(wanted=()))
     return [cookie for jar in found.jars.values() for cookie in jar]
 
 
@@ -234,15 +227,11 @@ class _Pages:
         self.flying.update(pages)
 
 
-def _open(target: Target, checkpoint: Checkpoint) -> Iterator[IO[bytes]]:
-    for segment in checkpoint.requests.segments if checkpoint.requests is not None else ():
-        key = f"{target.template.prefix}requests/{segment.name}"
-        data = target.store.read(key)
-        if data is None:
-            raise CheckpointError("the segment is missing", uri=target.store.uri(key))
-        if segment.digest != "sha256:" + sha256(data).hexdigest():
-            raise CheckpointError("the segment is damaged: its digest does not match", uri=target.store.uri(key))
-        yield BytesIO(data)
+def _read(target: Target, checkpoint: Checkpoint, into: _Pages) -> _Pages:
+    assert checkpoint.requests is not None
+    store, folder = open_requests(target.crawler, open_reader, (target.store, target.template))
+    StoredSegments(store, folder).read(checkpoint.requests.segments, into)
+    return into
 
 
 def _request(data: bytes) -> dict[str, Any]:
