@@ -156,10 +156,10 @@ class CheckpointFeedExporter(FeedExporter):
             ticket = self._tickets.scraped(item)
             if self._checkpointer.closed:
                 self._checkpointer.item_came_too_late(ticket)
-            elif ticket.side.unit:
+            elif ticket.side.is_held and ticket.side.into is None:
                 self._held_items.hold(item, ticket)
                 ticket.settle()
-            elif self._items.export(item, ticket):
+            elif self._items.export(item, ticket.to_export):
                 ticket.settle()
         if self.slots:
             super().item_scraped(item, spider)

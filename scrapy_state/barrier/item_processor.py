@@ -112,7 +112,7 @@ class BarrierItemProcessor:
         if self._barrier.listener is None:
             return _no_state_item(await self._process_item(item))
         ticket = self._tickets.enter(item)
-        if self._backpressure.held and (ticket.side is self._tickets.current.side or ticket.side.unit):
+        if self._backpressure.held and (ticket.side is self._tickets.current.side or ticket.side.is_held):
             await self._backpressure.wait()
         before = within.set(ticket)
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,17 +21,40 @@ class Side:
     :param out: how many of them are not settled yet
     :param errors: how many of them a pipeline failed and STATE_ON_ITEM_ERROR skipped, by the epoch of their tickets
     :param batches: the batches that hold them, in the order they were opened
-    :param unit: the unit whose items these are; they join a side between barriers when the unit is done. Otherwise empty
-    :param failed: whether that unit has failed, so that its items are discarded
+    :param is_held: whether these are the items of one page or unit: they join a side between barriers when that is done
+    :param unit: the unit whose items these are; otherwise empty
+    :param failed: whether that page or unit has failed, so that its items are discarded
+    :param into: the side that these items have joined before they had left the pipelines
     :param waiting: where tasks wait until all items are settled
+    :param when_settled: called once, when all items are settled
     """
 
     out: int = 0
     errors: Counter[int] = field(default_factory=Counter)
     batches: list[Any] = field(default_factory=list)
+    is_held: bool = False
     unit: str = ""
     failed: bool = False
+    into: Side | None = None
     waiting: ParkingLot = field(default_factory=ParkingLot)
+    when_settled: Callable[[], None] | None = None
+
+    def join(self, side: Side) -> None:
+        """From now on these items belong to *side*, where they will be exported."""
+        side.out += self.out
+        self.into = side
+
+    def settle(self) -> None:
+        """Take note that one item has been exported, dropped or skipped."""
+        self.out -= 1
+        if self.into is not None:
+            self.into.settle()
+        if self.out:
+            return
+        self.waiting.unpark_all()
+        if self.when_settled is not None:
+            when_settled, self.when_settled = self.when_settled, None
+            when_settled()
 
     async def settled(self) -> None:
         """Wait until every item of this side is settled."""
@@ -47,10 +71,12 @@ class Ticket:
 
     def settle(self) -> None:
         """Take note that one item with this ticket has been exported, dropped or skipped."""
-        side = self.side
-        side.out -= 1
-        if not side.out:
-            side.waiting.unpark_all()
+        self.side.settle()
+
+    @property
+    def to_export(self) -> Ticket:
+        """The ticket under which its item is exported: that of the side which its own side has joined."""
+        return self if self.side.into is None else Ticket(self.side.into, self.epoch)
 
 
 #: The ticket of the item that is in the pipelines, for the items that these submit themselves

@@ -20,13 +20,15 @@ from .engine import (
     requests_waiting,
     until_closed,
     wake_up,
+    watch_start,
 )
 from .feed_files import file_of, replace_inherited_methods, write_csv_header
-from .pages import PAGE, hold_output, slot_limits, watch_pages
-from .requests import RequestWatcher, watch_done, watch_errbacks, watch_fetch, watch_requests
+from .pages import PAGE, STAND_IN, hold_output, slot_limits, watch_pages
+from .requests import RequestWatcher, watch_done, watch_errbacks, watch_failures, watch_fetch, watch_requests
 
 __all__ = [
     "PAGE",
+    "STAND_IN",
     "RequestWatcher",
     "arguments_of",
     "closes_when_idle",
@@ -53,8 +55,10 @@ __all__ = [
     "wake_up",
     "watch_done",
     "watch_errbacks",
+    "watch_failures",
     "watch_fetch",
     "watch_pages",
     "watch_requests",
+    "watch_start",
     "write_csv_header",
 ]

@@ -82,6 +82,28 @@ def hold(engine: ExecutionEngine) -> Callable[[], None]:
     return end_pause
 
 
+def watch_start(
+    engine: ExecutionEngine, coming: Callable[[Any], None], ended: Callable[[], None], raised: Callable[[Exception], None]
+) -> None:
+    """Call *coming* with what ``start()`` yields, before the engine gets it; then *ended*, or *raised* with what it raised.
+
+    ExecutionEngine._start, the iterator that the engine reads, is replaced. If the engine stops reading it, neither is called.
+    """
+
+    async def watched(start: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        try:
+            async for yielded in start:
+                coming(yielded)
+                yield yielded
+        except Exception as error:
+            raised(error)
+            raise
+        ended()
+
+    if engine._start is not None:
+        engine._start = watched(engine._start)
+
+
 def hold_start(engine: ExecutionEngine, coming: Callable[[Any], None], room: Callable[[], Awaitable[bool]]) -> None:
     """Slow ``start()`` down: Scrapy would read all of it, however many requests the scheduler has already.
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 #: The request whose download, callback, errback or items are at work: whoever calls engine.crawl() there speaks for it.
 PAGE: ContextVar[Request | None] = ContextVar("page", default=None)
+#: The request that a downloader middleware has returned in place of PAGE (redirect, retry), while the engine takes it
+STAND_IN: ContextVar[Request | None] = ContextVar("stand_in", default=None)
 
 
 def watch_pages(engine: ExecutionEngine) -> None:
@@ -30,11 +32,13 @@ def watch_pages(engine: ExecutionEngine) -> None:
         await scrape(result, request)
 
     def handle_downloader_output(result: Any, request: Request) -> Any:
-        before = PAGE.set(request)
+        page_before = PAGE.set(request)
+        stand_in_before = STAND_IN.set(result if isinstance(result, Request) else None)
         try:
             return handle_output(result, request)
         finally:
-            PAGE.reset(before)
+            STAND_IN.reset(stand_in_before)
+            PAGE.reset(page_before)
 
     engine.scraper._scrape = watched_scrape  # type: ignore[method-assign]
     engine._handle_downloader_output = handle_downloader_output  # type: ignore[method-assign]

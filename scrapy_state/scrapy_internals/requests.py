@@ -49,7 +49,7 @@ def watch_requests(engine: ExecutionEngine, watcher: RequestWatcher) -> None:
     assert engine._slot is not None
     scheduler, scraper = engine._slot.scheduler, engine.scraper
     crawl, enqueue, dequeue = engine.crawl, scheduler.enqueue_request, scheduler.next_request
-    scrape, call_spider, spider_error = scraper._scrape, scraper.call_spider_async, scraper.handle_spider_error
+    scrape = scraper._scrape
 
     def watched_crawl(request: Request) -> None:
         watcher.crawl(request, crawl)
@@ -65,19 +65,6 @@ def watch_requests(engine: ExecutionEngine, watcher: RequestWatcher) -> None:
             request = dequeue()
         return request
 
-    async def call_spider_async(result: Any, request: Request) -> Any:
-        try:
-            return await call_spider(result, request)
-        except Exception as error:
-            if isinstance(result, Failure):
-                watcher.not_taken(error, request)
-            raise
-
-    def handle_spider_error(failure: Failure, request: Request, response: Any) -> None:
-        assert failure.value is not None
-        watcher.spider_failed(failure.value, request)
-        spider_error(failure, request, response)
-
     async def watched_scrape(result: Any, request: Request) -> None:
         await watcher.scrape(request, partial(scrape, result, request))
 
@@ -85,6 +72,34 @@ def watch_requests(engine: ExecutionEngine, watcher: RequestWatcher) -> None:
     scheduler.enqueue_request = enqueue_request  # type: ignore[method-assign]
     scheduler.next_request = next_request  # type: ignore[method-assign]
     scraper._scrape = watched_scrape  # type: ignore[method-assign]
+    watch_failures(scraper, watcher.not_taken, watcher.spider_failed)
+
+
+def watch_failures(
+    scraper: Scraper,
+    not_taken: Callable[[BaseException, Request], None],
+    spider_failed: Callable[[BaseException, Request], None],
+) -> None:
+    """Call *not_taken* if a download failed and no errback handles that, and *spider_failed* if a callback or errback raised.
+
+    Scraper.call_spider_async() and handle_spider_error() (scrapy/core/scraper.py) are wrapped: the signal ``spider_error``
+    names no request, and there is none for a download that fails.
+    """
+    call_spider, spider_error = scraper.call_spider_async, scraper.handle_spider_error
+
+    async def call_spider_async(result: Any, request: Request) -> Any:
+        try:
+            return await call_spider(result, request)
+        except Exception as error:
+            if isinstance(result, Failure):
+                not_taken(error, request)
+            raise
+
+    def handle_spider_error(failure: Failure, request: Request, response: Any) -> None:
+        assert failure.value is not None
+        spider_failed(failure.value, request)
+        spider_error(failure, request, response)
+
     scraper.call_spider_async = call_spider_async  # type: ignore[method-assign]
     scraper.handle_spider_error = handle_spider_error  # type: ignore[method-assign,assignment]
 

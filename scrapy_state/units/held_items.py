@@ -1,8 +1,9 @@
-"""The items of units in flight: kept until the unit is done, then exported together."""
+"""The items of pages and units that are under way: kept until the page or unit is done, then exported together."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from copy import deepcopy
 from dataclasses import dataclass, field
 from sys import getsizeof
 from typing import Any
@@ -12,31 +13,32 @@ from itemadapter import ItemAdapter
 from ..barrier.tickets import Side, Ticket, Tickets
 from ..export.open_batches import OpenBatches
 
-#: When more bytes of items than this are in memory, the items of the largest unit move to files.
+#: When more bytes of items than this are in memory, the items of the largest page or unit move to files.
 MAX_BYTES_IN_MEMORY = 32 * 1024 * 1024
-#: The items of a unit with fewer bytes than this stay in memory all the same: each file is an open one, and later a stored one.
+#: The items of a page or unit with fewer bytes than this stay in memory all the same: each file is an open one, and later a
+#: stored one.
 MIN_BYTES_IN_FILES = 64 * 1024
-#: At most this many units have open files, in each feed: many systems allow a process only 1,024 open files.
-MAX_UNITS_IN_FILES = 50
+#: At most this many of them have open files, in each feed: many systems allow a process only 1,024 open files.
+MAX_SIDES_IN_FILES = 50
 #: Types whose values contain no other objects
 _LEAVES = frozenset({str, bytes, int, float, bool, type(None)})
 
 
 @dataclass(slots=True)
 class _InMemory:
-    """The items of one unit that are in memory, and about how many bytes they take there."""
+    """The items of one side that are in memory, and about how many bytes they take there."""
 
     items: list[Any] = field(default_factory=list)
     bytes: int = 0
 
 
 class HeldItems:
-    """Keeps the items of units in flight, after they have passed the pipelines.
+    """Keeps the items of each page or unit that is under way, after they have passed the pipelines.
 
-    Items stay in memory as the pipelines returned them. When there are too many, the items of the largest unit are exported to
-    batches of their own. These become files of a checkpoint when the unit is done, and disappear if it fails. When too many
-    units have such batches, those of the unit that has had them longest are closed, and so stored; if that unit fails, no
-    checkpoint names its files.
+    Items stay in memory as copies, because the spider and its pipelines may change them. When there are too many, those of the
+    largest side are exported to batches of their own. These become files of a checkpoint when the page or unit is done, and
+    disappear if it fails. When too many sides have such batches, those of the side that has had them longest are closed, and so
+    stored; if that page or unit fails, no checkpoint names its files.
 
     :param export: exports an item to the batches of its ticket's side
     """
@@ -55,7 +57,7 @@ class HeldItems:
         return self._bytes > MAX_BYTES_IN_MEMORY
 
     def hold(self, item: Any, ticket: Ticket) -> None:
-        """Keep *item* until the unit of *ticket* is done."""
+        """Keep a copy of *item* until the page or unit of *ticket* is done."""
         side = ticket.side
         if side.failed:
             return
@@ -63,15 +65,15 @@ class HeldItems:
             self._export(item, ticket)
             return
         in_memory = self._in_memory.setdefault(side, _InMemory())
-        size = bytes_in_memory(item)
-        in_memory.items.append(item)
+        own, size = copy_of(item)
+        in_memory.items.append(own)
         in_memory.bytes += size
         self._bytes += size
         if self.crowded:
             self._move_largest_to_files()
 
     def release(self, side: Side) -> None:
-        """Export the items of *side*, whose unit is done, to the side of an item that is yielded now."""
+        """Export the items of *side*, which is done, to the side of an item that is yielded now."""
         now = self._tickets.current
         for item in self._take(side):
             self._export(item, now)
@@ -81,6 +83,26 @@ class HeldItems:
             now.side.batches += side.batches
         if side.errors:
             now.side.errors[now.epoch] += side.errors.total()
+
+    def move(self, side: Side, to: Side) -> None:
+        """Keep the items of *side*, none of which is in the pipelines, with those of *to*."""
+        if to.failed:
+            self.drop(side)
+            return
+        moved = self._in_memory.pop(side, None)
+        if moved is not None and to in self._in_files:
+            self._bytes -= moved.bytes
+            for item in moved.items:
+                self._export(item, Ticket(to, 0))
+        elif moved is not None:
+            in_memory = self._in_memory.setdefault(to, _InMemory())
+            in_memory.items += moved.items
+            in_memory.bytes += moved.bytes
+        if side.batches:
+            self._in_files.pop(side, None)
+            self._feeds.close_side(side)
+            to.batches += side.batches
+        to.errors += side.errors
 
     def drop(self, side: Side) -> None:
         """Forget the items of *side*, and those that are still to come."""
@@ -98,7 +120,7 @@ class HeldItems:
         side = max(self._in_memory, key=lambda side: self._in_memory[side].bytes)
         if self._in_memory[side].bytes < MIN_BYTES_IN_FILES:
             return
-        if len(self._in_files) >= MAX_UNITS_IN_FILES:
+        if len(self._in_files) >= MAX_SIDES_IN_FILES:
             first = next(iter(self._in_files))
             del self._in_files[first]
             self._feeds.close_side(first)
@@ -106,6 +128,16 @@ class HeldItems:
         ticket = Ticket(side, 0)
         for item in self._take(side):
             self._export(item, ticket)
+
+
+def copy_of(item: Any) -> tuple[Any, int]:
+    """Return a copy of *item*, and about how many bytes it takes in memory. What can't be copied is returned itself."""
+    if type(item) is dict and _LEAVES.issuperset(map(type, item.values())):  # most items; the rest takes ten times as long
+        return item.copy(), getsizeof(item) + sum(map(getsizeof, item)) + sum(map(getsizeof, item.values()))
+    try:
+        return deepcopy(item), bytes_in_memory(item)
+    except Exception:  # an object that refuses to be copied; the feed may still be able to export it
+        return item, bytes_in_memory(item)
 
 
 def bytes_in_memory(item: Any) -> int:

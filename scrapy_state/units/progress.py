@@ -49,7 +49,7 @@ class Progress:
         """Return the ticket for an item of *unit*."""
         ticket = self._tickets.get(unit)
         if ticket is None:
-            ticket = self._tickets[unit] = Ticket(Side(unit=unit, failed=self.units.has_failed(unit)), 0)
+            ticket = self._tickets[unit] = Ticket(Side(is_held=True, unit=unit, failed=self.units.has_failed(unit)), 0)
         return ticket
 
     def remove(self, unit: str) -> None:

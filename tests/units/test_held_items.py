@@ -42,7 +42,7 @@ def item(n: int, size: int = SIZE) -> str:
 
 
 def unit() -> Ticket:
-    return Ticket(Side(unit="{}"), 0)
+    return Ticket(Side(is_held=True, unit="{}"), 0)
 
 
 def items_of() -> tuple[HeldItems, Feeds, list[tuple[Any, Side]], Tickets]:
@@ -116,7 +116,7 @@ def test_few_files_are_open() -> None:
     """However many units are in files, only a few have open ones. Those of the first unit are closed and stay its own; its
     later items are in memory again."""
     items, feeds, exported, tickets = items_of()
-    units = [unit() for _ in range(held.MAX_UNITS_IN_FILES + 1)]
+    units = [unit() for _ in range(held.MAX_SIDES_IN_FILES + 1)]
     for each in units:
         for n in range(201):
             items.hold(item(n), each)
@@ -128,7 +128,7 @@ def test_few_files_are_open() -> None:
     assert exported[-1] == (item(9), tickets.current.side)
     assert tickets.current.side.batches == ["the closed one"]
     items.drop(units[1].side)
-    assert len(items._in_files) == held.MAX_UNITS_IN_FILES - 1
+    assert len(items._in_files) == held.MAX_SIDES_IN_FILES - 1
 
 
 class Thing(scrapy.Item):

@@ -1,0 +1,118 @@
+"""A page, what is known of ``start()``, and what the books about pages need: a journal, and a place for items. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any, Protocol
+
+from ..barrier.tickets import Side, Ticket
+
+
+class Journal(Protocol):
+    """Takes down what changes until the next checkpoint (frontier/segments.py)."""
+
+    def add(self, page: int, priority: int, is_start: bool, request: bytes) -> None:
+        """Page *page* is known and pending."""
+
+    def settle(self, page: int) -> None:
+        """Page *page* is settled, or gone."""
+
+    def saw(self, fingerprint: bytes) -> None:
+        """The filter has let *fingerprint* pass."""
+
+    def form(self, hash: str) -> None:
+        """``start()`` has sent a request of this form."""
+
+    def forget_forms(self) -> None:
+        """``start()`` begins anew."""
+
+    def failed(self, url: str, reason: str) -> None:
+        """A page has failed and is skipped."""
+
+    def held(self, page: int, reason: str, sent: list[str]) -> None:
+        """Page *page* has failed, and the next run tries it again, but leaves out the children of the forms *sent*."""
+
+
+class Items(Protocol):
+    """Keeps the items of pages until these are settled (units/held_items.py)."""
+
+    def release(self, side: Side) -> None:
+        """Export the items of *side* now."""
+
+    def move(self, side: Side, to: Side) -> None:
+        """Keep the items of *side* with those of *to*."""
+
+    def drop(self, side: Side) -> None:
+        """Discard the items of *side*, and those that still come."""
+
+
+@dataclass(eq=False, slots=True)
+class Page:
+    """A page that is under way, or that is over and waits to become known.
+
+    :param number: its number in the segments; 0 for ``start()``
+    :param request: the encoded request, until the journal has it
+    :param parent: the page that has sent it; *by*: the page that it waits for: once that is settled, it becomes known
+    :param known: whether checkpoints may mention it; *stored*: whether it is pending in the segments
+    :param out: how many of its requests are under way: itself, stand-ins, and children that can't be stored
+    :param sent: how many requests it has sent; *first_sent*: the first of them, encoded
+    :param open_children: how many of the pages that it has sent are not settled
+    :param over: whether nothing of it is under way
+    :param hopeless: whether it stays pending, because the crawl is being closed
+    :param held: why it has failed, if the next run is to try it again
+    :param failures: URL and reason of its failures, if these are skipped
+    :param fingerprints: what becomes seen once it is settled: those of stand-ins, and of children that can't be stored
+    :param children: the pages that wait for it
+    :param forms: the forms of the children that earlier tries have sent; *left_out*: how many of each may still come again
+    :param ticket: the ticket of its items; None if it has yielded none since its last clean state item
+    """
+
+    number: int
+    request: bytes = b""
+    priority: int = 0
+    is_start: bool = False
+    parent: Page | None = None
+    by: Page | None = None
+    known: bool = False
+    stored: bool = False
+    out: int = 1
+    sent: int = 0
+    first_sent: bytes = b""
+    open_children: int = 0
+    over: bool = False
+    hopeless: bool = False
+    held: str = ""
+    failures: Sequence[tuple[str, str]] = ()
+    fingerprints: Sequence[bytes] = ()
+    children: Sequence[Page] = ()
+    forms: Sequence[str] = ()
+    left_out: Counter[str] | None = None
+    ticket: Ticket | None = None
+
+
+@dataclass(slots=True)
+class Waiting:
+    """A known page that waits in the scheduler. There may be a million of them, so it is small."""
+
+    number: int
+    parent: Page | None = None
+
+
+@dataclass
+class Start:
+    """What the next run's ``start()`` gets.
+
+    :param state: what ``start()`` began with
+    :param ended: whether it has yielded all, so that it gets the state of the checkpoint instead
+    """
+
+    state: dict[str, Any]
+    ended: bool = False
+
+
+def form_of(request: bytes) -> str:
+    """Return the form of an encoded request: equal requests have equal forms."""
+    return blake2b(request, digest_size=8).hexdigest()

@@ -1,0 +1,291 @@
+"""The books about pages: what is under way, what checkpoints may mention, and what is settled. Pure: knows no Scrapy.
+
+A page is a request with all that follows from it: redirects and retries, its callback, its items. It is *open*, then *over*.
+It is *known* once checkpoints may mention it, and *settled* once it is known and over. Then its items join those of the next
+checkpoint, and the children that were waiting for it become known. docs/requests.md explains why.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Iterable, Sequence
+from typing import Any, TypeVar
+
+from ..barrier.tickets import Side, Ticket
+from .page import Items, Journal, Page, Start, Waiting, form_of
+
+T = TypeVar("T")
+
+
+class Pages:
+    """The pages of one run.
+
+    :param number: the number of the newest page
+    :param pending: how many pages the segments have as pending
+    :param held: the numbers of those that have failed, and that the next run tries again
+    :param failed: how many pages of the crawl have failed and were skipped
+    """
+
+    def __init__(
+        self, journal: Journal, items: Items, start: Start, number: int = 0, pending: int = 0, held: Iterable[int] = (),
+        failed: int = 0,
+    ) -> None:  # fmt: skip
+        self.journal = journal
+        self.start = start
+        self.number = number
+        self.pending = pending
+        self.held = set(held)
+        self.failed = failed
+        self._items = items
+        #: how many pages are not settled, known or not; without start()
+        self._open = pending
+        self._of: dict[Hashable, Page | Waiting] = {}
+        #: the pages that the engine has, in their order
+        self._taken: dict[Page, None] = {}
+        #: where the next run would begin if it began anew: start(), or the page that has yielded the last clean state item.
+        #: None once that is settled
+        self.beginning: Page | None = Page(0, known=True)
+
+    # The requests of a page, on their way
+
+    def of(self, request: Hashable) -> Page | None:
+        """Return the page that *request*, which the engine has, belongs to; None if there is none."""
+        page = self._of.get(request)
+        return page if isinstance(page, Page) else None
+
+    def add_known(self, encoded: bytes, priority: int, is_start: bool, parent: Page | None) -> int:
+        """Begin a page that is known at once; return its number. Call :meth:`wait` for its request."""
+        self.number += 1
+        self.journal.add(self.number, priority, is_start, encoded)
+        self.pending += 1
+        self._begun(parent, encoded)
+        return self.number
+
+    def wait(self, request: Hashable, number: int, parent: Page | None = None) -> None:
+        """*request*, that of the known page *number*, waits in the scheduler."""
+        self._of[request] = Waiting(number, parent)
+
+    def try_again(self, request: Hashable, number: int, forms: Sequence[str]) -> None:
+        """*request* waits in the scheduler; an earlier run has held its page, which had sent children of these *forms*."""
+        self._of[request] = Page(number, known=True, stored=True, forms=forms, left_out=Counter(forms))
+
+    def add_unknown(self, request: Hashable, encoded: bytes, priority: int, is_start: bool, parent: Page) -> None:
+        """Begin a page that becomes known once *parent* is settled. *request* waits in the scheduler."""
+        self.number += 1
+        page = Page(self.number, encoded, priority, is_start, parent, parent)
+        parent.children = _with(parent.children, page)
+        self._begun(parent, encoded)
+        self._of[request] = page
+
+    def add_unstored(self, request: Hashable) -> None:
+        """Begin a page that can't be stored, and that no page has sent: it is lost if the process dies."""
+        self.number += 1
+        self._begun(None, b"")
+        self._of[request] = Page(self.number, known=True)
+
+    def join(self, request: Hashable, page: Page, fingerprint: bytes = b"") -> None:
+        """Let *request* be a part of *page*: a stand-in, or a child that can't be stored.
+
+        :param fingerprint: what becomes seen once *page* is settled; b"" for nothing
+        """
+        page.out += 1
+        self._of[request] = page
+        if fingerprint:
+            page.fingerprints = _with(page.fingerprints, fingerprint)
+
+    def take(self, request: Hashable) -> Page | None:
+        """The engine gets *request*: return its page. None if it is not in the books."""
+        entry = self._of.get(request)
+        if isinstance(entry, Waiting):
+            entry = self._of[request] = Page(entry.number, parent=entry.parent, known=True, stored=True)
+        if entry is not None:
+            self._taken[entry] = None
+        return entry
+
+    def end(self, request: Hashable) -> None:
+        """The engine is done with *request*: its callback has ended, and its items have left the pipelines."""
+        page = self._of.pop(request, None)
+        if isinstance(page, Page):
+            page.out -= 1
+            self._look(page)
+
+    def start_ended(self) -> None:
+        """``start()`` has yielded all."""
+        if self.beginning is not None:  # number 0: a state item of another page is clean only once start() has ended
+            self.beginning.out -= 1
+            self._look(self.beginning)
+
+    def in_flight(self) -> list[int]:
+        """Return the numbers of the stored pages that the engine has."""
+        return [page.number for page in self._taken if page.stored and not page.over]
+
+    # What a page yields
+
+    def ticket(self, page: Page) -> Ticket:
+        """Return the ticket for an item of *page*."""
+        if page.ticket is None:
+            page.ticket = Ticket(Side(is_held=True, failed=bool(page.held) or page.hopeless), 0)
+        return page.ticket
+
+    def is_sent_before(self, page: Page, encoded: bytes) -> bool:
+        """Whether an earlier try of *page* has sent this request, so that it is left out. Counts it."""
+        if not page.left_out:
+            return False
+        form = form_of(encoded)
+        if not page.left_out[form]:
+            return False
+        page.left_out[form] -= 1
+        return True
+
+    def is_clean(self, page: Page) -> bool:
+        """Whether a state item of *page* is clean now: nothing else is under way, and *page* has sent one request at most."""
+        if page.sent > 1 or self.beginning not in (None, page):
+            return False
+        return self._open == bool(page.number) + page.open_children
+
+    def begin_anew(self, page: Page, state: dict[str, Any]) -> Side | None:
+        """*page* has yielded a clean state item: from here on the next run would begin with its *state*.
+
+        :returns: the side of the items that *page* has yielded before it; None if there are none
+        """
+        self.start = Start(state)
+        self.beginning = page
+        self.journal.forget_forms()
+        if page.sent:
+            self.journal.form(form_of(page.first_sent))
+        self._forget(page)
+        self._let_children_go(page)
+        ticket, page.ticket = page.ticket, None
+        return None if ticket is None else ticket.side
+
+    # How a page ends
+
+    def skip(self, page: Page, url: str, reason: str) -> None:
+        """*page* has failed; what it has yielded is kept."""
+        page.failures = _with(page.failures, (url, reason))
+
+    def hold(self, page: Page, reason: str) -> None:
+        """*page* has failed; none of its items is kept, and the next run tries it again."""
+        if page is self.beginning:
+            self.leave_pending(page)
+        elif not page.held:
+            page.held = reason
+            self._drop_items(page)
+
+    def leave_pending(self, page: Page) -> None:
+        """*page* can't be finished in this run, but has not failed: the next run begins it again."""
+        page.hopeless = True
+        self._drop_items(page)
+
+    def release_all(self) -> None:
+        """The crawl is over: keep the items of all pages, finished or not."""
+        pages = [page for page in self._of.values() if isinstance(page, Page)]
+        pages += [] if self.beginning is None else [self.beginning]
+        while pages:
+            page = pages.pop()
+            pages += page.children
+            if page.ticket is not None and not page.ticket.side.failed:
+                self._items.release(page.ticket.side)
+                page.ticket = None
+
+    def _begun(self, parent: Page | None, encoded: bytes) -> None:
+        self._open += 1
+        if parent is None:
+            return
+        if not parent.sent:
+            parent.first_sent = encoded
+        parent.sent += 1
+        parent.open_children += 1
+        if parent is self.beginning:
+            self.journal.form(form_of(encoded))
+
+    def _look(self, page: Page) -> None:
+        """See whether *page* is over, and what follows."""
+        if page.out or page.over:
+            return
+        if page.ticket is not None and page.ticket.side.out:  # a pipeline has submitted items that it still processes
+            page.ticket.side.when_settled = lambda: self._look(page)
+            return
+        self._taken.pop(page, None)
+        if page.hopeless:
+            return
+        page.over = True
+        if page.held:
+            self._hold(page)
+        elif page.known:
+            self._settle(page)
+        else:
+            self._fold(page)
+
+    def _settle(self, page: Page) -> None:
+        if page is self.beginning:
+            self.beginning = None
+            self.start.ended = True
+        if page.ticket is not None:
+            self._items.release(page.ticket.side)
+        for fingerprint in page.fingerprints:
+            self.journal.saw(fingerprint)
+        for url, reason in page.failures:
+            self.failed += 1
+            self.journal.failed(url, reason)
+        self._forget(page)
+        self._gone(page)
+        self._let_children_go(page)
+
+    def _fold(self, page: Page) -> None:
+        """*page* is over before it is known. It will be settled together with the page it waits for, so let that take it in."""
+        by = page.by
+        assert by is not None
+        if page.ticket is not None:
+            self._items.move(page.ticket.side, self.ticket(by).side)
+        by.fingerprints = [*by.fingerprints, *page.fingerprints]
+        by.failures = [*by.failures, *page.failures]
+        by.children = [child for child in (*by.children, *page.children) if child is not page]
+        for child in page.children:
+            child.by = by
+        self._gone(page)
+
+    def _hold(self, page: Page) -> None:
+        page.forms = [*page.forms, *(form_of(child.request) for child in page.children)]
+        self._let_children_go(page)
+        if page.known:
+            self._note_held(page)
+
+    def _note_held(self, page: Page) -> None:
+        self.held.add(page.number)
+        self.journal.held(page.number, page.held, list(page.forms))
+
+    def _let_children_go(self, page: Page) -> None:
+        """The children that wait for *page* become known. None of them is over, unless it is held: it would be folded."""
+        children, page.children = page.children, ()
+        for child in children:
+            child.known, child.by = True, None
+            self.journal.add(child.number, child.priority, child.is_start, child.request)
+            self.pending += 1
+            child.stored, child.request = True, b""
+            if child.held and child.over:
+                self._note_held(child)
+
+    def _drop_items(self, page: Page) -> None:
+        if page.ticket is not None:
+            self._items.drop(page.ticket.side)
+
+    def _forget(self, page: Page) -> None:
+        if page.stored:
+            page.stored = False
+            self.pending -= 1
+            self.held.discard(page.number)
+            self.journal.settle(page.number)
+
+    def _gone(self, page: Page) -> None:
+        self._open -= bool(page.number)
+        if page.parent is not None:
+            page.parent.open_children -= 1
+
+
+def _with(some: Sequence[T], one: T) -> list[T]:
+    """Return *some* with *one* more. Most pages have none, so they share an empty tuple."""
+    if isinstance(some, list):
+        some.append(one)
+        return some
+    return [*some, one]
