@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from ..exceptions import CheckpointError, KeyTaken, StateConflict
-from ..model.checkpoint import Checkpoint, ItemFile
+from ..model.checkpoint import Checkpoint, ItemFile, Requests
 from ..model.key_template import KeyTemplate
 from ..model.times import format_time
 from ..stores import StoreWriter
@@ -61,6 +61,7 @@ class CheckpointWriter:
         reason: str = "opened",
         extra: Mapping[str, Any] | None = None,
         start: Checkpoint | None = None,
+        requests: Requests | None = None,
     ) -> Checkpoint:
         """Store the opening checkpoint. This proves that the run can write under the prefix, and claims its first id.
 
@@ -70,12 +71,14 @@ class CheckpointWriter:
         :param resolution: what was found under the prefix; its checkpoint becomes the parent
         :param resolve_again: resolves again, in case another run has taken the id since
         :param reason: why the checkpoint is stored; *extra*: what else it contains
-        :param start: the checkpoint, from this prefix or another, whose state *state* is, with the units finished beyond it
+        :param start: the checkpoint, from this prefix or another, whose state *state* is, with the units finished beyond it,
+            and with the requests that this run continues with
+        :param requests: these requests, as the opening has them
         :raises StateConflict: if another run has stored a checkpoint since, so that *state* is no longer where to start
         :raises StoreError: if the opening can't be stored
         """
         began_with = resolution.checkpoint
-        began_at = _position(began_with or Checkpoint(state, **_units_of(start)))
+        began_at = _position(began_with or _began_at(state, start))
         for wait_seconds in (*_WAITS_SECONDS, None):
             parent = resolution.checkpoint
             newest = resolution.newest or parent
@@ -84,7 +87,7 @@ class CheckpointWriter:
                 return newest
             if parent is not began_with and (parent is None or _position(parent) != began_at):
                 break
-            opening = self._opening(state, resolution, reason, extra, start)
+            opening = self._opening(state, resolution, reason, extra, start, requests)
             try:
                 self._create(opening)
                 return opening
@@ -107,9 +110,17 @@ class CheckpointWriter:
         reason: str,
         extra: Mapping[str, Any] | None,
         start: Checkpoint | None,
+        requests: Requests | None,
     ) -> Checkpoint:
-        parent, units = resolution.checkpoint, _units_of(start)
-        opening = Checkpoint(state, id=resolution.newest_id + 1, reason=reason, extra=dict(extra or {}), **units)
+        parent = resolution.checkpoint
+        opening = replace(
+            _began_at(state, start),
+            id=resolution.newest_id + 1,
+            reason=reason,
+            extra=dict(extra or {}),
+            requests=requests,
+            crawl=1,
+        )
         if parent is not None:
             opening = replace(
                 opening,
@@ -118,7 +129,8 @@ class CheckpointWriter:
                 items=parent.items,
                 errors=parent.errors,
                 arguments=parent.arguments,
-                overlap=_position(parent) != _position(opening),
+                crawl=(parent.crawl or 1) + parent.is_over,
+                overlap=_position(parent) != _position(_began_at(state, start)),
             )
         return self._sealed(opening)
 
@@ -130,12 +142,16 @@ class CheckpointWriter:
         errors: int = 0,
         reason: str | None = None,
         units: Mapping[str, Any] | None = None,
+        requests: Requests | None = None,
+        is_over: bool = False,
     ) -> Checkpoint:
         """Return the checkpoint to store next, a child of the last one. Does no I/O.
 
         :param state: None: the last one's
         :param files: the item files of the side it closes, all of them durable
         :param units: a checkpoint's fields about units; None: the last one's
+        :param requests: what the next run continues with, besides the state
+        :param is_over: whether the next run begins a new crawl
         """
         parent = self.last
         assert parent is not None, "open() comes first"
@@ -151,6 +167,9 @@ class CheckpointWriter:
                 files=tuple(files),
                 reason=reason,
                 arguments=parent.arguments,
+                crawl=parent.crawl,
+                requests=requests,
+                ended=is_over,
                 **(_units_of(parent) if units is None else units),
             )
         )
@@ -217,9 +236,15 @@ def _units_of(checkpoint: Checkpoint | None) -> dict[str, Any]:
     return {name: getattr(checkpoint or Checkpoint({}), name) for name in _UNIT_FIELDS}
 
 
-def _position(checkpoint: Checkpoint) -> tuple[dict[str, Any], tuple[str, ...]]:
+def _began_at(state: dict[str, Any], start: Checkpoint | None) -> Checkpoint:
+    """Return a checkpoint with what a run began with: *state*, and the units and requests of *start*."""
+    return Checkpoint(state, requests=None if start is None else start.requests, **_units_of(start))
+
+
+def _position(checkpoint: Checkpoint) -> tuple[Any, ...]:
     """Return what a run resumes from."""
-    return checkpoint.state, checkpoint.ahead
+    requests = checkpoint.requests
+    return checkpoint.state, checkpoint.ahead, None if requests is None else (requests.segments, requests.start)
 
 
 def new_run_id() -> str:

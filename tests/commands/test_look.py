@@ -119,7 +119,7 @@ class TestLog:
         assert [each["id"] for each in state(history, "log", "--checkpoints", "--json").json] == [*range(9, 0, -1)]
 
     def test_damaged(self, history: History) -> None:
-        """A file that is no checkpoint is named, with the reason; the others are shown."""
+        """A line names each file that is not a checkpoint, with the reason; the others are shown."""
         history.run(3)
         history.replace(2, b"torn")
         ran = state(history, "log", "--checkpoints")
@@ -158,7 +158,7 @@ class TestFromLog:
 """
 
     def test_last_state(self, tmp_path: Path) -> None:
-        """The last state from which it is safe to resume, of the last log that has one; logs may be compressed."""
+        """The last state from which it is safe to resume, in the last log that has one; logs may be compressed."""
         (tmp_path / "1.log").write_bytes(self.LOG)
         (tmp_path / "2.log.gz").write_bytes(zipped(self.LOG.replace(b'"page": 7', b'"page": 8')))
         (tmp_path / "3.log").write_text("nothing here")
