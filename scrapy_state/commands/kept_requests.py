@@ -3,50 +3,34 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime, timezone
 from itertools import islice
 from typing import Any, NamedTuple
-
-from scrapy.settings import SETTINGS_PRIORITIES, BaseSettings
 
 from ..extension import SpiderSettingsState
 from ..frontier.segment_files import StoredSegments, open_requests
 from ..lineage.chain import ancestors
 from ..model.checkpoint import Checkpoint, Requests
 from ..model.json_values import as_text
-from ..model.values import get_bool
 from ..report import FailedPage
 from ..stores import open_reader
 from .target import Target
 
-#: The reasons in the first checkpoint of a run
-_OPENINGS = ("opened", "set", "copied")
-#: The finish reasons after which a crawl continues. Any other reason is the spider's own: then its crawl is over
-_INTERRUPTED = re.compile(r"shutdown|start_error|memusage_exceeded|closespider_\w+|state_\w+")
 #: How far to look back for the requests of a crawl that has ended: a run stores two checkpoints at its end
 _CHECKPOINTS_BACK = 10
 
 
-def is_over(checkpoint: Checkpoint) -> bool:
-    """Return whether the crawl has ended, so that the next run begins a new one. Unknown, and so False, without a number."""
-    if checkpoint.crawl is None or checkpoint.requests is not None or checkpoint.reason in (None, *_OPENINGS):
-        return False
-    return not _INTERRUPTED.fullmatch(checkpoint.reason or "")
-
-
 def next_run(resolver: SpiderSettingsState, checkpoint: Checkpoint) -> dict[str, Any]:
     """Return how a run that *resolver* starts continues from *checkpoint*, as ``show --json`` prints it."""
-    requests = checkpoint.requests
-    how = "requests" if requests is not None and _takes_requests(resolver) else "new crawl" if is_over(checkpoint) else "state"
-    taken = requests if how == "requests" else None
+    taken = resolver.continued
+    left = checkpoint.requests if taken is None else None
     return {
-        "continues_with": how,
-        "crawl": checkpoint.crawl if checkpoint.crawl is None or how != "new crawl" else checkpoint.crawl + 1,
+        "continues_with": "requests" if taken is not None else "new crawl" if checkpoint.is_over else "state",
+        "crawl": (checkpoint.crawl or 1) + checkpoint.is_over,
         **counts(taken),
         "start_state": resolver.state if taken is None else taken.start_state,
-        "left_behind": requests.pending if requests is not None and taken is None else 0,
+        "left_behind": 0 if left is None else left.pending,
     }
 
 
@@ -88,19 +72,6 @@ def failed_and_held(counts: dict[str, Any]) -> str:
     """Return "3 pages failed, 1 held for the next run"."""
     failed = counts["failed"]
     return f"{failed:,} page{'' if failed == 1 else 's'} failed, {counts['held']:,} held for the next run"
-
-
-def _takes_requests(resolver: SpiderSettingsState) -> bool:
-    """Whether the run starts exactly at its checkpoint, and takes the requests in there, too."""
-    settings, start = resolver.crawler.settings, resolver.start
-    if start is None or start.requests is None or not _switched_on(settings):
-        return False
-    elsewhere = resolver.settings.readonly or bool(resolver.settings.read_from)
-    return not elsewhere or (settings.getpriority("STATE_REQUESTS") or 0) >= SETTINGS_PRIORITIES["cmdline"]
-
-
-def _switched_on(settings: BaseSettings) -> bool:
-    return get_bool(settings, "STATE_REQUESTS", True)
 
 
 class PendingPage(NamedTuple):
