@@ -69,9 +69,12 @@ def pending_and_seen(counts: dict[str, Any]) -> str:
 
 
 def failed_and_held(counts: dict[str, Any]) -> str:
-    """Return "3 pages failed, 1 held for the next run"."""
-    failed = counts["failed"]
-    return f"{failed:,} page{'' if failed == 1 else 's'} failed, {counts['held']:,} held for the next run"
+    """Return "3 pages failed, 1 held for the next run"; what is 0 is left out."""
+    failed, held = counts["failed"], counts["held"]
+    pages = "page" if (failed or held) == 1 else "pages"
+    if not failed:
+        return f"{held:,} {pages} held for the next run"
+    return f"{failed:,} {pages} failed" + (f", {held:,} held for the next run" if held else "")
 
 
 class PendingPage(NamedTuple):

@@ -68,7 +68,9 @@ class TestShow:
         assert state(history, "show").out.splitlines()[2] == (
             "1 page failed, 2 held for the next run: see scrapy state frontier --failed"
         )
-        found = state(history, "show", "--json").json["next_run"]
+        history.chain(Checkpoint({}, crawl=1, requests=replace(REQUESTS, held=2)))
+        assert "2 pages held for the next run: see" in state(history, "show").out
+        found = state(history, "show", "--at", "1", "--json").json["next_run"]
         assert (found["failed"], found["held"], found["pending"], found["in_flight"]) == (1, 2, 1240, 12)
 
     @pytest.mark.parametrize("given", [["--lag", '{"n": 1}'], ["-s", "STATE_REQUESTS=False"]], ids=["lag", "off"])
