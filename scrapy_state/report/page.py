@@ -83,8 +83,8 @@ class Page:
             return "running" if self.age_seconds is None or self.age_seconds < self.patience_seconds else "silent"
         if reason in _BY_HAND:
             return "hand"
-        if reason == "finished":
-            return reason
+        if reason == "finished" or run.last.is_over:
+            return "finished"
         return "failed" if reason in _FAILED or reason.startswith("state_") else "stopped"
 
 
