@@ -278,8 +278,8 @@ class Recorder:
         if seconds > max(_SLOW_INTERVALS * self._settings.interval_seconds, _SLOW_SECONDS):
             self._warned_of = request
             self._log.warning(
-                "%s has been under way for %.0f s: no checkpoint has its items, or the requests that it has sent with dont_filter, "
-                "before it is done", request, seconds,
+                "%s has been under way for %.0f s: before it is done, no checkpoint has its items, or the requests that it has "
+                "sent with dont_filter", request, seconds,
             )  # fmt: skip
 
     def _page(self, is_start: bool) -> Page | None:
