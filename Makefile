@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: test test-long test-matrix lint demo demo-s3 scrapy-suite chaos chaos-redis bench bench-requests bench-spool bench-frontier bench-units clean
+.PHONY: test test-long test-matrix lint demo demo-s3 scrapy-suite chaos chaos-redis chaos-requests bench bench-requests bench-spool bench-frontier bench-units clean
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
@@ -55,6 +55,10 @@ chaos: $(STAMP)
 # Kills workers of crawls whose frontier is in Redis; needs redis-server
 chaos-redis: $(STAMP)
 	PYTHONPATH=tests/support $(BIN)/python tests/campaigns/chaos_redis.py $(or $(ARGS),--kills 20)
+
+# Kills crawls of spiders of any shape: make chaos-requests ARGS='--minutes 10 --seed 7 --shapes crawl,listings --swift'
+chaos-requests: $(STAMP)
+	PYTHONPATH=tests/support:tests/campaigns $(BIN)/python tests/campaigns/chaos_requests.py $(or $(ARGS),--minutes 10)
 
 # Pages per second with the frontier in Redis beside Scrapy's own schedulers, and scrapy-redis where that is installed
 bench-frontier: $(STAMP)

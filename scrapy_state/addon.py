@@ -5,6 +5,7 @@ This module imports nothing that an older Scrapy might lack, so that the add-on 
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 import scrapy
@@ -16,11 +17,13 @@ from .exceptions import StateSettingsError
 if TYPE_CHECKING:
     from scrapy.settings import Settings
 
+logger = logging.getLogger("scrapy_state.state")
 _NEEDED = (2, 18)
 _MIDDLEWARE = "scrapy_state.barrier.StateMiddleware"
 #: Nearer the engine than any other middleware: Scrapy Cloud's DiskQuotaSpiderMiddleware has -10001
 _NEAREST = -100_000
 _RESOLVER = "scrapy_state.extension.StateResolver"
+_SCHEDULER = "scrapy_state.frontier.Scheduler"
 _SELFCHECK = "scrapy_state.selfcheck.SelfCheck"
 _EXPORTER = "scrapy_state.feedexport.CheckpointFeedExporter"
 
@@ -43,6 +46,7 @@ class Addon:
         _set_exporter(settings)
         _set_resolver(settings)
         settings.setdefault_in_component_priority_dict("EXTENSIONS", load_object(_SELFCHECK), 10)
+        _set_scheduler(settings)
         if _is_enabled(settings):
             from .settings import DOWNLOADER, ITEM_PROCESSOR
 
@@ -93,6 +97,29 @@ def _set_resolver(settings: BaseSettings) -> None:
             return
     # After the built-in extensions (0), because their SpiderState sets spider.state, too; before the project's own.
     settings.set_in_component_priority_dict("EXTENSIONS", load_object(_RESOLVER), 10)
+
+
+def _set_scheduler(settings: BaseSettings) -> None:
+    """Keep the requests in the checkpoints, if there are any: replace Scrapy's own scheduler, and no other."""
+    from scrapy.core.scheduler import Scheduler
+
+    from .feeds import StateFeed
+    from .settings import StateSettings
+
+    try:
+        values = StateSettings.from_settings(settings)
+        has_checkpoints = StateFeed.from_settings(settings) is not None or values.read_from is not None
+    except StateSettingsError:
+        return  # The item processor will report the error, in one line.
+    if not (values.enabled and values.requests and has_checkpoints):
+        return
+    current = load_object(settings["SCHEDULER"])
+    if current is Scheduler:
+        settings.set("SCHEDULER", _SCHEDULER, priority=settings.getpriority("SCHEDULER") or 0)
+    elif not hasattr(current, "keeps_pages") and not hasattr(current, "needs_durable_items"):
+        logger.info(
+            "SCHEDULER is %s, so checkpoints contain no requests: only state items and units count", current.__qualname__
+        )
 
 
 def _is_enabled(settings: BaseSettings) -> bool:

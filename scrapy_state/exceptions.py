@@ -15,6 +15,7 @@
      +-- StateConflict           another run writes under the same prefix
      +-- ItemFailed              an item that raised in a pipeline, or that a feed could not export
      +-- UnitFailed              a request or an item of a unit (docs/units.md) that failed
+     +-- PageFailed              a page (docs/requests.md) that failed
 
 "Not found" is a result (``None``), never an error.
 """
@@ -90,3 +91,7 @@ class ItemFailed(StateError):
 
 class UnitFailed(StateError):
     """A unit failed, and STATE_ON_UNIT_ERROR is "stop"."""
+
+
+class PageFailed(StateError):
+    """A page failed, and STATE_ON_PAGE_ERROR is "stop"."""

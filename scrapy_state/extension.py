@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import traceback
 from copy import deepcopy
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -20,7 +21,7 @@ from .exceptions import StateError, StateSettingsError
 from .feeds import StateFeed, open_template
 from .lineage.resolution import Resolution
 from .lineage.resolve import At, resolve
-from .model.checkpoint import Checkpoint
+from .model.checkpoint import Checkpoint, Requests
 from .model.json_values import in_log, json_object, shortened
 from .model.key_template import placeholders
 from .resume.arguments import warn_of_changes
@@ -54,7 +55,8 @@ class SpiderSettingsState:
         self.state: dict[str, Any] = {}
         #: where that state came from, in the words of the log
         self.origin = ""
-        #: the checkpoint this run starts from, if it starts exactly there: from the same state, with the same units ahead
+        #: the checkpoint this run starts from, if it starts exactly there: from the same state, with the same units ahead. It
+        #: has requests if the run continues with them
         self.start: Checkpoint | None = None
 
     @classmethod
@@ -117,7 +119,8 @@ class SpiderSettingsState:
             raise
         except Exception as error:  # Whatever a hook of the project's raises, the crawl does not start.
             raise _refused_by(type(self), state, error) from error
-        if self.start is not None and self.start.state != self.state:
+        if self.start is not None and state != self.state:
+            self._leave_behind("change_state() has changed the state")
             self.start = None
         settings = self.crawler.settings
         set_state(settings, deepcopy(self.state))
@@ -130,6 +133,28 @@ class SpiderSettingsState:
                 "filtered as a duplicate. Yield it with dont_filter=True, or use a new JOBDIR",
                 folder, extra={"spider": spider},
             )  # fmt: skip
+
+    @property
+    def continued(self) -> Requests | None:
+        """The requests of the last run, if this run continues with them."""
+        return None if self.start is None else self.start.requests
+
+    @property
+    def was_killed(self) -> bool:
+        """Whether the last run has stored no last checkpoint."""
+        return self.start is not None and self.start.reason in (None, "opened")
+
+    def _leave_behind(self, why: str) -> None:
+        """Warn that this run does not continue with the requests of the last one."""
+        if self.start is None or self.start.requests is None:
+            return
+        requests, self.start = self.start.requests, replace(self.start, requests=None)
+        reads_only = self.settings.readonly or self.settings.read_from is not None
+        logger.log(
+            logging.INFO if reads_only else logging.WARNING,
+            "%s pending requests of the last run are left behind, and %s seen fingerprints: %s", requests.pending,
+            requests.seen, why, extra={"spider": self.crawler.spider},
+        )  # fmt: skip
 
     def _spider_opened(self, spider: Spider) -> None:
         spider.state = deepcopy(self.state)  # type: ignore[attr-defined]
@@ -170,13 +195,42 @@ class StateResolver(SpiderSettingsState):
         for uri, why in resolution.passed_over:
             logger.warning("%s is skipped: %s", uri, why, extra={"spider": self.crawler.spider})
         self._check_item_feeds(resolution)
-        if settings.explicit or resolution.checkpoint is None:
+        checkpoint = self.start = resolution.checkpoint
+        if settings.explicit or checkpoint is None:
+            self._leave_behind("STATE was given for this run")
+            self.start = None
             state, origin = super().find_state()
             return state, origin + differences(settings, resolution)
-        self.start = resolution.checkpoint
-        warn_of_changes(self.crawler, resolution.checkpoint)
-        state = earlier(resolution.checkpoint.state, settings.lag) if resolution.checkpoint.state else {}
-        return state, f"from {describe(resolution)}{differences(settings, resolution)}"
+        warn_of_changes(self.crawler, checkpoint)
+        if not self._continues_with_requests():
+            self._leave_behind(self._why_without_requests())
+        if self.continued is None:
+            state = earlier(checkpoint.state, settings.lag) if checkpoint.state else {}
+            return state, f"from {describe(resolution)}{differences(settings, resolution)}"
+        begun = self.continued.start_state
+        origin = (
+            f"from {describe(resolution)}, with {self.continued.pending} pending requests{differences(settings, resolution)}"
+        )
+        return checkpoint.state if begun is None else begun, origin
+
+    def _continues_with_requests(self) -> bool:
+        settings = self.settings
+        is_production = not (settings.readonly or settings.read_from)
+        return settings.requests and self._keeps_pages and not settings.lag and (is_production or settings.requests_explicit)
+
+    def _why_without_requests(self) -> str:
+        settings = self.settings
+        if settings.lag:
+            return "STATE_LAG goes back"
+        if not settings.requests:
+            return "STATE_REQUESTS is False"
+        if not self._keeps_pages:
+            return "SCHEDULER is not scrapy_state's"
+        return "a run that only reads takes the state alone. To try them out: -s STATE_REQUESTS=True"
+
+    @property
+    def _keeps_pages(self) -> bool:
+        return bool(getattr(load_object(self.crawler.settings["SCHEDULER"]), "keeps_pages", False))
 
     def _from_source(self, spec: dict[str, Any]) -> tuple[dict[str, Any], str]:
         at, lag = self.settings.at, self.settings.lag

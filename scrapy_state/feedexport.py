@@ -92,7 +92,7 @@ class CheckpointFeedExporter(FeedExporter):
         commits = self._commits(items) if checkpoints else None
         checkpointer = Checkpointer(crawler, settings, barrier, items, commits)
         held_items = HeldItems(barrier.tickets, items.batches, items.export)
-        barrier.connect(checkpointer, held_items, keeps_requests=needs_durable_items(crawler.settings))
+        barrier.connect(checkpointer, held_items, needs_durable_items(crawler.settings), self.run_id)
         self._barrier, self._tickets = barrier, barrier.tickets
         self._items, self._checkpointer, self._held_items = items, checkpointer, held_items
 

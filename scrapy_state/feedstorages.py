@@ -53,7 +53,7 @@ class DurableFeedStorage(BlockingFeedStorage):
     def folder(self, settings: BaseSettings) -> str:
         """Return the folder of the temporary file."""
         beside = isinstance(self._store, LocalWriter) and not settings["FEED_TEMPDIR"]
-        return os.path.dirname(self._key) if beside else _temporary_folder(settings)
+        return os.path.dirname(self._key) if beside else temporary_folder(settings)
 
     def probe(self) -> None:
         """Prove that the batch can be stored, without leaving anything behind. Blocks.
@@ -68,10 +68,11 @@ class DurableFeedStorage(BlockingFeedStorage):
 
 def open_nameless(spider: Spider) -> IO[bytes]:
     """Return a new file without a name in FEED_TEMPDIR, or in the system's folder for temporary files."""
-    return nameless_file(_temporary_folder(spider.crawler.settings))
+    return nameless_file(temporary_folder(spider.crawler.settings))
 
 
-def _temporary_folder(settings: BaseSettings) -> str:
+def temporary_folder(settings: BaseSettings) -> str:
+    """Return the folder for temporary files: FEED_TEMPDIR, or the system's."""
     return str(settings["FEED_TEMPDIR"] or tempfile.gettempdir())
 
 
@@ -83,7 +84,7 @@ def disk_error(error: OSError, slot: FeedSlot) -> tuple[str, str]:
     if isinstance(storage, DurableFeedStorage):
         folder = storage.folder(settings)
     elif isinstance(storage, BlockingFeedStorage):
-        folder = _temporary_folder(settings)
+        folder = temporary_folder(settings)
     else:  # Only the project's own storage knows where its file is.
         return reason, "check the disk"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):

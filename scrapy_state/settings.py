@@ -30,6 +30,7 @@ DOWNLOADER = "scrapy_state.downloader.TrackingDownloader"
 KNOWN = (
     *("STATE", "STATE_ENABLED", "STATE_FROM", "STATE_AT", "STATE_LAG", "STATE_READONLY"),
     *("STATE_INTERVAL", "STATE_ON_ITEM_ERROR", "STATE_ON_UNIT_ERROR", "STATE_ORPHANS"),
+    *("STATE_REQUESTS", "STATE_ON_PAGE_ERROR", "STATE_REQUESTS_ON_DISK"),
     *("STATE_SPOOL_SIZE", "STATE_RETRY_TIMEOUT", "STATE_CLOSE_TIMEOUT", "STATE_FALLBACK_ITEM_PROCESSOR"),
     *("STATE_FALLBACK_DOWNLOADER", "STATE_STORES", "STATE_REQUESTS_URI"),
     *("STATE_SELFCHECK", "STATE_REDIS_URL", "STATE_REDIS_KEY", "STATE_REDIS_LEASE_TIMEOUT", "STATE_REDIS_PREFETCH"),
@@ -69,6 +70,11 @@ class StateSettings:
     :param on_item_error: STATE_ON_ITEM_ERROR, "stop" or "skip"
     :param on_unit_error: STATE_ON_UNIT_ERROR: "hold" (the state stays before a failed unit), "skip" (it passes the unit) or
         "stop"
+    :param requests: STATE_REQUESTS: whether checkpoints contain the requests that are not done
+    :param requests_explicit: whether STATE_REQUESTS was given on the command line
+    :param requests_on_disk: STATE_REQUESTS_ON_DISK: whether most pending requests are kept in a temporary file
+    :param on_page_error: STATE_ON_PAGE_ERROR: "skip" (a failed page counts as done), "hold" (the next run tries it again) or
+        "stop"
     :param orphans: STATE_ORPHANS, "keep" or "delete": what to do with item files of a killed run that no checkpoint names
     :param spool_bytes: STATE_SPOOL_SIZE, the limit on the local disk for open batches and batches that wait for upload
     :param retry_seconds: STATE_RETRY_TIMEOUT, for how long a failed upload is retried
@@ -91,6 +97,10 @@ class StateSettings:
     interval_seconds: float
     on_item_error: str
     on_unit_error: str
+    requests: bool
+    requests_explicit: bool
+    requests_on_disk: bool
+    on_page_error: str
     orphans: str
     spool_bytes: int
     retry_seconds: float
@@ -123,6 +133,10 @@ class StateSettings:
             interval_seconds=get_seconds(settings, "STATE_INTERVAL", 60),
             on_item_error=get_choice(settings, "STATE_ON_ITEM_ERROR", "stop", "skip"),
             on_unit_error=get_choice(settings, "STATE_ON_UNIT_ERROR", "hold", "skip", "stop"),
+            requests=get_bool(settings, "STATE_REQUESTS", True),
+            requests_explicit=_is_cmdline(settings, "STATE_REQUESTS"),
+            requests_on_disk=get_bool(settings, "STATE_REQUESTS_ON_DISK", False),
+            on_page_error=get_choice(settings, "STATE_ON_PAGE_ERROR", "skip", "hold", "stop"),
             orphans=get_choice(settings, "STATE_ORPHANS", "keep", "delete"),
             spool_bytes=size_in_bytes("STATE_SPOOL_SIZE", settings.get("STATE_SPOOL_SIZE", "512MiB")),
             retry_seconds=get_seconds(settings, "STATE_RETRY_TIMEOUT", 900),

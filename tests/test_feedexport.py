@@ -1,4 +1,4 @@
-"""How runs end: one test for each row of the table in docs/ends.md; and modes, feeds, limits that a crawl meets."""
+"""How runs end: one test for each row of the table in docs/ends.md. Also modes, feeds and limits that a crawl meets."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Slow:
 
 
 def check_lineage(folder: Path) -> int:
-    """Every checkpoint of the lineage names exactly the items before its state; return the newest state's page."""
+    """Check that every checkpoint of the lineage names exactly the items before its state; return the newest state's page."""
     pages = checkpoints(folder)[-1]["state"].get("page", 0)
     found = sorted((each["page"], each["n"]) for each in named_items(folder))
     assert found == [(page, n) for page in range(pages) for n in range(2)]
@@ -106,7 +106,7 @@ def ended_by(
 
 
 def resumes(folder: Path) -> None:
-    """After whatever end, the next run goes on from the newest checkpoint, with every item once."""
+    """Check that the next run continues from the newest checkpoint, with every item once."""
     before = check_lineage(folder)
     run = crawl(folder, SPIDER)
     assert run.lines(f"begins at {before} ")
@@ -114,7 +114,7 @@ def resumes(folder: Path) -> None:
 
 
 def test_sigkill(tmp_path: Path) -> None:
-    """SIGKILL leaves the newest stored checkpoint; the next run goes on from it."""
+    """SIGKILL leaves the newest stored checkpoint; the next run continues from it."""
     run = ended_by(tmp_path, lambda process: process.kill(), {})
     assert run.code == -signal.SIGKILL
     assert checkpoints(tmp_path)[-1]["reason"] is None
@@ -122,7 +122,7 @@ def test_sigkill(tmp_path: Path) -> None:
 
 
 def test_sigterm_once(tmp_path: Path) -> None:
-    """SIGTERM once: what is in flight ends, the last state is stored with the reason "shutdown", exit code 0."""
+    """SIGTERM once: everything in flight ends, the last state is stored with the reason "shutdown", the exit code is 0."""
     source = ENDLESS.replace("while True", "while self.crawler.crawling")
     run = ended_by(tmp_path, lambda process: process.send_signal(signal.SIGTERM), {}, source)
     assert run.code == 0
@@ -132,7 +132,7 @@ def test_sigterm_once(tmp_path: Path) -> None:
 
 
 def test_sigterm_then_sigkill(tmp_path: Path) -> None:
-    """SIGTERM makes the next state item due at once, so that a SIGKILL which comes later costs next to nothing."""
+    """SIGTERM makes the next state item due at once, so that a later SIGKILL loses next to nothing."""
 
     def end(process: subprocess.Popen[str]) -> None:
         process.send_signal(signal.SIGTERM)
@@ -147,7 +147,7 @@ def test_sigterm_then_sigkill(tmp_path: Path) -> None:
 
 
 def test_sigterm_makes_the_next_state_due(tmp_path: Path) -> None:
-    """Once the crawl is being stopped a state item does not wait for STATE_INTERVAL."""
+    """Once the crawl is being stopped, a state item does not wait for STATE_INTERVAL."""
     process = start(tmp_path, ENDLESS, settings={"STATE_INTERVAL": 1000})
     run_until(process, 'state item {"page": 10}')
     process.send_signal(signal.SIGTERM)
@@ -158,7 +158,7 @@ def test_sigterm_makes_the_next_state_due(tmp_path: Path) -> None:
 
 
 def test_sigterm_twice(tmp_path: Path) -> None:
-    """SIGTERM twice stops at once; the newest stored checkpoint stands, and the next run goes on from it."""
+    """SIGTERM twice stops at once; the newest stored checkpoint stays, and the next run continues from it."""
 
     def end(process: subprocess.Popen[str]) -> None:
         process.send_signal(signal.SIGTERM)
@@ -173,7 +173,7 @@ def test_sigterm_twice(tmp_path: Path) -> None:
 
 
 def test_cancelled_items_are_not_passed(tmp_path: Path) -> None:
-    """Items that a second SIGTERM leaves in the pipelines are not passed by any checkpoint."""
+    """No checkpoint is ahead of items that a second SIGTERM leaves in the pipelines."""
     settings = {"ITEM_PIPELINES": {"spider.Slow": 1}, "STATE_INTERVAL": 0}
     process = start(tmp_path, ENDLESS, settings=settings)
     run_until(process, 'state item {"page": 5}')
@@ -201,7 +201,7 @@ def test_batch_file_size(tmp_path: Path) -> None:
 
 
 def test_files_are_cut_at_the_close(tmp_path: Path) -> None:
-    """What follows the last state item stands in a file of its own, which no checkpoint names and nothing deletes."""
+    """Items after the last state item get a file of their own, which no checkpoint names and nothing deletes."""
     source = SPIDER + '        yield {"page": 99, "n": 0}\n        yield {"page": 99, "n": 1}\n'
     csv = {"data/%(name)s/csv/%(run_id)s-%(batch_id)05d.csv": {"format": "csv"}}
     run = crawl(tmp_path, source, settings={"FEEDS": {**FEEDS, **csv}})
@@ -222,7 +222,7 @@ def test_files_are_cut_at_the_close(tmp_path: Path) -> None:
 
 
 def test_skip_where_a_file_cannot_be_cut(tmp_path: Path) -> None:
-    """A file that can't be cut (JSON, gzip) says which items are to be left out."""
+    """If a file can't be cut (JSON, gzip), the checkpoint says which items to leave out."""
     source = SPIDER + '        yield {"page": 99, "n": 0}\n'
     gzip = {"postprocessing": ["scrapy.extensions.postprocessing.GzipPlugin"]}
     for number, options in enumerate(({"format": "json"}, {"format": "jsonlines", **gzip})):
@@ -332,7 +332,7 @@ def test_failures_log_where_it_stands(tmp_path: Path, numbered_site: Any) -> Non
 
 
 def test_sigterm(tmp_path: Path, numbered_site: Any) -> None:
-    """SIGTERM ends the crawl in order: its last state item is stored, the reason is "shutdown"."""
+    """SIGTERM ends the crawl in order: its last state item is stored, with the reason "shutdown"."""
     endless = SITE_SPIDER.replace("page < 5", "True")
     process = start(tmp_path, endless, "-a", f"site={numbered_site.url}/", settings={"STATE_INTERVAL": 1000})
     run_until(process, 'state item {"page": 20}')

@@ -1,4 +1,4 @@
-"""What a user learns about a feed that can't be used, or that takes no part in checkpoints; real crawls."""
+"""What a user learns about a feed that can't be used, or that takes no part in checkpoints, in real crawls."""
 
 from __future__ import annotations
 

@@ -32,19 +32,19 @@ ODD_NAMES = [
     *("50%", "%(page)s", "100%done", "a/b", "a", "with space", "naïve-日本", ".hidden", "..", "../up"),
     *("a#b", "a?b", "a+b", "a:b", "[a]*", "~a", "/absolute"),
 ]
-#: In a file URI, as in Scrapy, %2F is a slash; elsewhere it is what it is.
+#: In a file URI, as in Scrapy, %2F is a slash; elsewhere it stays as it is.
 PERCENT_ENCODED = "a%2Fb"
 
 
 def start(folder: Path, spiders: list[dict[str, Any]], settings: dict[str, Any], **plan: Any) -> subprocess.Popen[str]:
     text = json.dumps({"settings": {**SETTINGS, **settings}, "spiders": spiders, **plan})
     command = [sys.executable, str(Path(__file__).parent / "support" / "many_spiders.py"), text]
-    with (folder / "log").open("w") as log:  # not a pipe, which would be full one day
+    with (folder / "log").open("w") as log:  # not a pipe, which would fill up
         return subprocess.Popen(command, cwd=folder, stderr=log, stdout=subprocess.DEVNULL, text=True)
 
 
 def run(folder: Path, spiders: list[dict[str, Any]], settings: dict[str, Any], **plan: Any) -> str:
-    """Run them to their end; return the log."""
+    """Run the spiders to their end; return the log."""
     process = start(folder, spiders, settings, **plan)
     try:
         process.wait(timeout=120)
@@ -69,7 +69,8 @@ def kill_when(folder: Path, process: subprocess.Popen[str], done: Callable[[], b
 
 
 def check_named(checkpoints: list[dict[str, Any]], spider: str, read: Callable[[str], bytes]) -> int:
-    """The lineage names every item of *spider* before the newest state once, and no other's; return how many pages."""
+    """Check that the lineage names every item of *spider* before the newest state once, and no other's; return how many
+    pages."""
     assert {each["spider"] for each in checkpoints} == {spider}
     by_id = {each["id"]: each for each in checkpoints}
     found, id = [], max(by_id)
@@ -157,7 +158,7 @@ def test_odd_names_on_s3(tmp_path: Path, bucket: str, s3_settings: dict[str, str
 
 
 def test_own_credentials(tmp_path: Path, bucket: str, s3_settings: dict[str, str], s3_client: Any) -> None:
-    """Spiders with stores, credentials, endpoints of their own, in one process: each asks where and as whom it should."""
+    """Spiders with their own stores, credentials and endpoints, in one process: each uses its own."""
     with Proxy(s3_settings["AWS_ENDPOINT_URL"]) as one, Proxy(s3_settings["AWS_ENDPOINT_URL"]) as other:
         # The same URIs but for the name: only custom_settings tell them apart.
         feeds = {
@@ -214,7 +215,7 @@ SITE_FEEDS = {
 
 
 def test_spider_argument(tmp_path: Path) -> None:
-    """A spider argument in the URIs: each value has a lineage of its own."""
+    """With a spider argument in the URIs, each value has a lineage of its own."""
     for site in ("a.example", "b.example/x"):
         assert crawl(tmp_path, SITE_SPIDER, "-a", f"site={site}", settings={"FEEDS": SITE_FEEDS}).lines("begins at {}")
     again = crawl(tmp_path, SITE_SPIDER, "-a", "site=b.example/x", settings={"FEEDS": SITE_FEEDS})
@@ -224,7 +225,7 @@ def test_spider_argument(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("which", ["data/%(site)s/", "state/%(site)s/"])
 def test_missing_argument(tmp_path: Path, which: str) -> None:
-    """A spider without the argument: an error that names it, before anything is asked for or stored, whichever feed it is."""
+    """If a spider lacks the argument, an error names it, before any request and any file, whichever feed it is."""
     feeds = {uri if uri.startswith(which) else uri.replace("%(site)s/", ""): options for uri, options in SITE_FEEDS.items()}
     run = crawl(tmp_path, SITE_SPIDER, settings={"FEEDS": feeds})
     assert run.code == 1

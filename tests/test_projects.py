@@ -1,4 +1,4 @@
-"""What projects have that plain Scrapy runs: it runs with scrapy_state, too."""
+"""Odd things in projects that plain Scrapy accepts: scrapy_state accepts them, too."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ WHERE = "    where = property(lambda self: 1 / 0)"
 
 
 def test_settings_of_its_own(tmp_path: Path) -> None:
-    """A project's own settings STATES and STATE_PATH keep no crawl from starting; one warning each says what may be meant."""
+    """A project's own settings STATES and STATE_PATH don't keep a crawl from starting; a warning for each says what may be
+    meant."""
     run = crawl(tmp_path, settings={"STATES": "TX,CA", "STATE_PATH": "/states", "LOG_LEVEL": "INFO"})
     assert named_items(tmp_path) == ALL_ITEMS
     warnings = run.lines("WARNING")
@@ -24,7 +25,7 @@ def test_settings_of_its_own(tmp_path: Path) -> None:
 
 
 def test_attributes_and_uri_params(tmp_path: Path) -> None:
-    """Attributes may raise, always or until there is an engine; a FEED_URI_PARAMS function may read what varies."""
+    """Attributes may raise, always or until there is an engine; a FEED_URI_PARAMS function may read parameters that vary."""
     source = (
         SPIDER
         + """
@@ -69,7 +70,7 @@ def params(params, spider):
     ],
 )
 def test_refused(tmp_path: Path, more: str, settings: dict[str, Any], expected: str) -> None:
-    """What can't work is one line that names it, without a trace."""
+    """If something can't work, one line names it, without a trace."""
     run = crawl(tmp_path, f"{SPIDER}\n{more}\n", settings={"LOG_LEVEL": "INFO", **settings})
     assert run.code == 1
     [line] = run.lines("ERROR")
@@ -118,7 +119,7 @@ AS_CLASSES = {
 
 @pytest.mark.parametrize("how", AS_CLASSES)
 def test_classes_in_settings(tmp_path: Path, how: str) -> None:
-    """Wherever a setting takes an import path it takes the class, too; nothing wraps itself."""
+    """Wherever a setting takes an import path, it takes the class, too; nothing wraps itself."""
     source = f"""{CLASSES}{SPIDER}
     custom_settings = {{
         "SCHEDULER": Scheduler, "FEED_STORAGES": {{"file": FileFeedStorage}},
@@ -145,7 +146,7 @@ def test_one_item_class_as_text(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["ITEM_PROCESSOR", "DOWNLOADER"])
 def test_falls_back_to_itself(tmp_path: Path, name: str) -> None:
-    """A fallback that is scrapy_state's own class, by hand, is refused in one line."""
+    """A fallback that is scrapy_state's own class, set by hand, is refused in one line."""
     ours = (
         "scrapy_state.barrier.BarrierItemProcessor"
         if name == "ITEM_PROCESSOR"
@@ -172,7 +173,7 @@ class TestSpider(scrapy.Spider):
 
 
 def test_meta_without_a_state_feed(tmp_path: Path) -> None:
-    """Where no state is kept, meta["state"] is a key like any other."""
+    """If no state is kept, meta["state"] is a key like any other."""
     run = crawl(tmp_path, META_SPIDER, settings={"FEEDS": {"items.jsonl": {"format": "jsonlines"}}})
     assert not run.lines("ERROR"), run.log
     assert (tmp_path / "items.jsonl").read_text() == '{"state": "Texas"}\n'
@@ -191,7 +192,7 @@ def test_meta_without_a_state_feed(tmp_path: Path) -> None:
     ],
 )
 def test_hook_that_raises(tmp_path: Path, hook: str, expected: str) -> None:
-    """What a hook of the state raises keeps the crawl from starting, in one line that says what and where."""
+    """If a hook raises, the crawl does not start, and one line says what it raised and where."""
     source = f"{SPIDER}\nfrom scrapy_state import StateResolver\n\nclass Own(StateResolver):\n    {hook}\n"
     run = crawl(tmp_path, source, settings={"EXTENSIONS": {"spider.Own": 10}, "LOG_LEVEL": "INFO"})
     assert run.code == 1

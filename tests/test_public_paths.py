@@ -45,7 +45,7 @@ def pages() -> list[Path]:
 
 
 def paths_in(page: Path) -> set[str]:
-    """What *page* names with dots, and what its examples import."""
+    """Return the dotted names on *page*, and what its examples import."""
     text = page.read_text()
     paths = {match[0] for match in re.finditer(r"\bscrapy_state(?:\.[A-Za-z_]+)+(?![\w/-])", text)}
     for module, names in re.findall(r"^\s*from (scrapy_state[\w.]*) import ([\w, ]+)$", text, re.MULTILINE):
@@ -70,7 +70,7 @@ def written_by_the_addon() -> Iterator[Any]:
 
 
 def test_settings() -> None:
-    """What the add-on writes into the settings is public: projects write the same by hand."""
+    """Everything that the add-on writes into the settings is public: projects write the same by hand."""
     written = {
         value if isinstance(value, str) else f"{value.__module__}.{value.__qualname__}" for value in written_by_the_addon()
     }

@@ -34,7 +34,7 @@ LEVELS = ["project_settings", "organization_settings", "spider_settings", "job_s
 
 
 def cloud_settings(monkeypatch: pytest.MonkeyPatch, custom: dict[str, Any] | None = None, **typed: Any) -> Settings:
-    """The settings of a job, made by the platform's runner; *custom*: the spider's custom_settings."""
+    """Return the settings of a job, made by the platform's runner; *custom*: the spider's custom_settings."""
     monkeypatch.setenv("SHUB_SETTINGS", json.dumps(typed))
     settings: Settings = populate_settings(json.loads(json.dumps(typed)), "numbers")
     settings.setdict(custom or {}, priority="spider")
@@ -47,14 +47,15 @@ class TestExplicit:
     @pytest.mark.parametrize("level", LEVELS)
     @pytest.mark.parametrize("value", ['{"page": 7}', {"page": 7}], ids=["text", "object"])
     def test_level(self, monkeypatch: pytest.MonkeyPatch, level: str, value: Any) -> None:
-        """Typed for the project, the organization or the spider it is a start; typed for the job it is explicit."""
+        """Typed for the project, the organization or the spider, STATE is where the first run starts; typed for the job it is
+        explicit."""
         found = StateSettings.from_settings(cloud_settings(monkeypatch, **{level: {"STATE": value}}))
         assert found.state == {"page": 7}
         assert found.explicit is (level == "job_settings")
 
     @pytest.mark.parametrize("value", ['{"page": 7}', {"page": 7}], ids=["text", "object"])
     def test_job_before_others(self, monkeypatch: pytest.MonkeyPatch, value: Any) -> None:
-        """The job's own goes before the project's and before custom_settings, also where it is an object or the same."""
+        """The job's own STATE beats the project's and that of custom_settings, even if it is an object or the same."""
         for other in ({"page": 1}, value):
             settings = cloud_settings(
                 monkeypatch, {"STATE": {"page": 2}}, project_settings={"STATE": other}, job_settings={"STATE": value}
@@ -69,20 +70,20 @@ class TestExplicit:
 
     @pytest.mark.parametrize("value", ["", None])
     def test_empty(self, monkeypatch: pytest.MonkeyPatch, value: Any) -> None:
-        """An empty field for the job is no STATE, and so not explicit; it hides the project's."""
+        """An empty field for the job is not a STATE, and so not explicit; it hides the project's."""
         settings = cloud_settings(monkeypatch, project_settings={"STATE": '{"page": 1}'}, job_settings={"STATE": value})
         found = StateSettings.from_settings(settings)
         assert (found.state, found.explicit) == ({}, False)
 
     def test_command_line_in_a_job(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A job that is a script, and starts a crawl with a STATE of its own on the command line: that is explicit."""
+        """If a job is a script that starts a crawl with its own STATE on the command line, that is explicit."""
         settings = cloud_settings(monkeypatch, project_settings={"STATE": '{"page": 1}'})
         settings.set("STATE", '{"page": 9}', priority="cmdline")
         found = StateSettings.from_settings(settings)
         assert (found.state, found.explicit) == ({"page": 9}, True)
 
     def test_settings_in_a_file(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-        """SHUB_SETTINGS may name a file that holds them."""
+        """SHUB_SETTINGS may name a file with the settings."""
         settings = cloud_settings(monkeypatch, job_settings={"STATE": '{"page": 7}'})
         (tmp_path / "settings.json").write_text(json.dumps({"job_settings": {"STATE": '{"page": 7}'}}))
         monkeypatch.setenv("SHUB_SETTINGS", str(tmp_path / "settings.json"))
@@ -90,14 +91,14 @@ class TestExplicit:
 
     @pytest.mark.parametrize("value", ['{"job_settings": secret', "/nowhere/settings.json"])
     def test_unreadable(self, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
-        """Settings of the platform that can't be read are an error that names the variable, and not what is in it."""
+        """If the platform's settings can't be read, the error names the variable, and does not show its content."""
         monkeypatch.setenv("SHUB_SETTINGS", value)
         with pytest.raises(StateSettingsError, match="SHUB_SETTINGS can't be read") as caught:
             StateSettings.from_settings(Settings())
         assert "secret" not in str(caught.value)
 
     def test_elsewhere(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Without the variable, or without the platform's runner, nothing was typed there."""
+        """Without the variable, or without the platform's runner, nothing counts as typed there."""
         monkeypatch.delenv("SHUB_SETTINGS", raising=False)
         assert typed("STATE") is None
         monkeypatch.setenv("SHUB_SETTINGS", '{"job_settings": {"STATE": "{}"}}')
@@ -125,14 +126,15 @@ class TestFeeds:
     @pytest.mark.parametrize("level", LEVELS)
     @pytest.mark.parametrize("as_typed", [json.dumps, dict], ids=["text", "object"])
     def test_not_unique(self, monkeypatch: pytest.MonkeyPatch, level: str, as_typed: Any) -> None:
-        """An item feed whose URI is the same in every run is the error it is elsewhere, not left out as -o's is."""
+        """An item feed whose URI is the same in every run is an error, as it is elsewhere; it is not left out like a feed of
+        -o."""
         given = {"FEEDS": as_typed({"s3://bucket/items.jsonl": {"format": "jsonlines"}, STATES: STATE_OPTIONS})}
         settings = cloud_settings(monkeypatch, **{level: given})
         with pytest.raises(StateSettingsError, match=r"the item feed 's3://bucket/items.jsonl' has the same URI in every run"):
             item_feeds_with_checkpoints(settings)
 
     def test_state_feed_is_lost(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """FEEDS typed as text hides that of custom_settings, and the state feed in it: there is a warning."""
+        """FEEDS typed as text hides the one in custom_settings, with its state feed: there is a warning."""
         custom = {"FEEDS": {STATES: STATE_OPTIONS}}
         given = {"FEEDS": '{"stdout:": {"format": "json"}}'}
         spider = type("NumbersSpider", (Spider,), {"name": "numbers", "custom_settings": custom})
@@ -142,7 +144,7 @@ class TestFeeds:
         assert not _is_state_feed_lost(crawler)
 
     def test_extensions_as_text(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """EXTENSIONS and SPIDER_MIDDLEWARES typed as text are kept, and the add-on's added to them."""
+        """EXTENSIONS and SPIDER_MIDDLEWARES typed as text stay, and the add-on's entries are added."""
         given = {"EXTENSIONS": '{"scrapy.extensions.logstats.LogStats": 3}', "SPIDER_MIDDLEWARES": "{}"}
         settings = cloud_settings(monkeypatch, project_settings=given)
         Addon().update_settings(settings)
@@ -202,7 +204,7 @@ class Job:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
         )
-        self.told: list[tuple[str, Any]] = []
+        self.messages: list[tuple[str, Any]] = []
         self.ended = False
         self._new = threading.Condition()
         self._thread = threading.Thread(target=self._read, args=(fifo,))
@@ -213,7 +215,7 @@ class Job:
             for line in pipe:
                 kind, _, payload = line.decode().partition(" ")
                 with suppress(ValueError), self._new:  # a killed job's last line may be torn
-                    self.told.append((kind, json.loads(payload)))
+                    self.messages.append((kind, json.loads(payload)))
                     self._new.notify_all()
         with self._new:
             self.ended = True
@@ -237,7 +239,7 @@ class Job:
         return self.process.returncode
 
     def of(self, kind: str) -> list[Any]:
-        return [payload for each, payload in self.told if each == kind]
+        return [payload for each, payload in self.messages if each == kind]
 
     @property
     def log(self) -> str:
@@ -246,7 +248,7 @@ class Job:
 
 @pytest.fixture
 def everything(tmp_path: Path, bucket: str, s3_settings: dict[str, str]) -> dict[str, Any]:
-    """What is typed for the project, everything as text; the project itself has nothing but the spider."""
+    """The settings typed for the project, all as text; the project itself has only the spider."""
     (tmp_path / "spiders.py").write_text(SPIDER)
     (tmp_path / "project_settings.py").write_text('SPIDER_MODULES = ["spiders"]\n')
     (tmp_path / "scrapy.cfg").write_text("[settings]\ndefault = project_settings\n")
@@ -281,10 +283,8 @@ def named_items(client: Any, bucket: str) -> list[tuple[int, int]]:
 
 
 def test_jobs(tmp_path: Path, everything: dict[str, Any], bucket: str, s3_client: Any) -> None:
-    """A killed job, a cancelled one, one that ends: each continues the one before; no item is lost, and none is named twice.
-
-    One with a STATE typed for itself then starts from that.
-    """
+    """A killed job, a cancelled one, and one that ends: each continues the one before; no item is lost, and none is named
+    twice. Then one with a STATE typed for itself starts from that."""
     killed = Job(tmp_path, "1/2/3", everything, pages=1000)
     killed.wait_for("checkpoint 4 stored")
     killed.end(signal.SIGKILL)

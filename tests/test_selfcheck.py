@@ -86,7 +86,7 @@ def pages(crawled: Crawl) -> list[int]:
 
 
 def test_continued_crawl(tmp_path: Path) -> None:
-    """A good queue passes, in a new and in a continued crawl; the requests that are in it stay there, and nothing else."""
+    """A good queue passes, in a new crawl and in one that continues; the queued requests stay, and nothing is added."""
     queue = "spider.SqliteQueue"
     settings = {
         **SETTINGS,
@@ -112,7 +112,7 @@ def test_bad_queue_refuses_to_start(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def queues() -> dict[str, Any]:
-    """The classes of the spider's module."""
+    """The queue classes of the spider's module."""
     found: dict[str, Any] = {"__name__": "spider"}
     exec(SPIDER, found)
     return found
@@ -133,7 +133,7 @@ def test_good_memory_queues(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["PickleFifoDiskQueue", "PickleLifoDiskQueue", "MarshalFifoDiskQueue", "MarshalLifoDiskQueue"])
 def test_good_disk_queues(name: str, tmp_path: Path) -> None:
-    """Scrapy's own disk queues pass, and nothing is left of the check."""
+    """Scrapy's own disk queues pass, and the check leaves nothing behind."""
     check(f"scrapy.squeues.{name}", tmp_path)
     assert not list(tmp_path.iterdir())
 
@@ -148,7 +148,7 @@ def test_good_disk_queues(name: str, tmp_path: Path) -> None:
     ],
 )
 def test_bad_queues(queues: dict[str, Any], tmp_path: Path, name: str, on_disk: bool, says: str) -> None:
-    """A queue that loses requests, or raises, is an error that names the setting and says what came of the check."""
+    """A queue that loses requests, or raises, is an error that names the setting and says what the check found."""
     with pytest.raises(StateSettingsError, match=r"SCHEDULER_SOME_QUEUE is .*, which would lose requests") as caught:
         check(queues[name], tmp_path if on_disk else None)
     assert says in str(caught.value)
@@ -173,13 +173,13 @@ class Scheduler:
 
 
 def test_a_scheduler_without_queues_is_left_alone(tmp_path: Path) -> None:
-    """A scheduler that is not Scrapy's works as ever: it need not have queues to check."""
+    """A scheduler that is not Scrapy's works as before: it need not have queues to check."""
     crawled = crawl(tmp_path, SPIDER + OWN_SCHEDULER, "-a", "pages=3", settings=SETTINGS | {"SCHEDULER": "spider.Scheduler"})
     assert crawled.code == 0, crawled.log
     assert pages(crawled) == [0, 1, 2]
 
 
 def test_it_can_be_left_out(tmp_path: Path) -> None:
-    """STATE_SELFCHECK = False leaves it out."""
+    """STATE_SELFCHECK = False switches it off."""
     settings = SETTINGS | {"SCHEDULER_START_MEMORY_QUEUE": "spider.Forgets", "STATE_SELFCHECK": False}
     assert crawl(tmp_path, SPIDER, "-a", "pages=1", settings=settings).code == 0

@@ -195,7 +195,7 @@ class TestStateSettings:
         ],
     )
     def test_perhaps_misspelt(self, name: str, near: str) -> None:
-        """A name that may be the project's own is no error, and is reported with the name of ours that it looks like."""
+        """A name that may be the project's own is not an error; a warning names the setting of ours that it looks like."""
         settings = Settings({name: "TX"})
         assert StateSettings.from_settings(settings) == read({})
         assert list(names_close_to_ours(settings)) == [(name, near)]
@@ -268,7 +268,7 @@ class TestStateFeed:
         "classes", [None, [], ["scrapy.Item"], [StateItem, "scrapy.Item"], [Spider, StateItem], ["scrapy_state.Checkpoint"]]
     )
     def test_not_one(self, classes: Any) -> None:
-        """A feed of other classes too, or of all, is none."""
+        """A feed that has other classes, too, or all classes, is not a state feed."""
         assert StateFeed.from_settings(with_feeds({ITEMS_URI: {"format": "json", "item_classes": classes}})) is None
         assert StateFeed.from_settings(with_feeds({ITEMS_URI: {"format": "json"}})) is None
         assert StateFeed.from_settings(Settings()) is None
@@ -300,7 +300,7 @@ class TestStateFeed:
     @pytest.mark.parametrize("uri", [STATE_URI, "/a/%(batch_id)010d.csv", "/a/%(batch_id)010d"])
     @pytest.mark.parametrize("format", ["csv", "xml", "pickle", "marshal", None])
     def test_wrong_format(self, uri: str, format: str | None) -> None:
-        """Another format is an error that names the feed, the format, and those there are."""
+        """Another format is an error that names the feed, the format, and the formats to choose from."""
         if uri == STATE_URI and format is None:
             assert StateFeed.from_settings(with_feeds({uri: {**STATE_FEED, "format": None}})) is not None
             return
@@ -319,7 +319,7 @@ class TestStateFeed:
         ],
     )
     def test_not_writable(self, uri: str, better: str) -> None:
-        """A template that can't be written to is an error that shows the right one and the other way, STATE_FROM."""
+        """A template that can't be written to is an error that shows the right one, and the alternative, STATE_FROM."""
         with pytest.raises(StateSettingsError, match="STATE_FROM") as caught:
             StateFeed(uri, uri, {}, "json").not_writable()
         assert repr(better) in str(caught.value)
@@ -340,7 +340,8 @@ class TestItemFeeds:
     )
     @pytest.mark.parametrize("priority", ["project", "spider", "cmdline"])
     def test_unique(self, uri: str, priority: str) -> None:
-        """A feed whose URI is another one in each run and batch takes part, wherever it was set; the state feed is none."""
+        """A feed whose URI is different in each run and batch takes part, wherever it was set; the state feed does not count as
+        one."""
         feeds = {uri: {"format": "json"}, STATE_URI: STATE_FEED}
         assert item_feeds_with_checkpoints(with_feeds(feeds, priority)) == {uri}
 
@@ -357,7 +358,7 @@ class TestItemFeeds:
     )
     @pytest.mark.parametrize("priority", ["project", "spider"])
     def test_not_unique(self, uri: str, better: str, priority: str) -> None:
-        """A feed that would overwrite what an earlier run or batch stored is an error that names it and both fixes."""
+        """A feed that would overwrite what an earlier run or batch stored is an error that names it and both remedies."""
         with pytest.raises(StateSettingsError, match="overwrite") as caught:
             item_feeds_with_checkpoints(with_feeds({uri: {"format": "json"}, STATE_URI: STATE_FEED}, priority))
         message = str(caught.value)
@@ -376,13 +377,13 @@ class TestItemFeeds:
 
     @pytest.mark.parametrize("priority", ["project", "cmdline"])
     def test_stdout(self, priority: str, caplog: pytest.LogCaptureFixture) -> None:
-        """Standard output is left out, and nothing is said."""
+        """Standard output is left out, without a message."""
         feeds = {"stdout:": {"format": "json"}, ITEMS_URI: {"format": "json"}}
         assert item_feeds_with_checkpoints(with_feeds(feeds, priority)) == {ITEMS_URI}
         assert not caplog.records
 
     def test_command_line(self, caplog: pytest.LogCaptureFixture) -> None:
-        """A feed of the command line (-o) that isn't unique is left out, in one INFO line with its URI, less the password."""
+        """A feed of the command line (-o) that isn't unique is left out; one INFO line has its URI, without the password."""
         caplog.set_level(logging.DEBUG)
         feeds = {"s3://me:s3cr3t@b/items.json": {"format": "json"}, ITEMS_URI: {"format": "json"}}
         assert item_feeds_with_checkpoints(with_feeds(feeds, "cmdline")) == {ITEMS_URI}
@@ -391,7 +392,7 @@ class TestItemFeeds:
         assert "s3://b/items.json" in record.getMessage()
 
     def test_path(self) -> None:
-        """A path as the key takes part by its absolute form, which is what the exporter knows it by."""
+        """A path as the key takes part as an absolute path, as the exporter knows it."""
         key = Path("items/%(run_id)s-%(batch_id)05d.json")
         assert item_feeds_with_checkpoints(with_feeds({key: {"format": "json"}})) == {str(key.absolute())}
 

@@ -8,8 +8,9 @@ from typing import Any, Protocol
 from scrapy import Request
 from scrapy.crawler import Crawler
 
-from ..model.checkpoint import Checkpoint
+from ..model.checkpoint import Checkpoint, Requests
 from ..model.json_values import in_log
+from ..stores.threads import StoreThreads
 from .backpressure import Backpressure
 from .failure import CrawlFailure
 from .log import SpiderLog
@@ -62,6 +63,57 @@ class Tracker(Protocol):
         """Take note that the spider is being closed."""
 
 
+class Recorder(Protocol):
+    """Records the requests of the crawl (frontier/recorder.py), as the barrier and the checkpointer see it."""
+
+    @property
+    def continues(self) -> bool:
+        """Whether this run continues with requests of the last one."""
+
+    @property
+    def has_changed(self) -> bool:
+        """Whether a checkpoint would say anything that the last one doesn't."""
+
+    def ticket(self, is_start: bool) -> Ticket | None:
+        """Return the ticket for an item that is yielded now; None if it belongs to no page.
+
+        :param is_start: whether ``start()`` yields it
+        """
+
+    def begin_anew(self, state: dict[str, Any], is_start: bool) -> bool:
+        """The spider has yielded *state*: return whether that is clean. If so, the items before it join the current side."""
+
+    def item_failed(self, ticket: Ticket) -> bool:
+        """A pipeline has raised for an item: if it is that of a page, the page stays pending. Return whether it is."""
+
+    def snapshot(self) -> Any:
+        """Return the requests as they are now."""
+
+    async def store(self, snapshot: Any, threads: StoreThreads, retry: Any) -> Requests:
+        """Store what *snapshot* needs, and return what the checkpoint says.
+
+        :raises StoreError: if that can't be stored
+        """
+
+    def stored(self, threads: StoreThreads) -> None:
+        """Take note that a checkpoint names what was stored."""
+
+    def state(self, state: Any) -> dict[str, Any]:
+        """Return *state*, a spider's, as it can be stored."""
+
+    def concludes(self, reason: str) -> bool:
+        """Return whether the crawl is over, now that the spider is closed for *reason*."""
+
+    def release_all(self) -> None:
+        """The crawl is over: keep the items of all pages."""
+
+    def log_held(self) -> bool:
+        """Log the pages that have failed and are tried again. Return whether there are any."""
+
+    def stop(self) -> None:
+        """Take note that the spider has units, which are counted in another way."""
+
+
 class UnitItems(Protocol):
     """Holds the items of units until these are done (units/held_items.py)."""
 
@@ -71,6 +123,9 @@ class UnitItems(Protocol):
 
     def release(self, side: Side) -> None:
         """The unit is done: export its items as if they were yielded now."""
+
+    def move(self, side: Side, to: Side) -> None:
+        """Keep the items of *side* with those of *to*."""
 
     def drop(self, side: Side) -> None:
         """The unit has failed: discard its items."""
@@ -86,8 +141,11 @@ class Listener(Protocol):
     async def opening(self) -> None:
         """Check that items and checkpoints can be stored. Called before the first request; an error stops the crawl there."""
 
-    def state_yielded(self, state: dict[str, Any]) -> None:
-        """Take *state*; every item that was yielded before it has its ticket."""
+    def state_yielded(self, state: dict[str, Any], is_start: bool) -> None:
+        """Take *state*; every item that was yielded before it has its ticket. *is_start*: whether ``start()`` yields it."""
+
+    def requests_changed(self) -> None:
+        """Take note that a checkpoint would say something new about the requests."""
 
     async def make_durable(self, closing: bool = False) -> bool:
         """Cut now, without a state item. Return whether every item that is settled by now has become durable."""
@@ -117,6 +175,9 @@ class Barrier:
         self.unit_items: UnitItems | None = None
         #: whether the scheduler keeps pending requests between runs, so that a state item may come while some are pending
         self.keeps_requests = False
+        #: None where checkpoints contain no requests
+        self.recorder: Recorder | None = None
+        self.run_id = ""
         self.tracker: Tracker | None = None
         #: the tracker, once a request has begun a unit; None for a spider that gives its requests no state
         self.tracking: Tracker | None = None
@@ -124,8 +185,9 @@ class Barrier:
         self.yielded: dict[str, Any] | None = None
         self._ended = False
 
-    def connect(self, listener: Listener, unit_items: UnitItems, keeps_requests: bool) -> None:
+    def connect(self, listener: Listener, unit_items: UnitItems, keeps_requests: bool, run_id: str) -> None:
         """Connect the parts that store this run's items. To be called once, before the spider is opened."""
+        self.run_id = run_id
         self.listener = listener
         self.unit_items = unit_items
         self.keeps_requests = keeps_requests
@@ -137,6 +199,9 @@ class Barrier:
     def begin_units(self) -> None:
         """Take note that a request has begun a unit: from now on items get their tickets from the tracker."""
         self.tracking = self.tracker
+        if self.recorder is not None:
+            self.recorder.stop()
+            self.recorder = None
 
     @property
     def stored(self) -> Checkpoint | None:
@@ -153,11 +218,11 @@ class Barrier:
         self._ended = True
         self.backpressure.end()
 
-    def state_yielded(self, state: dict[str, Any]) -> None:
-        """Pass on *state*, which covers everything that was yielded before it."""
+    def state_yielded(self, state: dict[str, Any], is_start: bool = False) -> None:
+        """Pass on *state*, which covers everything that was yielded before it. *is_start*: whether ``start()`` yields it."""
         self.yielded = state
         if self.listener is not None:
-            self.listener.state_yielded(state)
+            self.listener.state_yielded(state, is_start)
 
     def log_progress(self, why: str) -> None:
         """Log the newest state that was yielded, and the newest that was stored."""

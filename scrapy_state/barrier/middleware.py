@@ -77,6 +77,7 @@ class StateMiddleware(BaseSpiderMiddleware):
         """
         request: Request | None = getattr(response, "request", None)
         page = self._check.order.begin(request)
+        page.is_start = response is None
         try:
             async for output in result:
                 if isinstance(output, Request):
@@ -115,7 +116,10 @@ class StateMiddleware(BaseSpiderMiddleware):
             self._state_item(item, page)
             return None
         if item is not None and self._barrier.listener is not None:
-            if self._barrier.tracking is None:
+            recorder = self._barrier.recorder
+            if recorder is not None:
+                self._barrier.tickets.issue(item, recorder.ticket(page is not None and page.is_start))
+            elif self._barrier.tracking is None:
                 self._barrier.tickets.issue(item)
                 if not self._barrier.keeps_requests:
                     self._check.item()
@@ -139,9 +143,9 @@ class StateMiddleware(BaseSpiderMiddleware):
         spider.state = json_object(state)  # type: ignore[union-attr]
         if self._shows_debug and self._log.isEnabledFor(logging.DEBUG):
             self._log.debug("state item %s", in_log(state))
-        if not self._barrier.keeps_requests:
+        if not (self._barrier.keeps_requests or self._barrier.recorder is not None):
             self._check.state(page)
-        self._barrier.state_yielded(state)
+        self._barrier.state_yielded(state, page is not None and page.is_start)
 
     def _spider_opened(self, spider: Spider) -> None:
         if self._barrier.listener is not None:

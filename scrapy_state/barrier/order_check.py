@@ -28,11 +28,13 @@ class Page:
     :param request: the callback's request; None for ``start()``
     :param before: the requests that were in flight when the callback began
     :param sent: how many requests it has yielded; ``start()``: since its last state item
+    :param is_start: whether this is the output of ``start()``
     """
 
     request: Request | None
     before: Set[Request]
     sent: int = 0
+    is_start: bool = False
 
 
 class OrderCheck:

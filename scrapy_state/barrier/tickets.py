@@ -22,6 +22,7 @@ class Side:
     :param errors: how many of them a pipeline failed and STATE_ON_ITEM_ERROR skipped, by the epoch of their tickets
     :param batches: the batches that hold them, in the order they were opened
     :param is_held: whether these are the items of one page or unit: they join a side between barriers when that is done
+    :param owner: that page (frontier/page.py); None for a unit
     :param unit: the unit whose items these are; otherwise empty
     :param failed: whether that page or unit has failed, so that its items are discarded
     :param into: the side that these items have joined before they had left the pipelines
@@ -33,6 +34,7 @@ class Side:
     errors: Counter[int] = field(default_factory=Counter)
     batches: list[Any] = field(default_factory=list)
     is_held: bool = False
+    owner: Any = None
     unit: str = ""
     failed: bool = False
     into: Side | None = None

@@ -22,7 +22,7 @@ from ..lineage.writer import CheckpointWriter, new_run_id
 from ..model.checkpoint import Checkpoint, Requests
 from ..model.json_values import as_text, json_object
 from ..stores.retry import in_thread
-from .requests import copy_segments, drop_segments
+from .segments import copy_segments, drop_segments
 from .state import NO, OK
 from .target import Target, find_target, no_checkpoint
 from .terminal import confirm, out, out_json, progress, say
@@ -38,7 +38,7 @@ def set_state(options: Namespace, settings: Settings) -> int:
             f"{options.state!r} is not a state: {error}", remedy="give a JSON object, such as '{\"t\": 1}'"
         ) from error
     _check(target, state)
-    return _store(target, state, options, "set")
+    return store_by_hand(target, state, options, "set")
 
 
 def copy(options: Namespace, settings: Settings) -> int:
@@ -51,7 +51,9 @@ def copy(options: Namespace, settings: Settings) -> int:
         return no_checkpoint(source)
     _check(target, original.state)
     extra = {"copied_from": {"uri": resolution.uri, "run": original.run, "digest": original.digest}}
-    return _store(target, original.state, options, "copied", extra, original, partial(copy_segments, source, target, original))
+    return store_by_hand(
+        target, original.state, options, "copied", extra, original, partial(copy_segments, source, target, original)
+    )
 
 
 def prune(options: Namespace, settings: Settings) -> int:
@@ -91,7 +93,7 @@ def _check(target: Target, state: dict[str, Any]) -> None:
         raise StateSettingsError(f"the spider refuses {as_text(state)}: {type(error).__name__}: {error}") from error
 
 
-def _store(
+def store_by_hand(
     target: Target,
     state: dict[str, Any],
     options: Namespace,
@@ -100,6 +102,12 @@ def _store(
     start: Checkpoint | None = None,
     requests_for: Callable[[str], Requests | None] = lambda run: None,
 ) -> int:
+    """Store *state* as a new checkpoint, unless the user, asked about a run that may be alive, says no. Return the exit code.
+
+    :param options: of the command line: parent, yes, json
+    :param reason: the checkpoint's; *extra*: what else it contains
+    :param start: the checkpoint whose state it is, with the units finished beyond it
+    """
     store = target.writer()
     resolution = in_thread(lambda: _resolve(target, options.parent))
     newest = runs(newest_first(target.store, target.template), None, limit=1)
@@ -119,11 +127,14 @@ def _store(
     )
     assert stored.id is not None
     uri = store.uri(target.template.key(stored.id))
+    left = resolution.checkpoint.requests if resolution.checkpoint is not None and stored.requests is None else None
     if options.json:
-        out_json({"uri": uri, "checkpoint": stored.to_json()})
+        out_json({"uri": uri, "checkpoint": stored.to_json(), "left_behind": 0 if left is None else left.pending})
     else:
         after = "" if stored.parent is None else f", after checkpoint {stored.parent}"
         out(f"checkpoint {stored.id} stored: STATE {as_text(state)} ({uri}{after})")
+        if left is not None:
+            out(f"{left.pending:,} pending requests of checkpoint {stored.parent} are left behind")
     return OK
 
 

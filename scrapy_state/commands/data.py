@@ -12,12 +12,12 @@ from typing import Any
 from scrapy.settings import Settings
 
 from ..dataset.decode import Decoder
-from ..dataset.item_files import Lineage, items_of, lineage_of
+from ..dataset.item_files import Lineage, crawl_of, items_of, lineage_of
 from ..dataset.moved import Moved
 from ..dataset.verify import Problem, Verification
 from ..lineage.resolve import Resolution
-from ..model.checkpoint import Checkpoint, ItemFile
-from .requests import segment_problems
+from ..model.checkpoint import ItemFile
+from .segments import segment_problems
 from .state import NO, OK
 from .target import Target, find_target, no_checkpoint
 from .terminal import out, out_json, out_json_line, progress, say, size
@@ -29,11 +29,15 @@ def items(options: Namespace, settings: Settings) -> int:
     newest = target.resolution().checkpoint
     if newest is None:
         return no_checkpoint(target)
+    crawl = crawl_of(newest) if options.crawl == "last" else options.crawl
     with progress("checkpoints") as step:
-        lineage = lineage_of(target.store, target.template, newest, step)
+        lineage = lineage_of(target.store, target.template, newest, step, crawl)
+    if not lineage.checkpoints:
+        say(f"there is no crawl {crawl}; the newest is crawl {crawl_of(newest)}")
+        return NO
     files = _chosen(lineage, Moved(options.map), options.only)
     if options.cat:
-        _print_items(files, Decoder(options.format), target, newest)
+        _print_items(files, Decoder(options.format), target, lineage.items)
     elif options.json:
         out_json([_as_json(file) for file in files])
     else:
@@ -46,9 +50,9 @@ def _chosen(lineage: Lineage, moved: Moved, only: str | None) -> Iterator[ItemFi
     return (file for file in files if only is None or fnmatch(file.uri, only))
 
 
-def _print_items(files: Iterable[ItemFile], decoder: Decoder, target: Target, newest: Checkpoint) -> None:
+def _print_items(files: Iterable[ItemFile], decoder: Decoder, target: Target, count: int) -> None:
     write = sys.stdout.buffer.write
-    with progress("items", newest.items, shown=not sys.stdout.isatty()) as step:
+    with progress("items", count, shown=not sys.stdout.isatty()) as step:
         for file, items_of_file in items_of(files, decoder, target.crawler.settings):
             for item in items_of_file:
                 write(item)

@@ -1,28 +1,164 @@
-"""The verb that looks at a frontier in Redis, and removes it."""
+"""The verb frontier: the requests of a crawl, in its checkpoints or in Redis."""
 
 from __future__ import annotations
 
 import json
 from argparse import Namespace
+from collections.abc import Callable, Iterable
+from itertools import chain
+from typing import Any
 
 from scrapy import Spider
+from scrapy.crawler import Crawler
 from scrapy.settings import Settings
+from scrapy.utils.misc import load_object
 
+from ..exceptions import StateSettingsError
 from ..frontier.codec import PUSHED, Codec, Unreadable, unpacked
+from ..model.checkpoint import Checkpoint, Requests
+from ..model.json_values import as_text
 from ..model.times import in_words
 from ..redis.settings import RedisSettings
+from ..report import FailedPage
+from .change import store_by_hand
+from .kept_requests import (
+    PendingPage,
+    StoredCookie,
+    cookies,
+    counts,
+    failed_and_held,
+    failed_pages,
+    is_over,
+    pending_and_seen,
+    pending_pages,
+    with_requests,
+)
 from .state import NO, OK
-from .target import find_crawler
-from .terminal import confirm, out, out_json, say, table
+from .target import Target, find_crawler, find_target, names_spider, no_checkpoint, target_of
+from .terminal import confirm, out, out_json, say, size, table
 
 _SHOWN_BYTES = 80
+_REDIS = "scrapy_state.redis"
+_PENDING_COLUMNS = ("method", "page", ">priority", "callback", "", ">deaths")
+_FAILED_COLUMNS = ("reason", "", "page")
+_COOKIE_COLUMNS = ("jar", "domain", "name", "path", "expires")
+#: Options for one kind of frontier only
+_FOR_CHECKPOINTS, _FOR_REDIS = ("pending", "failed", "cookies", "at"), ("unreadable", "fatal", "put_back")
 
 
 def frontier(options: Namespace, settings: Settings) -> int:
-    """Print what is pending, leased, seen and set aside; or remove it, list what is set aside, put that back."""
+    """Show the requests of a crawl, in its checkpoints or in Redis; or list, clear or put back some of them."""
+    if not names_spider(options.target):
+        return _in_checkpoints(options, find_target(options.target, settings, options.arguments))
+    crawler = find_crawler(options.target, settings, options.arguments)
+    if _is_in_redis(crawler.settings["SCHEDULER"]):
+        _refuse(options, _FOR_CHECKPOINTS, "requests in checkpoints, but this spider has its frontier in Redis", "--fatal")
+        return _in_redis(options, crawler)
+    return _in_checkpoints(options, target_of(crawler))
+
+
+def _is_in_redis(scheduler: Any) -> bool:
+    """Return whether it is the scheduler in scrapy_state.redis or a subclass. Doesn't need redis-py."""
+    if isinstance(scheduler, str) and scheduler.startswith(_REDIS):
+        return True
+    try:
+        cls = load_object(scheduler)
+    except (ImportError, NameError, TypeError, ValueError):
+        return False
+    return any(base.__module__.startswith(_REDIS) for base in getattr(cls, "__mro__", ()))
+
+
+def _refuse(options: Namespace, names: Iterable[str], why: str, instead: str) -> None:
+    for name in names:
+        if getattr(options, name):
+            option = "--" + name.replace("_", "-")
+            raise StateSettingsError(f"{option} is for {why}", remedy=f"see {instead}")
+
+
+def _in_checkpoints(options: Namespace, target: Target) -> int:
+    """Print what a checkpoint says about requests; or list pending or failed ones, or the cookies; or clear them."""
+    _refuse(options, _FOR_REDIS, "a frontier in Redis, but this target has requests in its checkpoints", "--pending, --failed")
+    if options.clear and options.at is not None:
+        raise StateSettingsError("--clear is about the newest checkpoint", remedy="leave out --at")
+    newest = target.resolution().checkpoint
+    if newest is None:
+        return no_checkpoint(target)
+    checkpoint = with_requests(target, newest) if options.failed else newest
+    if checkpoint is None or checkpoint.requests is None:
+        over = f": crawl {newest.crawl} is over ({newest.reason})" if is_over(newest) else ""
+        say(f"checkpoint {newest.id} has no requests{over}")
+        return NO
+    if options.clear:
+        return _clear(options, target, checkpoint, checkpoint.requests)
+    if options.pending:
+        return _list(_PENDING_COLUMNS, pending_pages(target, checkpoint), _pending_row, options.json, "no pending request")
+    if options.failed:
+        return _list(_FAILED_COLUMNS, failed_pages(target, checkpoint), _failed_row, options.json, "no failed page")
+    if options.cookies:
+        return _list(_COOKIE_COLUMNS, cookies(target, checkpoint), _cookie_row, options.json, "no cookie")
+    _print_summary(target, checkpoint, checkpoint.requests, options.json)
+    return OK
+
+
+def _print_summary(target: Target, checkpoint: Checkpoint, requests: Requests, as_json: bool) -> None:
+    found, uri = counts(requests), target.store.uri(target.template.key(checkpoint.id or 0))
+    bytes = sum(segment.bytes for segment in requests.segments)
+    if as_json:
+        out_json({
+            "checkpoint": checkpoint.id, "uri": uri, "crawl": checkpoint.crawl, **found,
+            "start_state": requests.start_state, "segments": len(requests.segments), "bytes": bytes,
+        })  # fmt: skip
+        return
+    out(f"{pending_and_seen(found)}, in checkpoint {checkpoint.id} ({uri}, crawl {checkpoint.crawl})")
+    if requests.failed or requests.held:
+        out(f"{failed_and_held(found)}: see --failed")
+    began = requests.start_state
+    out("start() had ended" if began is None else f"start() had not ended; it began with STATE {as_text(began)}")
+    out(f"{len(requests.segments):,} segment{'' if len(requests.segments) == 1 else 's'}, {size(bytes)}")
+
+
+def _list(
+    columns: tuple[str, ...], found: Iterable[Any], row: Callable[[Any], tuple[str, ...]], as_json: bool, none: str
+) -> int:
+    """Print what was *found* as a table or as JSON, and return the exit code. *none*: what to say if nothing was found."""
+    if as_json:
+        listed = [each._asdict() for each in found]
+        out_json(listed)
+        return OK if listed else NO
+    objects = iter(found)
+    first = next(objects, None)
+    if first is None:
+        say(f"there is {none}")
+        return NO
+    table(columns, map(row, chain([first], objects)))
+    return OK
+
+
+def _pending_row(page: PendingPage) -> tuple[str, ...]:
+    notes = ", ".join(word for word, applies in (("in flight", page.in_flight), ("held", page.held)) if applies)
+    return page.method, page.url, str(page.priority), page.callback or "", notes, str(page.deaths or "")
+
+
+def _failed_row(page: FailedPage) -> tuple[str, ...]:
+    return page.reason, "held" if page.held else "skipped", page.url
+
+
+def _cookie_row(cookie: StoredCookie) -> tuple[str, ...]:
+    jar = "" if cookie.jar is None else as_text(cookie.jar)
+    return jar, cookie.domain, cookie.name, cookie.path, cookie.expires or "with the session"
+
+
+def _clear(options: Namespace, target: Target, checkpoint: Checkpoint, requests: Requests) -> int:
+    """Store a checkpoint without requests: the next run calls start() from the same state."""
+    what = f"Leave {pending_and_seen(counts(requests))}, behind?"
+    if not confirm(f"{what} The next run calls start() from STATE {as_text(checkpoint.state)}.", options.yes):
+        return NO
+    return store_by_hand(target, checkpoint.state, options, "set")
+
+
+def _in_redis(options: Namespace, crawler: Crawler) -> int:
     from ..redis import clear_frontier, put_back, read_frontier  # if redis-py is missing, this says what to install
 
-    crawler = find_crawler(options.target, settings, options.arguments)
     assert crawler.spider is not None
     chosen = RedisSettings.from_crawler(crawler)
     if options.unreadable or options.fatal:

@@ -15,12 +15,13 @@ from ..exceptions import StateSettingsError
 from ..extension import SpiderSettingsState, StateResolver
 from ..lineage.history import Run, StateFile, newest_first, runs, tree
 from ..lineage.resolve import Resolution
-from ..model.checkpoint import Checkpoint
+from ..model.checkpoint import Checkpoint, Requests
 from ..model.json_values import as_text
 from ..resume.sources import last_state, state_in_log
 from ..stores import open_reader
 from ..stores.retry import in_thread
 from ..units.watermark import what_is_missing
+from .kept_requests import counts, in_words, next_run
 from .state import NO, OK
 from .target import Target, find_target, no_checkpoint
 from .terminal import out, out_json, progress, say, seconds_since, stepping, table
@@ -30,20 +31,25 @@ def show(options: Namespace, settings: Settings) -> int:
     """Print what a run started now would resume from, and why."""
     target = find_target(options.target, settings, options.arguments)
     resolver, resolution = _resolved(target)
+    checkpoint = resolution.checkpoint
+    following = None if checkpoint is None else next_run(resolver, checkpoint)
     if options.json:
-        checkpoint = resolution.checkpoint
         out_json({
             "state": resolver.state,
             "origin": resolver.origin,
             "uri": resolution.uri,
             "checkpoint": None if checkpoint is None else checkpoint.to_json(),
             "age_seconds": None if checkpoint is None else seconds_since(checkpoint.time),
+            "next_run": following,
             "passed_over": [{"uri": uri, "why": why} for uri, why in resolution.passed_over],
         })  # fmt: skip
-    elif target.spider is not None or resolution.checkpoint is not None:
+    elif target.spider is not None or checkpoint is not None:
         out(f"STATE {as_text(resolver.state)} {resolver.origin}")
-        if resolution.checkpoint is not None and resolution.checkpoint.missing_units:
-            out(f"units: {what_is_missing(resolution.checkpoint)}")
+        if checkpoint is not None and checkpoint.missing_units:
+            out(f"units: {what_is_missing(checkpoint)}")
+        if checkpoint is not None and following is not None and checkpoint.crawl is not None:
+            for line in in_words(following, checkpoint):
+                out(line)
     return _exit_code(target, resolution)
 
 
@@ -100,9 +106,22 @@ def log(options: Namespace, settings: Settings) -> int:
         if options.json:
             out_json([_run_json(run) for run in listed])
         else:
-            rows = [(lanes, *([""] * 7 if run is None else _run_row(run))) for lanes, run in tree(listed)]
-            table(("", "ids", "began (UTC)", "run", "job", ">items", "ended", "state"), rows)
+            more = _REQUEST_COLUMNS if any(run.requests is not None for run in listed) else ()
+            columns = ("", "ids", "began (UTC)", "run", "job", ">items", *more, "ended", "state")
+            blank = [""] * (len(columns) - 1)
+            table(columns, [(lanes, *(blank if run is None else _run_row(run, bool(more)))) for lanes, run in tree(listed)])
     return OK if some else no_checkpoint(target)
+
+
+#: The columns about requests; they are there if any checkpoint has some
+_REQUEST_COLUMNS = (">crawl", ">pending", ">seen", ">failed")
+
+
+def _request_cells(crawl: int | None, newest: Requests | None, known: Requests | None) -> tuple[str, ...]:
+    """Return the cells for _REQUEST_COLUMNS. *known*: the newest requests, also if the *newest* checkpoint has none."""
+    pending = "" if newest is None else f"{newest.pending:,}"
+    seen_and_failed = ("", "") if known is None else (f"{known.seen:,}", f"{known.failed + known.held:,}")
+    return ("" if crawl is None else str(crawl), pending, *seen_and_failed)
 
 
 def _run_json(run: Run) -> dict[str, Any]:
@@ -114,7 +133,7 @@ def _run_json(run: Run) -> dict[str, Any]:
         "state": run.last.state, "items": run.items, "items_in_lineage": run.last.items, "errors": run.last.errors,
         "files": run.files, "bytes": run.bytes, "overlap": run.first.overlap,
         "parent_id": run.first.parent, "parent_run": None if run.parent is None else run.parent.last.run,
-        "in_lineage": run.in_lineage,
+        "in_lineage": run.in_lineage, "crawl": run.last.crawl, **counts(run.last.requests, run.requests),
     }  # fmt: skip
 
 
@@ -126,14 +145,15 @@ def _warn_of_damage(state_files: Iterable[StateFile]) -> Iterator[StateFile]:
         yield file
 
 
-def _run_row(run: Run) -> tuple[str, ...]:
+def _run_row(run: Run, with_requests: bool) -> tuple[str, ...]:
     first, last = run.first, run.last
     ids = f"{first.id}" if first.id == last.id else f"{first.id}-{last.id}"
     if run.parent is not None and first.parent != run.parent.last.id:
         ids += f" (after {first.parent})"  # it did not continue from the end of that run
     ended = run.ended or ("running or killed" if run.may_be_alive else "killed")
     items = f"{last.items:,}" if run.items == last.items else f"{last.items:,} (+{run.items:,})"
-    return ids, _to_the_second(first.time), last.run or "", last.job or "", items, ended, as_text(last.state)
+    requests = _request_cells(last.crawl, last.requests, run.requests) if with_requests else ()
+    return ids, _to_the_second(first.time), last.run or "", last.job or "", items, *requests, ended, as_text(last.state)
 
 
 def _print_checkpoints(checkpoints: Iterable[Checkpoint], as_json: bool) -> bool:
@@ -142,22 +162,18 @@ def _print_checkpoints(checkpoints: Iterable[Checkpoint], as_json: bool) -> bool
         out_json(as_objects)
         return bool(as_objects)
     rows = [_checkpoint_row(checkpoint) for checkpoint in checkpoints]
-    table((">id", "time (UTC)", "run", ">items", ">files", "", "state"), rows)
+    some_requests = any(requests[1] for _, requests, _ in rows)
+    columns = (">id", "time (UTC)", "run", ">items", ">files", *(_REQUEST_COLUMNS if some_requests else ()), "", "state")
+    table(columns, ((*before, *(requests if some_requests else ()), *after) for before, requests, after in rows))
     return bool(rows)
 
 
-def _checkpoint_row(checkpoint: Checkpoint) -> tuple[str, ...]:
-    items, files = f"{checkpoint.items:,}", str(len(checkpoint.files))
-    state = as_text(checkpoint.state)
-    return (
-        str(checkpoint.id),
-        _to_the_second(checkpoint.time),
-        checkpoint.run or "",
-        items,
-        files,
-        checkpoint.reason or "",
-        state,
-    )
+def _checkpoint_row(checkpoint: Checkpoint) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """Return the cells before those about requests, those, and the cells after them."""
+    time, items, files = _to_the_second(checkpoint.time), f"{checkpoint.items:,}", str(len(checkpoint.files))
+    requests = _request_cells(checkpoint.crawl, checkpoint.requests, checkpoint.requests)
+    before = str(checkpoint.id), time, checkpoint.run or "", items, files
+    return before, requests, (checkpoint.reason or "", as_text(checkpoint.state))
 
 
 def _to_the_second(time: str | None) -> str:

@@ -14,7 +14,9 @@ from ..dataset.moved import Moved
 from ..exceptions import StateError, StateSettingsError
 from ..lineage.history import StateFile, newest_first, runs
 from ..lineage.orphans import AllOrphans
+from ..model.checkpoint import Checkpoint
 from ..report import Page, Series, render
+from .kept_requests import counts, failed_pages
 from .orphans import unnamed_files
 from .state import OK
 from .target import Target, find_target, no_checkpoint
@@ -32,11 +34,13 @@ def report(options: Namespace, settings: Settings) -> int:
     path = _write(Path(options.page), html)
     kinds = [page.kind(run) for run in page.runs]
     if options.json:
+        newest = page.newest or Checkpoint({})
         out_json({
             "page": str(path), "checkpoints": page.series.checkpoints, "runs": len(kinds),
             "newest_run": kinds[0] if kinds else None, "damaged": page.series.damaged_count,
             "failed_runs": sum(kind in ("failed", "killed", "silent") for kind in kinds),
             "orphans": None if page.orphans is None else len(page.orphans),
+            "crawl": newest.crawl, **counts(newest.requests, page.requests),
         })  # fmt: skip
     else:
         out(str(path))
@@ -65,7 +69,18 @@ def _page(target: Target, moved: Moved, with_orphans: bool) -> Page:
             page.orphans = [file.uri for file in files if not file.after_last_state]
             page.after_last_state = [file.uri for file in files if file.after_last_state]
     page.left_out = left_out
+    _add_failed_pages(page, target)
     return page
+
+
+def _add_failed_pages(page: Page, target: Target) -> None:
+    checkpoint, requests = page.series.with_requests, page.requests
+    if checkpoint is None or requests is None or not requests.failed + requests.held:
+        return
+    try:
+        page.failed_pages = failed_pages(target, checkpoint)
+    except StateError as error:  # the rest of the page is still worth showing
+        page.failed_pages_why = str(error)
 
 
 def _valid(state_files: Iterator[StateFile]) -> Iterator[StateFile]:

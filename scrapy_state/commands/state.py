@@ -179,6 +179,9 @@ def _items(parser: argparse.ArgumentParser) -> None:
     form.add_argument("--manifest", action="store_true", help="print a line of JSON for each file, for DuckDB and Spark")
     form.add_argument("--json", action="store_true", help="print JSON")
     _at(parser)
+    parser.add_argument(
+        "--crawl", type=_crawl, metavar="last|N|all", help="only the items of the last crawl, or of crawl N (default: all)"
+    )
     parser.add_argument("--only", metavar="PATTERN", help="only files whose URI matches: '*/flights/*.jsonl'")
     _files(parser)
     _format(parser)
@@ -238,11 +241,17 @@ def _prune(parser: argparse.ArgumentParser) -> None:
 
 def _frontier(parser: argparse.ArgumentParser) -> None:
     _target(parser)
-    parser.add_argument("--clear", action="store_true", help="remove it; asks first")
-    parser.add_argument("--unreadable", action="store_true", help="list the requests that can't be read, with the reasons")
-    parser.add_argument("--fatal", action="store_true", help="list the pages whose workers died")
-    parser.add_argument("--put-back", action="store_true", help="have both kinds crawled again")
+    parser.set_defaults(parent=None)
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--clear", action="store_true", help="remove it, or store a checkpoint without requests; asks first")
+    which.add_argument("--pending", action="store_true", help="in checkpoints: list the pending requests")
+    which.add_argument("--failed", action="store_true", help="in checkpoints: list the pages that failed, with the reasons")
+    which.add_argument("--cookies", action="store_true", help="in checkpoints: list the cookies, without their values")
+    parser.add_argument("--unreadable", action="store_true", help="in Redis: list the requests that can't be read, and why")
+    parser.add_argument("--fatal", action="store_true", help="in Redis: list the pages whose workers died")
+    parser.add_argument("--put-back", action="store_true", help="in Redis: have both kinds crawled again")
     _yes(parser)
+    _at(parser)
 
 
 def _length(text: str) -> float:
@@ -261,6 +270,15 @@ def _yes(parser: argparse.ArgumentParser) -> None:
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
+    return int(text)
+
+
+def _crawl(text: str) -> int | str | None:
+    """Return the number of a crawl, "last", or None for all."""
+    if text in ("last", "all"):
+        return None if text == "all" else text
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not last, all, or the number of a crawl")
     return int(text)
 
 
@@ -284,7 +302,9 @@ VERBS = {
     "verify": Verb("check every checkpoint of the lineage, and every file it names", ".data:verify_lineage", _verify),
     "orphans": Verb("list the item files of killed runs that no checkpoint names", ".orphans:orphans", _orphans),
     "report": Verb("write a page that shows how the crawl is doing, and its history", ".reporting:report", _report),
-    "frontier": Verb("show the frontier in Redis: pending, leased, seen", ".frontier:frontier", _frontier),
+    "frontier": Verb(
+        "show the requests that are pending, seen and failed, in checkpoints or in Redis", ".frontier:frontier", _frontier
+    ),
     "prune": Verb("pack older state files into archives, so that there are fewer", ".change:prune", _prune),
     "copy": Verb("store the newest state of one target in another", ".change:copy", _copy),
 }

@@ -35,7 +35,7 @@ from .state import NO
 from .terminal import say
 
 #: The settings of the project that also apply to a target given as a URI
-_FOR_A_URI = re.compile(r"AWS_\w+|FEED_STORAGE_S3_ACL|STATE_STORES|STATE_REQUESTS_URI|STATE_AT|STATE_LAG")
+_FOR_A_URI = re.compile(r"AWS_\w+|FEED_STORAGE_S3_ACL|STATE_STORES|STATE_AT|STATE_LAG|STATE_REQUESTS(_URI)?")
 
 
 @dataclass(frozen=True)
@@ -120,11 +120,18 @@ def find_target(name: str, settings: Settings, arguments: dict[str, str]) -> Tar
     :param arguments: spider arguments; with a URI, the values of its placeholders
     :raises StateSettingsError: if nothing has that name; the message says what to name instead
     """
-    if name.endswith(".py") and Path(name).is_file():
-        return _of_spider(_spider_in_file(name), settings, arguments)
-    if any(sign in name for sign in ("/", os.sep, "%(")):
-        return _of_uri(name, settings, arguments)
-    return _of_spider(_spider_called(name, settings), settings, arguments)
+    if names_spider(name):
+        return target_of(find_crawler(name, settings, arguments))
+    return _of_uri(name, settings, arguments)
+
+
+def names_spider(name: str) -> bool:
+    """Return whether *name* means a spider; otherwise it is a URI."""
+    return _is_spiders_file(name) or not any(sign in name for sign in ("/", os.sep, "%("))
+
+
+def _is_spiders_file(name: str) -> bool:
+    return name.endswith(".py") and Path(name).is_file()
 
 
 def no_checkpoint(target: Target) -> int:
@@ -138,8 +145,8 @@ def find_crawler(name: str, settings: Settings, arguments: dict[str, str]) -> Cr
 
     :raises StateSettingsError: if no spider has that name
     """
-    in_file = name.endswith(".py") and Path(name).is_file()
-    return _crawler_of(_spider_in_file(name) if in_file else _spider_called(name, settings), settings, arguments)
+    cls = _spider_in_file(name) if _is_spiders_file(name) else _spider_called(name, settings)
+    return _crawler_of(cls, settings, arguments)
 
 
 def _crawler_of(cls: type[Spider], settings: Settings, arguments: dict[str, str]) -> Crawler:
@@ -156,15 +163,18 @@ def _crawler_of(cls: type[Spider], settings: Settings, arguments: dict[str, str]
     return crawler
 
 
-def _of_spider(cls: type[Spider], settings: Settings, arguments: dict[str, str]) -> Target:
-    crawler = _crawler_of(cls, settings, arguments)
+def target_of(crawler: Crawler) -> Target:
+    """Return the checkpoints of the spider of *crawler*, which :func:`find_crawler` made.
+
+    :raises StateSettingsError: if the spider has no state feed
+    """
     feed, source = StateFeed.from_settings(crawler.settings), get_settings(crawler).read_from
     if feed is not None:
-        return _made(crawler, feed.uri, feed.options.get("uri_params"), feed.format, cls.name)
+        return _made(crawler, feed.uri, feed.options.get("uri_params"), feed.format, crawler.spidercls.name)
     if isinstance(source, str):
         return _made(crawler, source, None, "json", None)
     raise StateSettingsError(
-        f"the spider {cls.name} has no state feed",
+        f"the spider {crawler.spidercls.name} has no state feed",
         remedy="add a feed to FEEDS whose item_classes is just StateItem, or name a URI",
     )
 

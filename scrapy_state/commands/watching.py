@@ -100,7 +100,7 @@ def _line(window: deque[Checkpoint], as_json: bool) -> None:
     else:
         out(
             f"checkpoint {newest.id} ({age(newest.time)}): STATE {as_text(newest.state)}, items: {newest.items:,}, "
-            f"{items:.0f} items/min, {checkpoints:.1f} checkpoints/min{_reason(newest)}"
+            f"{items:.0f} items/min, {checkpoints:.1f} checkpoints/min{_requests(newest, ', ')}{_reason(newest)}"
         )
 
 
@@ -112,10 +112,21 @@ def _picture(window: deque[Checkpoint]) -> str:
     return (
         f"STATE       {as_text(newest.state)}\n"
         f"items       {newest.items:,}, {items:.0f} a minute\n"
+        f"{_requests(newest, 'requests    ', chr(10))}"
         f"checkpoint  {newest.id}, {checkpoints:.1f} a minute, the newest {'' if old is None else in_words(old)} old"
         f"{_reason(newest)}\n"
         f"run         {newest.run or 'not known'}{f', job {newest.job}' if newest.job else ''}"
+        f"{'' if newest.requests is None else f', crawl {newest.crawl}'}"
     )
+
+
+def _requests(checkpoint: Checkpoint, before: str, after: str = "") -> str:
+    """Return what *checkpoint* says about requests, between *before* and *after*; nothing if it has none."""
+    requests = checkpoint.requests
+    if requests is None:
+        return ""
+    failed = requests.failed + requests.held
+    return f"{before}{requests.pending:,} pending, {requests.seen:,} seen{f', {failed:,} failed' if failed else ''}{after}"
 
 
 def _reason(checkpoint: Checkpoint) -> str:

@@ -28,30 +28,41 @@ class Lineage:
     """The item files along a lineage, oldest first. A lineage is read newest first, so a temporary file keeps the list.
 
     :param checkpoints: newest first, as :func:`~scrapy_state.lineage.chain.ancestors` yields them
+    :param crawl: only the files of the crawl with this number; nothing older is read. None: of all crawls
     """
 
-    def __init__(self, checkpoints: Iterable[Checkpoint]) -> None:
+    def __init__(self, checkpoints: Iterable[Checkpoint], crawl: int | None = None) -> None:
         self._spool = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as this object
         self._starts = array("Q")
-        #: how many checkpoints there are
-        self.checkpoints = 0
+        #: how many checkpoints there are, and how many items, without those to skip
+        self.checkpoints = self.items = 0
         #: the ids of the checkpoints that did not start where their parent ended
         self.overlaps: list[int | None] = []
         #: the oldest checkpoint
         self.first: Checkpoint | None = None
+        self._ends_at_a_crawl = False
         for checkpoint in checkpoints:
+            number = crawl_of(checkpoint)
+            if crawl is not None and number < crawl:
+                self._ends_at_a_crawl = True
+                break
             self.first = checkpoint
-            self.checkpoints += 1
-            if checkpoint.overlap:
-                self.overlaps.append(checkpoint.id)
-            for file in reversed(checkpoint.files):
-                self._starts.append(self._spool.tell())
-                self._spool.write(json.dumps(file.to_json()).encode() + b"\n")
+            if crawl in (None, number):
+                self._add(checkpoint)
+
+    def _add(self, checkpoint: Checkpoint) -> None:
+        self.checkpoints += 1
+        if checkpoint.overlap:
+            self.overlaps.append(checkpoint.id)
+        for file in reversed(checkpoint.files):
+            self.items += file.counted
+            self._starts.append(self._spool.tell())
+            self._spool.write(json.dumps(file.to_json()).encode() + b"\n")
 
     @property
     def parent_missing(self) -> int | None:
         """The id of the missing parent at which the lineage breaks off; None if it is complete."""
-        return self.first.parent if self.first is not None else None
+        return None if self.first is None or self._ends_at_a_crawl else self.first.parent
 
     def files(self) -> Iterator[ItemFile]:
         """Yield the files, oldest first."""
@@ -60,17 +71,25 @@ class Lineage:
             yield ItemFile.from_json(json.loads(self._spool.readline()))
 
 
-def lineage_of(store: StoreReader, template: KeyTemplate, newest: Checkpoint, step: Callable[[], object]) -> Lineage:
+def crawl_of(checkpoint: Checkpoint) -> int:
+    """Return the number of the crawl. Checkpoints from before crawls were counted belong to crawl 1."""
+    return 1 if checkpoint.crawl is None else checkpoint.crawl
+
+
+def lineage_of(
+    store: StoreReader, template: KeyTemplate, newest: Checkpoint, step: Callable[[], object], crawl: int | None = None
+) -> Lineage:
     """Read the lineage of *newest*. Blocks.
 
     :param step: called for each checkpoint that has been read
+    :param crawl: as for :class:`Lineage`
 
     :raises CheckpointError: as :func:`~scrapy_state.lineage.chain.ancestors`
     :raises StoreError: if the store does not answer or refuses
     """
     reads = ReadsAhead(store, template)
     try:
-        return Lineage(_stepping(ancestors(reads, template, newest), step))
+        return Lineage(_stepping(ancestors(reads, template, newest), step), crawl)
     finally:
         reads.close()
 

@@ -14,11 +14,16 @@ from ..barrier.barrier import Barrier
 from ..barrier.log import SpiderLog
 from ..barrier.tickets import BEFORE_ALL, Side, Ticket
 from ..exceptions import ItemFailed, StateConflict, StateError
-from ..model.checkpoint import Checkpoint
+from ..model.checkpoint import Checkpoint, Requests
 from ..scrapy_internals import until_closed
 from ..settings import StateSettings
 from .commits import Commits
 from .durable_items import DurableItems
+
+#: For how long a cut that is due waits for a clean state item at least, even if STATE_INTERVAL is shorter
+_LEAST_WAIT_SECONDS = 10.0
+#: The first cut of a crawl with requests comes no earlier than this: a clean state item may follow soon
+_FIRST_CUT_SECONDS = 0.5
 
 
 class Checkpointer:
@@ -47,6 +52,12 @@ class Checkpointer:
         self._old_side: Side | None = None
         self._commit_task: asyncio.Task[None] | None = None
         self._opened = False
+        #: whether a checkpoint needs no requests: the newest state item was clean, and no cut with requests has come since
+        self._is_clean = False
+        self._has_cut = False
+        self._makes_last_cut = False
+        #: the next cut with requests
+        self._due: asyncio.TimerHandle | None = None
         #: whether the last cut has been made, so that no more items can be exported
         self.closed = False
         self._has_late_items = False
@@ -64,20 +75,39 @@ class Checkpointer:
         """
         await self._items.open()
         if self._commits is not None:
-            await self._commits.open()
+            requests = await self._requests_at_opening()
+            await self._commits.open(requests)
+            self._has_cut = requests is not None
         self._opened = True
         self._last_cut = time.monotonic()
 
-    def state_yielded(self, state: dict[str, Any]) -> None:
-        """Remember *state*, and cut here if a checkpoint is due."""
+    def state_yielded(self, state: dict[str, Any], is_start: bool = False) -> None:
+        """Remember *state*, and cut here if a checkpoint is due. *is_start*: whether ``start()`` yields it."""
         if self._commits is None or self._barrier.ended:
             return
+        recorder = self._barrier.recorder
+        if recorder is not None:
+            is_clean = recorder.begin_anew(state, is_start)
+            self._note_clean(is_clean)
+            if not is_clean:
+                self.requests_changed()
+                return
         self._tickets.next_epoch()
         self._state = state
         stopping = not self._crawler.crawling
         due = stopping or time.monotonic() - self._last_cut >= self._settings.interval_seconds
         if due and self._commit_task is None:
             self._commit_task = asyncio.create_task(self._cut())
+
+    def requests_changed(self) -> None:
+        """Cut once a checkpoint is due. If the last state item was clean, wait for another one, for one interval at most."""
+        if self._due is None and self._opened and not self._makes_last_cut:
+            interval_seconds = self._settings.interval_seconds
+            due_at = self._last_cut + (interval_seconds if self._has_cut else max(interval_seconds, _FIRST_CUT_SECONDS))
+            if self._is_clean:
+                due_at += max(interval_seconds, _LEAST_WAIT_SECONDS)
+            delay_seconds = max(0.0, due_at - time.monotonic())
+            self._due = asyncio.get_running_loop().call_later(delay_seconds, self._cut_with_requests)
 
     async def make_durable(self, closing: bool = False) -> bool:
         """Cut now, without a state item. Wait, and return whether every item that is settled by now has become durable."""
@@ -97,18 +127,23 @@ class Checkpointer:
     def item_failed(self, ticket: Ticket, error: BaseException) -> None:
         """Skip an item for which a pipeline has raised *error*, or fail the crawl, as STATE_ON_ITEM_ERROR says."""
         if self._settings.on_item_error == "skip":
-            ticket.side.errors[ticket.epoch] += 1
+            exported = ticket.to_export
+            exported.side.errors[exported.epoch] += 1
             ticket.settle()
             return
         if ticket.side.unit and self._barrier.tracking is not None:
             self._barrier.tracking.item_failed(ticket, error)
             ticket.settle()
             return
+        failure = ItemFailed(f"an item raised {type(error).__name__} in a pipeline")
+        if self._barrier.recorder is not None and self._barrier.recorder.item_failed(ticket):
+            ticket.settle()
+            self._failure.fail("state_item_failed", failure, blocks_newest=False)
+            return
         # If the item comes after the newest state item, the state before it can still be stored.
         is_after = ticket.epoch == self._tickets.current.epoch
         if is_after:
             ticket.settle()
-        failure = ItemFailed(f"an item raised {type(error).__name__} in a pipeline")
         self._failure.fail("state_item_failed", failure, blocks_newest=not is_after)
 
     def item_came_too_late(self, ticket: Ticket) -> None:
@@ -128,6 +163,8 @@ class Checkpointer:
         """Start the clock of STATE_CLOSE_TIMEOUT if somebody has stopped the crawl. Backpressure may last until the close."""
         if not self._crawler.crawling:
             self._items.retry.closing(stopped=True)
+        if self._barrier.recorder is not None and not self._is_clean and not self._barrier.ended:
+            self._cut_with_requests()  # somebody may kill the process before it is closed
 
     async def close(self, reason: str) -> None:
         """Make the last cut, and log where the checkpoints stopped if the crawl has failed. To be called once."""
@@ -139,32 +176,80 @@ class Checkpointer:
             if self._opened and self._failure.error is not None:
                 self._log.error("%s", self._where_stopped(self._failure.error))
 
-    def _cut(self, reason: str | None = None) -> Coroutine[Any, Any, None]:
+    def _cut_with_requests(self) -> None:
+        """Cut now, unless a commit is under way: then once that is done."""
+        self._cancel_due()
+        recorder = self._barrier.recorder
+        if recorder is None or self._commit_task is not None or self._makes_last_cut or self._failure.error is not None:
+            return
+        if recorder.has_changed:
+            self._note_clean(False)
+            self._commit_task = asyncio.create_task(self._cut(with_requests=True))
+
+    def _note_clean(self, is_clean: bool) -> None:
+        if self._is_clean != is_clean:
+            self._is_clean = is_clean
+            self._log.info(
+                "checkpoints contain %s from now on: %s",
+                *(("only the state", "the spider yields state items while nothing else is under way") if is_clean else
+                  ("the state and the requests that are not done", "other requests are under way when state items come")),
+            )  # fmt: skip
+
+    def _cancel_due(self) -> None:
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
+
+    async def _requests_at_opening(self) -> Requests | None:
+        """Return the requests that this run continues with, after storing what it knows of them before it has begun."""
+        recorder = self._barrier.recorder
+        if recorder is None or not recorder.continues:
+            return None
+        return await recorder.store(recorder.snapshot(), self._items.threads, self._items.retry)
+
+    def _cut(
+        self, reason: str | None = None, with_requests: bool = False, is_over: bool = False
+    ) -> Coroutine[Any, Any, None]:  # fmt: skip
         """Begin a new side now, and return the coroutine that commits the old one.
 
         :param reason: at the last cut, why the spider is being closed
+        :param with_requests: whether the checkpoint contains the requests that are not done
+        :param is_over: whether the next run begins a new crawl
         """
+        recorder = self._barrier.recorder
+        all_items = recorder is not None and not self._is_clean
+        snapshot = None
+        if recorder is not None and all_items:
+            self._state = recorder.state(getattr(self._crawler.spider, "state", {}))
+            snapshot = recorder.snapshot() if with_requests else None
+        self._has_cut = True
         side = self._old_side = self._tickets.cut()
         self._last_cut = time.monotonic()
         self._crawler.stats.set_value("state/items_waiting", side.out)
-        fields: dict[str, Any] = {"state": self._state, "reason": reason}
+        fields: dict[str, Any] = {"state": self._state, "reason": reason, "is_over": is_over}
         if self._commits is not None and self._barrier.tracking is not None:
             fields["units"] = self._barrier.tracking.report()
         self._state = None
-        return self._commit(side, fields)
+        return self._commit(side, fields, snapshot, all_items)
 
-    async def _commit(self, side: Side, fields: dict[str, Any]) -> None:
+    async def _commit(self, side: Side, fields: dict[str, Any], snapshot: Any, all_items: bool) -> None:
+        """Make *side* durable, and store the checkpoint. *all_items*: whether items after the last state item count, too."""
         began = time.monotonic()
         epoch = self._tickets.current.epoch
+        recorder = self._barrier.recorder
         try:
-            files = await self._items.make_durable(side, epoch, is_last=fields["reason"] is not None)
+            files = await self._items.make_durable(side, epoch, is_last=fields["reason"] is not None and not all_items)
             if files is None:
                 return
             if self._commits is None:
                 self._crawler.stats.inc_value("state/cuts")
-            else:
-                errors = sum(count for at, count in side.errors.items() if at < epoch)
-                await self._commits.commit(files, began, errors=errors, **fields)
+                return
+            errors = sum(count for at, count in side.errors.items() if all_items or at < epoch)
+            if snapshot is not None and recorder is not None:
+                fields["requests"] = await recorder.store(snapshot, self._items.threads, self._items.retry)
+            await self._commits.commit(files, began, errors=errors, **fields)
+            if snapshot is not None and recorder is not None and fields["reason"] is None:
+                recorder.stored(self._items.threads)
         except StateConflict as error:
             self._failure.fail("state_conflict", error)
         except StateError as error:
@@ -174,9 +259,13 @@ class Checkpointer:
             self._failure.fail("state_store_failed", StateError(f"{type(error).__name__}: {error}"))
         finally:
             self._commit_task = self._old_side = None
+        if self._barrier.recorder is not None and self._barrier.recorder.has_changed:
+            self.requests_changed()
 
     async def _close(self, reason: str) -> None:
         self._barrier.end()
+        self._makes_last_cut = True
+        self._cancel_due()
         self._items.retry.closing(stopped=not self._crawler.crawling)
         # No item is in the pipelines any more. Those that are not settled were cancelled, or have failed.
         if self._commit_task is not None:
@@ -190,11 +279,25 @@ class Checkpointer:
         if self._failure.error is None and reason == "finished" and tracking is not None and tracking.finished():
             reason = "state_units_failed"  # the tracker logs which
             self._failure.mark(reason)
+        is_over = self._is_over(reason)
         if not self._failure.blocks_newest:
-            await self._cut(reason)
+            await self._cut(reason, with_requests=not is_over, is_over=is_over)
         await self._items.close()
         if self._commits is not None:
             await self._commits.close()
+
+    def _is_over(self, reason: str) -> bool:
+        """Whether the crawl is over, so that the next run begins a new one."""
+        recorder = self._barrier.recorder
+        if recorder is None:
+            return self._failure.error is None and reason == "finished"
+        if self._failure.error is not None or not recorder.concludes(reason):
+            if reason == "finished" and recorder.log_held():
+                self._failure.mark("state_pages_failed")
+            return False
+        if not self._is_clean:
+            recorder.release_all()
+        return True
 
     def _fail_unsettled(self, side: Side) -> None:
         if side.out:

@@ -14,7 +14,7 @@ from scrapy.crawler import Crawler
 from ..barrier.log import SpiderLog
 from ..lineage.last_run import Orphan, OrphanFeeds, abort_unfinished, find_orphans, treat_orphans
 from ..lineage.writer import CheckpointWriter
-from ..model.checkpoint import Checkpoint, ItemFile
+from ..model.checkpoint import Checkpoint, ItemFile, Requests
 from ..model.json_values import in_log
 from ..signals import checkpoint_stored
 from ..stores.retry import patiently
@@ -61,8 +61,8 @@ class Commits:
         """The newest checkpoint; None before the opening one."""
         return self._writer.last
 
-    async def open(self) -> None:
-        """Store the opening checkpoint.
+    async def open(self, requests: Requests | None) -> None:
+        """Store the opening checkpoint, with the *requests* that this run continues with.
 
         :raises StateError: if it can't be stored
         """
@@ -70,7 +70,10 @@ class Commits:
         began = time.monotonic()
         writer, resolution = self._writer, resolver.resolution
         self._orphans = await self._threads.run(find_orphans, writer.store, writer.template, resolution, self._orphan_feeds)
-        opening = partial(writer.open, resolver.state, resolution, resolver.resolve_own, start=resolver.start)
+        state = resolver.state if resolver.start is None else resolver.start.state
+        opening = partial(
+            writer.open, state, resolution, resolver.resolve_own, start=resolver.start, requests=requests
+        )  # fmt: skip
         checkpoint = await self._threads.run(patiently, opening)
         if not writer.store.atomic:
             self._log.info(
@@ -120,8 +123,9 @@ class Commits:
 
     def _stored(self, checkpoint: Checkpoint, began: float) -> None:
         self._log.info(
-            "checkpoint %s stored: STATE %s, items: %s, files: %s, seconds: %.3f%s",
+            "checkpoint %s stored: STATE %s, items: %s, files: %s, seconds: %.3f%s%s",
             checkpoint.id, in_log(checkpoint.state), checkpoint.items, len(checkpoint.files), time.monotonic() - began,
+            f", requests: {checkpoint.requests.pending}" if checkpoint.requests is not None else "",
             f", {checkpoint.reason}" if checkpoint.reason else "",
         )  # fmt: skip
         stats = self._crawler.stats

@@ -1,1 +1,5 @@
-"""Requests as bytes: what a frontier keeps, wherever it keeps it."""
+"""The requests of a crawl in its checkpoints: pages, what has been seen, cookies, and their files."""
+
+from .scheduler import Scheduler
+
+__all__ = ["Scheduler"]

@@ -5,7 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from scrapy import Spider
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class Classes:
@@ -19,6 +24,13 @@ class Classes:
         self._packages = frozenset(packages)
         self._loaded = frozenset(sys.modules)
         self._paths: dict[type, str] = {}
+        #: the paths that :meth:`path_of` has given; whoever reads it empties it
+        self.used: set[str] = set()
+
+    @classmethod
+    def of(cls, spider: Spider) -> Self:
+        """Return those of Scrapy and of the packages that define *spider*."""
+        return cls({"scrapy", *(each.__module__.partition(".")[0] for each in type(spider).__mro__ if each is not object)})
 
     def find(self, path: Any) -> type:
         """Return the class that *path* names.
@@ -26,7 +38,9 @@ class Classes:
         :raises ValueError: if no such class exists, it is nested, or its module must not be imported
         """
         module_name, _, name = str(path).rpartition(".")
-        if not (module_name in self._loaded or module_name.partition(".")[0] in self._packages):
+        parts = module_name.split(".")
+        # A package's __main__ is a program: importing it may run it.
+        if not (module_name in self._loaded or (parts[0] in self._packages and "__main__" not in parts)):
             raise ValueError(f"there is no class {path!r} in the project, in Scrapy, or in what they import")
         try:
             cls = vars(sys.modules.get(module_name) or import_module(module_name))[name]
@@ -46,4 +60,5 @@ class Classes:
             if self.find(path) is not cls:
                 raise ValueError(f"{path} is another class")
             self._paths[cls] = path
+        self.used.add(self._paths[cls])
         return self._paths[cls]

@@ -1,4 +1,4 @@
-"""A request as bytes and back: JSON, so that nobody who can write to Redis can run code here. Independent of Redis."""
+"""A request as bytes and back: JSON, so that nobody who can write to Redis or to a store can run code here."""
 
 from __future__ import annotations
 
@@ -24,6 +24,9 @@ _MOST_BYTES = 64 << 20
 _USUAL = {name: getattr(Request("data:,"), name) for name in Request.attributes}
 #: Methods of Spider itself that may be callbacks
 _CALLBACKS = ("parse", "_parse")
+# json.dumps() makes an encoder for each call. What Values has written is a tree, so there are no circles to look for.
+_UTF8 = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, check_circular=False)
+_ASCII = json.JSONEncoder(separators=(",", ":"), check_circular=False)
 
 
 class Unreadable(ValueError):
@@ -45,11 +48,11 @@ class Codec:
         self._use_pickle = use_pickle
         self._names: dict[Any, str] = {}
         self._callbacks: set[str] = set()
-        own = {cls.__module__.partition(".")[0] for cls in type(spider).__mro__ if cls is not object}
-        self._classes = Classes({"scrapy", *own})
+        self._classes = Classes.of(spider)
         self._values = Values(self._classes)
         #: the request classes that are known to survive encoding
         self._proved: set[type] = {Request}
+        self._used: set[tuple[str, str]] = set()
 
     def encode(self, request: Request) -> bytes:
         """Return *request* as bytes.
@@ -59,22 +62,51 @@ class Codec:
         """
         values = self._as_dict(request)
         try:
-            written = json.dumps(self._values.write(values), separators=(",", ":"), ensure_ascii=False)
-            text = written.encode("utf-8", "surrogatepass")
-        except (ValueError, RecursionError) as error:
+            text = self._text(values, _UTF8)
+        except ValueError:
             if not self._use_pickle:
-                raise ValueError(str(error)) from error
+                raise
             return b"p" + _pickled(values)
-        if len(text) > _MOST_BYTES:
-            raise ValueError(f"it has {len(text):,} bytes; at most {_MOST_BYTES:,} are allowed")
-        if type(request) not in self._proved:
-            if type(self.decode(text)) is not type(request):
-                raise ValueError(f"{type(request)} can't be imported by its name")
-            self._proved.add(type(request))
+        self._prove(request, text)
         if len(text) < _COMPRESS_BYTES:
             return text
         packed = b"z" + zlib.compress(text, 1)
         return packed if len(packed) < len(text) else text
+
+    def encode_text(self, request: Request) -> bytes:
+        """Return *request* as one JSON object in ASCII, without tabs, line breaks and other control characters.
+
+        Never pickles. :meth:`take_used` will give the names in it.
+
+        :raises ValueError: as :meth:`encode`
+        """
+        self._classes.used.clear()
+        values = self._as_dict(request)
+        text = self._text(values, _ASCII)
+        self._prove(request, text)
+        self._note(values)
+        return text
+
+    def take_used(self) -> list[tuple[str, str]]:
+        """Return, sorted, what the requests name that :meth:`encode_text` has written since the last call.
+
+        :return: ("callback" or "errback", name of a method) or ("class", import path): what :meth:`check` takes
+        """
+        used, self._used = self._used, set()
+        return sorted(used)
+
+    def check(self, kind: str, name: str) -> None:
+        """Make sure that requests with this name can be decoded. May import a module of the project.
+
+        :param kind: "callback", "errback" or "class"
+        :raises ValueError: if the spider has no such method, the class can't be found, or *kind* is another word
+        """
+        if kind == "class":
+            self._classes.find(name)
+        elif kind in ("callback", "errback"):
+            self._method(name)
+        else:
+            raise ValueError(f"{kind!r} is neither a callback, an errback nor a class")
 
     def decode(self, data: bytes) -> Request:
         """Return the request in *data*: what :meth:`encode` made, a URL, or a JSON object with a ``url``.
@@ -88,11 +120,14 @@ class Codec:
 
         :raises Unreadable: as :meth:`decode`
         """
-        request = self._decoded(data, self._pushed)
-        slot = request.meta.get("download_slot")
-        if not isinstance(slot, (str, type(None))):  # Scrapy's queues would raise
-            raise Unreadable(f'meta["download_slot"] is a {type(slot).__name__}; it must be text', request.meta)
-        return request
+        return _with_slot_checked(self._decoded(data, self._pushed))
+
+    def decode_text(self, data: bytes) -> Request:
+        """Return the request in *data*, which :meth:`encode_text` made: nothing but a JSON object with a ``url``.
+
+        :raises Unreadable: as :meth:`decode`, and if it is compressed, pickled, or larger than 64 MiB
+        """
+        return _with_slot_checked(self._decoded(data, self._fields))
 
     def decode_any(self, data: bytes) -> Request:
         """Return the request in *data*: what :meth:`encode` made, or PUSHED and what somebody pushed.
@@ -124,6 +159,11 @@ class Codec:
         text = data.decode("utf-8", "surrogatepass").strip()
         if not text.startswith("{"):
             return {"url": text}
+        return self._fields(text)
+
+    def _fields(self, text: str | bytes) -> dict[str, Any]:
+        if len(text) > _MOST_BYTES:
+            raise ValueError(f"it has {len(text):,} bytes; at most {_MOST_BYTES:,} are allowed")
         values = self._values.read(json.loads(text))
         if not isinstance(values, dict) or not isinstance(values.get("url"), str):
             raise ValueError("it is a JSON object without a url")
@@ -156,6 +196,31 @@ class Codec:
         is_scrapys = name.startswith("__") or (hasattr(Spider, name) and name not in _CALLBACKS)
         return not is_scrapys and callable(inspect.getattr_static(self._spider, name, None))
 
+    def _text(self, values: dict[str, Any], encoder: json.JSONEncoder) -> bytes:
+        try:
+            return encoder.encode(self._values.write(values)).encode("utf-8", "surrogatepass")
+        except (ValueError, RecursionError) as error:
+            raise ValueError(str(error)) from error
+
+    def _prove(self, request: Request, text: bytes) -> None:
+        """Raise ValueError if *text* is too large, or does not come back as a request of the same class."""
+        if len(text) > _MOST_BYTES:
+            raise ValueError(f"it has {len(text):,} bytes; at most {_MOST_BYTES:,} are allowed")
+        if type(request) not in self._proved:
+            if type(self.decode(text)) is not type(request):
+                raise ValueError(f"{type(request)} can't be imported by its name")
+            self._proved.add(type(request))
+
+    def _note(self, values: dict[str, Any]) -> None:
+        if callback := values.get("callback"):
+            self._used.add(("callback", callback))
+        if errback := values.get("errback"):
+            self._used.add(("errback", errback))
+        if "_class" in values:
+            self._used.add(("class", values["_class"]))
+        if self._classes.used:
+            self._used.update(("class", path) for path in self._classes.used)
+
     def _as_dict(self, request: Request) -> dict[str, Any]:
         if type(request).to_dict is not Request.to_dict:
             return request.to_dict(spider=self._spider)
@@ -181,10 +246,22 @@ class Codec:
         if key not in self._names:
             name = function.__name__
             if getattr(self._spider, name, None) != function:  # Python mangles the names of private methods
-                name = Request.to_dict(request, spider=self._spider)[which]
+                name = self._static_name(key) or Request.to_dict(request, spider=self._spider)[which]
             self._method(name)
             self._names[key] = name
         return self._names[key]
+
+    def _static_name(self, function: Any) -> str | None:
+        """Return the name of *function* in the spider's class. Request.to_dict() would read all properties of the spider."""
+        cls = type(self._spider)
+        return next((name for name in dir(cls) if inspect.getattr_static(cls, name, None) is function), None)
+
+
+def _with_slot_checked(request: Request) -> Request:
+    slot = request.meta.get("download_slot")
+    if not isinstance(slot, (str, type(None))):  # Scrapy's queues would raise
+        raise Unreadable(f'meta["download_slot"] is a {type(slot).__name__}; it must be text', request.meta)
+    return request
 
 
 def unpacked(data: bytes) -> bytes:

@@ -14,6 +14,13 @@ from ..barrier.tickets import Side, Ticket
 class Journal(Protocol):
     """Takes down what changes until the next checkpoint (frontier/segments.py)."""
 
+    @property
+    def empty(self) -> bool:
+        """Whether nothing has changed."""
+
+    def deaths(self, page: int, number: int) -> None:
+        """Page *page* has been in flight through that many deaths of a process."""
+
     def add(self, page: int, priority: int, is_start: bool, request: bytes) -> None:
         """Page *page* is known and pending."""
 
@@ -57,8 +64,9 @@ class Page:
     :param request: the encoded request, until the journal has it
     :param parent: the page that has sent it; *by*: the page that it waits for: once that is settled, it becomes known
     :param known: whether checkpoints may mention it; *stored*: whether it is pending in the segments
+    :param in_every_run: whether each run sends it, as it sends what ``start()`` yields, so that it isn't stored
     :param out: how many of its requests are under way: itself, stand-ins, and children that can't be stored
-    :param sent: how many requests it has sent; *first_sent*: the first of them, encoded
+    :param sent: how many requests it has sent since its last clean state item; *first_sent*: the first of them, encoded
     :param open_children: how many of the pages that it has sent are not settled
     :param over: whether nothing of it is under way
     :param hopeless: whether it stays pending, because the crawl is being closed
@@ -78,6 +86,7 @@ class Page:
     by: Page | None = None
     known: bool = False
     stored: bool = False
+    in_every_run: bool = False
     out: int = 1
     sent: int = 0
     first_sent: bytes = b""

@@ -8,7 +8,8 @@ checkpoint, and the children that were waiting for it become known. docs/request
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from ..barrier.tickets import Side, Ticket
@@ -24,11 +25,12 @@ class Pages:
     :param pending: how many pages the segments have as pending
     :param held: the numbers of those that have failed, and that the next run tries again
     :param failed: how many pages of the crawl have failed and were skipped
+    :param forms: the forms of the requests that ``start()`` has sent in earlier runs, how many of each
     """
 
     def __init__(
         self, journal: Journal, items: Items, start: Start, number: int = 0, pending: int = 0, held: Iterable[int] = (),
-        failed: int = 0,
+        failed: int = 0, forms: Mapping[str, int] = MappingProxyType({}),
     ) -> None:  # fmt: skip
         self.journal = journal
         self.start = start
@@ -44,7 +46,13 @@ class Pages:
         self._taken: dict[Page, None] = {}
         #: where the next run would begin if it began anew: start(), or the page that has yielded the last clean state item.
         #: None once that is settled
-        self.beginning: Page | None = Page(0, known=True)
+        self.beginning: Page | None = Page(0, known=True, left_out=Counter(forms))
+        self._start_forms = self.beginning.left_out
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether, now that nothing is under way, something has failed that the next run tries again."""
+        return bool(self.held) or self.beginning is not None
 
     # The requests of a page, on their way
 
@@ -77,21 +85,28 @@ class Pages:
         self._begun(parent, encoded)
         self._of[request] = page
 
-    def add_unstored(self, request: Hashable) -> None:
-        """Begin a page that can't be stored, and that no page has sent: it is lost if the process dies."""
+    def add_unstored(self, request: Hashable, in_every_run: bool = False) -> None:
+        """Begin a page that can't be stored, and that no page has sent: it is lost if the process dies.
+
+        :param in_every_run: whether each run sends it, so that it need not be stored
+        """
         self.number += 1
         self._begun(None, b"")
-        self._of[request] = Page(self.number, known=True)
+        left_out = self._start_forms if in_every_run else None
+        self._of[request] = Page(self.number, known=True, in_every_run=in_every_run, left_out=left_out)
 
-    def join(self, request: Hashable, page: Page, fingerprint: bytes = b"") -> None:
+    def join(self, request: Hashable, page: Page, fingerprint: bytes = b"", form: str = "") -> None:
         """Let *request* be a part of *page*: a stand-in, or a child that can't be stored.
 
         :param fingerprint: what becomes seen once *page* is settled; b"" for nothing
+        :param form: the form of a child of ``start()``, by which the next run leaves it out once *page* is settled
         """
         page.out += 1
         self._of[request] = page
         if fingerprint:
             page.fingerprints = _with(page.fingerprints, fingerprint)
+        if form:
+            page.forms = _with(page.forms, form)
 
     def take(self, request: Hashable) -> Page | None:
         """The engine gets *request*: return its page. None if it is not in the books."""
@@ -124,11 +139,16 @@ class Pages:
     def ticket(self, page: Page) -> Ticket:
         """Return the ticket for an item of *page*."""
         if page.ticket is None:
-            page.ticket = Ticket(Side(is_held=True, failed=bool(page.held) or page.hopeless), 0)
+            page.ticket = Ticket(Side(is_held=True, owner=page, failed=bool(page.held) or page.hopeless), 0)
         return page.ticket
 
     def is_sent_before(self, page: Page, encoded: bytes) -> bool:
-        """Whether an earlier try of *page* has sent this request, so that it is left out. Counts it."""
+        """Whether an earlier try of *page* (or an earlier run's ``start()``) has sent this request, so that it is left out.
+
+        Counts it.
+
+        :param encoded: the request, or the fingerprint of one that can't be stored
+        """
         if not page.left_out:
             return False
         form = form_of(encoded)
@@ -139,7 +159,7 @@ class Pages:
 
     def is_clean(self, page: Page) -> bool:
         """Whether a state item of *page* is clean now: nothing else is under way, and *page* has sent one request at most."""
-        if page.sent > 1 or self.beginning not in (None, page):
+        if not page.open_children <= page.sent <= 1 or self.beginning not in (None, page):
             return False
         return self._open == bool(page.number) + page.open_children
 
@@ -155,6 +175,7 @@ class Pages:
             self.journal.form(form_of(page.first_sent))
         self._forget(page)
         self._let_children_go(page)
+        page.left_out, page.sent, page.first_sent = None, 0, b""
         ticket, page.ticket = page.ticket, None
         return None if ticket is None else ticket.side
 
@@ -171,6 +192,15 @@ class Pages:
         elif not page.held:
             page.held = reason
             self._drop_items(page)
+
+    def give_up(self, number: int, url: str, reason: str) -> None:
+        """The page *number*, which waits outside the books, has failed for good."""
+        self.failed += 1
+        self.pending -= 1
+        self._open -= 1
+        self.held.discard(number)
+        self.journal.failed(url, reason)
+        self.journal.settle(number)
 
     def leave_pending(self, page: Page) -> None:
         """*page* can't be finished in this run, but has not failed: the next run begins it again."""
@@ -196,7 +226,7 @@ class Pages:
             parent.first_sent = encoded
         parent.sent += 1
         parent.open_children += 1
-        if parent is self.beginning:
+        if parent is self.beginning or parent.in_every_run:
             self.journal.form(form_of(encoded))
 
     def _look(self, page: Page) -> None:
@@ -221,6 +251,8 @@ class Pages:
         if page is self.beginning:
             self.beginning = None
             self.start.ended = True
+            for form in page.forms:
+                self.journal.form(form)
         if page.ticket is not None:
             self._items.release(page.ticket.side)
         for fingerprint in page.fingerprints:

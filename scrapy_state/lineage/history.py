@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from ..exceptions import CheckpointError
-from ..model.checkpoint import Checkpoint
+from ..model.checkpoint import Checkpoint, Requests
 from ..model.key_template import KeyTemplate
 from ..stores import StoreReader
 from .archive import StoreWithRollups
@@ -58,6 +58,7 @@ class Run:
     :param checkpoints: how many checkpoints it stored; *files*, *bytes* and *items*: how much they name
     :param parent: the run it continued; None if it continued none, or if that run has not been read
     :param in_lineage: whether the newest checkpoint descends from it
+    :param requests: what its newest checkpoint with requests says about them; None if it has no such checkpoint
     :param superseded: whether another run has stored a checkpoint since, so that this run can't store any more
     """
 
@@ -68,6 +69,7 @@ class Run:
     bytes: int = 0
     parent: Run | None = None
     in_lineage: bool = False
+    requests: Requests | None = None
     superseded: bool = False
     items: int = 0
 
@@ -90,6 +92,7 @@ class Run:
     def add(self, checkpoint: Checkpoint) -> None:
         """Add its next older checkpoint."""
         self.first = checkpoint
+        self.requests = self.requests or checkpoint.requests
         self.checkpoints += 1
         self.files += len(checkpoint.files)
         self.bytes += sum(file.bytes or 0 for file in checkpoint.files)

@@ -71,13 +71,14 @@ class CheckpointWriter:
         :param resolution: what was found under the prefix; its checkpoint becomes the parent
         :param resolve_again: resolves again, in case another run has taken the id since
         :param reason: why the checkpoint is stored; *extra*: what else it contains
-        :param start: the checkpoint, from this prefix or another, whose state *state* is, with the units finished beyond it
-        :param requests: the requests to continue with
+        :param start: the checkpoint, from this prefix or another, whose state *state* is, with the units finished beyond it,
+            and with the requests that this run continues with
+        :param requests: these requests, as the opening has them
         :raises StateConflict: if another run has stored a checkpoint since, so that *state* is no longer where to start
         :raises StoreError: if the opening can't be stored
         """
         began_with = resolution.checkpoint
-        began_at = _position(began_with or Checkpoint(state, **_units_of(start)))
+        began_at = _position(began_with or _began_at(state, start))
         for wait_seconds in (*_WAITS_SECONDS, None):
             parent = resolution.checkpoint
             newest = resolution.newest or parent
@@ -111,9 +112,15 @@ class CheckpointWriter:
         start: Checkpoint | None,
         requests: Requests | None,
     ) -> Checkpoint:
-        parent, units = resolution.checkpoint, _units_of(start)
-        id, extra = resolution.newest_id + 1, dict(extra or {})
-        opening = Checkpoint(state, id=id, reason=reason, extra=extra, requests=requests, **units)
+        parent = resolution.checkpoint
+        opening = replace(
+            _began_at(state, start),
+            id=resolution.newest_id + 1,
+            reason=reason,
+            extra=dict(extra or {}),
+            requests=requests,
+            crawl=1,
+        )
         if parent is not None:
             opening = replace(
                 opening,
@@ -122,7 +129,8 @@ class CheckpointWriter:
                 items=parent.items,
                 errors=parent.errors,
                 arguments=parent.arguments,
-                overlap=_position(parent) != _position(opening),
+                crawl=(parent.crawl or 1) + parent.is_over,
+                overlap=_position(parent) != _position(_began_at(state, start)),
             )
         return self._sealed(opening)
 
@@ -134,12 +142,16 @@ class CheckpointWriter:
         errors: int = 0,
         reason: str | None = None,
         units: Mapping[str, Any] | None = None,
+        requests: Requests | None = None,
+        is_over: bool = False,
     ) -> Checkpoint:
         """Return the checkpoint to store next, a child of the last one. Does no I/O.
 
         :param state: None: the last one's
         :param files: the item files of the side it closes, all of them durable
         :param units: a checkpoint's fields about units; None: the last one's
+        :param requests: what the next run continues with, besides the state
+        :param is_over: whether the next run begins a new crawl
         """
         parent = self.last
         assert parent is not None, "open() comes first"
@@ -155,6 +167,9 @@ class CheckpointWriter:
                 files=tuple(files),
                 reason=reason,
                 arguments=parent.arguments,
+                crawl=parent.crawl,
+                requests=requests,
+                ended=is_over,
                 **(_units_of(parent) if units is None else units),
             )
         )
@@ -221,9 +236,15 @@ def _units_of(checkpoint: Checkpoint | None) -> dict[str, Any]:
     return {name: getattr(checkpoint or Checkpoint({}), name) for name in _UNIT_FIELDS}
 
 
-def _position(checkpoint: Checkpoint) -> tuple[dict[str, Any], tuple[str, ...]]:
+def _began_at(state: dict[str, Any], start: Checkpoint | None) -> Checkpoint:
+    """Return a checkpoint with what a run began with: *state*, and the units and requests of *start*."""
+    return Checkpoint(state, requests=None if start is None else start.requests, **_units_of(start))
+
+
+def _position(checkpoint: Checkpoint) -> tuple[Any, ...]:
     """Return what a run resumes from."""
-    return checkpoint.state, checkpoint.ahead
+    requests = checkpoint.requests
+    return checkpoint.state, checkpoint.ahead, None if requests is None else (requests.segments, requests.start)
 
 
 def new_run_id() -> str:

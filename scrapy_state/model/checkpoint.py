@@ -135,6 +135,7 @@ class Checkpoint:
     :param skipped_units: the states of the failed units skipped since the parent (STATE_ON_UNIT_ERROR = "skip")
     :param arguments: the spider's arguments in that run, as resume/arguments.py keeps them; None if they are not known
     :param crawl: the number of the crawl, counted along the lineage; None: a version before crawls were counted
+    :param ended: whether the crawl is over, so that the next run begins a new one
     :param requests: what the next run continues with, besides *state*; None: it begins with ``start()`` from *state*. Only a
         checkpoint with requests has version 2, so that an older package refuses what it would lose
     :param digest: SHA-256 of the rest; :meth:`to_bytes` computes it
@@ -160,9 +161,15 @@ class Checkpoint:
     skipped_units: tuple[dict[str, Any], ...] = ()
     arguments: Mapping[str, str] | None = None
     crawl: int | None = None
+    ended: bool = False
     requests: Requests | None = None
     digest: str | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the crawl is over: it is after "finished", also in checkpoints from before crawls were counted."""
+        return self.ended or (self.crawl is None and self.reason == "finished")
 
     @property
     def version(self) -> int:
@@ -180,6 +187,8 @@ class Checkpoint:
             data["arguments"] = dict(self.arguments)
         if self.crawl is not None:
             data["crawl"] = self.crawl
+        if self.ended:
+            data["ended"] = True
         if self.requests is not None:
             data["requests"] = self.requests.to_json()
         data.update(self.extra)
@@ -212,7 +221,9 @@ class Checkpoint:
         for name, kinds in _KINDS.items():
             if name in fields and type(fields[name]) not in kinds:
                 raise CheckpointError(f"its {name} has the type {type(fields[name]).__name__}")
-        known = {name: fields[name] for name in (*_ORDER, "missing_units", "arguments", "crawl", "digest") if name in fields}
+        known = {
+            name: fields[name] for name in (*_ORDER, "missing_units", "arguments", "crawl", "ended", "digest") if name in fields
+        }
         known.pop("version", None)
         known |= {name: _of_kind(fields[name], name, kind) for name, kind in _UNIT_LISTS.items() if name in fields}
         try:
@@ -239,7 +250,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(_UNIT_LISTS, (list,)),
     **dict.fromkeys(("id", "parent"), (int, type(None))),
     **dict.fromkeys(("parent_digest", "spider", "run", "job", "time", "reason", "digest"), (str, type(None))),
-    "overlap": (bool,),
+    **dict.fromkeys(("overlap", "ended"), (bool,)),
     "arguments": (dict,),
     "crawl": (int,),
     "requests": (dict,),

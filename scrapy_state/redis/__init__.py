@@ -27,5 +27,5 @@ def __getattr__(name: str) -> Any:
         if (error.name or "").partition(".")[0] != "redis":
             raise
         raise StateSettingsError(
-            f"scrapy_state.redis.{name} needs redis-py, which is not installed: pip install 'scrapy-state[redis]'"
+            f"scrapy_state.redis.{name} needs redis-py, which is not installed", remedy="pip install 'scrapy-state[redis]'"
         ) from error

@@ -38,10 +38,10 @@ from redis.exceptions import (
 from ..exceptions import StateSettingsError, StoreError, StoreRefused, StoreUnreachable
 from .settings import redacted, unusable
 
-#: What a client raises besides RedisError and OSError when it can't reach anything
+#: What a client of a cluster raises, besides RedisError and OSError, when it can't reach anything
 CLUSTER_ERRORS = (RedisClusterException,)
 _CONNECT_SECONDS = 5.0
-#: If an exchange takes longer, Redis is not there any more.
+#: If an exchange takes longer, Redis counts as away.
 _ANSWER_SECONDS = 10.0
 #: How Redis says "later": busy, can't write to its disk, no replicas, cluster in trouble. Before version 7, an error
 #: within a script begins with other words.
@@ -51,7 +51,8 @@ _ELSEWHERE = re.compile(r"(^|.*: -)(READONLY|MASTERDOWN|MOVED|ASK|LOADING)\b")
 #: redis-py's errors for these no longer contain Redis's first word.
 _LATER_ERRORS = (ClusterDownError, TryAgainError)
 _ELSEWHERE_ERRORS = (ReadOnlyError, MasterDownError, MovedError, AskError, BusyLoadingError)
-HINT = "check whether Redis runs there and can be reached, and whether it wants TLS (rediss://) or not"
+#: The remedy if nothing answers
+CHECK_REDIS = "check STATE_REDIS_URL, whether Redis runs there, and whether it wants TLS (rediss://) or not"
 _SENTINEL_PORT, _PORT = 26379, 6379
 _TIMEOUTS = {"socket_connect_timeout": _CONNECT_SECONDS, "socket_timeout": _ANSWER_SECONDS}
 
@@ -122,29 +123,30 @@ def is_elsewhere(error: RedisError) -> bool:
 
 def translated(error: RedisError, url: str) -> StoreError:
     """Return this package's error for one of redis-py's."""
-    where, says = f"STATE_REDIS_URL {redacted(url)}", str(error).partition("\n")[0]
+    uri, says = redacted(url), str(error).partition("\n")[0]
     if isinstance(error, (AuthenticationError, AuthorizationError)) or "WRONGPASS" in says or "NOAUTH" in says:
-        return StoreRefused(f"{where}: wrong user or password ({says})")
+        return StoreRefused(f"wrong user or password ({says})", uri=uri, remedy="correct STATE_REDIS_URL")
     if isinstance(error, NoPermissionError) or "NOPERM" in says:
-        return StoreRefused(f"{where}: the user may not do what a frontier needs ({says})")
+        remedy = "give the user of STATE_REDIS_URL the rights that docs/redis.md lists"
+        return StoreRefused(f"the user may not do what a frontier needs ({says})", uri=uri, remedy=remedy)
     if "DB index" in says or "invalid DB" in says:
-        return StoreRefused(f"{where}: the database does not exist ({says})")
+        return StoreRefused(f"the database does not exist ({says})", uri=uri, remedy="correct STATE_REDIS_URL")
     if isinstance(error, ReadOnlyError) or "READONLY" in says:
-        return StoreUnreachable(f"{where}: it is read-only now ({says})")
+        return StoreUnreachable(f"it is read-only now ({says})", uri=uri)
     if is_elsewhere(error):
-        return StoreUnreachable(f"{where}: it can't answer for this frontier just now ({says or type(error).__name__})")
+        return StoreUnreachable(f"it can't serve the frontier just now ({says or type(error).__name__})", uri=uri)
     if isinstance(error, OutOfMemoryError) or says.startswith("OOM"):
-        return StoreUnreachable(f"{where}: it is full, give it more maxmemory ({says})")
+        return StoreUnreachable(f"it is full ({says})", uri=uri, remedy="raise its maxmemory")
     if isinstance(error, (*_LATER_ERRORS, NoScriptError)) or _LATER.match(says):
-        return StoreUnreachable(f"{where}: {says}")
+        return StoreUnreachable(says, uri=uri)
     cause = error.__cause__ or error.__context__
     if isinstance(cause, SSLError):  # not every version of redis-py includes the reason
         reason = getattr(cause, "verify_message", "") or cause.reason or says
-        own = "if the certificate is your own, name its authority with ?ssl_ca_certs=/path"
-        return StoreUnreachable(f"{where}: no secure connection ({reason}); {own}")
+        remedy = "if the certificate is your own, add ?ssl_ca_certs=/path to STATE_REDIS_URL"
+        return StoreUnreachable(f"no secure connection ({reason})", uri=uri, remedy=remedy)
     if isinstance(error, (ConnectionError, TimeoutError)):
-        return StoreUnreachable(f"{where}: {says.rstrip('.') or type(error).__name__}; {HINT}")
-    return StoreRefused(f"{where}: {says or type(error).__name__}")
+        return StoreUnreachable(says.rstrip(".") or type(error).__name__, uri=uri, remedy=CHECK_REDIS)
+    return StoreRefused(says or type(error).__name__, uri=uri)
 
 
 def _client(url: str, module: Any, sentinel_class: Any, cluster_module: Any, once: bool) -> Any:
@@ -174,7 +176,8 @@ def _read(url: str, kind: str) -> _Address:
         service, database = "", service
     elif not service:
         raise StateSettingsError(
-            f"STATE_REDIS_URL is {redacted(url)!r}, which names no primary: redis+sentinel://host:26379,host:26379/name/0"
+            f"STATE_REDIS_URL is {redacted(url)!r}, which does not name the primary",
+            remedy="write redis+sentinel://host:26379,host:26379/name/0",
         )
     query = dict(parse_qsl(parts.query))
     own = {name: query.pop(f"sentinel_{name}") for name in ("username", "password") if f"sentinel_{name}" in query}
@@ -187,7 +190,9 @@ def _read(url: str, kind: str) -> _Address:
     if scheme == "rediss":
         options["ssl"] = True
     if kind == "cluster" and options.pop("db", 0):
-        raise StateSettingsError(f"STATE_REDIS_URL is {redacted(url)!r}; a cluster has database 0 only")
+        raise StateSettingsError(
+            f"STATE_REDIS_URL is {redacted(url)!r}", remedy="a cluster has only database 0: leave the number out"
+        )
     port = _PORT if kind == "cluster" else _SENTINEL_PORT
     nodes = [_node(each, port) for each in hosts.split(",")]
     return _Address(nodes, service, options, sentinel_options)

@@ -17,7 +17,16 @@ from redis.exceptions import NoPermissionError, NoScriptError, RedisError, Respo
 from scrapy import Spider
 
 from ..exceptions import StoreError, StoreRefused, StoreUnreachable
-from .clients import CLUSTER_ERRORS, HINT, async_client, close_client, drop_connections, is_cluster, is_elsewhere, translated
+from .clients import (
+    CHECK_REDIS,
+    CLUSTER_ERRORS,
+    async_client,
+    close_client,
+    drop_connections,
+    is_cluster,
+    is_elsewhere,
+    translated,
+)
 from .settings import RedisSettings, redacted
 
 logger = logging.getLogger("scrapy_state.state")
@@ -70,8 +79,13 @@ class Connection:
             await self.close()
 
     async def close(self) -> None:
-        """Close a connection that was made without :meth:`acquire`."""
+        """Close a connection that you made without :meth:`acquire`."""
         await close_client(self.client)
+
+    @property
+    def uri(self) -> str:
+        """The URL without its password, for logs and errors."""
+        return redacted(self.url)
 
     async def exchange(self, keys: list[str], arguments: list[Any]) -> list[Any]:
         """Run exchange.lua with *keys* and *arguments*, return its reply.
@@ -93,23 +107,23 @@ class Connection:
 
         :raises StoreError: as :meth:`exchange`
         """
-        await self._run(self._put_back, *to_put_back(prefix, "unreadable"))
+        await self._run(self._put_back, *put_back_arguments(prefix, "unreadable"))
 
     async def deadlines(self, prefix: str) -> dict[str, float]:
         """Return when each worker's leases expire, by Redis's clock, in milliseconds.
 
         :raises StoreError: as :meth:`exchange`
         """
-        found = await self._translating(self.client.zrange(f"{prefix}workers", 0, -1, withscores=True))
+        found = await self._translate_errors(self.client.zrange(f"{prefix}workers", 0, -1, withscores=True))
         return {name.decode(): deadline for name, deadline in found}
 
-    async def described(self, prefix: str) -> dict[str, str]:
+    async def describe(self, prefix: str) -> dict[str, str]:
         """Return the frontier's version, its project and how many requests it has seen; {} if there is no frontier.
 
         :raises StoreError: as :meth:`exchange`
         """
         names = ("version", "project", "seen")
-        found = await self._translating(self.client.hmget(f"{prefix}meta", names))
+        found = await self._translate_errors(self.client.hmget(f"{prefix}meta", names))
         return {name: value.decode() for name, value in zip(names, found, strict=True) if value is not None}
 
     async def claim(self, prefix: str, project: str) -> str:
@@ -117,8 +131,8 @@ class Connection:
 
         :raises StoreError: as :meth:`exchange`
         """
-        await self._translating(self.client.hsetnx(f"{prefix}meta", "project", project))
-        return (await self.described(prefix)).get("project", project)
+        await self._translate_errors(self.client.hsetnx(f"{prefix}meta", "project", project))
+        return (await self.describe(prefix)).get("project", project)
 
     async def lock(self, prefix: str, worker: str) -> bool:
         """Lock the frontier for *worker*, for a minute at most; return False if another worker has locked it.
@@ -126,14 +140,14 @@ class Connection:
         :raises StoreError: as :meth:`exchange`
         """
         key = _lock_key(prefix)
-        return bool(await self._translating(self.client.set(key, worker, nx=True, px=_LOCK_MILLISECONDS)))
+        return bool(await self._translate_errors(self.client.set(key, worker, nx=True, px=_LOCK_MILLISECONDS)))
 
     async def lock_holder(self, prefix: str) -> str:
         """Return which worker has the lock; empty if none has.
 
         :raises StoreError: as :meth:`exchange`
         """
-        return (await self._translating(self.client.get(_lock_key(prefix))) or b"").decode()
+        return (await self._translate_errors(self.client.get(_lock_key(prefix))) or b"").decode()
 
     async def unlock(self, prefix: str, worker: str) -> None:
         """Release the lock.
@@ -141,14 +155,14 @@ class Connection:
         :raises StoreError: as :meth:`exchange`
         """
         if await self.lock_holder(prefix) == worker:
-            await self._translating(self.client.delete(_lock_key(prefix)))
+            await self._translate_errors(self.client.delete(_lock_key(prefix)))
 
     async def remove(self, keys: list[str]) -> None:
         """Remove *keys*.
 
         :raises StoreError: as :meth:`exchange`
         """
-        await self._translating(self.client.delete(*keys))
+        await self._translate_errors(self.client.delete(*keys))
 
     def in_one_slot(self, *keys: str) -> bool:
         """Whether one script may use all of *keys*: in a cluster they must be in one slot."""
@@ -160,30 +174,31 @@ class Connection:
         :raises StoreUnreachable: if it does not answer, within 12 seconds
         :raises StoreRefused: if it can't, or refuses
         """
-        where = f"STATE_REDIS_URL {redacted(self.url)}"
         try:
-            node = await self._in_time(self._a_node())
+            node = await self._in_time(self._any_node())
             await self._in_time(self.client.ping(**node))
             info: dict[str, Any] = await self._in_time(self.client.info(**node))
         except ResponseError as error:
             if "NOPERM" in str(error) or isinstance(error, NoPermissionError):
-                return  # a managed Redis may forbid INFO; the next exchange will show
+                return  # a managed Redis may forbid INFO; the next exchange will tell
             raise translated(error, self.url) from error
         except RedisError as error:
             raise translated(error, self.url) from error
         except (*CLUSTER_ERRORS, OSError, asyncio.TimeoutError) as error:
-            raise StoreUnreachable(f"{where}: no answer ({str(error) or type(error).__name__}); {HINT}") from error
+            reason = f"no answer ({str(error) or type(error).__name__})"
+            raise StoreUnreachable(reason, uri=self.uri, remedy=CHECK_REDIS) from error
         if info.get("role") == "slave":
-            raise StoreRefused(f"{where}: it is a read-only replica; give the URL of the primary")
+            raise StoreRefused("it is a read-only replica", uri=self.uri, remedy="set STATE_REDIS_URL to the primary's URL")
         if info.get("maxmemory") and str(info.get("maxmemory_policy", "")).startswith("allkeys"):
             raise StoreRefused(
-                f"{where}: its maxmemory-policy is {info['maxmemory_policy']}, so it would throw requests away when it is "
-                "full; set it to noeviction"
+                f"its maxmemory-policy is {info['maxmemory_policy']}, so it would throw requests away when it is full",
+                uri=self.uri,
+                remedy="set it to noeviction, or STATE_REDIS_URL to another Redis",
             )
         if not info.get("aof_enabled") and not await self._saves(node):
-            logger.warning("%s: it keeps nothing on disk (no appendonly, no save): a restart loses the frontier", where)
+            logger.warning("%s: it keeps nothing on disk (no appendonly, no save), so a restart loses the frontier", self.uri)
 
-    async def _a_node(self) -> dict[str, Any]:
+    async def _any_node(self) -> dict[str, Any]:
         if not is_cluster(self.client):
             return {}
         await self.client.initialize()
@@ -193,15 +208,15 @@ class Connection:
         try:
             return bool((await self._in_time(self.client.config_get("save", **node))).get("save"))
         except (RedisError, OSError, asyncio.TimeoutError):
-            return True  # many managed Redis services forbid CONFIG: nobody can know
+            return True  # many managed Redis services forbid CONFIG
 
     async def _run(self, script: Any, keys: list[str], arguments: list[Any]) -> Any:
         for _ in range(_SCRIPT_ATTEMPTS - 1):
             with suppress(NoScriptError):  # a failover, or SCRIPT FLUSH, after redis-py had loaded it
-                return await self._translating(script(keys=keys, args=arguments), NoScriptError)
-        return await self._translating(script(keys=keys, args=arguments))
+                return await self._translate_errors(script(keys=keys, args=arguments), NoScriptError)
+        return await self._translate_errors(script(keys=keys, args=arguments))
 
-    async def _translating(self, call: Awaitable[T], *but: type[RedisError]) -> T:
+    async def _translate_errors(self, call: Awaitable[T], *but: type[RedisError]) -> T:
         try:
             return await call
         except but:
@@ -211,18 +226,18 @@ class Connection:
                 await drop_connections(self.client)
             raise translated(error, self.url) from error
         except (*CLUSTER_ERRORS, OSError) as error:
-            raise StoreUnreachable(f"STATE_REDIS_URL {redacted(self.url)}: {error}") from error
+            raise StoreUnreachable(str(error), uri=self.uri, remedy=CHECK_REDIS) from error
 
     async def _in_time(self, call: Awaitable[T]) -> T:
         return await asyncio.wait_for(call, _START_SECONDS / 2)
 
 
 class Heartbeat:
-    """Renews a worker's leases while its exchanges, which renew them too, can't be sent because the event loop is blocked.
+    """Renews a worker's leases while the event loop is blocked and sends no exchanges, which renew them otherwise.
 
     C code that keeps the interpreter's lock blocks this thread as well.
 
-    :param last: when the worker's last exchange had its reply, by time.monotonic()
+    :param last: returns when the reply to the worker's last exchange came, by time.monotonic()
     """
 
     def __init__(self, settings: RedisSettings, worker: str, spider: Spider, last: Callable[[], float]) -> None:
@@ -267,13 +282,13 @@ class Heartbeat:
         frame = sys._current_frames().get(self._loop_thread)
         where = f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame is not None else "unknown"
         logger.warning(
-            "no exchange with Redis for %.0f s: something blocks the event loop, or Redis does not answer (just now: %s). "
+            "no exchange with Redis for %.0f s: something blocks the event loop (now at %s), or Redis does not answer. "
             "Meanwhile this worker keeps its leases", seconds, where, extra={"spider": self._spider},
         )  # fmt: skip
 
 
-def to_put_back(prefix: str, which: str) -> tuple[list[str], list[str]]:
-    """Return the keys and the arguments of PUT_BACK for what is set aside as *which*: "fatal" or "unreadable"."""
+def put_back_arguments(prefix: str, which: str) -> tuple[list[str], list[str]]:
+    """Return the keys and the arguments with which PUT_BACK puts back what is set aside as *which*: "fatal" or "unreadable"."""
     name = secrets.token_hex(8)
     return [prefix + part for part in ("meta", "returning", which, f"returning:{name}")], [name]
 

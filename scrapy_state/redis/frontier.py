@@ -1,4 +1,4 @@
-"""A job's frontier in Redis, as one worker uses it: the arguments and the reply of exchange.lua, with names. No Scrapy."""
+"""A job's frontier in Redis, as one worker uses it: names for the arguments and the reply of exchange.lua. Knows no Scrapy."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NO_LIMIT = 1 << 30
 
 
 class FrontierGone(StoreError):
-    """The frontier in Redis is gone or older than this worker knows it: somebody cleared it, or Redis lost its newest data."""
+    """The frontier is gone, or older than this worker has seen it: somebody cleared it, or Redis lost its newest data."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Reply:
 class FrontierClient:
     """One worker's access to the frontier.
 
-    :param prefix: what the job's keys begin with
+    :param prefix: how all keys of the job begin
     :param worker: this worker's name, unique
     :param lease_seconds: after how long without an exchange its leases expire
     :param first_out: whether requests leave first in, first out; *start_first_out*: the same for start requests
@@ -118,8 +118,8 @@ class FrontierClient:
         unreadable: Sequence[int] = (),
         wanted: int = 0,
         most_bytes: int = MOST_BYTES,
-        rooms: Mapping[str, int] = MappingProxyType({}),
-        other_room: int = NO_LIMIT,
+        capacities: Mapping[str, int] = MappingProxyType({}),
+        other_capacity: int = NO_LIMIT,
         hidden: int = 0,
     ) -> Reply:
         """Send *new* requests and acknowledgements, get up to *wanted* leases, and renew this worker's leases.
@@ -130,9 +130,9 @@ class FrontierClient:
         :param done: leases whose requests are done since the last exchange; they are acknowledged later
         :param unreadable: leases that can't be read as requests: they are set aside
         :param most_bytes: how much may be leased; a single request may be larger
-        :param rooms: how many requests to lease by download slot, *other_room*: of any other slot
+        :param capacities: how many requests to lease at most, by download slot; *other_capacity*: of any other slot
         :param hidden: how many requests this worker has that Redis does not know of
-        :raises FrontierGone: if the frontier is not there, or older than this worker knows it
+        :raises FrontierGone: if the frontier is not there, or older than this worker has seen it
         :raises StoreError: as :meth:`Connection.exchange`
         """
         self.attempt += 1
@@ -140,11 +140,12 @@ class FrontierClient:
             *(self.prefix, self.worker, self.incarnation, self.number + 1, self.attempt, mode),
             *(int(self.lease_seconds * 1000), wanted, most_bytes),
             *("first" if first else "last" for first in (self.first_out, self.start_first_out)),
-            *(hidden, self.most_deliveries, other_room, len(acknowledged), len(done), len(unreadable), len(rooms), len(new)),
+            *(hidden, self.most_deliveries, other_capacity),
+            *map(len, (acknowledged, done, unreadable, capacities, new)),
             *(*acknowledged, *done, *unreadable),
         ]
-        for slot, room in rooms.items():
-            arguments += (slot_name(slot), room)
+        for slot, capacity in capacities.items():
+            arguments += (slot_name(slot), capacity)
         for request in new:
             arguments += (request.fingerprint, request.element)
         raw = await self.connection.exchange(self._keys, arguments)
@@ -158,19 +159,20 @@ class FrontierClient:
         return [f"{self.prefix}meta", self.pushed_key or f"{self.prefix}urls", *(self.prefix + part for part in self.expiring)]
 
     def _check(self, answer: bytes) -> None:
-        """Raise the error that *answer*, the first part of exchange.lua's reply, stands for, if it stands for one."""
+        """Raise an error if *answer*, the first part of exchange.lua's reply, stands for one."""
         if answer == b"gone":
             raise FrontierGone(
-                f"STATE_REDIS_URL: the frontier {self.prefix!r} is gone, or older than it was: it was cleared, or Redis was "
-                "restarted without its newest data (no appendonly), or a replica has taken over. Start the crawl again: it "
-                "continues with what is there"
+                f"the frontier {self.prefix!r} is gone, or older than it was: somebody cleared it, Redis restarted without its "
+                "newest data (no appendonly), or a replica has taken over",
+                uri=self.connection.uri,
+                remedy="start the crawl again: it continues with what is there",
             )
         if answer == b"late":
-            raise StoreUnreachable(f"STATE_REDIS_URL: the exchange {self.number + 1} arrived twice")
+            raise StoreUnreachable(f"exchange {self.number + 1} arrived twice", uri=self.connection.uri)
 
 
 def _reply(raw: list[Any]) -> Reply:
-    """Return what exchange.lua replied, with names."""
+    """Return the reply of exchange.lua with names."""
     _, _, lost, *counts, duplicates, come_back, pushed_type, all_fatal, fatal_count = raw[:14]
     refused, pending, others, others_busy, others_open, vanished = counts
     first_leased = 14 + 2 * fatal_count
@@ -192,7 +194,7 @@ def _reply(raw: list[Any]) -> Reply:
 
 
 def slot_name(slot: str) -> str:
-    """Return *slot* as it stands in elements and keys."""
+    """Return *slot* as elements and keys have it."""
     return slot.replace("\n", " ")
 
 

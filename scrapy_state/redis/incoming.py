@@ -55,19 +55,19 @@ class Incoming:
 
     def report(self, reply: Reply) -> None:
         """Log and count what *reply* says about leases, and about pages that are set aside because their workers died."""
-        log.tell_reply(reply, self._crawler.stats, self._spider)
+        log.count_reply(reply, self._crawler.stats, self._spider)
         if reply.lost:
-            log.tell_lost(self._settings.lease_seconds, self._spider)
+            log.log_lost(self._settings.lease_seconds, self._spider)
         if reply.vanished:
-            log.tell_vanished(reply.vanished, self._spider)
+            log.log_vanished(reply.vanished, self._spider)
         self._fatal = reply.all_fatal
         pages = (self._name(data) for _, data in reply.fatal)
-        log.tell_fatal(pages, self._settings.most_deliveries, self._crawler.stats, self._spider)
+        log.count_fatal(pages, self._settings.most_deliveries, self._crawler.stats, self._spider)
 
     def read(self, reply: Reply) -> list[Request]:
         """Return the requests that *reply* has leased to this worker, in order, and add them to its leases."""
         if reply.pushed_type and reply.pushed_type != self._pushed_type:
-            log.tell_pushed_type(self._settings.pushed_key, reply.pushed_type, self._spider)
+            log.log_pushed_type(self._settings.pushed_key, reply.pushed_type, self._spider)
         self._pushed_type = reply.pushed_type
         requests = []
         for id, data in reply.leased:
@@ -98,15 +98,15 @@ class Incoming:
     def set_aside(self, id: int, error: Exception) -> None:
         """Have the worker set lease *id* aside, because nobody can crawl it."""
         if not self._unreadable:
-            log.tell_unreadable(error, self._spider)
+            log.log_unreadable(error, self._spider)
         self._unreadable += 1
         self._crawler.stats.inc_value("state/redis/unreadable")
         self._worker.set_aside(id)
 
     def close(self) -> None:
         """Log how many requests are set aside."""
-        log.tell_set_aside(self._unreadable, self._spider)
-        log.tell_all_fatal(self._fatal, self._spider)
+        log.log_unreadable_count(self._unreadable, self._spider)
+        log.log_fatal_count(self._fatal, self._spider)
 
     def _name(self, data: bytes) -> str:
         """Return what a log line calls the request in *data*."""
@@ -177,7 +177,7 @@ class Ending:
             self._hurry()
             if not self._is_waiting_logged:
                 self._is_waiting_logged = True
-                log.tell_waiting(reply.others_open, self._spider)
+                log.log_waiting(reply.others_open, self._spider)
         return is_done and (self._settings.keep_open or not must_wait)
 
     def spider_idle(self) -> None:
@@ -188,7 +188,7 @@ class Ending:
         seconds = self._settings.idle_seconds
         if self._idle_since is None or time.monotonic() - self._idle_since < seconds:
             raise DontCloseSpider
-        log.tell_idle(seconds, self._spider)
+        log.log_idle(seconds, self._spider)
 
     def _note_idle(self, is_idle: bool) -> None:
         if not is_idle:

@@ -12,8 +12,8 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from ..exceptions import StoreUnreachable
-from .clients import CLUSTER_ERRORS, blocking_client, on_node_of
-from .connection import PUT_BACK, to_put_back
+from .clients import CHECK_REDIS, CLUSTER_ERRORS, blocking_client, on_node_of
+from .connection import PUT_BACK, put_back_arguments
 from .settings import redacted
 
 _BATCH = 1000
@@ -108,7 +108,7 @@ def put_back(url: str, prefix: str) -> int:
     """
     with _client(url) as client:
         script = client.register_script(PUT_BACK)
-        return sum(int(script(*to_put_back(prefix, which))) for which in ("fatal", "unreadable"))
+        return sum(int(script(*put_back_arguments(prefix, which))) for which in ("fatal", "unreadable"))
 
 
 def _pushed(client: Any, key: str) -> int:
@@ -164,7 +164,7 @@ def _client(url: str) -> Iterator[Any]:
         client = blocking_client(url)
         yield client
     except (RedisError, *CLUSTER_ERRORS, OSError) as error:
-        raise StoreUnreachable(f"STATE_REDIS_URL {redacted(url)}: {error}") from error
+        raise StoreUnreachable(str(error), uri=redacted(url), remedy=CHECK_REDIS) from error
     finally:
         if client is not None:
             client.close()

@@ -1,4 +1,4 @@
-"""One worker's leases: their order, how many to take of each download slot, and when to acknowledge them."""
+"""One worker's leases: their order, how many to take of each download slot, when to acknowledge them."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from ..barrier.barrier import Listener
     from .worker import Worker
 
-#: A worker leases no more of a download slot than the slot can use in this time.
+#: A worker leases no more requests of a download slot than the slot can send in this time.
 _AHEAD_SECONDS = 4.0
-_OFTEN_SECONDS = 0.1
-#: After an idle time as long as this, a worker cuts. A page now and then must not make a file each time.
+_SHORTEST_INTERVAL_SECONDS = 0.1
+#: A worker that has been idle for so long cuts. If it cut at once, a page now and then would make a file each time.
 _IDLE_SECONDS = 5.0
 
 
@@ -79,7 +79,7 @@ class Leases:
         return [*(id for requests in (self.waiting, self.running) for id in requests.values() if id), *self.unstored.kept]
 
     @property
-    def own(self) -> int:
+    def only_in_memory(self) -> int:
         """How many requests Redis does not know of."""
         return sum(not id for requests in (self.waiting, self.running) for id in requests.values())
 
@@ -124,7 +124,7 @@ class Unstored:
 
     @property
     def kept(self) -> list[int]:
-        """The leases of pages that are done, except for requests in memory."""
+        """The leases of pages that are done, but not all their requests in memory are."""
         return list(self._done)
 
 
@@ -154,9 +154,8 @@ class Order:
 
 
 def _is_first_out(queue: type) -> bool:
-    return issubclass(queue, FifoMemoryQueue) and not issubclass(
-        queue, LifoMemoryQueue
-    )  # LifoMemoryQueue is a subclass of FifoMemoryQueue
+    # LifoMemoryQueue is a subclass of FifoMemoryQueue
+    return issubclass(queue, FifoMemoryQueue) and not issubclass(queue, LifoMemoryQueue)
 
 
 class Pace:
@@ -169,7 +168,7 @@ class Pace:
         self._downloader = downloader
         self._by_slot = by_slot
         self._slots: dict[Request, str] = {}
-        self._held: Counter[str] = Counter()
+        self._leased: Counter[str] = Counter()
         #: how many have ended, by slot: in this span of _AHEAD_SECONDS, and in the one before
         self._ended: Counter[str] = Counter()
         self._ended_before: Counter[str] = Counter()
@@ -189,7 +188,7 @@ class Pace:
         """Note that *request* was leased."""
         if self._by_slot:
             slot = self._slots[request] = self._downloader.get_slot_key(request)
-            self._held[slot] += 1
+            self._leased[slot] += 1
 
     def ended(self, request: Request) -> None:
         """Note that *request* is done."""
@@ -203,16 +202,16 @@ class Pace:
             self._drop(request)
 
     @property
-    def rooms(self) -> tuple[Mapping[str, int], int]:
-        """How many more this worker can use of each slot that it has requests of, or that has settings; and of any other."""
+    def capacities(self) -> tuple[Mapping[str, int], int]:
+        """How many more requests this worker can use: of each slot that it has some of or that has settings; of any other."""
         if not self._by_slot:
             return {}, NO_LIMIT
         passed = time.monotonic() - self._span_began
         if passed >= _AHEAD_SECONDS:
             self._ended_before = self._ended if passed < 2 * _AHEAD_SECONDS else Counter()
             self._ended, self._span_began = Counter(), time.monotonic()
-        slots = {*self._held, *self._downloader.per_slot_settings}
-        return {slot_name(slot): max(self._usable(slot) - self._held[slot], 0) for slot in slots}, self._usable(None)
+        slots = {*self._leased, *self._downloader.per_slot_settings}
+        return {slot_name(slot): max(self._usable(slot) - self._leased[slot], 0) for slot in slots}, self._usable(None)
 
     def _usable(self, slot: str | None) -> int:
         concurrency, delay_seconds = slot_limits(self._downloader, slot)
@@ -225,9 +224,9 @@ class Pace:
     def _drop(self, request: Request) -> str | None:
         slot = self._slots.pop(request, None)
         if slot is not None:
-            self._held[slot] -= 1
-            if not self._held[slot]:
-                del self._held[slot]
+            self._leased[slot] -= 1
+            if not self._leased[slot]:
+                del self._leased[slot]
         return slot
 
 
@@ -241,7 +240,7 @@ class Acknowledging:
     def __init__(self, worker: Worker, listener: Listener | None, interval_seconds: float) -> None:
         self._worker = worker
         self._listener = listener
-        self._interval_seconds = max(interval_seconds, _OFTEN_SECONDS)
+        self._interval_seconds = max(interval_seconds, _SHORTEST_INTERVAL_SECONDS)
         self._last_cut = time.monotonic()
         self._hurry = asyncio.Event()
         self._task = asyncio.create_task(self._cut_when_due()) if listener is not None else None

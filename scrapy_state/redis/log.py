@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from scrapy import signals
 
+from ..exceptions import StoreError
+
 if TYPE_CHECKING:
     from scrapy import Request, Spider
     from scrapy.crawler import Crawler
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("scrapy_state.state")
 
 
-def tell_opened(settings: RedisSettings, reply: Reply, seen: int, worker: str, spider: Any) -> None:
+def log_opened(settings: RedisSettings, reply: Reply, seen: int, worker: str, spider: Any) -> None:
     """Log what is in the frontier at the start, and warn if nothing in it is left to crawl."""
     logger.info(
         "The frontier %s: %s requests pending, %s requests seen by earlier runs, other workers: %s (this one: %s)",
@@ -32,7 +34,7 @@ def tell_opened(settings: RedisSettings, reply: Reply, seen: int, worker: str, s
         )  # fmt: skip
 
 
-def tell_reply(reply: Reply, stats: Any, spider: Spider) -> None:
+def count_reply(reply: Reply, stats: Any, spider: Spider) -> None:
     """Count an exchange, and log what is unusual in its reply."""
     stats.inc_value("state/redis/exchanges")
     for name in ("refused", "come_back", "lost", "vanished"):
@@ -47,7 +49,7 @@ def tell_reply(reply: Reply, stats: Any, spider: Spider) -> None:
         )  # fmt: skip
 
 
-def tell_sent(reply: Reply, sent: Sequence[NewRequest], crawler: Crawler, dupefilter: Any) -> None:
+def count_sent(reply: Reply, sent: Sequence[NewRequest], crawler: Crawler, dupefilter: Any) -> None:
     """Count the requests that an exchange has *sent*, and send ``request_dropped`` for the duplicates."""
     for new, is_duplicate in zip(sent, reply.duplicates, strict=True):
         if is_duplicate:
@@ -58,7 +60,7 @@ def tell_sent(reply: Reply, sent: Sequence[NewRequest], crawler: Crawler, dupefi
             crawler.stats.inc_value("scheduler/enqueued")
 
 
-def tell_lost(lease_seconds: float, spider: Spider) -> None:
+def log_lost(lease_seconds: float, spider: Spider) -> None:
     """Log that other workers have this worker's leases now."""
     logger.warning(
         "this worker was away for more than STATE_REDIS_LEASE_TIMEOUT (%g s), so other workers have its requests; some "
@@ -66,18 +68,18 @@ def tell_lost(lease_seconds: float, spider: Spider) -> None:
     )  # fmt: skip
 
 
-def tell_fatal(pages: Iterable[str], deliveries: int, stats: Any, spider: Spider) -> None:
+def count_fatal(pages: Iterable[str], deliveries: int, stats: Any, spider: Spider) -> None:
     """Count the pages that are set aside, and log for each that it may have killed its workers."""
     for page in pages:
         stats.inc_value("state/redis/fatal")
         logger.error(
             "%s is set aside: %s workers died while they had it, so it may have killed them (memory?). scrapy state frontier "
-            "%s --fatal shows such pages, and --put-back has them crawled again", page, deliveries, spider.name,
+            "%s --fatal shows such pages, and --put-back puts them back into the queue", page, deliveries, spider.name,
             extra={"spider": spider},
         )  # fmt: skip
 
 
-def tell_all_fatal(count: int, spider: Spider) -> None:
+def log_fatal_count(count: int, spider: Spider) -> None:
     """Log at the end how many pages are set aside, by this run or an earlier one."""
     if count:
         logger.error(
@@ -86,29 +88,29 @@ def tell_all_fatal(count: int, spider: Spider) -> None:
         )  # fmt: skip
 
 
-def tell_waiting(count: int, spider: Spider) -> None:
+def log_waiting(count: int, spider: Spider) -> None:
     """Log that this worker has nothing left to crawl, but waits for other workers."""
     logger.info(
-        "nothing is left to crawl; this worker waits until others have made the items of %s pages durable. If they die it "
-        "crawls these again", count, extra={"spider": spider},
+        "nothing is left to crawl; this worker waits until others have made the items of %s pages durable. If they die, "
+        "it crawls these again", count, extra={"spider": spider},
     )  # fmt: skip
 
 
-def tell_vanished(count: int, spider: Spider) -> None:
+def log_vanished(count: int, spider: Spider) -> None:
     """Log that requests have vanished from Redis."""
-    logger.error("the crawl ends: %s", vanished(count, spider), extra={"spider": spider})
+    logger.error("the crawl ends: %s", vanished_error(count, spider), extra={"spider": spider})
 
 
-def vanished(count: int, spider: Any) -> str:
-    """Return the error message for *count* requests that have vanished."""
-    return (
-        f"{count} requests have vanished from Redis, because somebody removed keys of the frontier, or Redis evicted them. "
-        "If you start again, the crawl continues without them. To crawl them, remove the frontier (scrapy state frontier "
-        f"{spider.name} --clear) and start from the beginning"
+def vanished_error(count: int, spider: Any) -> StoreError:
+    """Return the error for *count* requests that have vanished."""
+    return StoreError(
+        f"{count} requests have vanished from Redis: somebody removed keys of the frontier, or Redis evicted them",
+        remedy="if you start again, the crawl continues without them; to crawl them, remove the frontier (scrapy state "
+        f"frontier {spider.name} --clear) and start from the beginning",
     )
 
 
-def tell_failed(error: Exception, lease_seconds: float, spider: Spider) -> None:
+def log_end(error: Exception, lease_seconds: float, spider: Spider) -> None:
     """Log that the crawl ends because of *error*."""
     logger.error(
         "the crawl ends, because it can't use its frontier any more: %s. This worker's leases expire after "
@@ -116,7 +118,7 @@ def tell_failed(error: Exception, lease_seconds: float, spider: Spider) -> None:
     )  # fmt: skip
 
 
-def tell_unserializable(request: Request, error: ValueError, spider: Spider) -> None:
+def log_unserializable(request: Request, error: ValueError, spider: Spider) -> None:
     """Log once that a request stays in memory."""
     logger.warning(
         "%s can't be stored (%s), so it stays in this worker's memory. The page that yielded it is done only when this "
@@ -125,7 +127,7 @@ def tell_unserializable(request: Request, error: ValueError, spider: Spider) -> 
     )  # fmt: skip
 
 
-def tell_unstored(count: int, lost: int, spider: Spider) -> None:
+def log_unstored_count(count: int, lost: int, spider: Spider) -> None:
     """Log at the end how many requests stayed in memory, and how many of them were lost."""
     if count:
         logger.warning(
@@ -134,15 +136,15 @@ def tell_unstored(count: int, lost: int, spider: Spider) -> None:
         )  # fmt: skip
 
 
-def tell_unreadable(error: Exception, spider: Spider) -> None:
-    """Say once that what was leased is no request."""
+def log_unreadable(error: Exception, spider: Spider) -> None:
+    """Log once that something leased can't be read as a request."""
     logger.error(
         "a request in the frontier can't be read, and is set aside: %s. Further ones are only counted", error,
         extra={"spider": spider},
     )  # fmt: skip
 
 
-def tell_set_aside(count: int, spider: Spider) -> None:
+def log_unreadable_count(count: int, spider: Spider) -> None:
     """Log at the end how many entries could not be read."""
     if count:
         logger.error(
@@ -151,12 +153,12 @@ def tell_set_aside(count: int, spider: Spider) -> None:
         )  # fmt: skip
 
 
-def tell_idle(seconds: float, spider: Any) -> None:
+def log_idle(seconds: float, spider: Any) -> None:
     """Log that the crawl ends because nobody pushed anything."""
     logger.info("nothing was pushed for STATE_REDIS_IDLE_TIMEOUT (%g s): the crawl ends", seconds, extra={"spider": spider})
 
 
-def tell_pushed_type(key: str, found: str, spider: Spider) -> None:
+def log_pushed_type(key: str, found: str, spider: Spider) -> None:
     """Log that the key for pushed URLs has a type that can't be read."""
     logger.error(
         "the key %s is a %s, so nothing in it is crawled: remove it, and push to a list, a set or a sorted set",
@@ -164,7 +166,7 @@ def tell_pushed_type(key: str, found: str, spider: Spider) -> None:
     )  # fmt: skip
 
 
-def tell_feeds(spider: Spider) -> None:
+def warn_about_feeds(spider: Spider) -> None:
     """Warn that requests are acknowledged before a feed has stored their items."""
     logger.warning(
         "FEEDS: no feed takes part in checkpoints (or scrapy_state's add-on is not in ADDONS), so requests are "

@@ -1,4 +1,4 @@
-"""Before the first request: check that Redis can keep the frontier, and which workers use it."""
+"""Before the first request: checks whether Redis can keep the frontier, and which other workers use it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from scrapy import Request
@@ -22,6 +23,7 @@ from . import log
 from .connection import Connection
 from .frontier import FrontierClient, FrontierGone, NewRequest
 from .inspect import clear_frontier, read_frontier
+from .settings import redacted
 
 if TYPE_CHECKING:
     from scrapy.crawler import Crawler
@@ -33,11 +35,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("scrapy_state.state")
 T = TypeVar("T")
-#: Somebody may be watching the start, so it gives up early if Redis does not answer. A restart of Redis takes less.
+#: The start gives up early, because somebody may be watching it. Restarting Redis takes less.
 _START_RETRY_SECONDS = 4
 _RETRY_PAUSE_SECONDS = 0.5
-#: How often to check whether another worker has released the lock
-_LOCKED_SECONDS = 0.5
+_LOCK_CHECK_SECONDS = 0.5
 _POLL_SECONDS = 0.2
 #: meta.version, as exchange.lua writes it
 _VERSION = "2"
@@ -71,15 +72,16 @@ class Opening:
         """
         settings = self._settings
         connection = self._connection = Connection.acquire(settings.url)
-        await self._insist(connection.check)
+        await self._retry(connection.check)
         if not connection.in_one_slot(settings.prefix, settings.pushed_key):
             raise StateSettingsError(
                 f"STATE_REDIS_URLS_KEY is {settings.pushed_key!r}, which lies in another slot of the Redis Cluster than the "
-                f"frontier; put {settings.prefix[settings.prefix.index('{') : -1]!r} into it"
+                "frontier",
+                remedy=f"put {settings.prefix[settings.prefix.index('{') : -1]!r} into it",
             )
         if get_settings(self._crawler).selfcheck:
-            await self._insist(lambda: self._round_trip(connection))
-        earlier = await self._insist(lambda: connection.described(settings.prefix))
+            await self._retry(lambda: self._round_trip(connection))
+        earlier = await self._retry(lambda: connection.describe(settings.prefix))
         self._refuse_version(earlier.get("version", _VERSION))
         self._refuse_project(earlier.get("project", settings.project))
         before = self._before = await self._deadlines()
@@ -88,7 +90,9 @@ class Opening:
         self.sure_at = time.monotonic() + self._watch_seconds
         if before and self._shared_state_feed:
             await asyncio.sleep(self._watch_seconds)
-            await self._refuse_company(before)
+            after = await self._deadlines()
+            if any(after.get(name, deadline) > deadline for name, deadline in before.items()):
+                raise self._shared_feed_error(self._shared_state_feed)
         if settings.clear == "start":
             async with Clearing(connection, settings, self.worker).lock():
                 if await self._nobody_is_alive():
@@ -99,40 +103,37 @@ class Opening:
             frontier, reply = await self._join(connection)
         if reply.vanished:
             await frontier.exchange("close")
-            raise StoreError(log.vanished(reply.vanished, self._crawler.spider))
+            raise log.vanished_error(reply.vanished, self._crawler.spider)
         if self._shared_state_feed and set(await self._deadlines()) - {*before, self.worker}:
             await frontier.exchange("close")
-            raise self._company_error(self._shared_state_feed)
-        log.tell_opened(settings, reply, int(earlier.get("seen", 0)), self.worker, self._crawler.spider)
+            raise self._shared_feed_error(self._shared_state_feed)
+        log.log_opened(settings, reply, int(earlier.get("seen", 0)), self.worker, self._crawler.spider)
         return frontier, reply
 
     async def _join(self, connection: Connection) -> tuple[FrontierClient, Reply]:
         """Open the frontier once nobody is removing it."""
         prefix = self._settings.prefix
-        await self._insist(lambda: connection.put_back(prefix))
+        await self._retry(lambda: connection.put_back(prefix))
         while True:
             frontier = FrontierClient(
                 connection, prefix, self.worker, self._settings.lease_seconds, *self._order, self._settings.most_deliveries,
                 self._settings.pushed_key,
             )  # fmt: skip
-            reply = await self._open_frontier(frontier)
-            holder = await self._insist(lambda: connection.lock_holder(prefix))
+            # If only the reply was lost, Redis takes the next attempt for a repeat.
+            reply = await self._retry(partial(frontier.exchange, "open", hidden=1))
+            holder = await self._retry(lambda: connection.lock_holder(prefix))
             if holder in ("", self.worker) and self.worker in await self._deadlines():
                 break
             with suppress(FrontierGone):
                 await frontier.exchange("close")
             self.worker = _new_name()
-            await asyncio.sleep(_LOCKED_SECONDS)
+            await asyncio.sleep(_LOCK_CHECK_SECONDS)
         try:
-            self._refuse_project(await self._insist(lambda: connection.claim(prefix, self._settings.project)))
+            self._refuse_project(await self._retry(lambda: connection.claim(prefix, self._settings.project)))
         except StateSettingsError:
             await frontier.exchange("close")
             raise
         return frontier, reply
-
-    async def _open_frontier(self, frontier: FrontierClient) -> Reply:
-        # If only the reply was lost, Redis takes the next attempt for a repeat.
-        return await self._insist(lambda: frontier.exchange("open", hidden=1))
 
     async def _nobody_is_alive(self) -> bool:
         sure_at = time.monotonic() + self._watch_seconds
@@ -141,7 +142,7 @@ class Opening:
                 return False
             if time.monotonic() > sure_at:
                 break
-            await asyncio.sleep(_LOCKED_SECONDS)
+            await asyncio.sleep(_LOCK_CHECK_SECONDS)
         return True
 
     async def clear_if_finished(self) -> None:
@@ -155,20 +156,23 @@ class Opening:
     def _refuse_version(self, version: str) -> None:
         if version != _VERSION:
             raise StoreError(
-                f"STATE_REDIS_URL: the frontier {self._settings.prefix} is of version {version}, but this scrapy_state knows "
-                f"{_VERSION}: install the version that made it, or remove it (scrapy state frontier … --clear)"
+                f"the frontier {self._settings.prefix} has version {version}, but this scrapy_state knows version {_VERSION}",
+                uri=redacted(self._settings.url),
+                remedy="install the scrapy_state that made it, or remove it (scrapy state frontier … --clear)",
             )
 
     def _refuse_project(self, project: str) -> None:
         if project != self._settings.project:
             raise StateSettingsError(
-                f"STATE_REDIS_KEY: the frontier {self._settings.prefix} is that of the project {project!r}, but this is "
-                f"{self._settings.project!r} (BOT_NAME). Give one of them another STATE_REDIS_KEY. If it is the same project "
-                f"under a new name: redis-cli HDEL '{self._settings.prefix}meta' project"
+                f"the frontier {self._settings.prefix} belongs to the project {project!r}, but this project is "
+                f"{self._settings.project!r} (BOT_NAME)",
+                uri=redacted(self._settings.url),
+                remedy="give one of them another STATE_REDIS_KEY; if it is the same project under a new name: redis-cli HDEL "
+                f"'{self._settings.prefix}meta' project",
             )
 
-    async def _insist(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Make *call*, again and again for a few seconds while Redis can't be reached: it may be restarting."""
+    async def _retry(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Return what *call* returns. Repeat it for a few seconds if Redis can't be reached: it may be restarting."""
         give_up_at = time.monotonic() + _START_RETRY_SECONDS
         while True:
             try:
@@ -205,7 +209,7 @@ class Opening:
 
         :raises StoreError: if that fails, or another request comes back
         """
-        prefix = f"{self._settings.prefix}selfcheck-{_new_name()}:"  # a new one, should this be repeated
+        prefix = f"{self._settings.prefix}selfcheck-{_new_name()}:"  # a new one for each attempt
         parts = (*_SELFCHECK_PARTS, f"leases:{self.worker}", f"done:{self.worker}")
         frontier = FrontierClient(connection, prefix, self.worker, self._settings.lease_seconds, *self._order, expiring=parts)
         sent = Request("https://scrapy-state.invalid/selfcheck?b=2&a=%20", method="POST", body=b"\x00\xff", meta={"depth": 1})
@@ -220,26 +224,23 @@ class Opening:
             await connection.remove([prefix + part for part in parts])
         if not same or refused:
             raise StoreError(
-                f"STATE_REDIS_URL: of a made-up request sent twice {len(leased)} came back, "
-                f"{'the same' if same else 'not the same'}, and {refused} acknowledgements were refused; "
-                "is that a Redis, and are REQUEST_FINGERPRINTER_CLASS and the keys what they should be?"
+                f"a test request was sent twice: {len(leased)} came back, {'the same' if same else 'not the same'}, and "
+                f"{refused} acknowledgements were refused",
+                uri=connection.uri,
+                remedy="check whether this is a Redis, STATE_REDIS_KEY and REQUEST_FINGERPRINTER_CLASS",
             )
 
     async def _deadlines(self) -> dict[str, float]:
         connection = self._connection
         assert connection is not None
-        return await self._insist(lambda: connection.deadlines(self._settings.prefix))
+        return await self._retry(lambda: connection.deadlines(self._settings.prefix))
 
-    async def _refuse_company(self, before: dict[str, float]) -> None:
-        after = await self._deadlines()
-        if any(after.get(name, deadline) > deadline for name, deadline in before.items()):
-            raise self._company_error(self._shared_state_feed)
-
-    def _company_error(self, feed: str) -> StateConflict:
+    def _shared_feed_error(self, feed: str) -> StateConflict:
         return StateConflict(
-            f"another worker is at work on the frontier {self._settings.prefix}, and would store its checkpoints in the same "
-            f"state feed {feed!r}. With several workers the frontier is the state: remove the state feed, "
-            "or give each run its own with %(run_id)s in its URI"
+            f"another worker uses the frontier {self._settings.prefix}, and would store its checkpoints in the same state feed "
+            f"{feed!r}",
+            remedy="with several workers the frontier is the state: remove the state feed, or give each run its own, with "
+            "%(run_id)s in the URI",
         )
 
 
@@ -256,7 +257,7 @@ class Clearing:
 
     @asynccontextmanager
     async def lock(self) -> AsyncIterator[None]:
-        """Wait for the lock, and hold it. A lock that nobody releases expires after a minute.
+        """Wait for the lock, and keep it until the block ends. A lock that nobody releases expires after a minute.
 
         :raises StoreError: if Redis does not answer, or refuses
         """
@@ -268,7 +269,7 @@ class Clearing:
             await self._connection.unlock(self._settings.prefix, self._worker)
 
     async def clear(self) -> None:
-        """Remove the frontier, but not what was pushed to it. Hold the lock when you call it.
+        """Remove the frontier, but not what was pushed to it. Call it only with the lock.
 
         :raises StoreError: if Redis does not answer, or refuses
         """
@@ -286,13 +287,13 @@ class Clearing:
                 return  # the last worker does it
             if content.unreadable or content.fatal:
                 logger.warning(
-                    "STATE_REDIS_CLEAR: the frontier %s is kept: %s requests in it are set aside: %s can't be read, and the "
-                    "workers of %s died", settings.prefix, content.unreadable + content.fatal, content.unreadable,
+                    "STATE_REDIS_CLEAR: the frontier %s stays, because %s requests in it are set aside (%s can't be read, "
+                    "the workers of %s died)", settings.prefix, content.unreadable + content.fatal, content.unreadable,
                     content.fatal,
                 )  # fmt: skip
                 return
             await self.clear()
-        logger.info("The crawl is finished, and its frontier %s is removed (STATE_REDIS_CLEAR)", settings.prefix)
+        logger.info("The crawl is finished; its frontier %s has been removed (STATE_REDIS_CLEAR)", settings.prefix)
 
 
 def _new_name() -> str:

@@ -1,6 +1,7 @@
--- Have requests that were set aside come back, as the leases of a worker that has left do: see returning.lua. One atomic step.
+-- Puts requests that were set aside back into the queues, as if a worker that has left had leased them: see returning.lua.
+-- One atomic step.
 --
--- KEYS     meta, the list of what is returning, a hash of requests, what to rename that to: "returning:" and a new name
+-- KEYS     meta, the list of what is returning, a hash of requests, the hash's new name: "returning:" and ARGV[1]
 -- ARGV     the new name
 -- returns  how many requests there are
 

@@ -1,7 +1,7 @@
--- Requests that wait: seen or not, put into queues, taken out of them.
+-- Pending requests: whether they were seen, putting them into queues, taking them out.
 
--- Fingerprints lie in many small hashes, which Redis packs tightly. Generation g has 16^(g+1) of them, of 64 on average
--- when the next one begins; so there are few where there are few fingerprints, and none has to be moved.
+-- Fingerprints lie in many small hashes, which Redis packs tightly. Generation g has 16^(g+1) hashes; the next
+-- generation begins when these have 64 fields on average. So few fingerprints need few hashes, and none ever moves.
 local function is_seen(fingerprint)
     local a, b, c = string.byte(fingerprint, 1, 3)
     local number = (a or 0) * 65536 + (b or 0) * 256 + (c or 0)

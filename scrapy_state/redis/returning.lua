@@ -1,19 +1,19 @@
 -- Leases that come back, and acknowledgements of those that have.
 
--- With each exchange so many of a dead worker's leases become requests that wait, so that none takes long.
+-- How many of a dead worker's leases one exchange puts back into the queues, so that no exchange takes long.
 local MOST_BACK, MOST_BACK_BYTES = 1000, 4194304
--- Of so many workers that have left it is remembered how far they had come.
+-- For how many workers that have left Redis remembers how far they had come.
 local MOST_LEFT = 1000
 
 local vanished, come_back, new_fatal = 0, 0, {}
 
--- What a worker has at work, and how many leases that are not acknowledged.
+-- How many requests a worker is working on, and how many leases it has not acknowledged.
 local function busy_of(whose)
     local at_work, count = string.match(call('HGET', busy, whose) or '0 0', '^(%d+) (%d+)$')
     return tonumber(at_work), tonumber(count)
 end
 
--- Take all its leases from a worker. They count as pending at once, and are moved by come_back_some().
+-- Take all its leases from a worker. They count as pending at once; come_back_some() moves them.
 local function take_leases(whose, why)
     local count = call('HLEN', prefix .. 'leases:' .. whose)
     if count > 0 then
@@ -30,7 +30,7 @@ end
 
 local function forget(whose)
     call('ZREM', workers, whose)
-    for _, key in ipairs({busy, told, given, trying}) do
+    for _, key in ipairs({busy, last_duplicates, last_leased, trying}) do
         call('HDEL', key, whose)
     end
     call('ZADD', left, now, whose)
@@ -41,14 +41,14 @@ local function forget(whose)
     end
 end
 
--- Keep a request in a hash of those that nobody crawls (fatal, unreadable). put_back.lua has them come back.
+-- Keep a request in a hash of those that nobody crawls (fatal, unreadable). put_back.lua puts them back.
 local function set_aside(where, id, element)
     call('HSET', where, id, element)
     call('HDEL', late, id)
 end
 
--- A lease becomes a request that waits. If its worker died before it was done it has been delivered once more. For its last
--- delivery it is a suspect, and will be the only one that its worker has, so that it can be told from those that were just there.
+-- Turn a lease into a pending request. If its worker died before the page was done, that is one delivery more. Before its last
+-- delivery the page becomes a suspect: its worker will have no other page, so that none is set aside for being there, too.
 local function give_back(id, element, why, is_done)
     local space = string.find(element, ' ', 1, true)
     local head, deliveries = string.match(string.sub(element, 1, space - 1), '^(%-?%d+s?)/?%d*/?(%d*)$')
@@ -95,7 +95,7 @@ local function come_back_some()
     if call('EXISTS', from) == 0 then
         call('LPOP', returning)
         call('UNLINK', were_done)
-    else -- the next one goes on here: to find what is left in a large hash that is nearly empty takes long
+    else -- the next exchange continues here: searching a large and nearly empty hash from its start takes long
         call('LSET', returning, 0, name .. ' ' .. why .. ' ' .. cursor)
     end
 end

@@ -90,7 +90,9 @@ class Scheduler(ScrapyScheduler):
     async def _open(self) -> None:
         crawler = self.crawler
         if not is_asyncio_available():
-            raise StateSettingsError("TWISTED_REACTOR: the frontier needs asyncio; leave Scrapy's default reactor in place")
+            raise StateSettingsError(
+                "TWISTED_REACTOR: the frontier needs asyncio", remedy="leave Scrapy's default reactor in place"
+            )
         self.settings = settings = RedisSettings.from_crawler(crawler)
         check_dupefilter(self.df, self.spider)
         self._codec = Codec(self.spider, settings.use_pickle)
@@ -104,15 +106,15 @@ class Scheduler(ScrapyScheduler):
         self._incoming = Incoming(crawler, settings, self._codec, self._units, self._leases, worker, self._done)
         listener = None if settings.early else self._barrier.listener
         if listener is None and not settings.early and crawler.settings.getdict("FEEDS"):
-            log.tell_feeds(self.spider)
+            log.warn_about_feeds(self.spider)
         self._acknowledging = Acknowledging(worker, listener, settings.interval_seconds)
         self._ending = Ending(crawler, settings, self._acknowledging.hurry)
         self._incoming.report(reply)
         watch_done(engine, self._done)
         watch_pages(engine)
-        hold_start(engine, self._starting, self._room)
+        hold_start(engine, self._starting, self._wait_for_space)
         # A closing engine waits for the callbacks to end, so they must not wait here.
-        hold_output(engine.scraper, lambda: worker.room(unless=lambda: self._failed or is_closing(engine)))
+        hold_output(engine.scraper, lambda: worker.wait_for_space(unless=lambda: self._failed or is_closing(engine)))
         worker.start(Heartbeat(settings, self._opening.worker, self.spider, lambda: worker.last))
 
     def close(self, reason: str) -> Deferred[None] | None:
@@ -125,7 +127,7 @@ class Scheduler(ScrapyScheduler):
         worker, opening = self._worker, self._opening
         assert opening is not None
         self._units.close()
-        log.tell_unstored(self._leases.unstored.count, self._leases.own, self.spider)
+        log.log_unstored_count(self._leases.unstored.count, self._leases.only_in_memory, self.spider)
         try:
             if worker is not None:
                 await self._acknowledging.close()
@@ -204,9 +206,9 @@ class Scheduler(ScrapyScheduler):
         return 0 if self._failed else max(0, self.settings.prefetch - len(self._leases.waiting))
 
     @property
-    def rooms(self) -> tuple[Mapping[str, int], int]:
+    def capacities(self) -> tuple[Mapping[str, int], int]:
         """How many more to lease of each download slot, and of any other slot."""
-        return self._pace.rooms
+        return self._pace.capacities
 
     @property
     def low(self) -> bool:
@@ -221,10 +223,10 @@ class Scheduler(ScrapyScheduler):
     @property
     def hidden(self) -> int:
         """How many requests this worker has that Redis does not know of; a running ``start()`` counts as one."""
-        return self._leases.own + is_reading_start(self._engine)
+        return self._leases.only_in_memory + is_reading_start(self._engine)
 
     @property
-    def held(self) -> Sequence[int]:
+    def unfinished(self) -> Sequence[int]:
         """The leases whose requests are not done."""
         return self._leases.ids
 
@@ -233,7 +235,7 @@ class Scheduler(ScrapyScheduler):
         worker = self._worker
         assert worker is not None
         self._incoming.report(reply)
-        log.tell_sent(reply, sent, self.crawler, self.df)
+        log.count_sent(reply, sent, self.crawler, self.df)
         self._units.received(reply, sent)
         if reply.lost:
             self._leases.lose(worker.done)
@@ -256,7 +258,7 @@ class Scheduler(ScrapyScheduler):
     def failed(self, error: StoreError) -> None:
         """Close the spider, because Redis can't be used any more. The leases expire by themselves."""
         if not self._failed:
-            log.tell_failed(error, self.settings.lease_seconds, self.spider)
+            log.log_end(error, self.settings.lease_seconds, self.spider)
         self._end("state_frontier_failed")
 
     def _end(self, reason: str) -> None:
@@ -271,7 +273,7 @@ class Scheduler(ScrapyScheduler):
             return False
         self.mqs.push(request)
         if self.logunser:
-            log.tell_unserializable(request, error, self.spider)
+            log.log_unserializable(request, error, self.spider)
             self.logunser = False
         self._leases.keep(request, PAGE.get())
         self.stats.inc_value("scheduler/unserializable")
@@ -291,7 +293,7 @@ class Scheduler(ScrapyScheduler):
     def _starting(self, each: Any) -> None:
         self._from_start = each  # request.meta can't tell: retries and redirects inherit it
 
-    async def _room(self) -> bool:
+    async def _wait_for_space(self) -> bool:
         assert self._worker is not None
-        await self._worker.room(unless=lambda: self._failed)
+        await self._worker.wait_for_space(unless=lambda: self._failed)
         return not self._failed

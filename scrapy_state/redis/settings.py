@@ -39,7 +39,7 @@ class RedisSettings:
     :param most_deliveries: STATE_REDIS_MAX_DELIVERIES: how many workers may die with a page before it is set aside
     :param pushed_key: STATE_REDIS_URLS_KEY, filled in: the key to which others push URLs
     :param keep_open: STATE_REDIS_KEEP_OPEN: don't end when nothing is pending or running
-    :param idle_seconds: STATE_REDIS_IDLE_TIMEOUT: with keep_open, end after nothing happened for that long
+    :param idle_seconds: STATE_REDIS_IDLE_TIMEOUT: with keep_open, end after so long without anything to do
     :param clear: STATE_REDIS_CLEAR: when the frontier is removed: "start", "finished", "never"
     :param project: distinguishes this project from another one with a spider of the same name
     :param early: STATE_REDIS_ACKNOWLEDGE is "done": acknowledge when the pipelines are done, before items are durable
@@ -122,7 +122,8 @@ def key_prefix(template: str, spider: Spider) -> str:
     key = _filled("STATE_REDIS_KEY", template, spider)
     if not key or "{" in key or "}" in key:
         raise StateSettingsError(
-            f"STATE_REDIS_KEY is {key!r}; it must not be empty, and must not contain braces: scrapy_state adds them"
+            f"STATE_REDIS_KEY is {key!r}",
+            remedy="it must not be empty, and must not contain braces: scrapy_state adds them",
         )
     return f"scrapy_state:{{{key}}}:"
 
@@ -132,8 +133,8 @@ def _filled(name: str, template: str, spider: Spider) -> str:
         return template % _Attributes(spider)
     except (AttributeError, TypeError, ValueError) as error:
         raise StateSettingsError(
-            f"{name} is {template!r}, which can't be filled in with the spider's attributes: {error}; "
-            "give the spider the argument (-a job=…) or use only %(name)s"
+            f"{name} is {template!r}, which can't be filled in with the spider's attributes: {error}",
+            remedy="give the spider the argument (-a job=…), or use only %(name)s",
         ) from error
 
 
@@ -149,7 +150,7 @@ class _Attributes(dict[str, Any]):
 
 
 def local_dupefilter(crawler: Crawler) -> Any:
-    """Return the filter of DUPEFILTER_CLASS, without JOBDIR. Scrapy's own one serves only what Redis can't hold."""
+    """Return the filter of DUPEFILTER_CLASS, without JOBDIR. Scrapy's own serves only requests that Redis can't hold."""
     filter_class = load_object(crawler.settings["DUPEFILTER_CLASS"])
     if filter_class is RFPDupeFilter:
         debug = crawler.settings.getbool("DUPEFILTER_DEBUG")
@@ -174,9 +175,9 @@ def check_dupefilter(dupefilter: Any, spider: Spider) -> None:
     client = next((each for each in getattr(dupefilter, "__dict__", {}).values() if _package(type(each)) in _CLIENTS), None)
     if keeper is not None or client is not None:
         raise StateSettingsError(
-            f"{name}, which remembers what it has seen after the process has ended. If a worker is killed and its page is "
-            "crawled again, this filter would drop the page's links. Remove the setting: the frontier in Redis keeps the "
-            "fingerprints together with the requests"
+            f"{name}, which remembers what it has seen after the process has ended: if a worker is killed and its page is "
+            "crawled again, this filter would drop the page's links",
+            remedy="remove the setting: the frontier in Redis keeps the fingerprints together with the requests",
         )
     logger.warning(
         "%s: each worker filters by itself, and the frontier in Redis keeps no fingerprints. If this class remembers "
@@ -198,8 +199,9 @@ def redacted(url: str) -> str:
 def unusable(url: str) -> StateSettingsError:
     """Return the error for a *url* that redis-py can't read. redis-py's own message may contain a part of the password."""
     return StateSettingsError(
-        f"STATE_REDIS_URL is {redacted(url)!r}, which redis-py can't use; check the port, the options, and whether special "
-        "characters of the password are percent-encoded (# is %23, / is %2F, ? is %3F, [ is %5B)"
+        f"STATE_REDIS_URL is {redacted(url)!r}, which redis-py can't use",
+        remedy="check the port, the options, and whether special characters of the password are percent-encoded (# is %23, "
+        "/ is %2F, ? is %3F, [ is %5B)",
     )
 
 

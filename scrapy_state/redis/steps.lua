@@ -12,10 +12,10 @@ for n = 0, new - 1 do
     end
 end
 duplicates = table.concat(duplicates)
-if new > 0 and is_repeat then -- what the reply that never came has said of these very requests
-    duplicates = call('HGET', told, worker) or string.rep('0', new)
+if new > 0 and is_repeat then -- what the lost reply said about these very requests
+    duplicates = call('HGET', last_duplicates, worker) or string.rep('0', new)
 elseif new > 0 then
-    call('HSET', told, worker, duplicates)
+    call('HSET', last_duplicates, worker, duplicates)
 end
 
 local refused = acknowledged
@@ -43,16 +43,16 @@ for n = done_at, not_read_at - 1 do
 end
 for n = not_read_at, slots_at - 1 do
     local element = call('HGET', mine, ARGV[n])
-    if element then -- else somebody else has it by now, and finds out
+    if element then -- otherwise another worker has it now, and finds out itself
         call('HDEL', mine, ARGV[n])
         set_aside(unreadable, ARGV[n], element)
     end
 end
 
 if is_repeat then
-    refused = 0 -- what the reply that never came has said of them nobody knows
-    -- Others may have what it leased: perhaps it was too long to come.
-    local of, leases = string.match(call('HGET', given, worker) or '', '^(%d+)(.*)$')
+    refused = 0 -- nobody knows what the lost reply said about them
+    -- What the lost reply leased goes to other workers: perhaps it was too long to get through.
+    local of, leases = string.match(call('HGET', last_leased, worker) or '', '^(%d+)(.*)$')
     for id in string.gmatch(tonumber(of) == number and leases or '', '%d+') do
         local element = call('HGET', mine, id)
         if element then
@@ -75,9 +75,9 @@ end
 come_back_some()
 
 if mode == 'again' then
-    wanted = 0 -- until a reply has come
+    wanted = 0 -- a repeat leases nothing
 end
--- A suspect is alone in its worker, or those that happen to be there with the page that kills would be set aside in its place.
+-- A suspect is alone in its worker: otherwise innocent pages would be set aside together with the one that kills.
 if wanted > 0 then
     local tried = call('HGET', trying, worker)
     local is_trying = tried and call('HEXISTS', mine, tried) == 1 and call('SISMEMBER', finished, tried) == 0
@@ -93,23 +93,23 @@ if wanted > 0 then
         wanted = 0
     end
 end
-local rooms, passed = {}, 0
+local capacities, passed = {}, 0
 for n = slots_at, new_at - 1, 2 do
-    rooms[ARGV[n]] = tonumber(ARGV[n + 1])
+    capacities[ARGV[n]] = tonumber(ARGV[n + 1])
 end
 while wanted > 0 and not is_full do
     local slot = call('ZRANGE', ring, passed, passed)[1]
     if not slot then
         break
     end
-    local room, before = rooms[slot] or other_room, #leased
-    if room > 0 then
-        take(slot, math.min(room, math.ceil(wanted / (call('ZCARD', ring) - passed))))
+    local capacity, before = capacities[slot] or other_capacity, #leased
+    if capacity > 0 then
+        take(slot, math.min(capacity, math.ceil(wanted / (call('ZCARD', ring) - passed))))
         local taken = (#leased - before) / 2
-        rooms[slot] = room - taken
+        capacities[slot] = capacity - taken
         wanted = wanted - taken
     else
-        passed = passed + 1 -- of these this worker has as many as it can use
+        passed = passed + 1 -- of this slot the worker has as many as it can use
     end
 end
 -- What was pushed from outside, the highest score of a sorted set first.
@@ -129,7 +129,7 @@ if #leased > 0 then
     for n = 1, #leased, 2 do
         which[#which + 1] = leased[n]
     end
-    call('HSET', given, worker, number .. ' ' .. table.concat(which, ' '))
+    call('HSET', last_leased, worker, number .. ' ' .. table.concat(which, ' '))
 end
 
 if mode == 'close' then
@@ -149,14 +149,14 @@ for n = 1, #all, 2 do
     end
 end
 if #all / 2 ~= call('ZCARD', workers) then
-    -- Somebody has removed keys: who is in one of these only is dead, or says so with its next exchange.
+    -- Somebody has removed keys. A worker that is in only one of the two is dead, or reports itself with its next exchange.
     for n = 1, #all, 2 do
         call('ZADD', workers, 'NX', now - 1, all[n])
     end
     others_busy = others_busy + 1
 end
 if pending > 0 and call('EXISTS', ring, returning, suspects) == 0 then
-    vanished, pending = vanished + pending, 0 -- else everybody would wait for these for good
+    vanished, pending = vanished + pending, 0 -- otherwise every worker would wait for these for ever
 end
 call('HSET', meta, 'pending', pending, 'seen', seen, 'generation', generation, 'ids', ids, 'turn', turn)
 for n = 3, #KEYS do

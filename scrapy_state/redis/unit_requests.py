@@ -1,4 +1,4 @@
-"""Requests of units (docs/units.md) in a frontier: filtered within this run, and skipped if an earlier run left them.
+"""Requests of units (docs/units.md) in a frontier: filtered within this run, and left out if they are an earlier run's.
 
 With units, the state says where to continue. The frontier is only the queue of one run and one worker.
 """
@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from ..barrier.barrier import get_barrier
-from ..exceptions import StoreError
+from ..exceptions import StateConflict, StateError, StoreError
 from ..units.tracker import UNIT
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class UnitRequests:
         self._barrier = get_barrier(crawler)
         self._end = end
         self._is_logged = self._ended = False
-        #: whether there may be another worker, so that the crawl must not end well yet
+        #: whether there may be another worker, so the crawl must not finish yet
         self.unsure = False
         self._task: asyncio.Task[None] | None = None
 
@@ -84,17 +84,17 @@ class UnitRequests:
         return True
 
     def received(self, reply: Reply, sent: Sequence[NewRequest]) -> None:
-        """Uncount those of *sent* that were duplicates. End the crawl if nobody can tell any more when a unit is done."""
+        """Discount the duplicates among *sent*. End the crawl if nobody can tell any more when a unit is done."""
         tracking = self._barrier.tracking
         if tracking is None or self._ended:
             return
         if reply.lost:  # its duplicates may be wrong, too: a lost exchange may have stored some of them
-            self._fail(
-                "state_frontier_failed",
+            error = StoreError(
                 f"this worker was away for more than STATE_REDIS_LEASE_TIMEOUT ({self._settings.lease_seconds:g} s), and "
-                'another took its requests, so that nobody knows when units of state (meta["state"]) are done. Start the crawl '
-                "again, with one worker: it continues from the state",
+                'another took its requests, so nobody knows when units of state (meta["state"]) are done',
+                remedy="start the crawl again, with one worker: it continues from the state",
             )
+            self._fail("state_frontier_failed", error)
             return
         for new, is_duplicate in zip(sent, reply.duplicates, strict=True):
             if is_duplicate and new.unit is not None:
@@ -106,17 +106,18 @@ class UnitRequests:
     async def _look_for_others(self) -> None:
         with suppress(StoreError):  # Redis is away: the worker logs it
             if not await self._opening.is_alone():
-                self._fail(
-                    "state_conflict",
-                    'requests carry units of state (meta["state"]), which count within one worker, but another one is at work '
-                    f"on the frontier {self._settings.prefix} too. Run one worker, or yield requests without units",
+                error = StateConflict(
+                    'requests belong to units of state (meta["state"]), which only one worker can count, but another worker '
+                    f"uses the frontier {self._settings.prefix}, too",
+                    remedy="run one worker, or yield requests without units",
                 )
+                self._fail("state_conflict", error)
                 return
         await asyncio.sleep(min(_LOOK_SECONDS, self._settings.heartbeat_seconds))
         self._task = None
 
-    def _fail(self, reason: str, why: str) -> None:
+    def _fail(self, reason: str, error: StateError) -> None:
         if not self._ended:
             self._ended = True
-            logger.error("the crawl ends: %s", why, extra={"spider": self._crawler.spider})
+            logger.error("the crawl ends: %s", error, extra={"spider": self._crawler.spider})
             self._end(reason)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ..exceptions import StoreError, StoreUnreachable
 from .frontier import MOST_BYTES
+from .settings import redacted
 
 if TYPE_CHECKING:
     from .connection import Heartbeat
@@ -20,17 +21,17 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("scrapy_state.state")
 
-#: How long the worker collects requests before it sends them.
+#: How long the worker collects requests before it sends them
 _LINGER_SECONDS = 0.01
 #: When there was nothing to lease: how soon to try again, at first and at most.
 _FIRST_POLL_SECONDS, _LAST_POLL_SECONDS = 0.02, 1.0
-#: How often room() checks whether it may return.
+#: How often wait_for_space() checks whether it may return.
 _LOOK_SECONDS = 0.25
 _FIRST_PAUSE_SECONDS, _LAST_PAUSE_SECONDS = 0.1, 5.0
 #: The limits of one exchange, so that it blocks Redis only briefly.
 _MOST_REQUESTS, _MOST_ACKNOWLEDGED = 300, 2000
-#: If this many requests wait to be sent, start() and callbacks wait.
-ROOM = 5000
+#: While this many requests are unsent, start() and callbacks wait.
+MOST_UNSENT = 5000
 
 
 class Host(Protocol):
@@ -41,7 +42,7 @@ class Host(Protocol):
         """How many more requests to lease."""
 
     @property
-    def rooms(self) -> tuple[Mapping[str, int], int]:
+    def capacities(self) -> tuple[Mapping[str, int], int]:
         """How many of them to lease of each download slot, and of any other slot."""
 
     @property
@@ -57,7 +58,7 @@ class Host(Protocol):
         """How many requests it has that Redis does not know of."""
 
     @property
-    def held(self) -> Sequence[int]:
+    def unfinished(self) -> Sequence[int]:
         """The leases whose requests are not done."""
 
     def received(self, reply: Reply, sent: Sequence[NewRequest]) -> None:
@@ -78,7 +79,7 @@ class Worker:
         self._settings = settings
         self._host = host
         self.outbox: deque[NewRequest] = deque()
-        #: leases to acknowledge, each with how many requests must be sent first: its page's children are among them
+        #: leases to acknowledge, each with how many requests must be sent before: its page's children are among these
         self._acknowledged: deque[tuple[int, int]] = deque()
         self._put = self._sent = 0
         #: leases whose requests are done, but their items are not durable yet
@@ -98,10 +99,10 @@ class Worker:
         #: when the last exchange had its reply, by time.monotonic()
         self.last = time.monotonic()
         self._closing = asyncio.Event()
-        self._something = asyncio.Event()
+        self._has_work = asyncio.Event()
         self._hurry = asyncio.Event()
-        self._room = asyncio.Event()
-        self._room.set()
+        self._has_space = asyncio.Event()
+        self._has_space.set()
         self._task: asyncio.Task[None] | None = None
         self._heartbeat: Heartbeat | None = None
         self._failed: StoreError | None = None
@@ -122,14 +123,14 @@ class Worker:
         """Send *request* with the next exchange."""
         self.outbox.append(request)
         self._put += 1
-        if len(self.outbox) >= ROOM:
-            self._room.clear()
+        if len(self.outbox) >= MOST_UNSENT:
+            self._has_space.clear()
         self.wake(len(self.outbox) >= _MOST_REQUESTS or self._host.starving)
 
     @property
     def idle(self) -> bool:
         """Whether this worker has no request, and there is none to lease."""
-        return self._host.starving and not (self._host.held or self._host.hidden or self.outbox)
+        return self._host.starving and not (self._host.unfinished or self._host.hidden or self.outbox)
 
     def finish(self, id: int) -> None:
         """Note that the request of lease *id* is done; its items are not durable yet."""
@@ -159,14 +160,14 @@ class Worker:
 
     def wake(self, hurry: bool = False) -> None:
         """Note that there is something to send or to lease; with *hurry*, don't wait for more."""
-        self._something.set()
+        self._has_work.set()
         if hurry:
             self._hurry.set()
 
-    async def room(self, unless: Callable[[], bool]) -> None:
-        """Wait while too many requests wait to be sent, *unless* that function, called several times a second, returns True."""
-        while not (self._room.is_set() or unless()):
-            await _either(self._room, _LOOK_SECONDS)
+    async def wait_for_space(self, unless: Callable[[], bool]) -> None:
+        """Wait while too many requests are unsent, *unless* that function, called several times a second, returns True."""
+        while not (self._has_space.is_set() or unless()):
+            await _wait(self._has_space, _LOOK_SECONDS)
 
     async def close(self) -> None:
         """Send what is left, return all leases, and leave the frontier.
@@ -193,22 +194,22 @@ class Worker:
             self._fail(error)
         except Exception as error:
             logger.warning("Error in the exchange with Redis", exc_info=True)
-            self._fail(StoreError(f"STATE_REDIS_URL: {type(error).__name__}: {error}"))
+            self._fail(StoreError(f"{type(error).__name__}: {error}", uri=redacted(self._settings.url)))
 
     def _fail(self, error: StoreError) -> None:
         self._failed = error
-        self._room.set()
+        self._has_space.set()
         self.stop_heartbeat()
         self._host.failed(error)
 
     async def _until_due(self) -> None:
-        """Return when an exchange is due: soon if there is something to send, at once if the crawl waits for a request."""
+        """Wait until an exchange is due: soon if there is something to send, at once if the crawl waits for a request."""
         beat = self.last + self._settings.heartbeat_seconds - time.monotonic()
         if not (self.outbox or self._acknowledged or self.unreadable or (self._host.low and not self._dry)):
-            await _either(self._something, min(beat, self._poll_seconds) if self._host.low else beat)
-        self._something.clear()
+            await _wait(self._has_work, min(beat, self._poll_seconds) if self._host.low else beat)
+        self._has_work.clear()
         if not (self._host.starving and (self.outbox or not self._dry)):
-            await _either(self._hurry, _LINGER_SECONDS)
+            await _wait(self._hurry, _LINGER_SECONDS)
         self._hurry.clear()
 
     async def _exchange(self, mode: str = "go on", wanted: int | None = None) -> None:
@@ -222,13 +223,14 @@ class Worker:
         while self._acknowledged and self._acknowledged[0][0] <= self._sent and len(acknowledged) < _MOST_ACKNOWLEDGED:
             acknowledged.append(self._acknowledged.popleft()[1])
         wanted = self._host.wanted if wanted is None else wanted
-        rooms, other_room = self._host.rooms
+        capacities, other_capacity = self._host.capacities
         done, self._newly_done = self._newly_done, []
         unreadable, self.unreadable = self.unreadable, []
-        reply = await self._insist(
-            mode, new=new, acknowledged=acknowledged, done=done, wanted=wanted, rooms=rooms, other_room=other_room,
-            # Requests that are not sent yet count as this worker's, so that no worker ends.
-            hidden=self._host.hidden + len(self.outbox), unreadable=unreadable,
+        reply = await self._exchange_until_answered(
+            mode, new=new, acknowledged=acknowledged, done=done, unreadable=unreadable, wanted=wanted,
+            capacities=capacities, other_capacity=other_capacity,
+            # Unsent requests count as this worker's, so that no worker ends before they are sent.
+            hidden=self._host.hidden + len(self.outbox),
         )  # fmt: skip
         self.last = time.monotonic()
         self.exchanges += 1
@@ -237,12 +239,12 @@ class Worker:
             self._poll_seconds = _FIRST_POLL_SECONDS
         elif self._dry:
             self._poll_seconds = min(self._poll_seconds * 2, _LAST_POLL_SECONDS)
-        if len(self.outbox) < ROOM:
-            self._room.set()
+        if len(self.outbox) < MOST_UNSENT:
+            self._has_space.set()
         self._host.received(reply, new)
 
-    async def _insist(self, mode: str, **what: Any) -> Reply:
-        """Repeat the same exchange while Redis is away."""
+    async def _exchange_until_answered(self, mode: str, **what: Any) -> Reply:
+        """Repeat the same exchange while Redis is away. Return the first reply."""
         pause, again = _FIRST_PAUSE_SECONDS, False
         while True:
             try:
@@ -260,7 +262,7 @@ class Worker:
                     raise
                 again = True
                 self._most_bytes = max(self._most_bytes // 4, 1)  # the line may be too slow for more
-                await _either(self._closing, pause) if not self._closing.is_set() else await asyncio.sleep(pause)
+                await _wait(self._closing, pause) if not self._closing.is_set() else await asyncio.sleep(pause)
                 pause = min(pause * 2, _LAST_PAUSE_SECONDS if not self._closing.is_set() else 1.0)
             else:
                 if not again:
@@ -275,7 +277,7 @@ class Worker:
         self._most_bytes = min(self._most_bytes * 2, MOST_BYTES)
 
 
-async def _either(event: asyncio.Event, seconds: float) -> None:
+async def _wait(event: asyncio.Event, seconds: float) -> None:
     """Wait for *event*, for at most *seconds*."""
     with suppress(asyncio.TimeoutError):
         await asyncio.wait_for(event.wait(), max(0.0, seconds))

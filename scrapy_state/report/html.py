@@ -92,6 +92,7 @@ def _now(page: Page) -> Iterator[str]:
     yield _fact(
         "Items stored", f"{newest.items:,}" + (f"<small>{newest.errors:,} failed and left out</small>" if newest.errors else "")
     )
+    yield from _requests(page)
     id = "" if newest.id is None else f"number {newest.id:,}, "
     time = moment(newest.time)
     yield _fact("Newest checkpoint", f"{_age(page, time)}<small>{id}{utc(time)}</small>")
@@ -102,6 +103,16 @@ def _now(page: Page) -> Iterator[str]:
     for state_field in page.series.plotted(2):
         yield from _speed(page, state_field)
     yield "</dl>"
+
+
+def _requests(page: Page) -> Iterator[str]:
+    assert page.newest is not None
+    requests = page.newest.requests
+    if requests is not None:
+        flying = f"{requests.in_flight:,} of them in flight; " if requests.in_flight else ""
+        yield _fact("Requests pending", f"{requests.pending:,}<small>{flying}{requests.seen:,} seen</small>")
+    if page.newest.crawl is not None and page.requests is not None:
+        yield _fact("Crawl", f"{page.newest.crawl}")
 
 
 def _age(page: Page, time: float | None) -> str:
@@ -157,6 +168,9 @@ def _trouble(page: Page) -> Iterator[str]:
     if page.newest is not None and page.newest.errors:
         left_out = f"{_was(page.newest.errors)} left out (STATE_ON_ITEM_ERROR is skip)"
         yield f"{count_of(page.newest.errors, 'item')} failed and {left_out}."
+    if page.requests is not None and page.requests.failed + page.requests.held:
+        held = f", {page.requests.held:,} of them held for the next run" if page.requests.held else ""
+        yield f"{count_of(page.requests.failed + page.requests.held, 'page')} failed{held}: see Failures."
     if series.overlaps:
         ids = ", ".join(map(str, series.overlaps))
         yield f"Overlap: checkpoint {ids} did not start where its parent ended. Items may appear twice, or be missing."

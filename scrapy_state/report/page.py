@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from ..lineage.history import Run
-from ..model.checkpoint import Checkpoint
+from ..model.checkpoint import Checkpoint, Requests
 from ..model.times import moment
 from .series import Series
 from .svg import day_and_time
@@ -21,6 +22,14 @@ KINDS = {
 }  # fmt: skip
 
 
+class FailedPage(NamedTuple):
+    """A page that failed. *held*: whether the next run tries it again; otherwise it was skipped."""
+
+    url: str
+    reason: str
+    held: bool = False
+
+
 @dataclass
 class Page:
     """Everything the page shows.
@@ -31,6 +40,8 @@ class Page:
     :param orphans_why: why the orphans are unknown
     :param after_last_state: item files that runs which ended stored after their last state item
     :param left_out: sentences about the runs and feeds whose item files were not checked
+    :param failed_pages: the pages that failed in the newest crawl, or the first of them
+    :param failed_pages_why: why they are unknown; empty if they are known
     """
 
     uri: str
@@ -43,6 +54,14 @@ class Page:
     orphans_why: str = ""
     after_last_state: Sequence[str] = ()
     left_out: Sequence[str] = field(default_factory=list)
+    failed_pages: Sequence[FailedPage] = ()
+    failed_pages_why: str = ""
+
+    @property
+    def requests(self) -> Requests | None:
+        """What the newest crawl's newest checkpoint with requests says about them; None if there is no such checkpoint."""
+        checkpoint = self.series.with_requests
+        return None if checkpoint is None else checkpoint.requests
 
     @property
     def age_seconds(self) -> float | None:

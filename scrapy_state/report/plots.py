@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from ..model.times import in_words, moment
 from .fields import Field
 from .page import KINDS, Page, count_of, utc
-from .series import Series
+from .series import Point, Series
 from .svg import Axis, bars, clean, day_and_time, dots, line, plot, strips
 
 
@@ -27,10 +27,10 @@ def plots(page: Page) -> Iterator[str]:
     yield f'<p class="faint">{span}.</p>'
     for number, state_field in enumerate(series.plotted()):
         yield from _state_plot(page, x, state_field, f"state-{number}")
-    if any(point[1] for point, _ in _points(series)):
-        yield from _line_plot(
-            page, x, "stored", "Items stored", False, [(at[0], at[1]) for at, main in _points(series) if main], []
-        )
+    if any(point.items for point, _ in _points(series)):
+        stored: list[tuple[float, float]] = [(point.at, point.items) for point, main in _points(series) if main]
+        yield from _line_plot(page, x, "stored", "Items stored", False, stored, [])
+    yield from _requests_plot(series, x)
     if series.has_times:
         yield from _rate_plot(page, x)
         yield from _interval_plot(page, x)
@@ -38,7 +38,7 @@ def plots(page: Page) -> Iterator[str]:
     yield "</section>"
 
 
-def _points(series: Series) -> Iterator[tuple[tuple[float, int, dict[str, float]], bool]]:
+def _points(series: Series) -> Iterator[tuple[Point, bool]]:
     if series.oldest is not None:
         yield series.oldest, True
     for _, bucket in sorted(series.buckets.by_index.items()):
@@ -51,9 +51,9 @@ def _points(series: Series) -> Iterator[tuple[tuple[float, int, dict[str, float]
 def _state_plot(page: Page, x: Axis, state_field: Field, name: str) -> Iterator[str]:
     main: list[tuple[float, float]] = []
     side: list[tuple[float, float]] = []
-    for (at, _, values), in_lineage in _points(page.series):
-        if state_field.name in values:
-            (main if in_lineage else side).append((at, values[state_field.name]))
+    for point, in_lineage in _points(page.series):
+        if state_field.name in point.values:
+            (main if in_lineage else side).append((point.at, point.values[state_field.name]))
     yield from _line_plot(page, x, name, f"State: {state_field.name}", state_field.is_time, main, side)
 
 
@@ -69,6 +69,23 @@ def _line_plot(
     shapes += dots([(x.at(main[-1][0]), y.at(main[-1][1]))], "dot")
     note = " Dots beside the line are other branches." if side else ""
     yield _figure(title, f"From {first} to {last}.{note}", plot(name, title, f"A line from {first} to {last}.", x, y, shapes))
+
+
+def _requests_plot(series: Series, x: Axis) -> Iterator[str]:
+    points = [point for point, main in _points(series) if main]
+    pending = [(point.at, float(point.pending)) for point in points if point.pending is not None]
+    seen = [(point.at, float(point.seen)) for point in points if point.seen is not None]
+    y = Axis.of([0, *(value for _, value in (*pending, *seen))])
+    if y is None or not pending:
+        return
+    shapes = line([(x.at(at), y.at(value)) for at, value in seen])
+    shapes += line([(x.at(at), y.at(value)) for at, value in pending], "second")
+    most = max(value for _, value in pending)
+    text = (
+        f"Solid line: seen, {seen[-1][1]:,.0f} at its end. Dashed line: pending, {pending[-1][1]:,.0f} at its end and "
+        f"{most:,.0f} at most. As long as it rises, the crawl finds pages faster than it fetches them."
+    )
+    yield _figure("Requests", text, plot("requests", "Requests", text, x, y, shapes))
 
 
 def _rate_plot(page: Page, x: Axis) -> Iterator[str]:

@@ -8,27 +8,41 @@ from itertools import islice
 from typing import Any
 
 from ..lineage.history import Run
+from ..model.checkpoint import Requests
 from ..model.times import in_words, moment
 from .page import KINDS, Page, count_of, time_of
 from .svg import clean
 
 #: How many rows a table has at most, and how many of them are visible before it is unfolded
 _ROWS, _VISIBLE = 200, 15
+#: Pages that failed are listed as completely as segments list them.
+_FAILED_PAGES = 1000
 _ROW_CHARACTERS = 120
 
 
 def runs(page: Page) -> Iterator[str]:
     """Each run and how it ended."""
-    rows = (_run_row(page, run) for run in page.runs)
+    with_requests = any(run.requests is not None for run in page.runs)
+    columns = ("began (UTC)", "lasted", "ended", ">items", ">checkpoints", *_request_columns(with_requests), "state", "run")
+    rows = (_run_row(page, run, with_requests) for run in page.runs)
     yield "<section><h2>Runs</h2>"
-    yield from table(f"{count_of(len(page.runs), 'run')}, newest first", _RUN_COLUMNS, rows, len(page.runs))
+    yield from table(f"{count_of(len(page.runs), 'run')}, newest first", columns, rows, len(page.runs))
     yield "</section>"
 
 
-_RUN_COLUMNS = ("began (UTC)", "lasted", "ended", ">items", ">checkpoints", "state", "run")
+def _request_columns(shown: bool) -> tuple[str, ...]:
+    return (">crawl", ">pending", ">seen", ">failed") if shown else ()
 
 
-def _run_row(page: Page, run: Run) -> tuple[str, ...]:
+def _request_cells(shown: bool, crawl: int | None, newest: Requests | None, known: Requests | None) -> tuple[str, ...]:
+    """Return the cells for these columns. *known*: the newest requests, also if the *newest* checkpoint has none."""
+    if not shown:
+        return ()
+    seen_and_failed = ("", "") if known is None else (f"{known.seen:,}", f"{known.failed + known.held:,}")
+    return ("" if crawl is None else f"{crawl}", "" if newest is None else f"{newest.pending:,}", *seen_and_failed)
+
+
+def _run_row(page: Page, run: Run, with_requests: bool) -> tuple[str, ...]:
     first, last, kind = moment(run.first.time), moment(run.last.time), page.kind(run)
     ended = KINDS[kind] if run.ended in (None, "finished") or kind == "hand" else f"{KINDS[kind]}: {run.ended}"
     if run.last.run is None:
@@ -39,15 +53,20 @@ def _run_row(page: Page, run: Run) -> tuple[str, ...]:
         time_of(first),
         "" if first is None or last is None else in_words(last - first),
         f'<span class="{kind}">{clean(ended)}</span>{branch}',
-        f"{run.items:,}", f"{run.checkpoints:,}", short(run.last.state), f"{clean(run.last.run or '')}{job}",
-    )  # fmt: skip
+        f"{run.items:,}",
+        f"{run.checkpoints:,}",
+        *_request_cells(with_requests, run.last.crawl, run.last.requests, run.requests),
+        short(run.last.state),
+        f"{clean(run.last.run or '')}{job}",
+    )
 
 
 def failures(page: Page) -> Iterator[str]:
-    """Runs that failed or were killed, and state files that can't be read."""
+    """Runs that failed or were killed, pages that failed, and state files that can't be read."""
     bad = [run for run in page.runs if page.kind(run) in ("failed", "killed", "silent")]
+    failed_pages = 0 if page.requests is None else page.requests.failed + page.requests.held
     yield "<section><h2>Failures</h2>"
-    if not bad and not page.series.damaged_count:
+    if not (bad or page.series.damaged_count or failed_pages):
         yield "<p>None: no run failed or was killed, and every state file can be read.</p>"
     if bad:
         rows = (_failure_row(page, run) for run in bad)
@@ -56,7 +75,21 @@ def failures(page: Page) -> Iterator[str]:
     if page.series.damaged_count:
         rows = ((f"<code>{clean(uri)}</code>", clean(why)) for uri, why in page.series.damaged)
         yield from table("State files that can't be read and are skipped", ("file", "why"), rows, page.series.damaged_count)
+    if failed_pages:
+        yield from _failed_pages(page, failed_pages)
     yield "</section>"
+
+
+def _failed_pages(page: Page, count: int) -> Iterator[str]:
+    caption = f"{count_of(count, 'page')} failed in this crawl"
+    if page.failed_pages_why:
+        yield f"<p>{caption}. Which ones is not known: {clean(page.failed_pages_why)}</p>"
+        return
+    rows = (
+        (clean(failed.reason), "the next run tries it again" if failed.held else "skipped", f"<code>{clean(failed.url)}</code>")
+        for failed in page.failed_pages
+    )
+    yield from table(caption, ("why", "then", "page"), rows, count, "scrapy state frontier --failed", _FAILED_PAGES)
 
 
 def _failure_row(page: Page, run: Run) -> tuple[str, ...]:
@@ -114,31 +147,39 @@ def _files(uris: Sequence[str]) -> Iterator[str]:
 
 def checkpoints(page: Page) -> Iterator[str]:
     """The newest checkpoints."""
+    shown = any(checkpoint.requests is not None for checkpoint in page.series.listed)
     rows = (
-        (f"{checkpoint.id or ''}", time_of(moment(checkpoint.time)), f"{checkpoint.items:,}",
-         str(len(checkpoint.files)), clean(checkpoint.reason or ""), short(checkpoint.state))
+        (f"{checkpoint.id or ''}", time_of(moment(checkpoint.time)), f"{checkpoint.items:,}", str(len(checkpoint.files)),
+         *_request_cells(shown, checkpoint.crawl, checkpoint.requests, checkpoint.requests),
+         clean(checkpoint.reason or ""), short(checkpoint.state))
         for checkpoint in page.series.listed
     )  # fmt: skip
     yield "<section><h2>Checkpoints</h2>"
     count = page.series.checkpoints
-    columns = (">id", "time (UTC)", ">items", ">files", "why", "state")
+    columns = (">id", "time (UTC)", ">items", ">files", *_request_columns(shown), "why", "state")
     yield from table(f"{count_of(count, 'checkpoint')}, newest first", columns, rows, count, "scrapy state log --checkpoints")
     yield "</section>"
 
 
 def table(
-    caption: str, columns: Sequence[str], rows: Iterable[Sequence[str]], count: int, more: str = "scrapy state log"
+    caption: str,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    count: int,
+    more: str = "scrapy state log",
+    most: int = _ROWS,
 ) -> Iterator[str]:
     """Yield a table of HTML cells: the first rows visible, the next ones folded, the rest only counted.
 
     :param columns: the headings; one that begins with ">" is a column of numbers
     :param count: how many rows there are in all
     :param more: the command that lists them all
+    :param most: how many rows are listed at most
     """
-    listed = list(islice(rows, _ROWS))
+    listed = list(islice(rows, most))
     yield from _table(caption, columns, listed[:_VISIBLE])
     if listed[_VISIBLE:]:
-        yield f"<details><summary>{count_of(len(listed) - _VISIBLE, 'older row')}</summary>"
+        yield f"<details><summary>{count_of(len(listed) - _VISIBLE, 'more row')}</summary>"
         yield from _table(f"{caption} (continued)", columns, listed[_VISIBLE:])
         yield "</details>"
     if count > len(listed):

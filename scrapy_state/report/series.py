@@ -26,19 +26,34 @@ _INTERVALS, _LONGEST, _LISTED = 1000, 20, 20
 Values = dict[str, float]
 
 
+class Point(NamedTuple):
+    """A checkpoint in a plot.
+
+    :param at: its position on the axis
+    :param items: how many items its lineage has; *values*: the fields of its state
+    :param pending: how many requests are pending, and *seen*: how many have been seen; None if it has no requests
+    """
+
+    at: float
+    items: int
+    values: Values
+    pending: int | None = None
+    seen: int | None = None
+
+
 @dataclass
 class Bucket:
     """One stretch of time or, if the checkpoints carry no times, of their order.
 
     :param longest: the longest time between two checkpoints of a run, in seconds
-    :param point: the newest checkpoint of the lineage: its position on the axis, its items, its fields
+    :param point: the newest checkpoint of the lineage
     :param side: the same for another branch
     """
 
     items: float = 0
     longest: float = 0
-    point: tuple[float, int, Values] | None = None
-    side: tuple[float, int, Values] | None = None
+    point: Point | None = None
+    side: Point | None = None
 
 
 class Buckets:
@@ -102,6 +117,7 @@ class Series:
 
     :param newest: the checkpoint whose lineage is the main line; None if there is no checkpoint
     :param oldest: the oldest checkpoint of that lineage, as a point
+    :param with_requests: the newest checkpoint of the newest crawl that has requests: how many pages have failed is known there
     :param start: the position of the first checkpoint on the axis; *end*: of the last
     """
 
@@ -115,10 +131,11 @@ class Series:
     overlaps: list[int | None] = field(default_factory=list)
     damaged: list[tuple[str, str]] = field(default_factory=list)
     damaged_count: int = 0
-    oldest: tuple[float, int, Values] | None = None
+    oldest: Point | None = None
+    with_requests: Checkpoint | None = None
     start: float | None = None
     end: float | None = None
-    _recent: list[tuple[float, int, Values]] = field(default_factory=list)
+    _recent: list[Point] = field(default_factory=list)
     _intervals: list[float] = field(default_factory=list)
     _gaps: dict[bool, list[Gap]] = field(default_factory=lambda: {True: [], False: []})
     _child: Checkpoint | None = None
@@ -158,22 +175,32 @@ class Series:
         in_lineage = checkpoint.id is None or checkpoint.id == self._wanted
         if in_lineage:
             self._wanted = checkpoint.parent
+            self._note_requests(checkpoint)
         if x is None:
             return
-        values = self._values(checkpoint, in_lineage)
+        point = self._point(checkpoint, x, in_lineage)
         bucket = self.buckets.at(x)
         if in_lineage:
-            self.oldest = (x, checkpoint.items, values)
+            self.oldest = point
             bucket.point = bucket.point or self.oldest
         else:
-            bucket.side = bucket.side or (x, checkpoint.items, values)
+            bucket.side = bucket.side or point
         self.start = x if self.start is None else min(x, self.start)
         self.end = x if self.end is None else max(x, self.end)
         if self.has_times:
             self._note_interval(checkpoint, x)
             if in_lineage:
-                self._note_recent(checkpoint, x, values)
+                self._note_recent(checkpoint, point)
             self._child = checkpoint
+
+    def _note_requests(self, checkpoint: Checkpoint) -> None:
+        assert self.newest is not None
+        if self.with_requests is None and checkpoint.requests is not None and checkpoint.crawl == self.newest.crawl:
+            self.with_requests = checkpoint
+
+    def _point(self, checkpoint: Checkpoint, x: float, in_lineage: bool) -> Point:
+        point, requests = Point(x, checkpoint.items, self._values(checkpoint, in_lineage)), checkpoint.requests
+        return point if requests is None else point._replace(pending=requests.pending, seen=requests.seen)
 
     def _values(self, checkpoint: Checkpoint, in_lineage: bool) -> Values:
         values = {}
@@ -210,12 +237,12 @@ class Series:
         elif items:
             self.buckets.at(at).items += items
 
-    def _note_recent(self, checkpoint: Checkpoint, x: float, values: Values) -> None:
+    def _note_recent(self, checkpoint: Checkpoint, point: Point) -> None:
         assert self.newest is not None
-        newest = self._recent[0][0] if self._recent else x
-        is_recent = newest - x < _RECENT_SECONDS and len(self._recent) < _RECENT_CHECKPOINTS
-        if checkpoint.run == self.newest.run and x <= newest and (is_recent or len(self._recent) < 2):
-            self._recent.append((x, checkpoint.items, values))
+        newest = self._recent[0].at if self._recent else point.at
+        is_recent = newest - point.at < _RECENT_SECONDS and len(self._recent) < _RECENT_CHECKPOINTS
+        if checkpoint.run == self.newest.run and point.at <= newest and (is_recent or len(self._recent) < 2):
+            self._recent.append(point)
 
     @property
     def typical_seconds(self) -> float | None:
@@ -236,16 +263,16 @@ class Series:
     def items_per_minute(self) -> float | None:
         """The rate over the last minutes of the newest run; None if unknown."""
         first, last = (self._recent[-1], self._recent[0]) if self._recent else (None, None)
-        if first is None or last is None or last[0] <= first[0]:
+        if first is None or last is None or last.at <= first.at:
             return None
-        return (last[1] - first[1]) / (last[0] - first[0]) * 60
+        return (last.items - first.items) / (last.at - first.at) * 60
 
     def speed(self, name: str) -> float | None:
         """Return by how much a field grew in a second, over the last minutes of the newest run; None if unknown."""
-        known = [point for point in self._recent if name in point[2]]
-        if len(known) < 2 or known[0][0] <= known[-1][0]:
+        known = [point for point in self._recent if name in point.values]
+        if len(known) < 2 or known[0].at <= known[-1].at:
             return None
-        return (known[0][2][name] - known[-1][2][name]) / (known[0][0] - known[-1][0])
+        return (known[0].values[name] - known[-1].values[name]) / (known[0].at - known[-1].at)
 
     def plotted(self, count: int = 3) -> list[Field]:
         """Return the fields that make progress; if none does, one that changes at all."""

@@ -86,7 +86,7 @@ class Axis:
 def line(points: Sequence[tuple[float, float]], kind: str = "line") -> str:
     """Return a line through *points*, each from 0 to 1 to the right and upwards."""
     if len(points) == 1:
-        return dots(points, "dot")
+        return dots(points, "side" if kind == "second" else "dot")
     corners = " ".join(f"{1000 * x:.1f},{1000 - 1000 * y:.1f}" for x, y in points)
     return f'<polyline class="{kind}" points="{corners}"/>' if points else ""
 

@@ -7,6 +7,7 @@ An older Scrapy must be able to import them, or the add-on could not say which v
 
 from .cloud import typed
 from .components import component_classes, has_async, nearest_spider_middleware
+from .cookies import cookie_fields, watch_cookies
 from .crawler import arguments_of, fail_when_closed, is_crawl, make_spider
 from .engine import (
     closes_when_idle,
@@ -33,6 +34,7 @@ __all__ = [
     "arguments_of",
     "closes_when_idle",
     "component_classes",
+    "cookie_fields",
     "fail_when_closed",
     "file_of",
     "get_scheduler",
@@ -53,6 +55,7 @@ __all__ = [
     "typed",
     "until_closed",
     "wake_up",
+    "watch_cookies",
     "watch_done",
     "watch_errbacks",
     "watch_failures",

@@ -97,7 +97,7 @@ def test_refusal() -> None:
 
 
 def test_failure_ends_backpressure() -> None:
-    """What waits while a crawl is held back goes on when it fails, and the crawl is never held back again."""
+    """When a crawl fails that is held back, everything that waits continues, and the crawl is never held back again."""
 
     async def scenario() -> None:
         world = World()

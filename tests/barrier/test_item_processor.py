@@ -1,4 +1,4 @@
-"""Items that nobody yields: pipelines and extensions submit them to the item pipelines, at whatever moment."""
+"""Items that the spider does not yield: pipelines and extensions submit them to the item pipelines, at any moment."""
 
 from __future__ import annotations
 
@@ -45,8 +45,9 @@ SETTINGS: dict[str, Any] = {"ITEM_PIPELINES": {"spider.Pipeline": 1}}
 
 
 def test_items_that_nobody_yields_are_named(tmp_path: Path) -> None:
-    """No state says that they come again, so a checkpoint names them: from handlers of signals, from a pipeline that opens,
-    that has let its item go, or that closes. What the spider yields behind its last state is for the next run, as ever."""
+    """A checkpoint names such items, because no state says that they come again: items from signal handlers, and from a
+    pipeline that opens, has returned its item, or closes. Items that the spider yields after its last state are left to the
+    next run."""
     source = (
         SPIDER
         + """
@@ -86,7 +87,7 @@ class Pipeline(Submitting):
 
 
 def test_state_items_count_where_the_spider_yields_them(tmp_path: Path) -> None:
-    """A StateItem that a pipeline submits or returns changes no state, and is in no feed: a line says that it is dropped."""
+    """A StateItem that a pipeline submits or returns changes no state and reaches no feed; a line says that it is dropped."""
     source = (
         SPIDER
         + """
@@ -111,7 +112,8 @@ class Pipeline(Submitting):
 
 
 def test_items_that_come_too_late_are_an_error(tmp_path: Path) -> None:
-    """An item that comes when the last checkpoint is on its way is in no feed: one error says so, and the exit code is 1."""
+    """An item that comes while the last checkpoint is being stored reaches no feed: one error says so, and the exit code is
+    1."""
     source = (
         SPIDER
         + """
@@ -132,7 +134,7 @@ class Pipeline(Submitting):
 
 
 def test_own_item_processor(tmp_path: Path) -> None:
-    """A project's own ITEM_PROCESSOR goes on working; so do Crawler.get_item_pipeline and its pipelines."""
+    """A project's own ITEM_PROCESSOR still works; so do Crawler.get_item_pipeline and its pipelines."""
     source = (
         crawls.SPIDER
         + """

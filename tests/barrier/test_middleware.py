@@ -1,4 +1,4 @@
-"""Whatever is yielded, from wherever, in whatever number: every checkpoint names exactly what came before its state."""
+"""Whatever a spider yields, wherever and however much: every checkpoint names exactly the items before its state."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class LateHandlers(Handlers):
 
 
 def is_right(run: Crawl, keys_of_page: Callable[[int], list[str]], pages: int = PAGES) -> int:
-    """*run* ended well, and each of its checkpoints holds what its state says; return how many name files."""
+    """Check that *run* ended well, and that each of its checkpoints names what its state says; return how many name files."""
     assert run.code == 0, run.log
     assert not run.lines("] ERROR"), run.log
 
@@ -96,7 +96,7 @@ def is_right(run: Crawl, keys_of_page: Callable[[int], list[str]], pages: int = 
 
 @pytest.mark.parametrize("concurrent_items", [1, 1000])
 def test_kinds(tmp_path: Path, concurrent_items: int) -> None:
-    """Items of all kinds, each object yielded twice, with pipelines and handlers of item_scraped that wait: all are filed."""
+    """Items of all kinds are filed, even if each object is yielded twice, and pipelines and handlers of item_scraped wait."""
     settings = {
         "CONCURRENT_ITEMS": concurrent_items,
         "STATE_INTERVAL": 0,
@@ -151,7 +151,7 @@ class Submit:
 
 
 def test_items_of_a_pipeline(tmp_path: Path) -> None:
-    """Items that a pipeline submits while it has another one are filed with that one: no checkpoint is ahead of them."""
+    """Items that a pipeline submits while it processes another one are filed with that one: no checkpoint is ahead of them."""
     settings = {"STATE_INTERVAL": 0, "ITEM_PIPELINES": {"spider.Submit": 1}, "LOG_LEVEL": "INFO"}
     run = crawl(tmp_path, SUBMIT_SPIDER, "-a", "pages=20", settings=settings)
     more = ("", "-awaited", "-task-0", "-task-1", "-sent")
@@ -196,7 +196,8 @@ class TestSpider(scrapy.Spider):
 @pytest.mark.parametrize("uploads", [True, False], ids=["uploads", "nothing to upload"])
 @pytest.mark.parametrize("origin", ["callback", "start"])
 def test_many_items(tmp_path: Path, origin: str, uploads: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Many items before the first state item pass a small spool: no deadlock, no more memory, one checkpoint of them all."""
+    """Many items before the first state item get through a small spool: no deadlock, no more memory, one checkpoint of them
+    all."""
     options = {"format": "jsonlines", **({} if uploads else {"item_classes": ["scrapy.Item"]})}
     settings = {
         "FEEDS": {ITEMS: options, STATES: STATE_OPTIONS},
@@ -215,7 +216,7 @@ def test_many_items(tmp_path: Path, origin: str, uploads: bool, monkeypatch: pyt
 
 
 def test_errback_of_a_failed_download(tmp_path: Path) -> None:
-    """What the errback of a failed download yields is filed like a callback's: the state item ends at the middleware."""
+    """Items from the errback of a failed download are filed like a callback's; a state item ends at the middleware."""
     source = (
         SPIDER
         + """
@@ -243,7 +244,7 @@ class Slow:
 
 
 def test_state_items_stay_inside(tmp_path: Path, numbered_site: Any) -> None:
-    """No pipeline, no item_scraped, no item count and no item feed sees a state item, from wherever it is yielded."""
+    """No pipeline, no item_scraped, no item count and no item feed sees a state item, wherever it is yielded."""
     source = (
         SITE_SPIDER
         + """
@@ -286,7 +287,7 @@ class Pipeline:
 
 
 def test_yielding_updates_spider_state(tmp_path: Path) -> None:
-    """spider.state is what was yielded last, a copy; StateItem() takes a copy of spider.state."""
+    """spider.state is a copy of the state yielded last; StateItem() takes a copy of spider.state."""
     source = (
         SPIDER
         + """

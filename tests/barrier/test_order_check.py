@@ -1,4 +1,4 @@
-"""OrderCheck and StateItemCheck: warnings where state items don't come, or come while requests are out, and only there."""
+"""OrderCheck and StateItemCheck: warnings if state items are missing, or come while requests are out, and only then."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Engine:
         return bool(self.in_flight)
 
     def answer(self, request: Request) -> None:
-        """The response of *request* comes: its callback runs to its end."""
+        """Let the response of *request* come: its callback runs to its end."""
         self.order.remove(request)
         yielded: list[Request] = []
         self._run(self.callback(self, request), self.check.order.begin(request), yielded.append)
@@ -94,7 +94,7 @@ def many(engine: Engine) -> Steps:
 
 
 def one_by_one(engine: Engine) -> Steps:
-    """A start() that says that pages are done which it has only sent."""
+    """A start() whose states say that pages are done which it has only requested."""
     for number in range(5):
         yield page(number)
         yield STATE
@@ -127,7 +127,7 @@ def states_only_sometimes(engine: Engine, request: Request) -> Steps:
 
 
 def in_rounds(engine: Engine, request: Request) -> Steps:
-    """Requests of one round together; the state, and the next round, when the last one is done."""
+    """The requests of a round together; when the last one is done, the state and the next round."""
     if len(engine.in_flight) == 1 and not engine.scheduled and request.cb_kwargs["number"] < 100:
         yield STATE
         yield from (page(request.cb_kwargs["number"] + more) for more in range(1, 10))
@@ -142,7 +142,7 @@ def parallel_chains(engine: Engine, request: Request) -> Steps:
 
 
 def details(engine: Engine, request: Request) -> Steps:
-    """A listing: its details, a state item, the next listing. Details yield no state items."""
+    """A listing page: its details, a state item, the next listing page. Details yield no state items."""
     number = request.cb_kwargs["number"]
     if number < 10:
         yield from (page(number + 100 + more) for more in range(10))
@@ -151,7 +151,7 @@ def details(engine: Engine, request: Request) -> Steps:
 
 
 def slow_details(engine: Engine, request: Request) -> Steps:
-    """A listing with one detail, which is still out when the next listing comes."""
+    """A listing page with one detail, which is still out when the next listing page comes."""
     number = request.cb_kwargs["number"]
     if number < 10:
         yield page(number + 100)
@@ -172,7 +172,7 @@ EARLY = [(many, state_each), (many, parallel_chains), (one, details), (one, slow
 @pytest.mark.parametrize("concurrent", [1, 16])
 @pytest.mark.parametrize(("start", "callback"), SEQUENTIAL)
 def test_nothing_out(start: Any, callback: Any, concurrent: int) -> None:
-    """A spider whose state items come when nothing else is under way is never warned."""
+    """A spider whose state items come while nothing else is under way gets no warning."""
     check = Engine(start, callback, concurrent).check
     assert (check.early, check.most_out) == (0, 0)
 
@@ -180,7 +180,7 @@ def test_nothing_out(start: Any, callback: Any, concurrent: int) -> None:
 @pytest.mark.parametrize("concurrent", [2, 16])
 @pytest.mark.parametrize(("start", "callback"), EARLY)
 def test_requests_out(start: Any, callback: Any, concurrent: int, caplog: pytest.LogCaptureFixture) -> None:
-    """State items that come while requests are out are counted; a warning once, and one with the numbers at the end."""
+    """State items that come while requests are out are counted. There is one warning, and one with the numbers at the end."""
     check = Engine(start, callback, concurrent).check
     assert check.early > 1
     assert check.most_out >= 1
@@ -192,7 +192,7 @@ def test_requests_out(start: Any, callback: Any, concurrent: int, caplog: pytest
 
 
 def test_parent_that_goes_on() -> None:
-    """A callback that has sent its request and yields on is out when a state item comes of that request."""
+    """If a callback has sent its request and is still running, it is out when a state item of that request comes."""
     order = OrderCheck(lambda: {parent, child}, lambda: 0)
     parent, child = page(), page()
     outer = order.begin(parent)
@@ -204,14 +204,14 @@ def test_parent_that_goes_on() -> None:
 
 
 def test_downloads_of_others() -> None:
-    """What pipelines and middlewares download is no request of the spider's."""
+    """Downloads of pipelines and middlewares are not requests of the spider."""
     own = page()
     order = OrderCheck(lambda: {own, page(callback=NO_CALLBACK)}, lambda: 0)
     assert order.out(order.begin(own)) == 0
 
 
 def test_memory() -> None:
-    """Nothing is remembered of a request that is not in flight any more."""
+    """The check remembers nothing of a request that is no longer in flight."""
     in_flight: set[Request] = set()
     order = OrderCheck(lambda: in_flight, lambda: 0)
     for number in range(1000):
@@ -224,7 +224,8 @@ def test_memory() -> None:
 
 @pytest.mark.parametrize("states", [0, 1])
 def test_no_state_items(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, states: int) -> None:
-    """Many items and no state item for long: one warning while it crawls, one at its end; a state item begins anew."""
+    """Many items and no state item for long: one warning during the crawl, one at its end; a state item starts the count
+    afresh."""
     now = 0.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
     check = StateItemCheck(OrderCheck(set, lambda: 0), 60, logging.getLogger("scrapy_state.state"))
@@ -254,7 +255,7 @@ def test_no_state_items(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.Mo
 
 
 def test_enough_state_items(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A spider with a state item now and then, and one at its end, is not warned, however long it takes."""
+    """A spider with a state item now and then, and one at its end, gets no warning, however long it takes."""
     now = 0.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
     check = StateItemCheck(OrderCheck(set, lambda: 0), 60, logging.getLogger("scrapy_state.state"))
@@ -268,7 +269,8 @@ def test_enough_state_items(caplog: pytest.LogCaptureFixture, monkeypatch: pytes
 
 
 def test_state_items_while_requests_are_out(tmp_path: Path, numbered_site: Any) -> None:
-    """State items that come while other requests are out get a warning, and one with the numbers at the end; else none."""
+    """State items that come while other requests are out get a warning, and one with the numbers at the end. Others get
+    none."""
     request_first = SITE_SPIDER.replace(
         "        yield StateItem({", "        yield from self.next(page)\n        yield StateItem({"
     )
@@ -297,7 +299,7 @@ def test_state_items_while_requests_are_out(tmp_path: Path, numbered_site: Any) 
 
 
 def test_no_state_item(tmp_path: Path) -> None:
-    """A spider that yields items but no state item is told of while it crawls and when it is closed, with the numbers."""
+    """A spider that yields items but no state item gets a warning during the crawl and one at its end, with the numbers."""
     source = """
 import scrapy
 

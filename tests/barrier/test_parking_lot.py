@@ -9,7 +9,7 @@ from scrapy_state.barrier.tickets import Side, Ticket
 
 
 def test_every_parked_task_is_woken() -> None:
-    """All tasks that are parked wake, those that were cancelled disturb nobody, and the lot can be used again."""
+    """All parked tasks wake up, cancelled ones disturb nobody, and the lot can be used again."""
 
     async def scenario() -> None:
         lot, woken = ParkingLot(), []
@@ -34,7 +34,7 @@ def test_every_parked_task_is_woken() -> None:
 
 
 def test_side_is_settled_when_its_last_item_is() -> None:
-    """Whoever waits for a side goes on when no item of it is out any more, and not before."""
+    """Whoever waits for a side continues when no item of it is out any more, and not before."""
 
     async def scenario() -> None:
         ticket = Ticket(Side(out=2), 0)

@@ -1,4 +1,4 @@
-"""Tickets by object, and the middleware that gives them, without a crawl."""
+"""Tickets by object, and the middleware that issues them, without a crawl."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from scrapy_state.barrier.tickets import BEFORE_ALL, Tickets
 
 
 def test_same_object_several_times() -> None:
-    """An object that is yielded several times keeps a ticket for each time, first in, first out; nothing is left of it."""
+    """An object that is yielded several times has a ticket for each time, first in, first out; in the end none is left."""
     tickets, item = Tickets(), {"n": 1}
     for _ in range(3):
         tickets.issue(item)
@@ -30,7 +30,7 @@ def test_same_object_several_times() -> None:
 
 
 def test_equal_objects() -> None:
-    """Items that are equal but not the same have tickets of their own."""
+    """Items that are equal but not identical have tickets of their own."""
     tickets = Tickets()
     first, second = {"n": 1}, {"n": 1}
     tickets.issue(first)
@@ -42,7 +42,7 @@ def test_equal_objects() -> None:
 
 @pytest.mark.parametrize(("level", "lines"), [("DEBUG", 1), (logging.DEBUG, 1), ("INFO", 0)])
 def test_state_item_in_the_log(caplog: pytest.LogCaptureFixture, level: str | int, lines: int) -> None:
-    """The line for a state item is made only if LOG_LEVEL shows it: Scrapy's loggers let every level by."""
+    """The line for a state item is built only if LOG_LEVEL shows it: Scrapy's loggers let every level through."""
     caplog.set_level(logging.DEBUG)
     crawler = get_crawler(settings_dict={"LOG_LEVEL": level})
     crawler.spider = Spider("numbers")

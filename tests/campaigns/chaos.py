@@ -311,7 +311,7 @@ def main() -> int:
     arguments = parser.parse_args()
     scenarios = kills = lost = twice = failed = 0
     deadline = time.monotonic() + 60 * arguments.minutes
-    with _S3() as s3:
+    with S3Server() as s3:
         while kills < arguments.kills and time.monotonic() < deadline:
             began = time.monotonic()
             scenario = Scenario.random(arguments.seed + scenarios)
@@ -331,10 +331,10 @@ def main() -> int:
     return 1 if failed else 0
 
 
-class _S3:
+class S3Server:
     """An S3 server on this machine."""
 
-    def __enter__(self) -> "_S3":
+    def __enter__(self) -> "S3Server":
         import boto3
         from moto.server import ThreadedMotoServer
 

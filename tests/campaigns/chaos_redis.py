@@ -199,10 +199,8 @@ def run(
     folder: Path, server: RedisServer, *, workers: int, kills: int, seed: int, pages: int = 2000, stops: int = 0,
     delay: float = 0.0, restart_redis: bool = False, faults: tuple[str, ...] = (), pushes: int = 0, source: str = SPIDER,
 ) -> Outcome:  # fmt: skip
-    """Crawl a site with *workers* workers, kill one of them *kills* times; return what came of it.
-
-    The moments are chosen by how many pages have been asked for, so that each is one at which the crawl is at work.
-    """
+    """Crawl a site with *workers* workers, kill one of them *kills* times; return the outcome. The number of pages requested so
+    far chooses the moments of the kills, so the crawl is at work at each of them."""
     chance, outcome, began = random.Random(seed), Outcome(faults=faults), time.monotonic()
     site = Site(pages, delay, html=source == CRAWL_SPIDER)
     line = Proxy(server.port, stall=lambda: chance.uniform(1, 4) if chance.random() < 0.01 else 0) if "line" in faults else None
@@ -223,7 +221,7 @@ def run(
         return start(folder / f"worker{number}", source, *given, settings=settings)
 
     def may_end(code: int) -> bool:
-        """Whether a worker that ended with *code* is to be started again."""
+        """Whether a worker that ended with *code* is started again."""
         return (code == -signal.SIGKILL and "deadly" in faults) or (code == 1 and outcome.rewinds > 0)
 
     running = {number: begin(number) for number in range(workers)}

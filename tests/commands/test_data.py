@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from commands import refused
 from histories import History, state, zipped
 
 from scrapy_state.model.checkpoint import Checkpoint
@@ -61,6 +62,33 @@ class TestItems:
         lines = [json.loads(line) for line in state(history, "items", "--manifest").out.splitlines()]
         assert [(each["items"], each["bytes"], each["skip"]) for each in lines] == [(2, 6, [[1, 2]]), (1, 3, [])]
         assert state(history, "items", "--json").json == lines
+
+    def test_crawls(self, place: History) -> None:
+        """``--crawl`` chooses the items of one crawl; checkpoints from before crawls were counted belong to crawl 1."""
+        files = [place.file(f"{n}.jsonl", b'{"n": %d}\n' % n, 1) for n in range(6)]
+        numbers = (None, 1, 2, 3, 3, 3)
+        place.chain(*(Checkpoint({}, crawl=number, files=(file,)) for number, file in zip(numbers, files, strict=True)))
+
+        def items(*arguments: str) -> list[int]:
+            ran = state(place, "items", "--cat", *arguments)
+            assert ran.code == 0, ran.err
+            return [json.loads(line)["n"] for line in ran.out.splitlines()]
+
+        assert items() == items("--crawl", "all") == [0, 1, 2, 3, 4, 5]
+        assert items("--crawl", "last") == items("--crawl", "3") == [3, 4, 5]
+        assert (items("--crawl", "1"), items("--crawl", "2")) == ([0, 1], [2])
+        assert items("--crawl", "last", "--at", "3") == [2]
+        refused(state(place, "items", "--crawl", "4"), 1, "no crawl 4", "the newest is crawl 3")
+        refused(state(place, "items", "--crawl", "first"), 2, "first", "last, all")
+
+    def test_what_a_crawl_does_not_need(self, history: History) -> None:
+        """What is missing before a crawl does not make its items incomplete; what is missing within it does."""
+        files = [history.file(f"{n}.jsonl", b"{}\n", 1) for n in range(4)]
+        history.chain(*(Checkpoint({}, crawl=number, files=(file,)) for number, file in zip((1, 1, 2, 2), files, strict=True)))
+        history.store.delete(history.template.key(1))
+        assert state(history, "items", "--crawl", "2").code == 0
+        assert state(history, "items", "--crawl", "1").code == 1
+        assert state(history, "items").code == 1
 
     @pytest.mark.parametrize(
         ("name", "content", "text"),

@@ -3,13 +3,87 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from commands import DEADLINE_SECONDS, refused, run, start
 from histories import History, state, zipped
 
+from scrapy_state.model.checkpoint import Checkpoint, Requests
+
 pytestmark = pytest.mark.long
+
+ENDED = {"state": {}, "ended": True}
+REQUESTS = Requests(start=ENDED, pending=1240, in_flight=12, seen=5213)
+
+
+class TestShow:
+    """How the next run continues. Only the checkpoints are read, never the segments."""
+
+    @pytest.mark.parametrize(
+        ("checkpoint", "line", "how"),
+        [
+            (
+                Checkpoint({"n": 1}, crawl=2, requests=REQUESTS),
+                "the next run continues with 1,240 pending requests (12 of them were in flight), 5,213 seen; start() had ended",
+                "requests",
+            ),
+            (
+                Checkpoint({"n": 1}, crawl=1, requests=Requests(start={"state": {"n": 0}, "ended": False}), reason="shutdown"),
+                'the next run continues with 0 pending requests, 0 seen; start() begins again from STATE {"n": 0}',
+                "requests",
+            ),
+            (Checkpoint({"n": 1}, crawl=1), "the next run continues with start() from this state", "state"),
+            (Checkpoint({"n": 1}, crawl=1, reason="shutdown"), "the next run continues with start() from this state", "state"),
+            (Checkpoint({"n": 1}, crawl=1, reason="set"), "the next run continues with start() from this state", "state"),
+            (
+                Checkpoint({"n": 1}, crawl=1, reason="finished"),
+                "crawl 1 is over (finished): the next run begins a new crawl, with start() from this state",
+                "new crawl",
+            ),
+            (
+                Checkpoint({"n": 1}, crawl=4, reason="nothing new"),
+                "crawl 4 is over (nothing new): the next run begins a new crawl, with start() from this state",
+                "new crawl",
+            ),
+        ],
+        ids=["requests", "start", "state item", "shutdown", "set", "finished", "own reason"],
+    )
+    def test_how_the_next_run_continues(self, history: History, checkpoint: Checkpoint, line: str, how: str) -> None:
+        """A line says whether the next run continues with requests or with start(), or begins a new crawl."""
+        history.chain(checkpoint)
+        state_line, *lines = state(history, "show").out.splitlines()
+        assert state_line.startswith('STATE {"n": 1} from checkpoint 1 (')
+        assert lines == [line]
+        found = state(history, "show", "--json").json["next_run"]
+        assert found["continues_with"] == how
+        assert found["crawl"] == (checkpoint.crawl or 0) + (how == "new crawl")
+        assert found["start_state"] == (None if "had ended" in line else {"n": 0} if "begins again" in line else {"n": 1})
+
+    def test_failed_and_held(self, history: History) -> None:
+        """If pages have failed, a line counts them and names the verb that lists them."""
+        history.chain(Checkpoint({}, crawl=1, requests=replace(REQUESTS, failed=1, held=2)))
+        assert state(history, "show").out.splitlines()[2] == (
+            "1 page failed, 2 held for the next run: see scrapy state frontier --failed"
+        )
+        found = state(history, "show", "--json").json["next_run"]
+        assert (found["failed"], found["held"], found["pending"], found["in_flight"]) == (1, 2, 1240, 12)
+
+    @pytest.mark.parametrize("given", [["--lag", '{"n": 1}'], ["-s", "STATE_REQUESTS=False"]], ids=["lag", "off"])
+    def test_left_behind(self, history: History, given: list[str]) -> None:
+        """A run that starts from another state, or takes no requests, leaves them behind, and a line says how many."""
+        history.chain(Checkpoint({"n": 1}, crawl=1, requests=REQUESTS))
+        assert state(history, "show", *given).out.splitlines()[1] == (
+            "the next run continues with start() from this state; 1,240 pending requests of checkpoint 1 are left behind"
+        )
+        found = state(history, "show", "--json", *given).json["next_run"]
+        assert (found["continues_with"], found["left_behind"], found["pending"]) == ("state", 1240, None)
+
+    def test_before_crawls_were_counted(self, history: History) -> None:
+        """Nothing is added to what is printed for a checkpoint from before crawls were counted: it can't be known."""
+        history.run(1)
+        assert len(state(history, "show").out.splitlines()) == 1
 
 
 class TestLog:
@@ -45,12 +119,36 @@ class TestLog:
         assert [each["id"] for each in state(history, "log", "--checkpoints", "--json").json] == [*range(9, 0, -1)]
 
     def test_damaged(self, history: History) -> None:
-        """A file that is no checkpoint is named, with the reason; the others are shown."""
+        """A line names each file that is not a checkpoint, with the reason; the others are shown."""
         history.run(3)
         history.replace(2, b"torn")
         ran = state(history, "log", "--checkpoints")
         assert [line[0] for line in ran.out.splitlines()] == ["4", "3", "1"]
         assert "0000000002.json is skipped: it is not whole JSON" in ran.err
+
+    def test_requests(self, history: History) -> None:
+        """If any checkpoint has requests, columns show the crawl, and how many requests are pending, seen and failed."""
+        history.chain(Checkpoint({}, crawl=1), Checkpoint({}, crawl=1, reason="finished"), run="r1")
+        for rows in (state(history, "log"), state(history, "log", "--checkpoints")):
+            assert len(rows.out.splitlines()[0].split("\t")) in (7, 8)
+        history.chain(
+            Checkpoint({}, crawl=2, requests=replace(REQUESTS, failed=3, held=1)),
+            Checkpoint({}, crawl=2, reason="finished"),
+            run="r2",
+        )
+        history.chain(Checkpoint({}, crawl=3, requests=REQUESTS), run="r3")
+        rows = [line.split("\t")[6:-1] for line in state(history, "log").out.splitlines()]
+        assert rows == [
+            ["3", "1,240", "5,213", "0", "running or killed"],
+            ["2", "", "5,213", "4", "finished"],
+            ["1", "", "", "", "finished"],
+        ]
+        rows = [line.split("\t")[5:-1] for line in state(history, "log", "--checkpoints", "-n", "3").out.splitlines()]
+        assert rows == [["3", "1,240", "5,213", "0", ""], ["2", "", "", "", "finished"], ["2", "1,240", "5,213", "4", ""]]
+        runs = state(history, "log", "--json").json
+        assert [(each["crawl"], each["pending"], each["seen"], each["failed"], each["held"]) for each in runs] == [
+            (3, 1240, 5213, 0, 0), (2, None, 5213, 3, 1), (1, None, None, None, None),
+        ]  # fmt: skip
 
 
 class TestFromLog:
@@ -60,7 +158,7 @@ class TestFromLog:
 """
 
     def test_last_state(self, tmp_path: Path) -> None:
-        """The last state from which it is safe to resume, of the last log that has one; logs may be compressed."""
+        """The last state from which it is safe to resume, in the last log that has one; logs may be compressed."""
         (tmp_path / "1.log").write_bytes(self.LOG)
         (tmp_path / "2.log.gz").write_bytes(zipped(self.LOG.replace(b'"page": 7', b'"page": 8')))
         (tmp_path / "3.log").write_text("nothing here")

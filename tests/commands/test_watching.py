@@ -9,6 +9,8 @@ import pytest
 from commands import DEADLINE_SECONDS, start
 from histories import History, state
 
+from scrapy_state.model.checkpoint import Checkpoint, Requests
+
 pytestmark = pytest.mark.long
 
 
@@ -36,3 +38,10 @@ class TestWatch:
         found = state(history, "watch", "--json", "-n", "1").json
         assert (found["id"], found["state"]) == (3, {"page": 2})
         assert found["items_per_minute"] >= 0
+
+    def test_requests(self, history: History) -> None:
+        """A line says how many requests are pending, seen and failed, if the checkpoint has any."""
+        requests = Requests(start={"state": {}, "ended": True}, pending=1240, seen=5213, failed=2, held=1)
+        history.chain(Checkpoint({}, crawl=1, requests=requests))
+        assert "checkpoints/min, 1,240 pending, 5,213 seen, 3 failed\n" in state(history, "watch", "-n", "1").out
+        assert state(history, "watch", "--json", "-n", "1").json["requests"]["pending"] == 1240

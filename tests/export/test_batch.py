@@ -1,4 +1,4 @@
-"""Item exporters of a project's own, and Scrapy's own with odd options: the checkpoints name every item once."""
+"""A project's own item exporters, and Scrapy's with odd options: the checkpoints name every item once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from scrapy_state.export.batch import Batch
 from scrapy_state.feedstorages import DurableFeedStorage
 from scrapy_state.stores.local import LocalWriter
 
-#: Yields two items behind its last state.
+#: Yields two items after its last state.
 SOURCE = (
     SPIDER
     + """        yield {"page": 99, "n": 0}
@@ -146,7 +146,7 @@ def run_with(folder: Path, feeds: Feeds) -> Crawl:
 
 
 def named(folder: Path, feed: str, read: Callable[[Path], list[Any]]) -> list[Any]:
-    """What the checkpoints name of *feed*; the items that a file holds must be as many as they say."""
+    """Return the items of *feed* that the checkpoints name; each file must have as many as they say."""
     items = []
     for each in (file for checkpoint in checkpoints(folder) for file in checkpoint["files"] if f"/{feed}/" in file["uri"]):
         found = read(folder / each["uri"].partition("://")[2])
@@ -161,10 +161,8 @@ LATER = [{"page": 99, "n": 0}, {"page": 99, "n": 1}]
 
 
 def test_exporters_of_a_projects_own(tmp_path: Path) -> None:
-    """Exporters that write in blocks or at the end, and exporters and plugins that close the file: every item once.
-
-    What can't be split is stored whole, and its items behind the last state are listed.
-    """
+    """Every item is named once with exporters that write in blocks or at the end, and with exporters and plugins that close the
+    file. A file that can't be split is stored whole, and its items after the last state are listed."""
     run = run_with(tmp_path, OWN)
     assert run.code == 0, run.log
     for name, (_, read) in OWN.items():
@@ -174,7 +172,7 @@ def test_exporters_of_a_projects_own(tmp_path: Path) -> None:
 
 
 def test_scrapys_exporters_with_odd_options(tmp_path: Path) -> None:
-    """Encodings with a BOM, no header, other separators: each file is split between two items, and can be read by itself."""
+    """With BOMs, without headers, with other separators: each file is split between two items, and can be read by itself."""
     run = run_with(tmp_path, SCRAPYS)
     assert run.code == 0, run.log
     for name, (_, read) in SCRAPYS.items():
@@ -198,7 +196,8 @@ def batch_of(folder: Path, format: str, number: int) -> Batch:
 
 
 def test_a_file_that_is_not_what_was_seen_is_not_split(tmp_path: Path) -> None:
-    """A header that would not be the same again, or bytes that nobody saw, and the file stays whole and has its skip."""
+    """If the header would differ, or the file has bytes that nobody has seen, it stays whole and its skipped items are
+    listed."""
     batch = batch_of(tmp_path, "csv", 1)
     first = {"page": 1}
     batch.add(first, False, 1)

@@ -1,4 +1,4 @@
-"""Closing a crawl whose uploads are slow, many or silent; what a full spool and a full disk do to it."""
+"""Closing a crawl whose uploads are slow, many or silent, or whose spool or disk is full."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from crawls import STATE_OPTIONS, STATES, Crawl, checkpoints, crawl, run_until, start
 
-#: A storage of the project's own for own://, which blocks a thread: as FTP's and Google's do. What it does is put in.
+#: The project's own storage for own://, which blocks a thread, as FTP's and Google's do. Each test adds what before() does.
 SPIDER = """
 import asyncio, functools, logging, os, resource, threading, time
 import scrapy
@@ -49,7 +49,7 @@ class TestSpider(scrapy.Spider):
             yield {"page": page, "text": "x" * 200}
             yield StateItem({"page": page + 1})
 """
-#: Bit by bit: an item of start()'s, 230 bytes, takes so many seconds.
+#: Stores bit by bit: an item of start(), 230 bytes, takes so many seconds.
 SLOWLY = """
 def slowly(self, file):
     while file.read(23):
@@ -67,7 +67,7 @@ def settings(**more: Any) -> dict[str, Any]:
 
 
 def stored(folder: Path) -> int:
-    """Return how many items the newest checkpoint's lineage names; each must be there once."""
+    """Return how many items the newest checkpoint's lineage names; each must be there exactly once."""
     named = [file["uri"] for each in checkpoints(folder) for file in each["files"]]
     files = [folder / uri.removeprefix("own://") for uri in named]
     items = [json.loads(line)["page"] for file in files for line in file.read_text().splitlines()]
@@ -96,7 +96,10 @@ def blocked(self, file):
 
 OwnStorage.before = blocked
 """
-    more = {"ITEM_PIPELINES": {"spider.Threads": 1}, "CLOSESPIDER_ITEMCOUNT": 40}  # else only the heartbeat looks, after 5 s
+    more = {
+        "ITEM_PIPELINES": {"spider.Threads": 1},
+        "CLOSESPIDER_ITEMCOUNT": 40,
+    }  # otherwise only the heartbeat looks, after 5 s
     run = crawl(tmp_path, SPIDER + waiting, "-a", "pages=40", settings=settings(**more))
     assert run.code == 0, run.log
     assert stored(tmp_path) == 40
@@ -105,7 +108,7 @@ OwnStorage.before = blocked
 
 
 def test_slow_uploads_are_waited_for(tmp_path: Path) -> None:
-    """At the close uploads that are slow, or wait for others, may take longer than STATE_CLOSE_TIMEOUT: nothing has failed."""
+    """At the close, uploads that are slow, or wait for others, may take longer than STATE_CLOSE_TIMEOUT: nothing has failed."""
     source = SPIDER + SLOWLY.replace("seconds", "0.8")
     run = crawl(tmp_path, source, "-a", "pages=20", settings=settings(STATE_CLOSE_TIMEOUT=0.5))
     assert run.code == 0, run.log
@@ -113,7 +116,7 @@ def test_slow_uploads_are_waited_for(tmp_path: Path) -> None:
 
 
 def closing_run(folder: Path, source: str, signals: int, **more: Any) -> tuple[Crawl, float]:
-    """Send SIGTERM *signals* times while the last uploads are under way; return what came of it and how long that took."""
+    """Send SIGTERM *signals* times while the last uploads are under way; return the outcome, and how long it took."""
     process = start(folder, source, settings=settings(**more))
     try:
         log = run_until(process, "Closing spider (finished)")
@@ -130,7 +133,7 @@ def closing_run(folder: Path, source: str, signals: int, **more: Any) -> tuple[C
 
 
 def test_sigterm_while_closing(tmp_path: Path) -> None:
-    """SIGTERM while the last files are being stored: they have STATE_CLOSE_TIMEOUT from then on, and the run ends well."""
+    """After SIGTERM the last files have STATE_CLOSE_TIMEOUT to be stored, and the run ends well."""
     run, _ = closing_run(tmp_path, SPIDER + SLOWLY.replace("seconds", "2"), 1, STATE_CLOSE_TIMEOUT=20)
     assert run.code == 0, run.log
     assert run.lines("'finish_reason': 'finished'"), run.log
@@ -139,19 +142,20 @@ def test_sigterm_while_closing(tmp_path: Path) -> None:
 
 
 def test_sigterm_bounds_slow_uploads(tmp_path: Path) -> None:
-    """After SIGTERM an upload is given up after STATE_CLOSE_TIMEOUT, though it makes progress: one error says so."""
+    """After SIGTERM the run gives an upload up after STATE_CLOSE_TIMEOUT, even if it makes progress; one error says so."""
     run, took = closing_run(tmp_path, SPIDER + SLOWLY.replace("seconds", "4"), 1, STATE_CLOSE_TIMEOUT=1)
     assert run.code == 1, run.log
     [error] = run.lines("[scrapy_state.state] ERROR: ")
     assert "checkpoints stopped at checkpoint 1" in error
     assert "STATE_CLOSE_TIMEOUT (1 s)" in error
-    told = run.log.index("checkpoints stopped at")
-    assert "Spider closed" in run.log[told:]
-    assert took < 30, run.log  # the calls under way end by themselves, after 4 s: no thread can be broken off
+    before, _, after = run.log.partition("checkpoints stopped at")
+    assert "Spider closed" not in before
+    assert "Spider closed" in after
+    assert took < 30, run.log  # the calls under way end by themselves, after 4 s: nothing can interrupt a thread
 
 
 def test_two_sigterms_while_closing(tmp_path: Path) -> None:
-    """A second SIGTERM ends the process as soon as the uploads under way are done: none of those that wait is begun."""
+    """A second SIGTERM ends the process as soon as the uploads under way are done: none that waits is begun."""
     source = SPIDER.replace("pages = 3", "pages = 60") + SLOWLY.replace("seconds", "1")
     run, _ = closing_run(tmp_path, source, 2)
     assert 0 < len(run.lines("storing in thread")) < 20, run.log
@@ -159,7 +163,7 @@ def test_two_sigterms_while_closing(tmp_path: Path) -> None:
 
 
 def test_silent_store_at_the_close(tmp_path: Path) -> None:
-    """A store that never answers and has no time-out of its own does not keep the crawl from ending."""
+    """A store that never answers, and has no time-out of its own, does not keep the crawl from ending."""
     silent = "\ndef silent(self, file):\n    time.sleep(4)\n\nOwnStorage.before = silent\n"
     began = time.monotonic()
     more = {"STATE_CLOSE_TIMEOUT": 1, "STATE_RETRY_TIMEOUT": 1}
@@ -192,8 +196,9 @@ class TestSpider(TestSpider):
 
 @pytest.mark.parametrize("limited", ["bytes", "files"])
 def test_full_spool_at_the_close(tmp_path: Path, limited: str) -> None:
-    """While the spool is full, by its bytes or by the number of files, items wait, also when the spider is being closed: there
-    are no more files than else, nor more of them open than a process may have. The log says which it is, and seldom."""
+    """While the spool is full, by its bytes or by its number of files, items wait, even while the spider is being closed: there
+    are no more files than usual, and no more of them open than a process may have. The log says which limit it is, and
+    seldom."""
     options = EACH_ITS_OWN if limited == "files" else {"format": "jsonlines"}
     more: dict[str, Any] = {"FEEDS": {ITEMS: options, STATES: STATE_OPTIONS}}
     if limited == "bytes":

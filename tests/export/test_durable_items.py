@@ -1,10 +1,10 @@
-"""Holes that were found by attacking the exporter, each closed: one test a hole."""
+"""Item files in awkward crawls: slow pipelines, closing spiders, retried uploads, handlers that wait."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from crawls import ITEMS, SPIDER, STATE_OPTIONS, STATES, checkpoints, crawl, named_items, run_until, start
+from crawls import ITEMS, SPIDER, STATE_OPTIONS, STATES, checkpoints, crawl, crawl_until, named_items
 
 SLOW_SPIDER = """
 import asyncio, scrapy
@@ -23,12 +23,12 @@ def pages(folder: Path) -> list[int]:
     return [item["page"] for item in named_items(folder)]
 
 
-def ends(folder: Path) -> list[int]:
+def pages_before_state(folder: Path) -> list[int]:
     return list(range(checkpoints(folder)[-1]["state"].get("page", 0)))
 
 
 def test_csv_header_stays_with_the_kept_file(tmp_path: Path) -> None:
-    """A CSV file is never parted from its header, whichever item came first."""
+    """Each CSV file has its header, whichever item came first."""
     source = (
         SLOW_SPIDER
         + """
@@ -47,7 +47,7 @@ def test_csv_header_stays_with_the_kept_file(tmp_path: Path) -> None:
 
 
 def test_start_state_items_during_the_last_commit(tmp_path: Path) -> None:
-    """State items that start() yields while the last commit is under way begin no second one beside it."""
+    """State items that start() yields while the last commit is under way begin no second commit."""
     source = (
         """
 import time
@@ -80,12 +80,12 @@ fs.DurableFeedStorage._store_in_thread = slow
     )
     run = crawl(tmp_path, source, settings={"STATE_INTERVAL": 0.1})
 
-    assert pages(tmp_path) == ends(tmp_path)
+    assert pages(tmp_path) == pages_before_state(tmp_path)
     assert run.code == 0
 
 
 def test_close_longer_than_timeout(tmp_path: Path) -> None:
-    """STATE_CLOSE_TIMEOUT counts from when the pipelines are empty: a store that is well gets what was yielded."""
+    """STATE_CLOSE_TIMEOUT counts from when the pipelines are empty: if the store works, everything yielded is stored."""
     source = (
         SLOW_SPIDER
         + """
@@ -102,7 +102,7 @@ def test_close_longer_than_timeout(tmp_path: Path) -> None:
 
 
 def test_state_item_changed_after_yield(tmp_path: Path) -> None:
-    """A StateItem that the spider changes and yields again does not change a checkpoint that is still waiting."""
+    """If the spider changes a StateItem and yields it again, a checkpoint that still waits does not change."""
     source = (
         SLOW_SPIDER
         + """
@@ -117,16 +117,12 @@ def test_state_item_changed_after_yield(tmp_path: Path) -> None:
         await asyncio.sleep(30)
 """
     )
-    p = start(tmp_path, source, settings={**SLOW, "STATE_INTERVAL": 0})
-    run_until(p, "checkpoint 2 stored")
-    p.kill()
-    p.communicate()
-
-    assert sorted(set(pages(tmp_path))) == ends(tmp_path)
+    crawl_until(tmp_path, "checkpoint 2 stored", source, settings={**SLOW, "STATE_INTERVAL": 0})
+    assert sorted(set(pages(tmp_path))) == pages_before_state(tmp_path)
 
 
 def test_cancelled_inside_a_pipeline(tmp_path: Path) -> None:
-    """An item that a cancelled task took along stops the checkpoints at once, not at the end."""
+    """If a task is cancelled inside a pipeline, the lost item stops the checkpoints at once, not at the end."""
     source = (
         """
 import asyncio
@@ -152,7 +148,7 @@ class Leaky:
 
 
 def test_empty_reason(tmp_path: Path) -> None:
-    """An empty finish reason is a close like any other: what follows the last state is for the next run."""
+    """A close with an empty finish reason is like any other: items after the last state are left to the next run."""
     source = (
         SLOW_SPIDER
         + """
@@ -172,7 +168,7 @@ def test_empty_reason(tmp_path: Path) -> None:
 
 
 def test_errors_after_the_last_state(tmp_path: Path) -> None:
-    """A failed item that follows the last state item is counted by the run that has it before a state, once."""
+    """A failed item after the last state item is counted once, by the run that has it before a state."""
     source = (
         SLOW_SPIDER.replace(
             '        await asyncio.sleep(item.get("delay", 0))\n', '        if item["n"] == 9: raise ValueError\n'
@@ -219,7 +215,7 @@ def test_handler_changes_checkpoint(tmp_path: Path) -> None:
 
 
 def test_plugin_trailer_retry(tmp_path: Path) -> None:
-    """A file is finished once, however often it takes to store it: what is stored is never changed."""
+    """A file is finished once, however often storing it is tried: stored content never changes."""
     source = (
         """
 class Trailer:
@@ -233,7 +229,7 @@ count = [0]
 def fail(self, file):
     count[0] += 1
     if count[0] == 1:
-        real(self, file)                      # it took; the reply was lost
+        real(self, file)                      # stored, but the reply was lost
         raise StoreUnreachable("503")
     return real(self, file)
 fs.DurableFeedStorage._store_in_thread = fail
@@ -248,8 +244,8 @@ fs.DurableFeedStorage._store_in_thread = fail
 
 
 def test_slow_handlers_hold_up_no_checkpoint(tmp_path: Path) -> None:
-    """Checkpoints, the last one too, wait for no handler of feed_slot_closed or checkpoint_stored. The end of the crawl does;
-    each handler sees the checkpoints one after the other."""
+    """No checkpoint, not even the last one, waits for handlers of feed_slot_closed or checkpoint_stored. The end of the crawl
+    does. Each handler sees one checkpoint after the other."""
     source = (
         SLOW_SPIDER
         + """

@@ -261,7 +261,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(any_live)
     @rule(pick=PICK, steps=st.lists(st.tuples(WORK, PICK), min_size=1, max_size=8))
     def work(self, pick: int, steps: list[tuple[str, int]]) -> None:
-        """Items and state items are yielded, enter the pipelines, and leave them in any order."""
+        """Yield items and state items; let them enter and leave the pipelines in any order."""
         run = self.live(pick)
         for step, index in steps:
             if step == "items":
@@ -276,7 +276,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(any_live)
     @rule(pick=PICK, before=st.integers(1, 3), after=st.integers(1, 3), order=st.lists(PICK, min_size=2, max_size=6))
     def overtake(self, pick: int, before: int, after: int, order: list[int]) -> None:
-        """Items from both sides of a state item are in the pipelines at once."""
+        """Have items from both sides of a state item in the pipelines at once."""
         run = self.live(pick)
         run.yield_items(before)
         run.yield_state()
@@ -289,7 +289,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(pick=PICK, counts=st.lists(st.integers(0, 5), min_size=1, max_size=4), config=CONFIGS)
     def flow(self, pick: int, counts: list[int], config: Config) -> None:
-        """Items and their state item go straight through, in a new run if the last one has ended or has to end."""
+        """Let items and their state item pass straight through, in a new run if the last one has ended or has to end."""
         for run in self.world.alive:
             if run.closing is not None and run.live:
                 run.close(["same"], "ok")
@@ -342,7 +342,7 @@ class Machine(RuleBasedStateMachine):
         for run in self.world.alive:
             run.settle()
 
-    # What holds
+    # Invariants
 
     @invariant()
     def promises(self) -> None:

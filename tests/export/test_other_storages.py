@@ -1,4 +1,4 @@
-"""Item feeds on storages that are not scrapy_state's: a checkpoint waits for them as for its own."""
+"""Item feeds on storages that are not scrapy_state's: a checkpoint waits for them as it does for scrapy_state's own."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ server.serve_forever()
 
 @pytest.fixture
 def ftp(tmp_path: Path) -> Iterator[str]:
-    """The address of an FTP server, with user and password; its files lie in the folder "ftp"."""
+    """The address of an FTP server, with user and password; its files are in the folder "ftp"."""
     # In a process of its own: on Python 3.11 the server's modules warn when they are imported.
     command = [sys.executable, "-c", FTP]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
@@ -111,7 +111,8 @@ def report(folder: Path, stored: str, uri: str) -> Report:
 
 
 def test_ftp(tmp_path: Path, ftp: str) -> None:
-    """On a real FTP server every item is stored before its checkpoint; one it refuses stops them, and the next run goes on."""
+    """On a real FTP server every item is stored before its checkpoint. If the server refuses one, the checkpoints stop, and the
+    next run continues."""
     uri = ftp.replace("user:s3cr3t@", "")
     (tmp_path / "down").write_text("00003")
     failed = run(tmp_path, ftp)
@@ -129,7 +130,7 @@ def test_ftp(tmp_path: Path, ftp: str) -> None:
 
 
 def test_google_cloud_storage(tmp_path: Path) -> None:
-    """The same with Scrapy's own storage for gs://, its client a fake."""
+    """The same with Scrapy's own storage for gs://, whose client is a fake."""
     package = tmp_path / "google" / "cloud"
     package.mkdir(parents=True)
     (package / "storage.py").write_text(GOOGLE)
@@ -144,7 +145,7 @@ def test_google_cloud_storage(tmp_path: Path) -> None:
 
 
 def test_own_storage_is_tried_again(tmp_path: Path) -> None:
-    """A class of the user's that fails once and leaves the file open is called again: the crawl ends well."""
+    """If a class of the user's fails once and leaves the file open, it is called again, and the crawl ends well."""
     source = (
         SPIDER
         + """

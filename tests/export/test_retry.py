@@ -1,4 +1,4 @@
-"""How long a call to a store is waited for, and how often it is made again: on a clock of our own."""
+"""How long the run waits for a call to a store, and how often it repeats the call, on a clock that the tests move."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class World:
         return function
 
     def moving(self) -> float:
-        """The progress of a call that always gets on."""
+        """The progress of a call that always makes some."""
         return self.clock.now
 
 
@@ -84,7 +84,7 @@ def test_progress_is_waited_for(world: World) -> None:
 
 
 def test_silence_is_given_up(world: World) -> None:
-    """A call without progress is given up after STATE_RETRY_TIMEOUT, and not made again: its thread may still use the file."""
+    """A call without progress is given up after STATE_RETRY_TIMEOUT, and not repeated: its thread may still use the file."""
     call = world.call((math.inf, None))
     for stage in ("crawling", "closing"):
         if stage == "closing":
@@ -97,7 +97,7 @@ def test_silence_is_given_up(world: World) -> None:
 
 
 def test_close_timeout_counts_from_the_first_failure(world: World) -> None:
-    """Closing, a store that is down is tried for STATE_CLOSE_TIMEOUT from its first failure on, however late that is."""
+    """While closing, a store that is down is tried for STATE_CLOSE_TIMEOUT after its first failure, however late that is."""
     world.retry.closing(stopped=False)
     back = world.call((100, DOWN), (0, DOWN), (100, None))
     assert world.until_done(world.retry.run("a file", back, progress=world.moving)) == "stored"
@@ -108,7 +108,8 @@ def test_close_timeout_counts_from_the_first_failure(world: World) -> None:
 
 
 def test_store_that_was_down_before(world: World) -> None:
-    """A store that is down when the closing begins is tried for STATE_CLOSE_TIMEOUT more; a pause ends with the beginning."""
+    """If a store is already down when the closing begins, it is tried for STATE_CLOSE_TIMEOUT more; the closing ends a
+    pause."""
     trying = world.loop.create_task(world.retry.run("a file", world.call((0, DOWN))))
     world.until_done(world.at(300, lambda: world.retry.closing(stopped=False)))
     with pytest.raises(StoreUnreachable):
@@ -117,7 +118,7 @@ def test_store_that_was_down_before(world: World) -> None:
 
 
 def test_failing_then_silent(world: World) -> None:
-    """A store that has failed and then falls silent is given up after STATE_CLOSE_TIMEOUT: it has had its time."""
+    """A store that fails and then falls silent is given up after STATE_CLOSE_TIMEOUT."""
     world.retry.closing(stopped=False)
     with pytest.raises(StoreError, match="no answer"):
         world.until_done(world.retry.run("a file", world.call((10, DOWN), (math.inf, None))))
@@ -126,7 +127,7 @@ def test_failing_then_silent(world: World) -> None:
 
 @pytest.mark.parametrize("closing_first", [True, False], ids=["while closing", "while crawling"])
 def test_stop(world: World, closing_first: bool) -> None:
-    """From the moment when the crawl is stopped a call has STATE_CLOSE_TIMEOUT, whether it makes progress or not."""
+    """Once the crawl is stopped, a call has STATE_CLOSE_TIMEOUT, whether it makes progress or not."""
     if closing_first:
         world.retry.closing(stopped=False)
     call = world.retry.run("a file", world.call((5000, None)), progress=world.moving)
@@ -138,7 +139,7 @@ def test_stop(world: World, closing_first: bool) -> None:
 
 
 def test_late_calls_have_some_time(world: World) -> None:
-    """A call that is made when the time is over gets a few seconds, so that a store which is well is not called down."""
+    """A call that begins when the time is over gets a few seconds, so that a working store does not seem to be down."""
     world.retry.closing(stopped=True)
     world.clock.now += 60
     assert world.until_done(world.retry.run("a file", world.call((4, None)))) == "stored"
@@ -147,7 +148,7 @@ def test_late_calls_have_some_time(world: World) -> None:
 
 
 def test_waiting_for_a_turn_does_not_count(world: World) -> None:
-    """120 uploads of 20 s, a few at a time, are all stored, though the last begins long after STATE_CLOSE_TIMEOUT."""
+    """120 uploads of 20 s, a few at a time, are all stored, although the last ones begin long after STATE_CLOSE_TIMEOUT."""
     world.retry.closing(stopped=False)
     turns, call = asyncio.Semaphore(8), world.call((20, None))
 

@@ -32,7 +32,7 @@ class OwnStorage(BlockingFeedStorage):
 
 
 def test_disk_is_full_when_a_file_is_finished(tmp_path: Path) -> None:
-    """What is written last of a file meets a full disk only then: the error is the disk's, not the store's, and is final."""
+    """If the disk is full when the last bytes of a file are written, the error is the disk's, not the store's, and is final."""
     settings = Settings({"FEED_TEMPDIR": str(tmp_path)})
     with open("/dev/full", "r+b") as file:
         slot: Any = SimpleNamespace(file=file, storage=OwnStorage(), crawler=SimpleNamespace(settings=settings))
@@ -41,11 +41,11 @@ def test_disk_is_full_when_a_file_is_finished(tmp_path: Path) -> None:
         with pytest.raises(StoreError, match=expected) as raised:
             asyncio.run(Batch(slot, "own://file", "OwnStorage").store())
         assert type(raised.value) is StoreError
-        file.raw.close()  # type: ignore[attr-defined]  # else it would be written to again
+        file.raw.close()  # type: ignore[attr-defined]  # otherwise it would be written to again
 
 
 def test_too_many_open_files() -> None:
-    """The remedy fits what is wrong: more room does not help a process that may open no more files."""
+    """The remedy fits: free space does not help a process that may open no more files."""
     error = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
     assert disk_error(error, SimpleNamespace(storage=OwnStorage(), crawler=SimpleNamespace(settings=Settings()))) == (  # type: ignore[arg-type]
         "Too many open files",
@@ -78,7 +78,7 @@ class S3Client:
 
 @pytest.mark.parametrize("part_bytes", [s3.PART_BYTES, 300_000], ids=["one request", "parts"])
 def test_progress_of_an_upload_to_s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part_bytes: int) -> None:
-    """A batch's position tells how far its upload has got, in one request and in parts."""
+    """A batch's position shows how far its upload has got, in one request and in parts."""
     client = S3Client()
     monkeypatch.setattr(s3, "get_client", lambda options, writes: client)
     monkeypatch.setattr(s3, "PART_BYTES", part_bytes)
@@ -107,7 +107,7 @@ class Fates:
 
 
 def test_failed_upload_is_reported_once() -> None:
-    """The batch's failure reaches the crawl once and at once; whoever waits for the side learns that no files will come."""
+    """A batch's failure reaches the crawl once and at once; whoever waits for the side learns that no files will come."""
 
     async def scenario() -> None:
         crawler = get_crawler()

@@ -1,4 +1,4 @@
-"""A store's read side that finds pruned checkpoints in their roll-ups, and what that costs."""
+"""A store's read side that finds pruned checkpoints in their roll-ups, and the requests that this takes."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Counting:
 
 @pytest.fixture
 def pruned(history: History) -> History:
-    """Forty-one checkpoints, of which five state files are left; the others are in two roll-ups."""
+    """Forty-one checkpoints, five of them in state files of their own, the others in two roll-ups."""
     history.run(CHECKPOINTS - 1)
     for keep in (20, KEPT):
         keys = prunable(history.store, history.template, CHECKPOINTS, keep=keep)
@@ -57,7 +57,7 @@ def pruned(history: History) -> History:
 
 
 def test_read(pruned: History) -> None:
-    """A pruned state file is read as if it were there; one that never was is None, and so is a key of another form."""
+    """A pruned state file is read as if it were there. One that never existed is None, and so is a key of another form."""
     store = StoreWithRollups(pruned.store, pruned.template)
     for id in (1, 21, 36, CHECKPOINTS):
         data = store.read(pruned.template.key(id))
@@ -70,7 +70,7 @@ def test_read(pruned: History) -> None:
 
 
 def test_requests(pruned: History) -> None:
-    """A start does not look for roll-ups. What goes further back reads each roll-up once."""
+    """A start does not look for roll-ups. Reading further back reads each roll-up once."""
     counting = Counting(pruned)
     newest = resolve(counting, pruned.template).checkpoint
     assert newest is not None

@@ -1,4 +1,4 @@
-"""Finding the newest of very many keys in few requests."""
+"""Finding the newest of a million keys in few requests."""
 
 import random
 import re
@@ -64,7 +64,7 @@ class Dense(Bucket):
             yield TEMPLATE.key(id)
 
 
-#: ids with holes as pruning leaves them, few or many, and runs of neighbours
+#: ids with gaps as pruning leaves them, few or many, and runs of neighbours
 IDS = st.sets(
     st.integers(1, 300)
     | st.integers(1, 40_000)
@@ -97,8 +97,8 @@ FOREIGN = [
 def test_against_a_sorted_list(
     width: int, suffix: str, ids: set[int], runs: list[tuple[int, int]], foreign: list[tuple[str, int]], asked: int
 ) -> None:
-    """Whatever ids there are, of more digits than the template has too, and whatever lies beside them, the search finds what
-    a sorted list of all keys has: the newest, those downwards from a position, the first upwards from one."""
+    """Whatever ids there are, even with more digits than the template has, and whatever else is there, the search gives what a
+    sorted list of all keys would: the newest, those downwards from a position, the first one upwards from it."""
     template = KeyTemplate.parse(f"state/%(batch_id)0{width}d{suffix.replace('%', '')}", {})
     ids = ids.union(*(range(first, first + count) for first, count in runs))
     keys = {template.key(id) for id in ids} | {text.format(str(number).zfill(width)) for text, number in foreign}
@@ -120,7 +120,7 @@ def test_against_a_sorted_list(
 
 @pytest.mark.parametrize("count", [0, 1, 999])
 def test_one_page_below_a_thousand(count: int) -> None:
-    """Up to 999 checkpoints one request is all, also for those before the newest."""
+    """Up to 999 checkpoints take one request, even to find those before the newest."""
     store = Dense([], count=count)
     found = find_keys(store, TEMPLATE)
     newest = found.newest()
@@ -132,7 +132,7 @@ def test_one_page_below_a_thousand(count: int) -> None:
 
 @pytest.mark.parametrize("count", [1_000, 1_001, 2_000, 65_536, 999_999, 1_000_000, 31_536_000])
 def test_few_requests_for_very_many(count: int) -> None:
-    """A million checkpoints take 25 requests at most, with full pages for the first and the last only."""
+    """A million checkpoints take at most 25 requests; only the first and the last return full pages."""
     store = Dense([], count=count)
     newest = find_keys(store, TEMPLATE).newest()
     assert newest is not None
@@ -151,7 +151,7 @@ def test_segments_cost_nothing() -> None:
 
 
 def test_foreign_keys_beyond_the_digits_cost_nothing() -> None:
-    """What sorts after the widest id is not paged through."""
+    """Keys that sort after the widest id are not listed."""
     store = Bucket([TEMPLATE.key(id) for id in range(1, 2_500)] + [f"state/old/{number:06d}" for number in range(20_000)])
     newest = find_keys(store, TEMPLATE).newest()
     assert newest is not None
@@ -182,7 +182,7 @@ def test_many_other_files_are_not_paged_through(count: int, caplog: pytest.LogCa
     ("present", "rollups"), [([50_000, 50_001], []), ([3, 50_000], ["rollup-0000000004-0000049999.tar.gz"])]
 )
 def test_checkpoints_behind_many_other_files(present: list[int], rollups: list[str]) -> None:
-    """They are found all the same where none came before, and where those in between were pruned."""
+    """Checkpoints behind them are found all the same if there are none before, and if those in between were pruned."""
     others = [f"state/{number:010d}-of-another.json" for number in range(1, 30_000)]
     store = Bucket([*(TEMPLATE.key(id) for id in present), *others, *(f"state/{name}" for name in rollups)])
     newest = find_keys(store, TEMPLATE, newest_pruned=StoreWithRollups(store, TEMPLATE).newest_pruned).newest()
@@ -192,7 +192,7 @@ def test_checkpoints_behind_many_other_files(present: list[int], rollups: list[s
 
 @pytest.mark.parametrize("trouble", ["unordered", "shuffled", "unpadded", "times", "bare"])
 def test_where_keys_do_not_sort_all_are_listed(trouble: str) -> None:
-    """A bucket that lists in no order, one that only pretends to have one, and keys that don't sort by id: list all."""
+    """If a bucket lists in no order, or only pretends to, or its keys don't sort by id, all keys are listed."""
     text = {"unpadded": "state/%(batch_id)d.json", "times": "state/%(time)s-%(batch_id)d.json", "bare": "state/"}.get(trouble)
     template = KeyTemplate.parse(text or "state/%(batch_id)010d.json", {})
     keys = [f"state/2026-{id}.json" if trouble == "times" else template.key(id) for id in range(1, 1_500)]
@@ -209,7 +209,7 @@ def test_where_keys_do_not_sort_all_are_listed(trouble: str) -> None:
 
 
 def test_ids_that_outgrow_their_digits() -> None:
-    """The checkpoint after 999,999 in a template of six digits is found, though its key sorts in the midst of the others."""
+    """The checkpoint after 999,999 is found in a template of six digits, although its key sorts among the others."""
     template = KeyTemplate.parse("state/%(batch_id)06d.json", {})
     keys = [template.key(id) for id in [*range(1, 1_000_000, 50), 1_000_000, 1_000_001, 1_000_002]]
     found = find_keys(Bucket(keys), template)

@@ -34,7 +34,7 @@ def time(second: int) -> str:
 
 
 def killed(history: History, *named: Sequence[str], unnamed: Sequence[str] = (), reason: str | None = None) -> None:
-    """Store what run RUN leaves: for each checkpoint the files it names, below ``items``, and some *unnamed* ones."""
+    """Store what run RUN leaves behind: for each checkpoint the files it names, in ``items``, and some *unnamed* ones."""
     resolution = resolve(history.store, history.template, "numbers")
     writer = CheckpointWriter(history.store, history.template, format="json", spider="numbers", run=RUN, job=None)
     writer.open({"page": 0}, resolution, lambda: resolution)
@@ -46,7 +46,7 @@ def killed(history: History, *named: Sequence[str], unnamed: Sequence[str] = (),
 
 
 def feeds_of(history: History, *templates: str, others: Sequence[str] = ()) -> Callable[[str], OrphanFeeds]:
-    """What the exporter gives: the feeds *templates* in the folder ``items``; *others* take no part."""
+    """Return what the exporter passes on: the feeds *templates* in the folder ``items``; *others* take no part."""
 
     def feeds(run: str) -> OrphanFeeds:
         listed = []
@@ -61,7 +61,7 @@ def feeds_of(history: History, *templates: str, others: Sequence[str] = ()) -> C
 
 
 def found(history: History, *templates: str, others: Sequence[str] = ()) -> list[str]:
-    """The names of the orphans that a run started now would find."""
+    """Return the names of the orphans that a run started now would find."""
     resolution = resolve(history.store, history.template, "numbers")
     every = find_orphans(history.store, history.template, resolution, feeds_of(history, *templates, others=others))
     return sorted(each.key.removeprefix(history.items_key) for each in every)
@@ -77,29 +77,29 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 class TestNamed:
     def test_opened_early_and_named_late(self, place: History, caplog: pytest.LogCaptureFixture) -> None:
-        """A file that was opened first and is named last makes no orphans of those between: on S3 as well."""
+        """A file that was opened first and named last makes no orphans of those in between, nor does it on S3."""
         killed(place, numbers(3, 4, 5, 6, 7), numbers(8), numbers(1), numbers(2), unnamed=numbers(9))
         assert found(place, NUMBERED) == numbers(9)
         assert warnings(caplog) == []
 
     def test_clock_that_steps_back(self, history: History) -> None:
-        """Files named by time are known by their names, not by their order: a clock may be put back."""
+        """Files with times in their names are known by their names, not by their order: a clock may be set back."""
         names = [[f"{RUN}-{time(second)}.jsonl"] for second in (50, 51, 52, 46, 47)]
         killed(history, *names, unnamed=[f"{RUN}-{time(45)}.jsonl"])
         assert found(history, TIMED) == [f"{RUN}-{time(45)}.jsonl"]
 
     def test_more_digits_than_the_template_has(self, history: History) -> None:
-        """Numbers that have outgrown their digits are as good as others."""
+        """Numbers that have outgrown their digits count like others."""
         killed(history, numbers(99998, 99999), numbers(100000), unnamed=numbers(100001))
         assert found(history, NUMBERED) == numbers(100001)
 
     def test_long_run(self, history: History) -> None:
-        """A run of many checkpoints is read back to its opening."""
+        """All checkpoints of a long run are read, back to its opening one."""
         killed(history, *([each] for each in numbers(*range(1, 61))), unnamed=numbers(61))
         assert found(history, NUMBERED) == numbers(61)
 
     def test_pruned(self, history: History) -> None:
-        """What pruned checkpoints name is named."""
+        """Files that pruned checkpoints name are named."""
         killed(history, *([each] for each in numbers(*range(1, 9))), unnamed=numbers(9))
         assert state(history, "prune", "--keep", "2").code == 0
         assert found(history, NUMBERED) == numbers(9)
@@ -108,7 +108,7 @@ class TestNamed:
         assert found(history, NUMBERED) == []
 
 
-class TestNoTelling:
+class TestUndetermined:
     """If the orphans can't be determined, nothing counts as one, and one warning says why."""
 
     def check(self, history: History, caplog: pytest.LogCaptureFixture, *texts: str, templates: Sequence[str] = ()) -> None:
@@ -119,39 +119,39 @@ class TestNoTelling:
             assert text in warning
 
     def test_opening_gone(self, history: History, caplog: pytest.LogCaptureFixture) -> None:
-        """A checkpoint of the run is gone: what it named is not known."""
+        """If a checkpoint of the run is missing, nobody knows what it named."""
         killed(history, numbers(1), numbers(2), numbers(3), unnamed=numbers(4))
         history.store.delete(history.template.key(2))
         self.check(history, caplog, "its first checkpoint is missing, or more than")
 
     def test_too_far(self, history: History, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The reading back is bounded."""
+        """The search goes back only so far."""
         killed(history, numbers(1), numbers(2), numbers(3), unnamed=numbers(4))
         monkeypatch.setattr(last_run, "_CHECKPOINTS_BACK", 4)
         assert found(history, NUMBERED) == numbers(4)
         monkeypatch.setattr(last_run, "_CHECKPOINTS_BACK", 3)
         self.check(history, caplog, "its first checkpoint is missing, or more than")
 
-    def test_newer_passed_over(self, history: History, caplog: pytest.LogCaptureFixture) -> None:
-        """Newer state files that can't be used may have named it."""
+    def test_newer_ones_are_skipped(self, history: History, caplog: pytest.LogCaptureFixture) -> None:
+        """Newer state files that can't be used may have named the file."""
         killed(history, numbers(1), unnamed=numbers(2))
         history.put_bytes(3, b"torn")
         self.check(history, caplog, "newer")
 
     def test_renamed(self, history: History, caplog: pytest.LogCaptureFixture) -> None:
-        """None of the files there is named: they may be the named ones, by other names."""
+        """If no checkpoint names any of the files there, they may be named files that were renamed."""
         killed(history, [f"{RUN}-1.jsonl"], [f"{RUN}-2.jsonl"])
         for number in (1, 2):
             (Path(history.items_key) / f"{RUN}-{number}.jsonl").rename(Path(history.items_key) / numbers(number)[0])
         self.check(history, caplog, "name none of the files", numbers(1)[0])
 
     def test_killed_before_it_named_any(self, history: History, caplog: pytest.LogCaptureFixture) -> None:
-        """So it is if no checkpoint of the run names a file at all."""
+        """The same is true if no checkpoint of the run names a file at all."""
         killed(history, unnamed=numbers(1))
         self.check(history, caplog, "name none of the files")
 
     def test_one_warning(self, history: History, caplog: pytest.LogCaptureFixture) -> None:
-        """Of several feeds each is looked at for itself; there is still one warning."""
+        """Each of several feeds is checked by itself, but there is only one warning."""
         killed(history, numbers(1), unnamed=[*numbers(2), f"a/{RUN}-1.csv", f"b/{RUN}-1.csv"])
         feeds = (NUMBERED, "a/%(run_id)s-%(batch_id)d.csv", "b/%(run_id)s-%(batch_id)d.csv")
         assert found(history, *feeds) == numbers(2)
@@ -162,7 +162,7 @@ class TestNoTelling:
 
 class TestMoved:
     def moved(self, history: History) -> History:
-        """The folder is somewhere else now, and reached by another way still."""
+        """Move the folder, and reach it by yet another path."""
         new = Path(history.where).with_name("n e%w")
         Path(history.where).rename(new)
         return History(str(new))
@@ -181,21 +181,21 @@ class TestMoved:
         assert found(History(str(tmp_path / "link")), NUMBERED) == numbers(3)
 
     def test_names_that_are_percent_encoded(self, history: History) -> None:
-        """What a URI encodes is the same name."""
+        """A percent-encoded name in a URI is the same name."""
         template = "%(run_id)s/ü %%1 %(batch_id)d.jsonl".replace("%%", "%")
         name = RUN + "/ü %1 {}.jsonl"
         killed(history, [name.format(1)], unnamed=[name.format(2)])
         assert found(self.moved(history), template) == [name.format(2)]
 
     def test_feeds_of_the_same_names(self, history: History) -> None:
-        """Two feeds that number alike in two folders: which file is which says the folder, as long as it is there."""
+        """If two feeds number their files alike in two folders, the folder tells them apart, as long as it is there."""
         a, b = ([f"{folder}/{RUN}-{number}.jsonl" for number in range(1, 6)] for folder in "ab")
         killed(history, [a[0], b[0]], [b[1]], [b[2]], unnamed=[a[1], b[3]])
         feeds = ("a/%(run_id)s-%(batch_id)d.jsonl", "b/%(run_id)s-%(batch_id)d.jsonl")
         assert found(history, *feeds) == [a[1], b[3]]
 
     def test_folders_swapped(self, history: History) -> None:
-        """Where the folders of two feeds have changed places, what was named in either is spared."""
+        """If the folders of two feeds were swapped, files that are named in either are kept."""
         a, b = ([f"{folder}/{RUN}-{number}.jsonl" for number in range(1, 6)] for folder in "ab")
         killed(history, [a[0], b[0]], [b[1]], [b[2]])
         folder = Path(history.items_key)
@@ -204,7 +204,7 @@ class TestMoved:
         assert found(history, "a/%(run_id)s-%(batch_id)d.jsonl", "b/%(run_id)s-%(batch_id)d.jsonl") == []
 
     def test_folder_that_is_another_feeds(self, history: History) -> None:
-        """Where a feed's folder is now a link to another one's, it is the same files."""
+        """If a feed's folder is now a link to another one's, the files are the same."""
         a, b = ([f"{folder}/{RUN}-{number}.jsonl" for number in range(1, 6)] for folder in "ab")
         killed(history, [a[0], b[0]], [a[1]], [a[2]])
         folder = Path(history.items_key)
@@ -215,7 +215,7 @@ class TestMoved:
 
 class TestOthersFiles:
     def test_times_are_times(self, history: History) -> None:
-        """Where a template has a time, only names with a time as Scrapy writes it match. Other files are not touched."""
+        """If a template has a time, only names with a time as Scrapy writes it match. Other files are not touched."""
         names = [f"{RUN}-{time(1)}.jsonl"], [f"{RUN}-{time(2)}.jsonl"]
         foreign = [
             f"{RUN}-debug.jsonl",
@@ -230,18 +230,18 @@ class TestOthersFiles:
         ("other", "name"),
         [
             ("%(run_id)s-00009.jsonl", "00009"),
-            ("%(run_id)s-%(country)s.jsonl", "00009"),  # an argument that was another one in that run
+            ("%(run_id)s-%(country)s.jsonl", "00009"),  # the argument had another value in that run
             ("%(run_id)s-%(time).5s.jsonl", "00009"),
         ],
     )
     def test_feeds_that_take_no_part(self, history: History, other: str, name: str) -> None:
-        """What a feed may have stored that checkpoints don't name (``"checkpoint": False``) is not an orphan."""
+        """A file that a feed with ``"checkpoint": False`` may have stored is not an orphan."""
         killed(history, numbers(1), unnamed=[f"{RUN}-{name}.jsonl"])
         assert found(history, NUMBERED) == [f"{RUN}-{name}.jsonl"]
         assert found(history, NUMBERED, others=[other]) == []
 
     def test_feeds_beside(self, history: History) -> None:
-        """Feeds whose names can't be taken for one another don't keep each other's orphans."""
+        """Feeds whose names can't be mistaken for one another don't protect each other's orphans."""
         killed(history, [f"{RUN}-{time(1)}.jsonl"], unnamed=[f"{RUN}-{time(2)}.jsonl"])
         others = [
             "%(run_id)s-%(time)s.jsonl",
@@ -261,7 +261,7 @@ def test_run_that_ended(history: History, caplog: pytest.LogCaptureFixture, reas
 
 
 def test_run_that_ended_as_opened(history: History) -> None:
-    """A spider may close with the reason "opened": that is not an opening, and the run has no orphans either."""
+    """A spider may close with the reason "opened": that is not an opening checkpoint, and the run has no orphans either."""
     killed(history, numbers(1), numbers(2), unnamed=numbers(3), reason="opened")
     assert found(history, NUMBERED) == []
     [run] = runs(newest_first(history.store, history.template), None)
@@ -287,7 +287,7 @@ def normal_user() -> Iterator[None]:
 
 
 def test_folder_that_only_root_may_open() -> None:
-    """A ``lost+found`` next to the items holds none of them, so it stops neither a start nor the command."""
+    """A ``lost+found`` next to the items has none of them, so it stops neither a start nor the command."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         history = History(folder)
@@ -325,7 +325,7 @@ def test_of_the_last_run(tmp_path: Path, choice: str) -> None:
 
 
 def test_project_renamed(tmp_path: Path) -> None:
-    """In a renamed project only orphans are deleted: no file that is named, and none of a feed beside."""
+    """In a renamed project only orphans are deleted: no named file, and no file of another feed there."""
     other = "data/%(name)s/items/%(run_id)s-%(name)s.jsonl"
     settings: dict[str, Any] = {
         "STATE_ORPHANS": "delete",

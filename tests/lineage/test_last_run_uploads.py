@@ -1,4 +1,4 @@
-"""Uploads in parts that a killed run leaves: the next run aborts them, and no others."""
+"""Unfinished uploads that a killed run leaves behind: the next run aborts them, and no others."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ def uploads(client: Any, bucket: str) -> set[str]:
 
 
 def test_killed_run(tmp_path: Path, bucket: str, s3_client: Any, s3_settings: dict[str, str]) -> None:
-    """What a run was uploading when it was killed is aborted by the next one; a run's that may be alive is left alone."""
+    """An upload that a run had begun when it was killed is aborted by the next one; an upload of a run that may be alive is
+    left alone."""
     settings = settings_of(bucket, s3_settings)
     with Proxy(s3_settings["AWS_ENDPOINT_URL"], [Fault("time-out", "PUT .*partNumber=2")]) as proxy:
         killed = start(tmp_path, LARGE, "-a", "pages=1", settings={**settings, "AWS_ENDPOINT_URL": proxy.url})
@@ -66,7 +67,7 @@ def test_killed_run(tmp_path: Path, bucket: str, s3_client: Any, s3_settings: di
 
 
 def test_stored_file(bucket: str, s3_client: Any, s3_settings: dict[str, str]) -> None:
-    """An upload under the key of a stored file is left alone: to some servers its parts are that file's."""
+    """An upload under the key of a stored file is left alone: on some servers its parts belong to that file."""
     for name in ("run-1", "run-2"):
         s3_client.create_multipart_upload(Bucket=bucket, Key=f"items/{name}")
     s3_client.put_object(Bucket=bucket, Key="items/run-1", Body=b"")
@@ -78,7 +79,7 @@ def test_stored_file(bucket: str, s3_client: Any, s3_settings: dict[str, str]) -
 def test_not_allowed(
     bucket: str, s3_settings: dict[str, str], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who may not list uploads is told so, with the name of the permission, and the run goes on; so do other stores."""
+    """If the run may not list uploads, a line names the permission, and the run continues; other stores do as well."""
     caplog.set_level(logging.INFO, "scrapy_state.state")
     with Proxy(s3_settings["AWS_ENDPOINT_URL"], [Fault("403", "GET .*uploads")]) as proxy:
         store, _ = open_writer(f"s3://{bucket}/", {**s3_settings, "AWS_ENDPOINT_URL": proxy.url})

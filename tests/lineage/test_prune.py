@@ -1,4 +1,4 @@
-"""``scrapy state prune``: fewer state files, and nothing that the lineage says is lost, whenever it is killed."""
+"""``scrapy state prune``: fewer state files, and nothing of the lineage is lost, whenever it is killed."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ def fill(history: History) -> None:
     history.file(f"{killed}-00009.jsonl", b"{}\n", 1)
 
 
-def told(history: History) -> dict[tuple[str, ...], tuple[int, str]]:
-    """What the command says of a history; not how old things are."""
+def said_about(history: History) -> dict[tuple[str, ...], tuple[int, str]]:
+    """Return what the command says about a history, without how old things are."""
     asked = [("log", "--json"), ("items", "--at", "6"), ("items", "--cat"), ("verify", "--deep"), ("orphans",),
              ("get", "--at", "2"), ("get", "--at", "-3")]  # fmt: skip
     return {each: (found.code, found.out) for each in asked for found in [state(history, *each)]}
 
 
 def known(history: History) -> tuple[list[Checkpoint], list[Checkpoint | None], int]:
-    """The lineage, all checkpoints of all branches, and the newest id, as the code sees them."""
+    """Return the lineage, all checkpoints of all branches, and the newest id, as the code sees them."""
     found = resolve(history.store, history.template)
     assert found.checkpoint is not None
     every = [each.checkpoint for each in newest_first(history.store, history.template)]
@@ -58,9 +58,9 @@ def known(history: History) -> tuple[list[Checkpoint], list[Checkpoint | None], 
 
 
 def test_nothing_is_lost(place: History) -> None:
-    """After several prunes every verb says what it said before, with a few state files left and nothing overwritten."""
+    """After several prunes every verb prints what it printed before, few state files are left, and nothing was overwritten."""
     fill(place)
-    before = known(place), None if place.settings else told(place)
+    before = known(place), None if place.settings else said_about(place)
     for keep in ("9", "4", "1"):
         ran = state(place, "prune", "--keep", keep)
         assert (ran.code, ran.err) == (0, ""), ran
@@ -70,11 +70,12 @@ def test_nothing_is_lost(place: History) -> None:
         "rollup-0000000005-0000000009.tar.gz",
         "rollup-0000000010-0000000012.tar.gz",
     ]
-    assert (known(place), None if place.settings else told(place)) == before
+    assert (known(place), None if place.settings else said_about(place)) == before
 
 
 def test_goes_on(history: History) -> None:
-    """A run after a prune numbers on and names the right parent; bare prefixes and times still find what was pruned."""
+    """A run after a prune continues the numbers and names the right parent; bare prefixes and times still find pruned
+    checkpoints."""
     fill(history)
     state(history, "prune", "--keep", "1")
     history.run(1)
@@ -100,7 +101,7 @@ def test_older_than(history: History) -> None:
 
 
 def test_unpacking_undoes_it(history: History) -> None:
-    """A roll-up holds the state files byte for byte, under their names."""
+    """A roll-up has the state files byte for byte, under their names."""
     fill(history)
     folder = Path(history.where) / "state"
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
@@ -113,7 +114,8 @@ def test_unpacking_undoes_it(history: History) -> None:
 
 
 def test_foreign_files_stay(history: History) -> None:
-    """What is no checkpoint is neither packed nor deleted, and is named; what is newer than the newest valid one stays."""
+    """A file that is not a checkpoint is neither packed nor deleted, and is named; files newer than the newest valid one
+    stay."""
     history.run(4)
     history.replace(2, b"torn")
     history.store.create(history.template.key(9), _file(b"torn too"))
@@ -142,7 +144,7 @@ def test_spiders_side_by_side(tmp_path: Path) -> None:
 
 
 def test_damaged_roll_up(history: History) -> None:
-    """A roll-up that is damaged is an error that names it, not the end of the lineage."""
+    """A damaged roll-up is an error that names it, not the end of the lineage."""
     history.run(4)
     state(history, "prune", "--keep", "1")
     [name] = [name for name in history.state_names() if name.startswith("rollup-")]
@@ -160,7 +162,7 @@ def test_damaged_roll_up(history: History) -> None:
 
 
 def test_between_two_in_a_roll_up(history: History) -> None:
-    """What lies between the ids of a roll-up but is not in it is packed before it is deleted."""
+    """State files between the ids of a roll-up that are not in it are packed before they are deleted."""
     history.run(4)
     before = known(history)
     whole = history.store.read(history.template.key(2))
@@ -174,7 +176,7 @@ def test_between_two_in_a_roll_up(history: History) -> None:
 
 
 def test_same_files_same_bytes(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A roll-up of the same files is the same bytes at any time: to store it again is no conflict."""
+    """A roll-up of the same files always has the same bytes, so storing it again is no conflict."""
     packed = []
     for now in (1e9, 2e9):
         monkeypatch.setattr(time, "time", lambda now=now: now)
@@ -215,7 +217,7 @@ class Dying:
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_killed_at_every_point(tmp_path: Path, after: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Killed before or after any one of its requests it leaves a whole history; started again it does the rest."""
+    """If the command is killed before or after any of its requests, the history stays whole; the next one does the rest."""
     monkeypatch.setattr(prune, "ROLLUP_FILES", 3)
     point = 0
     while True:
@@ -241,7 +243,7 @@ def test_killed_at_every_point(tmp_path: Path, after: bool, monkeypatch: pytest.
 
 
 def test_sigkill(tmp_path: Path) -> None:
-    """Killed by SIGKILL at some moment, the command leaves a whole history, and the next one does the rest."""
+    """If SIGKILL kills the command at some moment, the history stays whole, and the next one does the rest."""
     history = History(str(tmp_path / "data"))
     history.run(200)
     before = known(history)
@@ -275,7 +277,7 @@ execute(["scrapy", "state", "prune", "--keep", "1", {uri!r}])
 
 
 def test_two_at_once(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two prunes at once do no harm: what one has deleted is in its roll-up."""
+    """Two prunes at once do no harm: files that one has deleted are in its roll-up."""
     fill(history)
     before = known(history)
     keys = prunable(history.store, history.template, before[2], keep=1)
@@ -285,7 +287,7 @@ def test_two_at_once(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_delete_refused(history: History) -> None:
-    """Without the right to delete, the state files stay beside the roll-up, and the history is whole."""
+    """Without the permission to delete, the state files stay beside the roll-up, and the history is whole."""
     fill(history)
     before = known(history)
     store = Dying(history.store, 10**9, False)
@@ -301,7 +303,7 @@ def test_delete_refused(history: History) -> None:
 
 @pytest.fixture
 def live(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """A crawl that stores a checkpoint every few moments until it is told to stop."""
+    """Run a crawl that stores checkpoints until it is told to stop."""
     source = SPIDER.replace("for page in", "import asyncio\n        for page in").replace(
         "yield StateItem", "await asyncio.sleep(0.01)\n            yield StateItem"
     )

@@ -77,7 +77,7 @@ def chain(count: int, first: int = 1) -> list[Checkpoint]:
 
 
 def changed(**values: Any) -> Callable[[Checkpoint], bytes]:
-    """Make the bytes of a checkpoint in which *values* are others, and whose digest fits."""
+    """Return the bytes of a checkpoint with other *values*, and a digest that fits."""
     return lambda checkpoint: json.dumps([{**(data := {**checkpoint.to_json(), **values}), "digest": digest_of(data)}]).encode()
 
 
@@ -105,11 +105,11 @@ BAD = [
 
 class TestEveryStore:
     def test_nothing_there(self, place: History) -> None:
-        """Nothing under the prefix is no checkpoint, and no error."""
+        """If there is nothing under the prefix, there is no checkpoint, and no error."""
         assert resolve(place.store, place.template) == Resolution()
 
     def test_newest(self, place: History) -> None:
-        """The newest checkpoint is found, whole, with its id, its digest and where it lies."""
+        """The newest checkpoint is found, whole, with its id, its digest and its URI."""
         checkpoints = chain(12)
         place.put(*checkpoints)
         assert resolve(place.store, place.template, "flights") == Resolution(
@@ -117,7 +117,7 @@ class TestEveryStore:
         )
 
     def test_past_the_padding(self, place: History) -> None:
-        """An id that has outgrown its padding is the newest, though its key is not the last as text."""
+        """An id that has outgrown its padding is the newest, although its key is not the last in text order."""
         for id in (9_999_999_998, 9_999_999_999, 10_000_000_000):
             place.put(Checkpoint({"t": id}, id=id))
         assert resolve(place.store, place.template).newest_id == 10_000_000_000
@@ -138,7 +138,7 @@ class TestEveryStore:
         assert [why for _, why in found.passed_over] == ["it has no state", "it is not whole JSON", "it is empty"]
 
     def test_scrapys_own(self, place: History) -> None:
-        """Files that plain Scrapy wrote are resumed from; their id is the one in the key."""
+        """Runs resume from files that plain Scrapy wrote; their id is the one in the key."""
         place.put_bytes(3, b'[{"state": {"t": 1}},{"state": {"t": 2}}]')
         assert resolve(place.store, place.template, "flights").checkpoint == Checkpoint({"t": 2}, id=3)
 
@@ -155,8 +155,8 @@ class TestEveryStore:
 
 @pytest.mark.parametrize(("content", "why"), BAD)
 @pytest.mark.parametrize("count", [1, 2])
-def test_passed_over(content: Callable[[Checkpoint], bytes], why: str, count: int) -> None:
-    """Whatever is wrong with the newest file or two, it is skipped, with its URI and the reason; its id counts."""
+def test_bad_newest_files_are_skipped(content: Callable[[Checkpoint], bytes], why: str, count: int) -> None:
+    """Whatever is wrong with the newest file or two, they are skipped, with their URIs and the reasons; their ids count."""
     store = Memory()
     checkpoints = chain(7)
     store.put(*checkpoints)
@@ -188,7 +188,7 @@ class Lagging(Memory):
 @pytest.mark.parametrize("ordered", [True, False])
 @pytest.mark.parametrize("hidden", [{3}, {2, 3}, {1, 2, 3}, {2}, {1}])
 def test_listing_lags(hidden: set[int], ordered: bool) -> None:
-    """What a listing does not show yet is found all the same: the newest, and those before it."""
+    """Checkpoints that a listing does not show yet are found all the same: the newest, and those before it."""
     store = Lagging(ordered=ordered, hidden={TEMPLATE.key(id) for id in hidden})
     made = chain(3)
     store.put(*made)
@@ -221,7 +221,7 @@ def test_another_spiders_runs(ordered: bool) -> None:
 
 @pytest.mark.parametrize("at", [2, -1, datetime(2026, 11, 20, 10, 2, tzinfo=timezone.utc)])
 def test_at_beside_another_spiders_runs(at: Any) -> None:
-    """STATE_AT passes over them in the same way."""
+    """STATE_AT skips them in the same way."""
     store = Memory()
     ours = [replace(each, time=f"2026-11-20T10:0{each.id}:00Z") for each in chain(2)]
     last = Checkpoint({"t": 3}, id=10_003, parent=2, spider="flights", time="2026-11-20T10:03:00Z")
@@ -244,8 +244,8 @@ def test_a_run_between_anothers() -> None:
 
 
 @pytest.mark.parametrize("kind", ["foreign", "damaged"])
-def test_too_many_to_pass_over(kind: str) -> None:
-    """Where nothing is found among a thousand files, the run does not start from the beginning unless it was asked to."""
+def test_too_many_to_skip(kind: str) -> None:
+    """If no valid checkpoint is found among a thousand files, the run does not start from the beginning unless asked to."""
     store = Memory(most_reads=1_100)
     if kind == "damaged":
         store.content = {TEMPLATE.key(id): b"" for id in range(2, 3_000)}
@@ -273,7 +273,7 @@ def test_only_bad_files() -> None:
 
 
 def test_bad_older_files() -> None:
-    """What is older than the checkpoint and not its parent is not read, and nothing is said of it."""
+    """Files that are older than the checkpoint and not its parent are not read, and no line mentions them."""
     store = Memory()
     store.put(*chain(5))
     store.content[TEMPLATE.key(2)] = b""
@@ -352,7 +352,7 @@ def test_any_spider() -> None:
     ],
 )
 def test_read_only_templates(text: str, names: list[str], newest_id: int) -> None:
-    """Other templates and a bare prefix can be read from: the newest by its name counts."""
+    """Other templates and a bare prefix can be read: the newest by name counts."""
     store = Memory({name: json.dumps({"state": {"name": name}}).encode() for name in names})
     found = resolve(store, KeyTemplate.parse(text, {}))
     assert found.checkpoint is not None
@@ -371,7 +371,7 @@ class TestLineage:
 
     @pytest.mark.parametrize("content", [b"", b"{", Checkpoint({"t": 3}, id=3).to_bytes()])
     def test_damaged(self, content: bytes) -> None:
-        """A parent that is damaged or another than its child names is an error."""
+        """A parent that is damaged, or is not the one that its child names, is an error."""
         store = Memory()
         checkpoints = chain(5)
         store.put(*checkpoints)
@@ -421,7 +421,7 @@ class TestAt:
 
     @pytest.fixture
     def store(self) -> Memory:
-        """1 to 6, of which 5 and 6 branch off at 3; made a minute apart."""
+        """1 to 6; 5 and 6 branch off at 3; one minute between each."""
         made = chain(4)
         branch = [replace(each, parent=each.parent and each.parent - 1) for each in chain(2, 5)]
         branch[0] = replace(branch[0], parent=3, parent_digest=None)
@@ -435,7 +435,7 @@ class TestAt:
         [("latest", 6), ("none", None), (4, 4), (1, 1), (-1, 5), (-2, 3), (-4, 1), ("10:03", 3), ("10:03:59", 3), ("10:59", 6)],
     )
     def test_which(self, store: Memory, at: Any, id: int | None) -> None:
-        """An id of any branch, -n along the lineage, a time over all branches; the next id and the newest stay known."""
+        """An id of any branch, -n along the lineage, a time over all branches; the next id and the newest are still known."""
         if isinstance(at, str) and ":" in at:
             at = datetime.fromisoformat(f"2026-11-20T{at}+00:00")
         found = resolve(store, TEMPLATE, "flights", at)
@@ -447,7 +447,7 @@ class TestAt:
 
     @pytest.mark.parametrize("at", [7, -5, -99, datetime(2026, 11, 20, 10, 0, 59, tzinfo=timezone.utc)])
     def test_there_is_none(self, store: Memory, at: Any) -> None:
-        """If there is no such checkpoint, the run does not start from another one."""
+        """If that checkpoint does not exist, the run does not start from another one."""
         with pytest.raises(
             StateSettingsError, match=r"STATE_AT: no checkpoint under memory://state/ .*newest one is 6\); correct"
         ):
@@ -456,13 +456,14 @@ class TestAt:
     @pytest.mark.parametrize("at", [1, -1, datetime(2026, 11, 20, tzinfo=timezone.utc)])
     @pytest.mark.parametrize("content", [{}, {TEMPLATE.key(3): b"torn"}])
     def test_there_is_nothing(self, content: dict[str, bytes], at: Any) -> None:
-        """The same in a prefix without any valid checkpoint."""
+        """The same is true of a prefix without any valid checkpoint."""
         with pytest.raises(StateSettingsError, match="STATE_AT: there is no valid checkpoint under memory://state/"):
             resolve(Memory(content), TEMPLATE, "flights", at)
         assert resolve(Memory(content), TEMPLATE, "flights", "none").checkpoint is None
 
     def test_the_named_one_must_be_valid(self, store: Memory) -> None:
-        """A torn file named by its id is an error, and one of another spider; by time, the valid one before it counts."""
+        """If STATE_AT gives the id of a torn file or of another spider's, that is an error; for a time, the valid one before
+        counts."""
         store.content[TEMPLATE.key(4)] = b"torn"
         with pytest.raises(CheckpointError, match=r"memory://state/0000000004.json: STATE_AT names .* it is not whole"):
             resolve(store, TEMPLATE, "flights", 4)
@@ -477,7 +478,7 @@ class TestAt:
         assert found.checkpoint.id == 3
 
     def test_time_among_many(self) -> None:
-        """Among a thousand and with holes and torn files, a time is found by halving: a few reads."""
+        """Among a thousand checkpoints with gaps and torn files, halving finds a time with few reads."""
         store = Memory()
         begin = datetime(2026, 11, 20, tzinfo=timezone.utc)
         for each in chain(1000):
@@ -496,7 +497,7 @@ class TestAt:
     @pytest.mark.parametrize("text", ["state/%(batch_id)d.json", "state/"])
     @pytest.mark.parametrize("at", [4, -1, -2, datetime(2026, 11, 20, 10, 4, tzinfo=timezone.utc)])
     def test_other_templates(self, store: Memory, text: str, at: Any) -> None:
-        """With unpadded ids and under a bare prefix too: the ids are in the files, the parents beside them."""
+        """With unpadded ids and under a bare prefix, too: the ids are in the files, and the parents are found."""
         if text != "state/":
             store.content = {f"state/{int(key[6:16])}.json": data for key, data in store.content.items()}
         found = resolve(store, KeyTemplate.parse(text, {}), None, at)

@@ -1,4 +1,4 @@
-"""CheckpointWriter: ids, parents, digests, and who else writes."""
+"""CheckpointWriter: ids, parents, digests, and other writers."""
 
 import json
 import re
@@ -159,7 +159,7 @@ class TestOpening:
 
     @pytest.mark.parametrize(("state", "overlap"), [({"t": 5}, False), ({"t": 4}, True), ({}, True)])
     def test_overlap(self, state: dict[str, Any], overlap: bool) -> None:
-        """A run that begins at another state than its parent's says that items may appear twice."""
+        """A run that begins at another state than its parent's records that items may appear twice."""
         store = Memory()
         commit(opened(store, "one"), {"t": 5})
         opened(store, "two", state)
@@ -167,14 +167,14 @@ class TestOpening:
         assert stored(store, 3).state == state
 
     def test_taken_by_invalid_file(self) -> None:
-        """If something else took the id since, it is looked for again, and the next id is taken."""
+        """If something else has taken the id since, the writer looks again, and takes the next id."""
         store = Memory({TEMPLATE.key(1): b"{"})
         opening = writer(store).open({}, Resolution(), lambda: resolve(store, TEMPLATE))
         assert (opening.id, opening.parent) == (2, None)
         assert store.content[TEMPLATE.key(1)] == b"{"
 
     def test_taken_at_same_state(self) -> None:
-        """If another run took the id since, but has stored nothing past our state, we go on after it."""
+        """If another run has taken the id since, but has stored nothing past our state, we continue after it."""
         store = Memory()
         commit(opened(store, "one"), {"t": 5})
         before = resolve(store, TEMPLATE)
@@ -221,7 +221,7 @@ class TestOpening:
 
     @pytest.mark.parametrize("later", [1, 4])
     def test_seen_late(self, monkeypatch: pytest.MonkeyPatch, later: int) -> None:
-        """The file that took the id may be listed late: a run that begins at the same state continues from it."""
+        """A listing may show the file that took the id late: a run that begins at the same state continues from it."""
         monkeypatch.setattr(time, "sleep", lambda seconds: None)
         store = Memory()
         opened(store, "two", {"t": 0})
@@ -241,7 +241,7 @@ class TestOpening:
     @pytest.mark.parametrize("earlier", [0, 2])
     @pytest.mark.parametrize("atomic", [True, False])
     def test_lost_reply(self, earlier: int, explicit: dict[str, Any] | None, atomic: bool) -> None:
-        """If the reply was lost and it is called again, our own opening checkpoint is no other run's."""
+        """If the reply was lost and the writer opens again, it recognizes its own opening checkpoint."""
         store = Memory(atomic=atomic)
         for number in range(earlier):
             commit(opened(store, f"run {number}"), {"t": number})
@@ -251,7 +251,7 @@ class TestOpening:
         store.after.append(StoreUnreachable("no answer"))
         with pytest.raises(StoreUnreachable):
             made.open(state, before, never)
-        time.sleep(0.002)  # so that the checkpoint's time is another one
+        time.sleep(0.002)  # so that the checkpoint's time differs
         opening = made.open(state, before, lambda: resolve(store, TEMPLATE))
         assert opening.state == state
         assert opening.run == "ours"
@@ -295,7 +295,7 @@ class TestCommit:
 
     @pytest.mark.parametrize("atomic", [True, False])
     def test_lost_reply(self, atomic: bool) -> None:
-        """The same checkpoint may be committed again after a reply was lost, as often as it takes."""
+        """The same checkpoint may be committed again after its reply was lost, as often as necessary."""
         store = Memory(atomic=atomic)
         made = opened(store)
         checkpoint = made.next({"t": 1}, [])
@@ -334,7 +334,7 @@ class TestCommit:
     @pytest.mark.parametrize("content", [b"", b"{", b'[{"flight": 1}]'])
     @pytest.mark.parametrize("atomic", [True, False])
     def test_taken_by_something_else(self, content: bytes, atomic: bool) -> None:
-        """If something else took the id, that is a conflict too, and it stays."""
+        """If something else has taken the id, that is a conflict, too, and the file stays."""
         store = Memory(atomic=atomic, overwrites=not atomic)
         made = opened(store)
         store.content[TEMPLATE.key(2)] = content
@@ -354,7 +354,7 @@ class TestCommit:
         ids=["empty", "torn", "without digest", "altered", "deleted"],
     )
     def test_last_is_read_again(self, alter: Callable[[bytes], bytes | None]) -> None:
-        """Where the store is not proved atomic, the last checkpoint must be what we stored, else it is a conflict."""
+        """If the store is not known to be atomic, the last checkpoint must be what we stored; otherwise it is a conflict."""
         store = Memory(atomic=False, overwrites=True)
         made = opened(store)
         commit(made, {"t": 1})
@@ -366,7 +366,7 @@ class TestCommit:
         assert TEMPLATE.key(3) not in store.content
 
     def test_last_overwritten(self) -> None:
-        """Where the store overwrote our last checkpoint with another run's, that run is named."""
+        """If the store has overwritten our last checkpoint with another run's, the error names that run."""
         store = Memory(atomic=False, overwrites=True)
         made = opened(store)
         writer(store, "the-other").open({}, Resolution(), never)
@@ -374,7 +374,7 @@ class TestCommit:
             commit(made, {"t": 1})
 
     def test_cheap(self) -> None:
-        """On a store that is proved atomic a commit is one request."""
+        """On a store that is known to be atomic, a commit is one request."""
         store = Memory()
         made = opened(store)
         before = store.calls

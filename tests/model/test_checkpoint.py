@@ -1,4 +1,4 @@
-"""A checkpoint's bytes: what is written is read back, and nothing else is taken for it."""
+"""A checkpoint's bytes: what is written is read back, and nothing else is taken for a checkpoint."""
 
 import hashlib
 import io
@@ -70,7 +70,7 @@ def sealed(checkpoint: Checkpoint) -> Checkpoint:
 
 @given(checkpoints, formats)
 def test_round_trip(checkpoint: Checkpoint, format: str) -> None:
-    """What was written is read back, whole, and written again to the same JSON."""
+    """A checkpoint is read back as it was written, completely, and written again as the same JSON."""
     data = checkpoint.to_bytes(format)
     found = Checkpoint.from_bytes(data)
     assert found == sealed(checkpoint)
@@ -79,7 +79,7 @@ def test_round_trip(checkpoint: Checkpoint, format: str) -> None:
 
 @pytest.mark.parametrize("format", sorted(FORMATS))
 def test_shape(format: str) -> None:
-    """json is a list of one, jsonlines one line, in UTF-8, with the keys that the design shows, in its order."""
+    """json is a list of one object, jsonlines one line; in UTF-8, with the design's keys in its order."""
     data = EXAMPLE.to_bytes(format)
     assert data.endswith(b"\n")
     assert data.count(b"\n") == 1
@@ -111,7 +111,7 @@ def test_digest() -> None:
 
 @given(checkpoints, st.data())
 def test_altered_value(checkpoint: Checkpoint, data: st.DataObject) -> None:
-    """Any value that is changed, added or taken away in a file with a digest makes it invalid."""
+    """If any value in a file with a digest is changed, added or removed, the file is invalid."""
     stored = checkpoint.to_json()
     name = data.draw(st.sampled_from(sorted(stored.keys() - {"version", "digest"})) | st.just("new"))
     changed = {**stored, name: data.draw(json_values)}
@@ -126,7 +126,7 @@ def test_altered_value(checkpoint: Checkpoint, data: st.DataObject) -> None:
 
 @pytest.mark.parametrize("format", ["json", "jsonlines"])
 def test_flipped_bit(format: str) -> None:
-    """One bit that is flipped anywhere in the file makes it invalid, or changes nothing that it says."""
+    """If any bit of the file is flipped, the file is invalid, or says the same."""
     data = EXAMPLE.to_bytes(format)
     whole = Checkpoint.from_bytes(data)
     for position in range(len(data)):
@@ -142,7 +142,7 @@ def test_flipped_bit(format: str) -> None:
 
 @pytest.mark.parametrize("format", ["json", "jsonlines"])
 def test_torn(format: str) -> None:
-    """A file cut at any byte is invalid; one that lacks only its last newline is whole."""
+    """A file cut at any byte is invalid, except if only its last newline is missing."""
     data = EXAMPLE.to_bytes(format)
     for length in range(len(data) - 1):
         with pytest.raises(CheckpointError):
@@ -207,7 +207,7 @@ def test_torn_anywhere(checkpoint: Checkpoint, format: str, data: st.DataObject)
     ],
 )
 def test_foreign(data: bytes, says: str) -> None:
-    """What is no checkpoint is a CheckpointError that says in what way, never another error."""
+    """A file that is not a checkpoint is a CheckpointError that says why, and never another error."""
     with pytest.raises(CheckpointError, match=says):
         Checkpoint.from_bytes(data)
 
@@ -215,7 +215,7 @@ def test_foreign(data: bytes, says: str) -> None:
 @pytest.mark.parametrize("name", ["id", "parent", "items", "errors"])
 @pytest.mark.parametrize("value", ['"124"', "{}"])
 def test_foreign_numbers(name: str, value: str) -> None:
-    """A foreign file with something else where our numbers stand is a CheckpointError: others count on from them."""
+    """A foreign file with other values in place of our numbers is a CheckpointError, because other code counts on from them."""
     with pytest.raises(CheckpointError):
         Checkpoint.from_bytes(f'{{"state": {{}}, "{name}": {value}}}'.encode())
 
@@ -229,21 +229,21 @@ def test_any_bytes(data: bytes) -> None:
 
 @pytest.mark.parametrize("opening", [b"[", b'{"state":', b'{"state": {"a": [', b'[{"digest": "x", "state": '])
 def test_bomb(opening: bytes) -> None:
-    """JSON nested a hundred thousand deep is an error, not a crash."""
+    """JSON nested a hundred thousand levels deep is an error, not a crash."""
     with pytest.raises(CheckpointError):
         Checkpoint.from_bytes(opening * 100_000)
 
 
 @pytest.mark.parametrize("digest", [b"", b'"digest": "sha256:0", '])
 def test_bomb_closed(digest: bytes) -> None:
-    """Whole JSON, of any depth, is read or is a CheckpointError: also where the digest can't be computed any more."""
+    """Complete JSON of any depth is read, or is a CheckpointError, even if its digest can't be computed."""
     for depth in [*range(sys.getrecursionlimit() - 200, sys.getrecursionlimit() + 50), 100_000]:
         with suppress(CheckpointError):
             Checkpoint.from_bytes(b"{" + digest + b'"state": {"a": ' + b"[" * depth + b"]" * depth + b"}}")
 
 
 def test_higher_version() -> None:
-    """A file of a higher version is refused, with what to do, whether its digest would fit or not: it is no foreign file."""
+    """A file of a higher version is refused, with a remedy, whether its digest fits or not: it is not a foreign file."""
     data = {**EXAMPLE.to_json(), "version": VERSION + 1}
     for digest in (digest_of(data), "blake3:0"):
         with pytest.raises(CheckpointTooNew, match=r"version 3, and .* reads versions up to 2; install a newer scrapy_state"):
@@ -262,7 +262,7 @@ def test_unknown_keys() -> None:
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("format", ["json", "jsonlines"])
 def test_nan_is_not_written(value: float, format: str) -> None:
-    """A number that JSON can't hold is refused, not written as something that can't be read."""
+    """A number that JSON can't hold is refused, not written as something unreadable."""
     with pytest.raises(ValueError, match="JSON"):
         Checkpoint({"a": [value]}).to_bytes(format)
 
@@ -279,7 +279,7 @@ def test_other_formats(format: str) -> None:
 @pytest.mark.parametrize("encoding", [None, "utf-8"])
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_scrapys_own(exporter: Any, indent: int | None, encoding: str | None, count: int) -> None:
-    """What Scrapy's own exporter wrote of StateItems can be read: the last one counts, and there is no id or digest."""
+    """A file that Scrapy's own exporter wrote from StateItems can be read: the last one counts, without an id or a digest."""
     file = io.BytesIO()
     options = {} if exporter is JsonLinesItemExporter else {"indent": indent}
     writer = exporter(file, encoding=encoding, **options)
@@ -332,7 +332,7 @@ def test_requests_survive_a_round_trip_and_need_version_2() -> None:
 
 @pytest.mark.parametrize("change", [{"segments": [{"name": "x"}]}, {"start": {}}, {"start": {"state": 1, "ended": True}}])
 def test_requests_that_cannot_be_read(change: dict[str, Any]) -> None:
-    """A checkpoint whose requests are not in order is not a checkpoint, whatever its digest says."""
+    """If the requests of a checkpoint are malformed, it is not a checkpoint, whatever its digest says."""
     data = Checkpoint({}, id=1, requests=Requests(start={"state": {}, "ended": True})).to_json()
     data["requests"].update(change)
     data["digest"] = digest_of(data)

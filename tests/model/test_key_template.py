@@ -1,4 +1,4 @@
-"""KeyTemplate: which keys a feed's URI template stands for, and in which order."""
+"""KeyTemplate: which keys a feed's URI template matches, and in which order."""
 
 import random
 import string
@@ -24,7 +24,7 @@ TEMPLATE = "s3://bucket/state/%(name)s/%(batch_id)010d.json"
 
 @given(literals, odd | literals, literals, widths, ids)
 def test_round_trip(before: str, name: str, after: str, width: int, id: int) -> None:
-    """The key of an id is what Scrapy would write to, and gives the id back, whatever else is in the template."""
+    """The key of an id is the one that Scrapy would write, and gives the id back, whatever else is in the template."""
     text = f"{before}/%(name)s/%(batch_id)0{width}d-{after}"
     template = KeyTemplate.parse(text, {"name": name})
     key = template.key(id)
@@ -37,7 +37,7 @@ def test_round_trip(before: str, name: str, after: str, width: int, id: int) -> 
 
 @given(widths, st.lists(ids, unique=True, max_size=20), st.randoms())
 def test_order(width: int, some: list[int], shuffled: random.Random) -> None:
-    """Keys are ordered by id, also where ids have outgrown the padding."""
+    """Keys are ordered by id, even if ids have outgrown the padding."""
     template = KeyTemplate.parse(f"state/%(batch_id)0{width}d.json", {})
     keys = [template.key(id) for id in some]
     shuffled.shuffle(keys)
@@ -75,7 +75,7 @@ def test_order_without_padding(some: list[int]) -> None:
     ],
 )
 def test_foreign_keys(key: str) -> None:
-    """A key that this template would never write is no checkpoint's."""
+    """A key that this template would never write is not a checkpoint's."""
     template = KeyTemplate.parse("state/%(batch_id)010d.json", {})
     assert template.id_of(key) is None
     assert template.in_order([key, template.key(3)]) == [template.key(3)]
@@ -83,7 +83,7 @@ def test_foreign_keys(key: str) -> None:
 
 @given(st.text(alphabet=string.digits + "\u0660\u0661\u0e51/.json-", max_size=14))
 def test_foreign_keys_any(rest: str) -> None:
-    """Whatever has an id is just the key of that id."""
+    """Whatever key has an id is exactly the key of that id."""
     template = KeyTemplate.parse("s/%(batch_id)03d.json", {})
     id = template.id_of(f"s/{rest}")
     assert id is None or template.key(id) == f"s/{rest}"
@@ -91,7 +91,7 @@ def test_foreign_keys_any(rest: str) -> None:
 
 @pytest.mark.parametrize("name", ["%(batch_id)010d", "%(time)s", "%(other)s", "a.c", "(x)", "[1]", "a\\d", "^$", "100%", "%%"])
 def test_value_is_literal(name: str) -> None:
-    """A spider's attribute is taken as it is: it is no placeholder and no pattern."""
+    """A spider's attribute is used as it is: never as a placeholder or a pattern."""
     template = KeyTemplate.parse(TEMPLATE, {"name": name})
     key = f"s3://bucket/state/{name}/0000000007.json"
     assert template.prefix == f"s3://bucket/state/{name}/"
@@ -102,7 +102,8 @@ def test_value_is_literal(name: str) -> None:
 
 
 def test_params() -> None:
-    """What doesn't vary is filled in, in its format; what does isn't, even if the spider has such an attribute."""
+    """Placeholders that don't vary are filled in their format; those that vary are not, even if the spider has such an
+    attribute."""
     template = KeyTemplate.parse("%(name)s-%(shard)03d/%(batch_id)04d-%(name)s", {"name": "x", "shard": 7, "batch_id": 9})
     assert template == KeyTemplate("x-007/", (Placeholder("batch_id", "04d"), "-x"))
     assert template.key(12) == "x-007/0012-x"
@@ -145,13 +146,13 @@ def test_readable_order(text: str, keys: list[str]) -> None:
     ],
 )
 def test_depth(text: str, depth: int) -> None:
-    """How deep below the prefix keys lie is known from the template; under a bare prefix they lie right there."""
+    """The template tells how deep below the prefix its keys are; under a bare prefix they are directly there."""
     assert KeyTemplate.parse(text, {}).depth == depth
 
 
 @pytest.mark.parametrize("text", ["s/%(batch_time)s.json", "s/%(time)s.json", "s/%(run_id)s-%(batch_id)03d.json"])
 def test_time_is_no_folder(text: str) -> None:
-    """What lies in a folder below is not one of these keys: no time and no run's id has a slash."""
+    """Files in a folder below are not among these keys: no time and no run id has a slash."""
     assert KeyTemplate.parse(text, {}).in_order(["s/other-spider/2026-01-01-001.json"]) == []
 
 
@@ -206,20 +207,20 @@ def test_missing_attribute(text: str) -> None:
 
 
 def test_missing_attribute_hides_credentials() -> None:
-    """No error has the password of a URI."""
+    """No error contains the password of a URI."""
     with pytest.raises(StateSettingsError) as caught:
         KeyTemplate.parse("s3://me:s3cr3t@bucket/%(shard)s/%(batch_id)010d.json", {})
     assert "s3cr3t" not in str(caught.value)
 
 
 def test_attribute_of_another_kind() -> None:
-    """An attribute that its placeholder's format can't take is an error that names it: -a gives text, for example."""
+    """If the placeholder's format can't take the attribute, the error names it: -a gives text, for example."""
     with pytest.raises(StateSettingsError, match="shard"):
         KeyTemplate.parse("s/%(shard)03d/%(batch_id)010d.json", {"shard": "7"})
 
 
 def test_under() -> None:
-    """A store's own prefix takes the place of the URI's, and the rest stays."""
+    """A store's own prefix replaces that of the URI, and the rest stays."""
     template = KeyTemplate.parse(TEMPLATE, {"name": "x"}).under("state/x/")
     assert template.prefix == "state/x/"
     assert template.key(3) == "state/x/0000000003.json"
@@ -238,7 +239,7 @@ def test_under() -> None:
     ],
 )
 def test_placeholders(text: str, expected: Any) -> None:
-    """Placeholders are what Scrapy takes for one; any other percent sign stands for itself."""
+    """A placeholder is what Scrapy takes for one; any other percent sign stands for itself."""
     assert placeholders(text) == expected
 
 
@@ -248,7 +249,7 @@ def test_placeholders(text: str, expected: Any) -> None:
         ("s/%(run_id)s-%(batch_id)05d.json", True),
         ("s/%(name)s/%(run_id)s/%(batch_id)05d.json", True),
         ("s/%(run_id)s", True),
-        ("s/%(run_id).8s-%(batch_time)s.json", False),  # a day's runs share what stands there
+        ("s/%(run_id).8s-%(batch_time)s.json", False),  # all runs of a day share this beginning
         ("s/%(batch_id)05d-%(run_id)s.json", False),
         ("s/%(time)s-%(run_id)s-%(batch_id)05d.json", False),
         ("s/%(batch_time)s.json", False),
@@ -256,7 +257,7 @@ def test_placeholders(text: str, expected: Any) -> None:
     ],
 )
 def test_begins_with_run_id(text: str, expected: bool) -> None:
-    """A run's files can be told by their keys where the run's id is the first thing that varies."""
+    """A run's files can be recognized by their keys if the run id is the first thing that varies."""
     assert begins_with_run_id(text) is expected
 
 
@@ -271,13 +272,14 @@ def test_begins_with_run_id(text: str, expected: bool) -> None:
     ],
 )
 def test_of_any_run(text: str, spider: str | None, fit: list[str], foreign: list[str]) -> None:
-    """What a run with other arguments may have stored fits; with a ``uri_params`` function, whatever it may have made of it."""
+    """Keys that a run with other arguments may have stored match; with a ``uri_params`` function, anything that it may have
+    returned."""
     template = KeyTemplate.of_any_run(text, spider)
     assert [template.fits(each) for each in (*fit, *foreign)] == [True] * len(fit) + [False] * len(foreign)
 
 
 def test_other_varying() -> None:
-    """With the run's id given, the template stands for the files of that run only."""
+    """With a run id, the template matches the files of that run only."""
     text = "items/%(name)s/%(run_id)s-%(batch_id)05d.json"
     template = KeyTemplate.parse(text, {"name": "x", "run_id": "one"}, frozenset({"batch_id"}))
     assert template.prefix == "items/x/one-"

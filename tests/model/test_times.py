@@ -42,13 +42,13 @@ def test_times(text: str, utc: tuple[int, ...]) -> None:
     ],
 )
 def test_no_times(text: Any) -> None:
-    """Anything else is None, numbers of eight digits too."""
+    """Anything else is None, even a number of eight digits."""
     assert parse_time(text) is moment(text) is None
 
 
 @given(st.datetimes(datetime(2, 1, 1), datetime(9998, 1, 1), timezones=ZONES))
 def test_format(time: datetime) -> None:
-    """What is written is UTC with milliseconds, sorts by time, and is read as it was written."""
+    """A time is written as UTC with milliseconds, sorts as text, and is read back as it was."""
     text = format_time(time)
     assert len(text) == len("2026-11-20T10:00:00.000Z")
     read = parse_time(text)
@@ -67,14 +67,14 @@ def test_moments() -> None:
     [(0, 0), (90, 90), (1.5, 1.5), ("90", 90), ("90s", 90), ("15m", 900), ("1h", 3600), ("2d", 172800), (" 1.5 h ", 5400)],
 )
 def test_lengths_of_time(value: Any, seconds: float) -> None:
-    """Numbers are seconds, text has a unit; a whole number stays an int, so that a whole number in a state does too."""
+    """Numbers are seconds, text has a unit. A whole number stays an int, and so a whole number in a state stays one."""
     assert in_seconds(value) == seconds
     assert isinstance(in_seconds(value), int) == float(seconds).is_integer()
 
 
 @pytest.mark.parametrize("value", [True, None, -1, "-1h", "", "h", "1w", "1h30m", "1e3", float("inf"), float("nan"), [], {}])
 def test_no_lengths_of_time(value: Any) -> None:
-    """Anything else is an error, and so is what would go forward."""
+    """Anything else is an error, and so is a negative length."""
     with pytest.raises(ValueError, match="not a length of time"):
         in_seconds(value)
 
@@ -85,5 +85,5 @@ def test_no_lengths_of_time(value: Any) -> None:
      (86_400, "1 d"), (187_200, "2 d 4 h"), (86_400 * 400 + 59, "400 d")],
 )  # fmt: skip
 def test_for_a_person_to_read(seconds: float, words: str) -> None:
-    """Two units at most."""
+    """At most two units."""
     assert in_words(seconds) == words

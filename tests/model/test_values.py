@@ -1,4 +1,4 @@
-"""The values of settings: what each function takes and returns, and its error."""
+"""The values of settings: what each function accepts and returns, and its errors."""
 
 from typing import Any
 
@@ -33,7 +33,7 @@ def test_size_in_bytes(value: Any, expected: int) -> None:
 
 @pytest.mark.parametrize(("value", "expected"), [(1, 1), ("2.5", 2.5), (None, 60), (1e9, 1e9)])
 def test_number(value: Any, expected: float) -> None:
-    """A number is a number or text of one; None means that the setting was not given."""
+    """A number is a number, or text of one; None means that the setting was not given."""
     assert get_number(Settings({"N": value}), "N", 60, minimum=1) == expected
 
 
@@ -47,7 +47,7 @@ def test_not_a_number(value: Any) -> None:
 
 @pytest.mark.parametrize(("value", "expected"), [("1", True), ("false", False), (0, False), (None, True)])
 def test_bool(value: Any, expected: bool) -> None:
-    """A bool is what Scrapy takes for one; None means that the setting was not given."""
+    """A bool is whatever Scrapy takes for one; None means that the setting was not given."""
     assert get_bool(Settings({"B": value}), "B", True) is expected
 
 

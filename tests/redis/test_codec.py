@@ -217,8 +217,8 @@ AS_THEIR_BASE: list[tuple[Any, Any]] = [
 
 @pytest.mark.parametrize(("sent", "expected"), [*((each, each) for each in AS_THEY_WERE), *AS_THEIR_BASE])
 def test_values_that_spiders_put_into_meta(sent: Any, expected: Any) -> None:
-    """What JSON has no form for comes back equal and of its kind, in meta, in cb_kwargs and within others; a subclass of a
-    built-in kind as its base."""
+    """Values that JSON has no form for come back equal and of the same type, in meta, in cb_kwargs and inside others; a
+    subclass of a built-in type comes back as that type."""
     codec = Codec(CodecSpider())
     meta = {"value": sent, "within": [(sent, {"x": sent})]}
     back = codec.decode(codec.encode(scrapy.Request("https://example.com/", meta=meta, cb_kwargs={"value": sent})))
@@ -230,7 +230,7 @@ def test_values_that_spiders_put_into_meta(sent: Any, expected: Any) -> None:
 
 
 def test_reading_runs_no_code_of_the_values() -> None:
-    """A dataclass is read without its __init__; one whose class has got another field since can't be read."""
+    """Reading a dataclass does not run its __init__. One whose class has another field by now can't be read."""
     codec = Codec(CodecSpider())
     data = codec.encode(scrapy.Request("https://example.com/", meta={"value": Plain("a")}))
     assert codec.decode(data.replace(b'"name":"a"', b'"name":"read"')).meta["value"].name == "read"
@@ -257,8 +257,8 @@ UNNAMED = Mode(6)
 
 @pytest.mark.parametrize("value", [UNSET, HALF, UNNAMED, Raised("a"), Path("x"), CodecSpider, lambda: 1])
 def test_values_that_have_no_form(value: Any) -> None:
-    """What would not come back whole is refused: an object without its fields, bits without a name, what is more than its
-    fields."""
+    """A value that would not come back whole is refused: an object without its fields, unnamed bits, or more than the fields
+    hold."""
     with pytest.raises(ValueError, match=r"no form|no value|more than its fields"):
         Codec(CodecSpider()).encode(scrapy.Request("https://example.com/", meta={"value": value}))
 
@@ -309,7 +309,7 @@ for _ in range(5000):
     ids=["round", "deep", "inner", "needy", "inner item"],
 )
 def test_what_would_not_come_back_is_refused(sent: scrapy.Request) -> None:
-    """A request that could not be read again is not stored: it is one for the worker's memory."""
+    """A request that could not be read again is not stored: it stays in the worker's memory."""
     codec = Codec(CodecSpider())
     for _ in range(2):
         with pytest.raises(ValueError, match=r"."):
@@ -325,7 +325,7 @@ def test_what_would_not_come_back_is_refused(sent: scrapy.Request) -> None:
     ],
 )
 def test_what_has_no_form_in_json_is_refused(arguments: dict[str, Any], says: str) -> None:
-    """What JSON can't hold is refused, never changed in silence."""
+    """A value that JSON can't hold is refused, never changed silently."""
     with pytest.raises(ValueError, match=says):
         Codec(CodecSpider()).encode(scrapy.Request("https://example.com/", **arguments))
 
@@ -369,7 +369,7 @@ def test_bytes_from_others_run_nothing(data: bytes, says: str) -> None:
 
 
 def test_pickle_by_setting() -> None:
-    """With STATE_REDIS_PICKLE what JSON can't hold is pickled."""
+    """With STATE_REDIS_PICKLE, values that JSON can't hold are pickled."""
     codec = Codec(CodecSpider(), use_pickle=True)
     back = codec.decode(codec.encode(scrapy.Request("https://example.com/", meta={"path": Path("x")})))
     assert back.meta == {"path": Path("x")}
@@ -379,7 +379,7 @@ def test_pickle_by_setting() -> None:
 
 
 def test_passwords_are_not_shown() -> None:
-    """No password of a URL stands in a message."""
+    """No message contains the password of a URL."""
     for url in (
         *("redis://user:se@cret@host:1/0", "rediss://:secret@host", "unix:///x.sock?password=secret&db=1"),
         *("rediss://host/0?ssl_password=secret", "redis://user:secret\n@host", "redis://:se%40cret@host"),
@@ -391,7 +391,7 @@ def test_passwords_are_not_shown() -> None:
 
 @pytest.mark.parametrize("sign", ["#", "/", "?", "["])
 def test_a_password_that_is_not_encoded(sign: str) -> None:
-    """A URL that can't be read because of its password: an error that says how to write it, and no piece of it."""
+    """If a URL can't be read because of its password, the error says how to write it, and shows no part of it."""
     url = f"redis://user:the{sign}secret@host:6379/0"
 
     async def connect() -> None:
@@ -414,7 +414,7 @@ class BusySpider(CodecSpider):
 
 
 def test_the_spiders_properties_are_left_alone() -> None:
-    """Neither for the key nor for a callback's name is a property read that may raise, or do something."""
+    """Neither the key nor a callback's name makes scrapy_state read a property, which may raise or do something."""
     spider = BusySpider()
     assert key_prefix("%(name)s", spider) == "scrapy_state:{codec}:"
     sent = scrapy.Request("https://example.com/", spider.parse_other)
@@ -425,7 +425,7 @@ def test_the_spiders_properties_are_left_alone() -> None:
 
 
 def test_keys_have_a_hash_tag() -> None:
-    """All keys of a job lie in one cluster slot; the template has the spider's attributes."""
+    """All keys of a job are in one cluster slot; the template may name the spider's attributes."""
     spider = CodecSpider(job="nightly")
     assert key_prefix("%(name)s-%(job)s", spider) == "scrapy_state:{codec-nightly}:"
     for wrong in ("%(nothing)s", "", "a{b}", "%s", "%(name)"):

@@ -1,4 +1,4 @@
-"""Crawls whose frontier is in Redis, with workers, lines and keys that fail in ways of their own."""
+"""Crawls whose frontier is in Redis, while workers, connections and keys fail in different ways."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def items(folder: Path) -> Counter[int]:
 
 
 def test_pages_that_are_not_durable_are_waited_for(tmp_path: Path, server: RedisServer, site: Site) -> None:
-    """A worker is killed while it has nothing to do, and holds pages that are done and not durable: the other one crawls them
-    before it says that the crawl is finished."""
+    """A worker is killed while it is idle and its pages are done, but not durable: the other one crawls them before it says
+    that the crawl is finished."""
     site.asked.clear()
     first = worker(tmp_path, server, site, FEEDS=FEEDS, STATE_REDIS_KEEP_OPEN=True, STATE_REDIS_LEASE_TIMEOUT=8)
     try:
@@ -74,7 +74,8 @@ def test_pages_that_are_not_durable_are_waited_for(tmp_path: Path, server: Redis
 
 
 def test_a_reply_that_is_lost_while_the_frontier_is_opened(tmp_path: Path, server: RedisServer, site: Site) -> None:
-    """Whichever reply to the opening is lost, as when Redis restarts at that moment: the worker asks again and crawls."""
+    """Whichever reply is lost while the frontier is opened, as when Redis restarts at that moment, the worker asks again and
+    crawls."""
     for number in range(1, 15):
         site.asked.clear()
         with proxy(server.port, lost_reply=number) as line:
@@ -106,8 +107,8 @@ def test_a_callback_that_blocks_for_longer_than_the_lease(tmp_path: Path, server
 
 
 def test_a_page_that_kills_its_worker(tmp_path: Path, server: RedisServer, site: Site) -> None:
-    """A page that kills the process is set aside after three; all others are crawled, the log says it, and the command shows
-    the page and puts it back."""
+    """A page that kills its process is set aside after three deaths, and the log says so. All others are crawled. The command
+    shows the page and puts it back."""
     source = BLOCKING.replace("TIME", "__import__('os').kill(__import__('os').getpid(), 9)")
     site.asked.clear()
     codes: list[int] = []
@@ -158,7 +159,7 @@ class FrontierSpider(scrapy.Spider):
 
 
 def test_large_requests_on_a_slow_line(tmp_path: Path, server: RedisServer, site: Site) -> None:
-    """Requests that together do not come through before the time-out come one by one."""
+    """Requests that together would not get through before the time-out get through one by one."""
     site.asked.clear()
     with proxy(server.port, bytes_per_second=200_000) as slow:
         url = f"{slow.url}?socket_timeout=2"
@@ -168,7 +169,7 @@ def test_large_requests_on_a_slow_line(tmp_path: Path, server: RedisServer, site
 
 
 def test_keys_that_vanish_end_the_crawl(tmp_path: Path, server: RedisServer, site: Site) -> None:
-    """Somebody removes the queues of a crawl that is at work: it ends with an error instead of waiting for good."""
+    """If somebody removes the queues of a running crawl, it ends with an error instead of waiting for ever."""
     site.asked.clear()
     process = worker(tmp_path, server, site, DOWNLOAD_DELAY=0.05, CONCURRENT_REQUESTS=2)
     wait_for(lambda: sum(site.asked.values()) > 5)
@@ -198,7 +199,8 @@ class FrontierSpider(scrapy.Spider):
 
 
 def test_a_slow_slot_is_shared_out(tmp_path: Path, server: RedisServer, site: Site) -> None:
-    """Three workers with a delay get a third of a download slot's pages each, about: none has leased what others could send."""
+    """Three workers with a delay get about a third of a download slot's pages each: none leases pages that others could
+    send."""
     site.asked.clear()
     more = {"FEEDS": FEEDS, "DOWNLOAD_DELAY": 0.5, "RANDOMIZE_DOWNLOAD_DELAY": False}
     workers = [worker(tmp_path / name, server, site, SLOW, **more) for name in "abc"]
@@ -227,11 +229,11 @@ class FrontierSpider(scrapy.Spider):
 """
 
 
-def test_a_callback_that_yields_more_than_there_is_room_for(tmp_path: Path, server: RedisServer, site: Site) -> None:
-    """A callback waits while thousands of its requests are still to be sent, as start() does."""
+def test_a_callback_waits_while_its_requests_are_unsent(tmp_path: Path, server: RedisServer, site: Site) -> None:
+    """While thousands of its requests are unsent, a callback waits, as start() does."""
     with proxy(server.port, delay_seconds=0.1) as away:
         crawled = ended(worker(tmp_path, server, site, PROLIFIC, STATE_REDIS_URL=away.url), tmp_path)
     assert crawled.code == 0
     most = [int(line.rpartition("MOST ")[2]) for line in crawled.lines("MOST ")]
     assert most
-    assert max(most) <= 5_400, most  # ROOM, and what runs at once when it is full
+    assert max(most) <= 5_400, most  # MOST_UNSENT, and what runs at once when it is full

@@ -1,4 +1,4 @@
-"""The frontier in Redis: what an exchange promises, and what is looked at before, against a real redis-server."""
+"""The frontier in Redis: what an exchange promises, and what is checked before the first one, against a real redis-server."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def texts(reply: Reply) -> list[str]:
 
 
 def test_duplicates_are_dropped_in_the_step_that_stores(server: RedisServer) -> None:
-    """Of two requests with one fingerprint the first is stored, also within one exchange; without one both are."""
+    """Of two requests with one fingerprint the first is stored, even within one exchange. Without fingerprints both are."""
 
     async def scenario(frontier: Callable[..., FrontierClient]) -> None:
         one = frontier("one")
@@ -88,7 +88,8 @@ def test_duplicates_are_dropped_in_the_step_that_stores(server: RedisServer) -> 
 
 
 def test_order_is_scrapys(server: RedisServer) -> None:
-    """Highest priority first, then the newest; start requests last within a priority, oldest first; FIFO where chosen."""
+    """The highest priority comes first, then the newest; start requests come last within a priority, oldest first; or FIFO, if
+    chosen."""
 
     async def scenario(frontier: Callable[..., FrontierClient]) -> None:
         one = frontier("one")
@@ -106,7 +107,7 @@ def test_order_is_scrapys(server: RedisServer) -> None:
 
 @pytest.mark.parametrize(("queue", "order"), [(LifoMemoryQueue, "cba12"), (FifoMemoryQueue, "abc12")])
 def test_order_is_that_of_the_queue_classes(server: RedisServer, queue: type, order: str) -> None:
-    """What was leased leaves Scrapy's queues as if it had been in them all the time: by default the newest first."""
+    """Leased requests leave Scrapy's queues as if they had been there all the time: by default the newest first."""
     if queue is LifoMemoryQueue:
         assert load_object(Settings()["SCHEDULER_MEMORY_QUEUE"]) is queue
         assert load_object(Settings()["SCHEDULER_START_MEMORY_QUEUE"]) is FifoMemoryQueue
@@ -146,7 +147,7 @@ def test_download_slots_take_turns(server: RedisServer) -> None:
 
 
 def test_leases_of_a_dead_worker_come_back(server: RedisServer) -> None:
-    """What a worker leased and did not acknowledge is leased again once its heartbeat stops, and not before."""
+    """Requests that a worker leased and did not acknowledge are leased again once its heartbeat stops, and not before."""
 
     async def scenario(frontier: Callable[..., FrontierClient]) -> None:
         dead, other = frontier("dead", lease_seconds=0.2), frontier("other")
@@ -169,8 +170,9 @@ def test_leases_of_a_dead_worker_come_back(server: RedisServer) -> None:
     in_frontiers(server, scenario)
 
 
-def test_what_others_are_told_of_a_worker(server: RedisServer) -> None:
-    """At work are leases that are not done, and what Redis does not know of; pushed URLs are pending until they are leased."""
+def test_what_others_learn_about_a_worker(server: RedisServer) -> None:
+    """Other workers learn how many leases a worker has not done, and how many requests Redis does not know of. Pushed URLs are
+    pending until they are leased."""
 
     async def scenario(frontier: Callable[..., FrontierClient]) -> None:
         one, two = frontier("one"), frontier("two")
@@ -197,7 +199,8 @@ def test_what_others_are_told_of_a_worker(server: RedisServer) -> None:
     ids=["list", "set", "sorted set"],
 )
 def test_what_others_push(server: RedisServer, push: Callable[..., Any], expected: Any) -> None:
-    """A list, a set or a sorted set (highest score first) may be pushed to, under any key; what is there is pending."""
+    """Others may push to a list, a set or a sorted set (highest score first), under any key; what is there counts as
+    pending."""
 
     async def scenario(frontier: Callable[..., FrontierClient]) -> None:
         one = frontier("one", pushed_key="start_urls")
@@ -223,7 +226,7 @@ def test_what_others_push(server: RedisServer, push: Callable[..., Any], expecte
     ],
 )
 def test_what_can_not_be_pushed(server: RedisServer, push: Callable[..., Any], kind: str) -> None:
-    """Another type where others push: the exchange takes place as ever, and says so."""
+    """If the key for pushed URLs has another type, the exchange takes place all the same, and its reply says so."""
     push(server.client(), f"{PREFIX}urls")
 
     async def scenario(frontier: Callable[..., FrontierClient]) -> None:
@@ -240,8 +243,8 @@ def test_what_can_not_be_pushed(server: RedisServer, push: Callable[..., Any], k
 
 
 def test_what_can_not_be_read_is_set_aside(server: RedisServer) -> None:
-    """A lease that can't be read is set aside, once, and only while it is this worker's; none is missed if the worker dies
-    then. A later run may try it again, and whoever has done the page all the same may say so."""
+    """A lease that can't be read is set aside once, and only while it is this worker's; none is missed if the worker dies then.
+    A later run may try it again, and a worker that has done the page all the same may acknowledge it."""
 
     async def scenario(frontier: Callable[..., FrontierClient]) -> None:
         one, two = frontier("one"), frontier("two")
@@ -281,7 +284,7 @@ def test_what_can_not_be_read_is_set_aside(server: RedisServer) -> None:
 
 @pytest.mark.parametrize("first_out", [True, False])
 def test_what_comes_back_is_next(server: RedisServer, first_out: bool) -> None:
-    """Requests that a worker gives back are leased again before others of their priority."""
+    """Requests that a worker gives back are leased before others of their priority."""
 
     async def scenario(frontier: Callable[..., FrontierClient]) -> None:
         one, two = (frontier(name, first_out=first_out) for name in ("one", "two"))
@@ -294,8 +297,8 @@ def test_what_comes_back_is_next(server: RedisServer, first_out: bool) -> None:
 
 
 def test_a_lost_reply_loses_nothing(server: RedisServer) -> None:
-    """An exchange whose reply was lost may be sent again: no request is stored twice, leases nobody knows of go back, and
-    which requests were duplicates is said again."""
+    """An exchange whose reply was lost may be sent again: no request is stored twice, leases that nobody knows of go back, and
+    the new reply says again which requests were duplicates."""
 
     async def scenario(frontier: Callable[..., FrontierClient]) -> None:
         one = frontier("one")
@@ -325,13 +328,13 @@ def test_a_lost_reply_loses_nothing(server: RedisServer) -> None:
 
 @pytest.mark.parametrize("mode", ["go on", "again", "close"])
 def test_an_attempt_that_comes_late_does_nothing(server: RedisServer, mode: str) -> None:
-    """An attempt that was long on its way, while a newer one took place, changes nothing and is no error of the frontier's."""
+    """If an attempt arrives after a newer one has taken place, it changes nothing, and the frontier does not count as gone."""
 
     async def scenario(frontier: Callable[..., FrontierClient]) -> None:
         one = frontier("one")
         await one.exchange("open")
         [(a, _)] = (await one.exchange(new=[request("a"), request("b"), request("c")], wanted=1)).leased
-        late = replace(one)  # what it sends is on its way
+        late = replace(one)  # what it sends arrives later
         one.attempt += 1
         newer: list[tuple[int, bytes]] = []
         for number in range(2):
@@ -355,10 +358,8 @@ def test_an_attempt_that_comes_late_does_nothing(server: RedisServer, mode: str)
 
 @pytest.mark.parametrize("others", [0, 9])
 def test_a_redis_that_has_forgotten_is_noticed(server: RedisServer, others: int) -> None:
-    """Redis comes back older than it was, and other workers may have gone on with that: nothing is acknowledged there.
-
-    Else a request would be acknowledged whose children were forgotten.
-    """
+    """If Redis comes back older than it was, and other workers have gone on since, nothing is acknowledged. Otherwise a request
+    would be acknowledged whose children are forgotten."""
 
     async def scenario(frontier: Callable[..., FrontierClient]) -> None:
         one, two = frontier("one"), frontier("two")
@@ -380,9 +381,9 @@ def test_a_redis_that_has_forgotten_is_noticed(server: RedisServer, others: int)
 
 
 @pytest.mark.parametrize("opened", ["before", "after"])
-def test_a_redis_that_has_forgotten_is_noticed_by_who_was_taken_for_dead(server: RedisServer, opened: str) -> None:
-    """Redis comes back older than it was, and others take a worker for dead before it is back itself, and go on until more has
-    happened than it had seen: it is told all the same. What start() had sent would be lost."""
+def test_a_worker_taken_for_dead_notices_that_redis_has_forgotten(server: RedisServer, opened: str) -> None:
+    """Redis comes back older than it was. Before a worker is back, others take it for dead, and go on until more has happened
+    than it had seen. It still gets an error: the requests of its start() would be lost."""
 
     async def scenario(frontier: Callable[..., FrontierClient]) -> None:
         one, two = frontier("one", lease_seconds=0.1), frontier("two")
@@ -407,7 +408,7 @@ def test_a_redis_that_has_forgotten_is_noticed_by_who_was_taken_for_dead(server:
 
 
 def test_another_frontier_in_the_same_place_is_noticed(server: RedisServer) -> None:
-    """A frontier that was cleared and begun anew by others is not taken for the old one, whatever it remembers of a worker."""
+    """A frontier that others have cleared and begun anew is not taken for the old one, whatever it remembers of a worker."""
 
     async def scenario(frontier: Callable[..., FrontierClient]) -> None:
         one, same = frontier("one"), frontier("one")
@@ -421,8 +422,8 @@ def test_another_frontier_in_the_same_place_is_noticed(server: RedisServer) -> N
     in_frontiers(server, scenario)
 
 
-def test_so_many_workers_that_have_left_are_remembered(server: RedisServer) -> None:
-    """What is kept of workers that have left does not grow without end; who is forgotten finds the frontier gone."""
+def test_few_workers_that_have_left_are_remembered(server: RedisServer) -> None:
+    """Redis remembers only so many workers that have left. One that it has forgotten finds the frontier gone."""
 
     async def scenario(frontier: Callable[..., FrontierClient]) -> None:
         first = frontier("first", lease_seconds=0.01)
@@ -438,8 +439,8 @@ def test_so_many_workers_that_have_left_are_remembered(server: RedisServer) -> N
     in_frontiers(server, scenario)
 
 
-def test_lost_leases_are_told_of_until_a_reply_comes(server: RedisServer) -> None:
-    """A worker that was taken for dead learns it, also if the reply that says so is lost, and once only."""
+def test_lost_leases_are_reported_until_a_reply_comes(server: RedisServer) -> None:
+    """A worker that was taken for dead learns it once, even if the reply that says so is lost."""
 
     async def scenario(frontier: Callable[..., FrontierClient]) -> None:
         one, two = frontier("one", lease_seconds=0.05), frontier("two")
@@ -457,7 +458,7 @@ def test_lost_leases_are_told_of_until_a_reply_comes(server: RedisServer) -> Non
     in_frontiers(server, scenario)
 
 
-# Pages that more than one worker has had
+# Pages that several workers have had
 
 
 def leased_by_the_dead(
@@ -466,7 +467,7 @@ def leased_by_the_dead(
     pages: int = 3,
     **more: Any,
 ) -> None:
-    """Let a worker lease some *pages* and be taken for dead, then run *then* with it, another one, and its lease ids."""
+    """Let a worker lease some *pages* and be taken for dead. Then call *then* with it, another worker, and its lease ids."""
 
     async def scenario(frontier: Callable[..., FrontierClient]) -> None:
         one, two = frontier("one", lease_seconds=0.05, **more), frontier("two", **more)
@@ -482,8 +483,8 @@ def leased_by_the_dead(
 
 
 def test_a_late_acknowledgement_counts_while_nobody_has_finished_the_page(server: RedisServer) -> None:
-    """A page that waits again, or that another worker has not finished, is done by a late acknowledgement, and nobody crawls it
-    once more; where another one was faster it is refused."""
+    """If a page waits again, or another worker has not finished it, a late acknowledgement finishes it, and nobody crawls it
+    once more. If another worker was faster, the acknowledgement is refused."""
 
     async def then(one: FrontierClient, two: FrontierClient, ids: list[int]) -> None:
         again = (await two.exchange(wanted=2)).leased
@@ -503,7 +504,7 @@ def test_a_late_acknowledgement_counts_while_nobody_has_finished_the_page(server
 
 
 def test_a_late_acknowledgement_of_what_was_leased_again_and_given_back(server: RedisServer) -> None:
-    """The other worker has closed, or has died, in between: the page waits, and the late acknowledgement still counts."""
+    """If the other worker has closed or died in between, the page waits, and the late acknowledgement still counts."""
 
     async def then(one: FrontierClient, two: FrontierClient, ids: list[int]) -> None:
         await two.exchange(wanted=9)
@@ -517,8 +518,8 @@ def test_a_late_acknowledgement_of_what_was_leased_again_and_given_back(server: 
 
 
 def test_a_page_that_kills_its_workers_is_set_aside(server: RedisServer) -> None:
-    """After the third worker that died with it a page is set aside, and only that one: those that were just there are tried
-    beside no other suspect, and go on."""
+    """After the third worker that died with it, a page is set aside, and only that page. The pages that were merely there are
+    tried alone, and go on."""
 
     async def scenario(frontier: Callable[..., FrontierClient]) -> None:
         opener = frontier("opener")
@@ -554,8 +555,8 @@ def test_a_page_that_kills_its_workers_is_set_aside(server: RedisServer) -> None
 
 
 def test_a_worker_has_one_suspect_at_a_time(server: RedisServer) -> None:
-    """A page that is due for its last delivery is alone in its worker: it waits until all others there are done, and they
-    wait until it is done. So only the page that kills is set aside."""
+    """A page before its last delivery is alone in its worker: it waits until all others there are done, and they wait until it
+    is done. So only the page that kills is set aside."""
 
     async def scenario(frontier: Callable[..., FrontierClient]) -> None:
         opener = frontier("opener", most_deliveries=2)
@@ -579,7 +580,7 @@ def test_a_worker_has_one_suspect_at_a_time(server: RedisServer) -> None:
 
 
 def test_what_was_done_is_no_delivery(server: RedisServer) -> None:
-    """Pages that were done when their worker died, and not durable, may come back any number of times."""
+    """If pages were done but not durable when their worker died, they may come back any number of times."""
 
     async def scenario(frontier: Callable[..., FrontierClient]) -> None:
         opener = frontier("opener")
@@ -599,7 +600,7 @@ def test_what_was_done_is_no_delivery(server: RedisServer) -> None:
 
 
 def test_many_leases_come_back_step_by_step(server: RedisServer) -> None:
-    """The leases of a dead worker are pending at once, and are moved by the next exchanges, so that none takes Redis long."""
+    """The leases of a dead worker are pending at once. The next exchanges move them, so that no exchange takes Redis long."""
 
     async def then(one: FrontierClient, two: FrontierClient, ids: list[int]) -> None:
         waiting = server.client().llen(f"{PREFIX}queue:0:")
@@ -620,8 +621,8 @@ def test_many_leases_come_back_step_by_step(server: RedisServer) -> None:
 
 @pytest.mark.parametrize("key", ["queue:0:slot3", "priorities:slot3", "ring", "leases:one"])
 def test_keys_that_vanish_are_noticed(server: RedisServer, key: str) -> None:
-    """Somebody removes a key of the frontier, or Redis evicts it: it is said how many requests are gone, and nobody waits for
-    them any more."""
+    """If somebody removes a key of the frontier, or Redis evicts it, a reply says how many requests are gone, and nobody waits
+    for them any more."""
 
     async def scenario(frontier: Callable[..., FrontierClient]) -> None:
         one, two = frontier("one", lease_seconds=0.3), frontier("two")
@@ -643,8 +644,8 @@ def test_keys_that_vanish_are_noticed(server: RedisServer, key: str) -> None:
 
 
 @pytest.mark.parametrize("key", ["workers", "busy"])
-def test_nobody_waits_for_good_for_a_worker_that_was_removed(server: RedisServer, key: str) -> None:
-    """Without the list of workers, or of what they are at, the leases of a dead one come back all the same; one that lives is
+def test_nobody_waits_for_ever_for_a_worker_that_was_removed(server: RedisServer, key: str) -> None:
+    """Even without the list of workers, or of what they work on, the leases of a dead worker come back, and a live one is
     waited for."""
 
     async def scenario(frontier: Callable[..., FrontierClient]) -> None:
@@ -662,7 +663,7 @@ def test_nobody_waits_for_good_for_a_worker_that_was_removed(server: RedisServer
 
 
 def test_a_lease_is_limited_by_bytes(server: RedisServer) -> None:
-    """Large requests come one by one, small ones together; each comes, however large."""
+    """Large requests are leased one by one, small ones together; each is leased, however large."""
 
     async def scenario(frontier: Callable[..., FrontierClient]) -> None:
         one = frontier("one", first_out=True)
@@ -673,25 +674,26 @@ def test_a_lease_is_limited_by_bytes(server: RedisServer) -> None:
     in_frontiers(server, scenario)
 
 
-def test_a_worker_leases_no_more_of_a_slot_than_it_has_room_for(server: RedisServer) -> None:
-    """The room for a download slot limits what is leased of it; other slots fill up what is wanted, and others the rest."""
+def test_capacity_of_a_download_slot(server: RedisServer) -> None:
+    """The capacity of a download slot limits how many of its requests are leased; other slots fill up the rest, each up to its
+    own capacity."""
 
     async def scenario(frontier: Callable[..., FrontierClient]) -> None:
         one, two = frontier("one"), frontier("two")
         await one.exchange("open")
         await two.exchange("open")
         new = [request(f"slow{n}", slot="slow") for n in range(50)] + [request(f"fast{n}", slot="fast") for n in range(20)]
-        first = texts(await one.exchange(new=new, wanted=16, rooms={"slow": 2}, other_room=99))
+        first = texts(await one.exchange(new=new, wanted=16, capacities={"slow": 2}, other_capacity=99))
         assert [sum(each.startswith(slot) for each in first) for slot in ("slow", "fast")] == [2, 14]
-        assert len(texts(await one.exchange(wanted=16, rooms={"slow": 0}, other_room=3))) == 3
-        assert len(texts(await one.exchange(wanted=16, rooms={"slow": 0, "fast": 0}))) == 0
+        assert len(texts(await one.exchange(wanted=16, capacities={"slow": 0}, other_capacity=3))) == 3
+        assert len(texts(await one.exchange(wanted=16, capacities={"slow": 0, "fast": 0}))) == 0
         assert len(texts(await two.exchange(wanted=60))) == 51
 
     in_frontiers(server, scenario)
 
 
 def test_keys_may_expire(server: RedisServer) -> None:
-    """Keys of a made-up request go by themselves, if the process is killed before it can remove them."""
+    """Redis removes the keys of a test request by itself, in case the process is killed before it can."""
 
     async def scenario(frontier: Callable[..., FrontierClient]) -> None:
         one = frontier("one", expiring=_SELFCHECK_PARTS)
@@ -703,8 +705,8 @@ def test_keys_may_expire(server: RedisServer) -> None:
     in_frontiers(server, scenario)
 
 
-def test_goodbye_twice_is_no_loss(server: RedisServer) -> None:
-    """A goodbye whose reply was lost is said again, and nobody is told that leases were lost."""
+def test_closing_twice_loses_nothing(server: RedisServer) -> None:
+    """If the reply to a worker's last exchange is lost, the worker repeats it, and no reply says that leases were lost."""
 
     async def scenario(frontier: Callable[..., FrontierClient]) -> None:
         one = frontier("one")
@@ -717,7 +719,7 @@ def test_goodbye_twice_is_no_loss(server: RedisServer) -> None:
 
 
 def test_a_priority_may_be_any_integer(server: RedisServer) -> None:
-    """Whatever isinstance() takes for an integer is one here."""
+    """Whatever isinstance() takes for an integer may be a priority."""
 
     class Level(int, Enum):
         HIGH = 3
@@ -732,7 +734,7 @@ def test_a_priority_may_be_any_integer(server: RedisServer) -> None:
 
 
 def test_the_url_can_not_change_what_replies_are(server: RedisServer) -> None:
-    """``decode_responses`` in the URL, there for others perhaps, is no matter."""
+    """``decode_responses`` in the URL, perhaps there for other programs, makes no difference."""
 
     async def main() -> None:
         connection = Connection.acquire(f"{server.url}?decode_responses=True&protocol=3")
@@ -745,7 +747,7 @@ def test_the_url_can_not_change_what_replies_are(server: RedisServer) -> None:
     asyncio.run(main())
 
 
-def test_goodbye_gives_back(server: RedisServer) -> None:
+def test_closing_gives_leases_back(server: RedisServer) -> None:
     """A worker that closes gives back what it has not acknowledged, and is forgotten."""
 
     async def scenario(frontier: Callable[..., FrontierClient]) -> None:
@@ -761,7 +763,7 @@ def test_goodbye_gives_back(server: RedisServer) -> None:
 
 
 def test_cleared_frontier_is_seen(server: RedisServer) -> None:
-    """A worker at work on a frontier that was cleared, or that Redis has lost, is told so."""
+    """A worker whose frontier was cleared, or lost by Redis, gets an error."""
 
     async def scenario(frontier: Callable[..., FrontierClient]) -> None:
         one = frontier("one")
@@ -776,7 +778,7 @@ def test_cleared_frontier_is_seen(server: RedisServer) -> None:
 
 
 def test_full_redis_changes_nothing_and_means_later(server: RedisServer) -> None:
-    """A Redis that is full refuses a whole exchange, and that means to try again; one that forbids it means no."""
+    """A full Redis refuses a whole exchange, which means "try again"; one that forbids it means no."""
 
     async def scenario(frontier: Callable[..., FrontierClient]) -> None:
         one = frontier("one")
@@ -784,7 +786,7 @@ def test_full_redis_changes_nothing_and_means_later(server: RedisServer) -> None
         [(id, _)] = (await one.exchange(new=[request("a")], wanted=1)).leased
         server.client().config_set("maxmemory", "1")
         try:
-            with pytest.raises(StoreUnreachable, match="it is full, give it more maxmemory"):
+            with pytest.raises(StoreUnreachable, match=r"it is full .*; raise its maxmemory"):
                 await one.exchange(new=[request("b")], acknowledged=[id])
         finally:
             server.client().config_set("maxmemory", "0")
@@ -802,7 +804,7 @@ def test_full_redis_changes_nothing_and_means_later(server: RedisServer) -> None
 
 
 def test_failover_behind_one_address() -> None:
-    """When another Redis has taken over behind the same address, the first exchange finds out, and the next one reaches it."""
+    """If another Redis has taken over behind the same address, the first exchange finds out, and the next one reaches it."""
 
     async def scenario(url: str, demote: Callable[[], None]) -> None:
         connection = Connection.acquire(url)
@@ -834,8 +836,8 @@ def test_failover_behind_one_address() -> None:
         "ERR Error running script (call to f_1): @user_script:1: -READONLY You can't write against a read only replica.",
     ],
 )
-def test_whoever_is_not_the_one_to_ask_is_asked_by_new_connections(says: str) -> None:
-    """What Redis says when it is not in charge (any more) means "later", and that by a new connection."""
+def test_a_redis_that_is_not_in_charge_is_asked_on_a_new_connection(says: str) -> None:
+    """If Redis says that it is not in charge (any more), that means "later", on a new connection."""
     connections = 0
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -860,8 +862,8 @@ def test_whoever_is_not_the_one_to_ask_is_asked_by_new_connections(says: str) ->
 
 
 def test_a_script_that_is_forgotten_at_once_is_sent_again(server: RedisServer) -> None:
-    """A script that Redis has forgotten right after it was loaded (a failover, SCRIPT FLUSH) costs nothing but time; if it
-    forgets it all the time that means "later"."""
+    """If Redis forgets a script right after it was loaded (a failover, SCRIPT FLUSH), the script is sent again. If Redis
+    forgets it every time, that means "later"."""
 
     async def main() -> None:
         connection = Connection.acquire(server.url)
@@ -892,7 +894,7 @@ def test_a_script_that_is_forgotten_at_once_is_sent_again(server: RedisServer) -
 
 
 def test_connections_are_shared_by_url() -> None:
-    """Spiders with one URL share a connection, with different ones they don't; the last to let go closes it."""
+    """Spiders with the same URL share a connection, others don't; the last one to release it closes it."""
 
     async def main() -> None:
         one, same, other = (Connection.acquire(f"redis://127.0.0.1:1/{number}") for number in (0, 0, 1))
@@ -940,7 +942,7 @@ def test_report_of_many_slots(server: RedisServer) -> None:
 
 @pytest.mark.parametrize("count", [3000, 20000])
 def test_memory_of_a_seen_fingerprint(server: RedisServer, count: int) -> None:
-    """A seen fingerprint takes 70 bytes of Redis's memory at most, and no other is taken for it."""
+    """A seen fingerprint takes at most 70 bytes of Redis's memory, and no other is mistaken for it."""
 
     async def scenario(frontier: Callable[..., FrontierClient]) -> None:
         one = frontier("one")
@@ -978,12 +980,12 @@ def test_memory_of_a_seen_fingerprint(server: RedisServer, count: int) -> None:
         ({}, "redis://127.0.0.1:{port}/999", "the database does not exist"),
         ({"replicaof": "127.0.0.1 1"}, "redis://127.0.0.1:{port}/0", "read-only replica"),
         ({"maxmemory": "100mb", "maxmemory-policy": "allkeys-lru"}, "redis://127.0.0.1:{port}/0", "set it to noeviction"),
-        (None, "redis://:the-secret@127.0.0.1:{port}/0", "can be reached, and whether it wants TLS"),
+        (None, "redis://:the-secret@127.0.0.1:{port}/0", "whether Redis runs there, and whether it wants TLS"),
         (None, "redis://127.0.0.1:{port}/zero?socket_timeout=the-secret", "redis-py can't use"),
     ],
 )
 def test_what_is_wrong_with_a_redis(server: RedisServer, options: dict[str, str] | None, url: str, says: str) -> None:
-    """A Redis that can't keep a frontier: an error that names the setting and what to do, and shows no password."""
+    """If a Redis can't keep a frontier, the error names the setting and what to do, and shows no password."""
 
     async def check(port: int) -> None:
         connection = Connection.acquire(url.format(port=port))
@@ -1000,7 +1002,7 @@ def test_what_is_wrong_with_a_redis(server: RedisServer, options: dict[str, str]
 
 
 def test_tls(tmp_path: Path) -> None:
-    """rediss:// reaches a Redis that wants TLS, if its certificate is known; else, and without TLS, the error says why."""
+    """rediss:// reaches a Redis that wants TLS, if its certificate is known. Otherwise, and without TLS, the error says why."""
     certificate, key = make_certificate(tmp_path)
     port = free_port()
     options = {"tls-port": str(port), "tls-cert-file": str(certificate), "tls-key-file": str(key), "tls-auth-clients": "no"}
@@ -1017,7 +1019,7 @@ def test_tls(tmp_path: Path) -> None:
         asyncio.run(check(f"rediss://localhost:{port}/0?ssl_ca_certs={certificate}"))
         with pytest.raises(
             StoreUnreachable,
-            match=r"STATE_REDIS_URL rediss://.*: no secure connection \(self.signed certificate.*ssl_ca_certs=",
+            match=r"rediss://.*: no secure connection \(self.signed certificate.*\?ssl_ca_certs=/path to STATE_REDIS_URL",
         ):
             asyncio.run(check(f"rediss://localhost:{port}/0"))
         with pytest.raises(StoreUnreachable, match=r"whether it wants TLS \(rediss://\) or not"):
@@ -1025,7 +1027,7 @@ def test_tls(tmp_path: Path) -> None:
 
 
 def test_a_job_lies_in_one_slot_of_a_cluster() -> None:
-    """On a node of a Redis Cluster all of a job's keys lie in one slot, and the script may touch them."""
+    """On a node of a Redis Cluster all keys of a job are in one slot, and the script may use them."""
     with redis_server(**{"cluster-enabled": "yes", "cluster-port": str(free_port())}) as node:
         client = node.client()
         client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
@@ -1051,8 +1053,8 @@ def test_a_job_lies_in_one_slot_of_a_cluster() -> None:
 
 @pytest.mark.parametrize("name", ["a", "b", "c", "d"])
 def test_a_cluster_by_url(name: str, cluster: list[RedisServer]) -> None:
-    """redis+cluster:// finds the node that holds a job, whichever it is, and a job lies in one slot; so do the report and
-    clearing."""
+    """redis+cluster:// finds the node that has a job, whichever it is, and all of the job is in one slot. Counting and clearing
+    work, too."""
     prefix = f"scrapy_state:{{{name}}}:"
     url = f"redis+cluster://127.0.0.1:{free_port()},127.0.0.1:{cluster[0].port}"
 
@@ -1092,7 +1094,7 @@ def test_a_cluster_by_url(name: str, cluster: list[RedisServer]) -> None:
 
 
 def test_a_finished_frontier_with_something_set_aside_is_kept(server: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
-    """STATE_REDIS_CLEAR removes no page that a person has yet to look at, for either reason."""
+    """STATE_REDIS_CLEAR keeps a frontier with pages that a person has yet to look at, set aside for either reason."""
     crawler = get_crawler(scrapy.Spider, {"STATE_REDIS_URL": server.url})
     crawler.spider = scrapy.Spider(name="frontier")
     settings = RedisSettings.from_crawler(crawler)
@@ -1111,14 +1113,14 @@ def test_a_finished_frontier_with_something_set_aside_is_kept(server: RedisServe
         caplog.clear()
         asyncio.run(clear())
         assert client.exists(f"{PREFIX}meta", f"{PREFIX}{which}") == 2
-        assert "is kept: 1 requests in it are set aside" in caplog.text
+        assert "stays, because 1 requests in it are set aside" in caplog.text
         client.delete(f"{PREFIX}{which}")
     asyncio.run(clear())
     assert not list(client.scan_iter())
 
 
 def test_a_worker_that_opens_waits_for_one_that_clears(server: RedisServer) -> None:
-    """Only one worker has the lock for removing a frontier, and none opens the frontier meanwhile."""
+    """Only one worker at a time may remove a frontier, and none opens it meanwhile."""
     crawler = get_crawler(scrapy.Spider, {"STATE_REDIS_URL": server.url})
     crawler.spider = scrapy.Spider(name="frontier")
     settings = RedisSettings.from_crawler(crawler)
@@ -1156,7 +1158,7 @@ def cluster() -> Iterator[list[RedisServer]]:
 
 
 def test_a_sentinel_by_url() -> None:
-    """redis+sentinel:// asks for the primary, and again after a failover: nothing that was stored is lost."""
+    """redis+sentinel:// finds the primary, and the new one after a failover: nothing that was stored is lost."""
     with redis_sentinel("frontier") as (primary, replica, sentinel):
         url = f"redis+sentinel://:the-secret@127.0.0.1:{free_port()},127.0.0.1:{sentinel.port}/frontier/3"
 
@@ -1202,15 +1204,15 @@ def settings_of(url: str | None) -> RedisSettings:
 @pytest.mark.parametrize(
     ("url", "says"),
     [
-        ("redis+sentinel://u:the-secret@host:26379", "names no primary: redis"),
-        ("redis+cluster://u:the-secret@host:7000/5", "database 0 only"),
+        ("redis+sentinel://u:the-secret@host:26379", "does not name the primary; write redis"),
+        ("redis+cluster://u:the-secret@host:7000/5", "only database 0"),
         ("redis+cluster://u:the-secret@host:7000,", "redis-py can't use"),
         ("redis+sentinel://host:x/name?sentinel_password=the-secret", "redis-py can't use"),
         ("redis+other://u:the-secret@host", "must be a URL like redis://"),
     ],
 )
 def test_wrong_urls_of_several_hosts(url: str, says: str) -> None:
-    """A URL of a Sentinel or a cluster that can't be used is an error that says why, without the password."""
+    """If a URL of a Sentinel or a cluster can't be used, the error says why, without the password."""
 
     async def connect() -> None:
         Connection.acquire(settings_of(url).url)
@@ -1221,7 +1223,7 @@ def test_wrong_urls_of_several_hosts(url: str, says: str) -> None:
 
 
 def test_a_redis_that_keeps_nothing_is_a_warning(server: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
-    """No persistence is a warning; with a log of all writes there is none."""
+    """A Redis that keeps nothing on disk gets a warning; one that keeps a log of all writes gets none."""
 
     async def check(url: str) -> None:
         connection = Connection.acquire(url)
@@ -1238,7 +1240,7 @@ def test_a_redis_that_keeps_nothing_is_a_warning(server: RedisServer, caplog: py
 
 @pytest.mark.parametrize("url", ["http://user:the-secret@127.0.0.1/", "", None])
 def test_wrong_urls(url: str | None) -> None:
-    """A STATE_REDIS_URL that is none, or is missing, is an error with the setting's name and no password."""
+    """If STATE_REDIS_URL is wrong or missing, the error has the setting's name and no password."""
     with pytest.raises(StateSettingsError, match=r"STATE_REDIS_URL is .* must be a URL like redis://") as caught:
         settings_of(url)
     assert "the-secret" not in str(caught.value)

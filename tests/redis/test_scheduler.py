@@ -38,7 +38,8 @@ def frontier_crawl(folder: Path, server: RedisServer, site: Site, source: str = 
 
 
 def test_crawl_ends_by_itself_and_leaves_nothing(tmp_path: Path, server: RedisServer, site: Site) -> None:
-    """A crawl takes every page once, ends when nothing is pending, and acknowledges all; started again it does nothing."""
+    """A crawl crawls every page once, acknowledges all, and ends when nothing is pending. If it is started again, it does
+    nothing."""
     feeds = {"items/%(run_id)s-%(batch_id)05d.jsonl": {"format": "jsonlines"}}
     crawled = frontier_crawl(tmp_path, server, site, FEEDS=feeds, STATE_REDIS_FILTER_START=True)
     assert crawled.code == 0
@@ -59,8 +60,8 @@ def test_crawl_ends_by_itself_and_leaves_nothing(tmp_path: Path, server: RedisSe
 
 
 def test_a_finished_crawl_says_so_and_may_be_cleared(tmp_path: Path, server: RedisServer, site: Site) -> None:
-    """The second run of a finished crawl says what it leaves out and how to begin anew. STATE_REDIS_CLEAR: "start" begins anew,
-    but for what was pushed; "finished" leaves nothing behind."""
+    """The second run of a finished crawl says what it leaves out and how to begin anew. STATE_REDIS_CLEAR = "start" begins
+    anew, but keeps pushed URLs; "finished" leaves nothing behind."""
     assert frontier_crawl(tmp_path, server, site).lines("0 requests seen by earlier runs")
     again = frontier_crawl(tmp_path, server, site)
     assert again.code == 0
@@ -78,12 +79,12 @@ def test_a_finished_crawl_says_so_and_may_be_cleared(tmp_path: Path, server: Red
     before = +site.asked
     finished = frontier_crawl(tmp_path, server, site, STATE_REDIS_CLEAR="finished")
     assert before + site.asked == Counter(range(60))
-    assert finished.lines("its frontier scrapy_state:{frontier}: is removed")
+    assert finished.lines("its frontier scrapy_state:{frontier}: has been removed")
     assert server.client().keys() == []
 
 
 def test_a_crawl_in_a_cluster(tmp_path: Path, site: Site) -> None:
-    """A crawl whose frontier lies on one node of a Redis Cluster: as ever, and the command finds it there."""
+    """A crawl whose frontier is on one node of a Redis Cluster works as usual, and the command finds the frontier there."""
     with redis_cluster(2) as nodes:
         url = f"redis+cluster://127.0.0.1:{nodes[0].port}"
         crawled = frontier_crawl(tmp_path, nodes[0], site, STATE_REDIS_URL=url)
@@ -117,7 +118,8 @@ def test_sigterm_gives_back_and_the_next_run_completes(tmp_path: Path, server: R
 
 @pytest.mark.parametrize(("workers", "seed"), [(1, 1), (2, 2)])
 def test_kill_loses_nothing(tmp_path: Path, workers: int, seed: int) -> None:
-    """SIGKILL of a worker: no page is never crawled, no item is missing, and the crawl ends. (make chaos-redis: more of it)"""
+    """After SIGKILL of a worker every page is crawled, no item is missing, and the crawl ends. (make chaos-redis kills many
+    more.)"""
     with redis_server(appendonly="yes") as server:
         outcome = run(
             tmp_path, server, workers=workers, kills=1, seed=seed, pages=250, stops=workers == 2, restart_redis=workers == 1,
@@ -130,10 +132,10 @@ def test_kill_loses_nothing(tmp_path: Path, workers: int, seed: int) -> None:
 
 
 def test_crawl_spider_loses_nothing(tmp_path: Path, server: RedisServer) -> None:
-    """A CrawlSpider's links, with a date in meta, are in Redis. One that can't be stored keeps the page it comes from leased:
-    after a kill that page is crawled again, and every page and item is there in the end."""
+    """A CrawlSpider's links, with a date in meta, are in Redis. A link that can't be stored keeps its page leased: after a kill
+    that page is crawled again, and in the end every page and item is there."""
     site = Site(13, html=True)
-    site.held = {3}  # which can't be stored, and comes of page 0
+    site.held = {3}  # can't be stored; page 0 links to it
     feeds = {"items/%(run_id)s-%(batch_id)05d.jsonl": {"format": "jsonlines"}}
     settings = {"STATE_INTERVAL": 0.1, "STATE_REDIS_LEASE_TIMEOUT": 1, "FEEDS": feeds, "LOG_LEVEL": "INFO"}
     redis = {"SCHEDULER": "scrapy_state.redis.Scheduler", "STATE_REDIS_URL": server.url}
@@ -188,8 +190,8 @@ class Print:
 
 
 def test_callbacks_errbacks_and_what_stays_in_memory(tmp_path: Path, server: RedisServer, site: Site) -> None:
-    """Callbacks, errbacks and arguments are kept; an unserializable request is crawled from memory, counted, logged once;
-    a callback that raises does not keep the crawl from its end."""
+    """Callbacks, errbacks and arguments are kept. A request that can't be stored is crawled from memory, counted, and logged
+    once. A callback that raises does not keep the crawl from ending."""
     source = SHAPES.replace('print("ITEM", dict(item))', '__import__("logging").info("ITEM %s", dict(item))')
     crawled = frontier_crawl(tmp_path, server, site, source, ITEM_PIPELINES={"spider.Print": 1})
     assert crawled.code == 0
@@ -247,8 +249,8 @@ def test_other_commands_leave_redis_alone(tmp_path: Path) -> None:
 
 
 def test_own_dupefilter_is_honoured(tmp_path: Path, server: RedisServer, site: Site) -> None:
-    """A DUPEFILTER_CLASS of the project's own decides, in the place of Redis, and is warned of; one that remembers beyond the
-    process keeps the crawl from its start."""
+    """The project's own DUPEFILTER_CLASS filters instead of Redis, with a warning. If it remembers requests beyond the process,
+    the crawl does not start."""
     source = SPIDER + (
         "\nfrom scrapy.dupefilters import BaseDupeFilter\nclass Few(BaseDupeFilter):\n    seen = set()\n"
         "    def request_seen(self, request):\n        page = int(request.url.rpartition('/')[2])\n"
@@ -266,7 +268,7 @@ def test_own_dupefilter_is_honoured(tmp_path: Path, server: RedisServer, site: S
     )
     line = refusal(frontier_crawl(tmp_path, server, site, source, DUPEFILTER_CLASS="spider.Kept"))
     assert "DUPEFILTER_CLASS is 'spider.Kept', which remembers what it has seen after the process has ended" in line
-    assert "Remove the setting" in line
+    assert "remove the setting" in line
 
 
 def test_pushed_urls_and_keep_open(tmp_path: Path, server: RedisServer, site: Site) -> None:
@@ -297,7 +299,7 @@ def test_pushed_urls_and_keep_open(tmp_path: Path, server: RedisServer, site: Si
     assert read_frontier(server.url, PREFIX).leased == {}
 
 
-#: What somebody may push: no request at all, and requests that some part of Scrapy can't do with
+#: Data that somebody may push: some that is no request at all, and requests that some part of Scrapy can't handle
 NO_REQUESTS = [
     *('{"a": 1}', "nothing", "{", '{"url": 5}', "\x00\xff", "", "[]", "zzz", "pcos", '{"url": "http://[/"}', "http://x:99999/"),
     *('{"url": "URL", "meta": {"download_slot": 5}}', '{"url": "URL", "meta": {"download_slot": {"a": 1}}}'),
@@ -318,8 +320,8 @@ ODD_REQUESTS = [
 
 
 def test_nothing_that_is_pushed_ends_a_worker(tmp_path: Path, server: RedisServer, site: Site) -> None:
-    """What is no request is set aside: logged once, counted, listed by the command; what is one is crawled, and may fail. The
-    next run tries again what can't be read, and ends well too."""
+    """Pushed data that is not a request is set aside: logged once, counted, listed by the command. Pushed requests are crawled,
+    and may fail. The next run tries what can't be read again, and ends well, too."""
     source = SPIDER.replace('yield scrapy.Request(f"{self.site}/0")', "return\n        yield").replace(
         "yield response.follow(link)", "pass"
     )
@@ -386,8 +388,8 @@ class FrontierSpider(scrapy.Spider):
 
 
 def test_a_spider_that_is_fed(tmp_path: Path, server: RedisServer, site: Site) -> None:
-    """The spider makes requests of what is pushed to a key of its own; its spider_idle is called though the crawl is kept open;
-    after STATE_REDIS_IDLE_TIMEOUT without anything the crawl ends by itself."""
+    """The spider makes requests of what is pushed to a key of its own. Its spider_idle handler is called although the crawl is
+    kept open. After STATE_REDIS_IDLE_TIMEOUT with nothing to do, the crawl ends by itself."""
     key = "frontier:start_urls"
     server.client().sadd(key, '{"page": 3}', "several", "none", "no JSON")
     feeds = {"items/%(run_id)s-%(batch_id)05d.jsonl": {"format": "jsonlines"}}
@@ -407,7 +409,7 @@ def test_a_spider_that_is_fed(tmp_path: Path, server: RedisServer, site: Site) -
     assert (found.pending, found.leased, found.unreadable) == (0, {}, 1)
 
 
-# What refuses to start
+# Crawls that do not start
 
 
 def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -428,7 +430,7 @@ def refusal(crawled: Crawl) -> str:
 
 
 def test_refuses_in_one_line(tmp_path: Path, server: RedisServer, site: Site) -> None:
-    """A crawl whose Redis can't keep a frontier: one line, no trace, exit code 1, no request."""
+    """If Redis can't keep a frontier, the crawl does not start: one line, no trace, exit code 1, no request."""
     line = refusal(frontier_crawl(tmp_path, server, site, STATE_REDIS_URL=f"redis://u:the-secret@127.0.0.1:{server.port}/0"))
     assert "wrong user or password" in line
     assert "the-secret" not in line
@@ -436,7 +438,7 @@ def test_refuses_in_one_line(tmp_path: Path, server: RedisServer, site: Site) ->
 
 
 def test_refuses_a_host_that_never_answers(tmp_path: Path, server: RedisServer, site: Site) -> None:
-    """A host that accepts and never answers: the same, within 15 seconds."""
+    """If the host accepts the connection and never answers, the crawl fails within 15 seconds."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen()
@@ -449,8 +451,8 @@ def test_refuses_a_host_that_never_answers(tmp_path: Path, server: RedisServer, 
     assert (refused - began).total_seconds() <= 15
 
 
-def test_nothing_of_it_without_redis_py() -> None:
-    """Without redis-py all else can be imported, and the scheduler says what to install."""
+def test_without_redis_py() -> None:
+    """Without redis-py everything else can be imported, and the scheduler says what to install."""
     code = (
         "import sys; sys.modules['redis'] = None\n"
         "import scrapy_state.feedexport, scrapy_state.barrier.middleware, scrapy_state.redis\n"
@@ -495,19 +497,20 @@ def beating_worker(server: RedisServer) -> subprocess.Popen[str]:
 
 
 def test_state_feed_of_several_workers(tmp_path: Path, server: RedisServer, site: Site) -> None:
-    """A state feed that another worker writes too refuses the start; one of each run's own does not, nor does one alone."""
+    """A worker does not start if another one writes to the same state feed. It starts if each run has its own feed, or if it is
+    alone."""
     settings: dict[str, Any] = {"STATE_REDIS_LEASE_TIMEOUT": 2}
     other = beating_worker(server)
     try:
         line = refusal(frontier_crawl(tmp_path, server, site, FEEDS=with_states(SHARED_STATES), **settings))
-        assert "another worker is at work" in line
+        assert "another worker uses the frontier" in line
         assert "%(run_id)s" in line
         assert not list(tmp_path.glob("states/*"))
         assert frontier_crawl(tmp_path, server, site, FEEDS=with_states(OWN_STATES), **settings).code == 0
     finally:
         other.kill()
         other.communicate()
-    # Killed, its heart does not beat any more: this is no other worker.
+    # It was killed, so its heartbeat has stopped: it does not count as another worker.
     assert frontier_crawl(tmp_path, server, site, FEEDS=with_states(SHARED_STATES), **settings).code == 0
     assert len(list(tmp_path.glob("states/*.json"))) >= 2
     assert len(list(tmp_path.glob("states/*/*.json"))) >= 2
@@ -515,7 +518,7 @@ def test_state_feed_of_several_workers(tmp_path: Path, server: RedisServer, site
 
 def test_clear_at_start_beside_others(tmp_path: Path, server: RedisServer, site: Site) -> None:
     """Three workers that start at once with STATE_REDIS_CLEAR = "start" crawl every page, and none removes what another has
-    begun; nor does one that comes later, while another is alive."""
+    begun. Neither does one that comes later, while another is alive."""
     settings = {"STATE_REDIS_CLEAR": "start", "STATE_REDIS_LEASE_TIMEOUT": 2, "FEEDS": {}, "LOG_LEVEL": "INFO"}
     redis = {"SCHEDULER": "scrapy_state.redis.Scheduler", "STATE_REDIS_URL": server.url}
     frontier_crawl(tmp_path, server, site)
@@ -544,27 +547,28 @@ def test_clear_at_start_beside_others(tmp_path: Path, server: RedisServer, site:
     assert server.client().hget(f"{PREFIX}meta", "mark") is None
 
 
-def test_refuses_anothers_frontier(tmp_path: Path, server: RedisServer, site: Site) -> None:
-    """The frontier of another project, whose spider has the same name, or of another version of scrapy_state: one line."""
+def test_refuses_the_frontier_of_another_project(tmp_path: Path, server: RedisServer, site: Site) -> None:
+    """If the frontier belongs to another project with a spider of the same name, or to another version of scrapy_state, one
+    line says so."""
     assert frontier_crawl(tmp_path, server, site, BOT_NAME="shops").code == 0
     line = refusal(frontier_crawl(tmp_path, server, site, BOT_NAME="flights"))
-    assert "is that of the project 'shops', but this is 'flights' (BOT_NAME)" in line
+    assert "belongs to the project 'shops', but this project is 'flights' (BOT_NAME)" in line
     assert "another STATE_REDIS_KEY" in line
     assert frontier_crawl(tmp_path, server, site, BOT_NAME="flights", STATE_REDIS_KEY="flights-%(name)s").code == 0
     server.client().hset(f"{PREFIX}meta", "version", 99)
-    assert "is of version 99" in refusal(frontier_crawl(tmp_path, server, site, BOT_NAME="shops"))
+    assert "has version 99" in refusal(frontier_crawl(tmp_path, server, site, BOT_NAME="shops"))
 
 
 def test_units_beside_another_worker(tmp_path: Path, server: RedisServer, site: Site) -> None:
-    """Units of state beside a worker that is alive: one line, exit code 1. One that was killed a moment ago is none, and a
-    state that is no dict is no unit."""
+    """Units of state beside a live worker end the crawl, with one line and exit code 1. A worker that was just killed does not
+    count, and a state that is not a dict is not a unit."""
     units = SPIDER.replace('/0")', '/0", meta={"state": {"t": 1}})')
     settings = {"FEEDS": with_states(OWN_STATES), "STATE_REDIS_LEASE_TIMEOUT": 2}
     other = beating_worker(server)
     try:
         crawled = frontier_crawl(tmp_path, server, site, units, **settings)
         assert crawled.code == 1
-        assert ["another one is at work on the frontier" in line for line in crawled.lines("] ERROR")] == [True], crawled.log
+        assert ["another worker uses the frontier" in line for line in crawled.lines("] ERROR")] == [True], crawled.log
         assert crawled.lines("spider closed (state_conflict)")
         assert (
             frontier_crawl(tmp_path, server, site, SPIDER.replace('/0")', '/0", meta={"state": "CA"})'), **settings).code == 0
@@ -579,7 +583,8 @@ def test_units_beside_another_worker(tmp_path: Path, server: RedisServer, site: 
 
 
 def test_units_without_a_state_feed(tmp_path: Path, server: RedisServer, site: Site) -> None:
-    """With no state feed a unit's items are stored when it is done, a failed one's are not, as is told; each run does all."""
+    """Without a state feed a unit's items are stored when it is done; those of a failed unit are not, and a line says so. Each
+    run does all units."""
     units = SPIDER.replace('/0")', '/0", meta={"state": {"t": 1}})')
     broken = units.replace("for number in range(2):", "for number in range(2 // (page != 40)):")
     feeds = {"items/%(run_id)s-%(batch_id)05d.jsonl": {"format": "jsonlines"}}
@@ -594,7 +599,7 @@ def test_units_without_a_state_feed(tmp_path: Path, server: RedisServer, site: S
 
 
 def test_units_of_two_workers(tmp_path: Path, server: RedisServer) -> None:
-    """Two workers with units: the crawl ends with an error, and no checkpoint of either says what is not so."""
+    """If two workers have units, the crawl ends with an error, and every checkpoint of either is right."""
     state = "data/%(name)s/state/%(run_id)s/%(batch_id)010d.json"
     settings = UNITS_SETTINGS | {
         "SCHEDULER": "scrapy_state.redis.Scheduler",
@@ -643,7 +648,8 @@ class Again:
 
 
 def test_filtered_start_requests_are_tried_again(tmp_path: Path, server: RedisServer, site: Site) -> None:
-    """STATE_REDIS_FILTER_START leaves out what start() yields, not what a middleware puts in its place (retries, redirects)."""
+    """STATE_REDIS_FILTER_START leaves out requests of start(), not those that a middleware puts in their place (retries,
+    redirects)."""
     middlewares = {"spider.Again": 100}
     settings = {"STATE_REDIS_FILTER_START": True, "DOWNLOADER_MIDDLEWARES": middlewares, "CLOSESPIDER_PAGECOUNT": 0}
     source = SPIDER.replace('/0")', '/59", dont_filter=True)').replace("yield response.follow(link)", "pass") + AGAIN
@@ -653,8 +659,9 @@ def test_filtered_start_requests_are_tried_again(tmp_path: Path, server: RedisSe
     assert not +site.asked
 
 
-def test_a_user_of_redis_who_may_little(tmp_path: Path, server: RedisServer, site: Site) -> None:
-    """A user with just the commands and keys that docs/redis.md names will do; with fewer, one line says what is missing."""
+def test_a_redis_user_with_few_rights(tmp_path: Path, server: RedisServer, site: Site) -> None:
+    """A Redis user with just the commands and keys that docs/redis.md lists is enough. If one is missing, one line says
+    which."""
     name = "a%23b"
     rights = ("+ping", "+info", "+select", "+client", "+evalsha", "+script|load", "+@read", "+@write", "+time")
     url = f"redis://{name}:the%2Fsecret@127.0.0.1:{server.port}/0"
@@ -674,7 +681,7 @@ def test_a_user_of_redis_who_may_little(tmp_path: Path, server: RedisServer, sit
 
 
 def test_command(tmp_path: Path, server: RedisServer, site: Site) -> None:
-    """``scrapy state frontier`` counts what is there; ``--clear`` removes it, and asks before."""
+    """``scrapy state frontier`` counts what is there; ``--clear`` removes it, and asks first."""
     assert frontier_crawl(tmp_path, server, site, CLOSESPIDER_PAGECOUNT=10).code == 0
 
     def frontier(*arguments: str) -> subprocess.CompletedProcess[str]:

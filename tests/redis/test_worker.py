@@ -1,4 +1,4 @@
-"""One worker of a frontier in Redis: what it sends when, what it tells the engine; without a Redis."""
+"""One worker of a frontier in Redis, without a Redis: what it sends when, and what it tells the engine."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from scrapy_state.redis.incoming import Ending, Incoming
 from scrapy_state.redis.leases import Acknowledging, Pace
 from scrapy_state.redis.scheduler import Scheduler
 from scrapy_state.redis.settings import RedisSettings, check_dupefilter, local_dupefilter
-from scrapy_state.redis.worker import ROOM, Worker
+from scrapy_state.redis.worker import MOST_UNSENT, Worker
 from scrapy_state.scrapy_internals import PAGE
 from scrapy_state.units.tracker import UNIT
 
@@ -59,12 +59,12 @@ class Lagging:
             self.third.set()
         if self.failures:
             self.failures -= 1
-            raise StoreUnreachable("STATE_REDIS_URL: gone for a while")
+            raise StoreUnreachable("gone for a while", uri="redis://h")
         return Reply(lost=self.lost, duplicates=[False] * len(arguments["new"]))
 
 
 class IdleHost:
-    wanted, low, starving, hidden, held, rooms = 0, False, False, 0, (), ({}, 99)
+    wanted, low, starving, hidden, unfinished, capacities = 0, False, False, 0, (), ({}, 99)
 
     def __init__(self) -> None:
         self.errors: list[Exception] = []
@@ -83,7 +83,7 @@ def worker_of(frontier: Any, host: Any, **settings: Any) -> Worker:
 
 
 def test_children_go_before_their_parents_acknowledgement() -> None:
-    """However many requests wait to be sent, none is acknowledged before those that were there when it was done."""
+    """However many requests are unsent, none is acknowledged before those that were unsent when it was done."""
 
     async def main() -> None:
         frontier = Lagging(failures=0)
@@ -105,8 +105,7 @@ def test_children_go_before_their_parents_acknowledgement() -> None:
 
 
 def test_what_waits_to_be_sent_is_at_work() -> None:
-    """Others don't end while a worker has something to send; Redis hears once of each lease that is done, or can't
-    be read."""
+    """Other workers don't end while one has something to send. Redis hears once of each lease that is done or can't be read."""
 
     async def main() -> None:
         frontier, host = Lagging(failures=0), IdleHost()
@@ -126,8 +125,8 @@ def test_what_waits_to_be_sent_is_at_work() -> None:
 
 
 def test_a_worker_that_was_taken_for_dead_still_acknowledges() -> None:
-    """What was done by leases that are lost is acknowledged all the same, for Redis to say whether it counts; what could not be
-    read is others' now."""
+    """A worker still acknowledges pages whose leases it has lost, and Redis decides whether that counts. Leases that it could
+    not read are other workers' now."""
 
     async def main() -> None:
         frontier, host = Lagging(failures=0), IdleHost()
@@ -150,8 +149,8 @@ def test_a_worker_that_was_taken_for_dead_still_acknowledges() -> None:
 
 
 def test_fewer_bytes_after_no_reply() -> None:
-    """After each exchange without a reply less is asked for, and more again once replies come. Where only repeated ones have a
-    reply, which bring no requests, the crawl fails after STATE_RETRY_TIMEOUT."""
+    """After each exchange without a reply the worker asks for less, and for more once replies come. If only repeated exchanges
+    get a reply, which bring no requests, the crawl fails after STATE_RETRY_TIMEOUT."""
 
     class Slow(Lagging):
         passes = MOST_BYTES // 8
@@ -182,7 +181,7 @@ def test_fewer_bytes_after_no_reply() -> None:
 
 
 def test_a_failed_cut_acknowledges_nothing() -> None:
-    """Leases are given up after a cut that went well, and none that was done in the meantime."""
+    """The worker acknowledges leases only after a cut that went well, and none that was done during the cut."""
 
     class Cut:
         result = False
@@ -207,7 +206,7 @@ def test_a_failed_cut_acknowledges_nothing() -> None:
 
 
 def test_an_idle_worker_makes_a_cut_due(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is done becomes durable soon when a worker has nothing to do, and at STATE_INTERVAL when it has."""
+    """Items become durable soon if a worker is idle, and at STATE_INTERVAL if it is busy."""
 
     class Cut:
         cuts = 0
@@ -222,10 +221,10 @@ def test_an_idle_worker_makes_a_cut_due(monkeypatch: pytest.MonkeyPatch) -> None
         worker = worker_of(Lagging(failures=0), host)
         acknowledging = Acknowledging(worker, cut, 60.0)  # type: ignore[arg-type]
         acknowledging.done(1)
-        host.starving, host.held = True, (2,)  # type: ignore[misc]
+        host.starving, host.unfinished = True, (2,)  # type: ignore[misc]
         await asyncio.sleep(2.2)
         assert cut.cuts == 0
-        host.held = ()  # type: ignore[misc]
+        host.unfinished = ()  # type: ignore[misc]
         for _ in range(50):
             await asyncio.sleep(0.1)
             if cut.cuts:
@@ -246,15 +245,16 @@ def test_an_idle_worker_makes_a_cut_due(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_outage_sends_the_same_again_and_holds_start_back() -> None:
-    """While Redis is away the same is sent again, nothing is left out, and whoever yields more than there is room for waits."""
+    """While Redis is away, the same exchange is sent again, nothing is left out, and start() and callbacks wait once too much
+    is unsent."""
 
     async def main() -> None:
         frontier, host = Lagging(failures=3), IdleHost()
         worker = worker_of(frontier, host)
         worker.start()
-        for number in range(ROOM):
+        for number in range(MOST_UNSENT):
             worker.put(request(str(number)))
-        waiting = asyncio.ensure_future(worker.room(lambda: False))
+        waiting = asyncio.ensure_future(worker.wait_for_space(lambda: False))
         await frontier.third.wait()
         assert not waiting.done()
         await asyncio.wait_for(waiting, 10)
@@ -262,7 +262,9 @@ def test_outage_sends_the_same_again_and_holds_start_back() -> None:
         first = frontier.sent[0]
         assert [mode for mode, _, _ in frontier.sent[:4]] == ["go on", "again", "again", "again"]
         assert all(new == first[1] for _, new, _ in frontier.sent[:4])
-        assert sorted(data for _, new, _ in frontier.sent[3:] for data in new) == sorted(str(n).encode() for n in range(ROOM))
+        assert sorted(data for _, new, _ in frontier.sent[3:] for data in new) == sorted(
+            str(n).encode() for n in range(MOST_UNSENT)
+        )
         assert host.errors == []
         assert worker.outages == 1
 
@@ -270,15 +272,15 @@ def test_outage_sends_the_same_again_and_holds_start_back() -> None:
 
 
 def test_outage_that_is_too_long_fails_once() -> None:
-    """Redis away for longer than STATE_RETRY_TIMEOUT: the host is told once, and nobody waits for room any more."""
+    """If Redis is away for longer than STATE_RETRY_TIMEOUT, the scheduler learns it once, and nobody waits to send any more."""
 
     async def main() -> None:
         frontier, host = Lagging(failures=1000), IdleHost()
         worker = worker_of(frontier, host, STATE_RETRY_TIMEOUT=0.3, STATE_CLOSE_TIMEOUT=0.1)
         worker.start()
-        for number in range(ROOM):
+        for number in range(MOST_UNSENT):
             worker.put(request(str(number)))
-        await asyncio.wait_for(worker.room(lambda: False), 10)
+        await asyncio.wait_for(worker.wait_for_space(lambda: False), 10)
         assert len(host.errors) == 1
         with pytest.raises(StoreUnreachable):
             await worker.close()
@@ -290,7 +292,7 @@ def test_outage_that_is_too_long_fails_once() -> None:
 
 
 def scheduler_alone(**settings: Any) -> tuple[Scheduler, Any]:
-    """Return a scheduler that nobody drives, and its engine."""
+    """Return a scheduler that no engine drives, and its engine."""
     queue = {"SCHEDULER_PRIORITY_QUEUE": "scrapy.pqueues.ScrapyPriorityQueue"}
     crawler = get_crawler(FrontierSpider, {"STATE_REDIS_URL": "redis://h", **queue, **settings})
     crawler.spider = FrontierSpider.from_crawler(crawler)
@@ -319,10 +321,9 @@ def reply_of(**fields: Any) -> Reply:
 
 
 def test_the_crawl_ends_when_nothing_is_left_anywhere() -> None:
-    """Not while a request is pending, at work here or elsewhere, or on its way, nor while start() goes on, nor if kept open.
-
-    Nor while another worker has pages that are not durable; then this one makes its own durable, which that one may wait for.
-    """
+    """The crawl does not end while a request is pending, running here or elsewhere, or on its way, while start() is read, or if
+    it is kept open. Nor while another worker has pages that are not durable; then this one makes its own durable, because the
+    other may wait for that."""
 
     async def main() -> None:
         scheduler, engine = scheduler_alone()
@@ -355,13 +356,13 @@ def test_the_crawl_ends_when_nothing_is_left_anywhere() -> None:
             assert not kept_open.has_pending_requests()  # so that Scrapy sends spider_idle
             sent = kept_open.crawler.signals.send_catch_log(signals.spider_idle, dont_log=DontCloseSpider)
             assert [isinstance(result, Failure) for _, result in sent] == [stays]
-            assert kept_open.starving  # the worker looks at its own pace: the engine does not hurry it
+            assert kept_open.starving  # the worker polls at its own pace: the engine does not hurry it
 
     asyncio.run(main())
 
 
 def test_what_can_not_be_read_is_neither_crawled_nor_acknowledged() -> None:
-    """The crawl does not end before Redis has heard that it is set aside, and does then."""
+    """The crawl ends only after Redis has set aside what can't be read."""
 
     async def main() -> None:
         scheduler, _ = scheduler_alone()
@@ -380,7 +381,8 @@ def test_what_can_not_be_read_is_neither_crawled_nor_acknowledged() -> None:
 
 
 def test_a_download_slot_is_text() -> None:
-    """A request whose slot no queue can hold is an error of who sends it, as with Scrapy's queue; not of the worker."""
+    """If no queue can hold a request's download slot, that is an error for the code that sends it, as with Scrapy's queue, not
+    for the worker."""
     scheduler, engine = asyncio.run(_made())
     engine.downloader = SimpleNamespace(get_slot_key=lambda request: request.meta["download_slot"])
     scheduler._shared_filter = True
@@ -394,8 +396,8 @@ async def _made() -> tuple[Scheduler, Any]:
 
 
 def test_lost_leases_are_not_crawled_here() -> None:
-    """What a worker had leased ahead when it was taken for dead is others' now. What is at work keeps its lease's number: it
-    may still count, and is not crawled a second time here."""
+    """Requests that a worker had leased ahead when it was taken for dead are other workers' now. Running ones keep their
+    leases' numbers: they may still count, and are not crawled a second time here."""
 
     async def main() -> None:
         scheduler, _ = scheduler_alone()
@@ -436,32 +438,32 @@ class Downloads:
 
 
 def test_no_more_of_a_slot_than_it_can_use(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A slot with a delay gets what it sends in four seconds; one without as much as it has just done, twice its concurrency at
-    least; what is here already is taken off."""
+    """A slot with a delay gets what it can send in four seconds. One without gets as much as it has just done, and at least
+    twice its concurrency. Requests that are here already count."""
     now = time.monotonic()
     monkeypatch.setattr("scrapy_state.redis.leases.time.monotonic", lambda: now)
     pace = Pace(Downloads(), by_slot=True)  # type: ignore[arg-type]
-    assert pace.rooms == ({"chosen": 3}, 16)
+    assert pace.capacities == ({"chosen": 3}, 16)
     slow, quick = ([scrapy.Request("data:,", meta={"download_slot": slot}) for _ in range(40)] for slot in ("slow", "quick"))
     for request in (*slow[:3], *quick[:16]):
         pace.took(request)
-    assert pace.rooms == ({"chosen": 3, "slow": 2, "quick": 0}, 16)
+    assert pace.capacities == ({"chosen": 3, "slow": 2, "quick": 0}, 16)
     for request in quick[16:]:
         pace.took(request)
     for request in quick:
         pace.ended(request)
     pace.took(quick[0])
     now += 5
-    assert pace.rooms[0] == {"chosen": 3, "slow": 2, "quick": 8 + 40 - 1}
+    assert pace.capacities[0] == {"chosen": 3, "slow": 2, "quick": 8 + 40 - 1}
     now += 5
-    assert pace.rooms[0]["quick"] == 16 - 1
+    assert pace.capacities[0]["quick"] == 16 - 1
     pace.keep(slow[:1])
-    assert pace.rooms[0] == {"chosen": 3, "slow": 4}
-    assert Pace(Downloads(), by_slot=False).rooms[0] == {}  # type: ignore[arg-type]
+    assert pace.capacities[0] == {"chosen": 3, "slow": 4}
+    assert Pace(Downloads(), by_slot=False).capacities[0] == {}  # type: ignore[arg-type]
 
 
 def test_a_page_is_not_done_before_what_only_memory_has() -> None:
-    """The lease of a page is given up once the requests it sent that can't be stored are done, and those that they sent."""
+    """A page stays leased until the requests it sent that can't be stored are done, and those that they sent."""
 
     async def main() -> None:
         scheduler, engine = scheduler_alone()
@@ -488,14 +490,14 @@ def test_a_page_is_not_done_before_what_only_memory_has() -> None:
         scheduler._done(other)
         scheduler._done(page)
         assert [id for _, id in worker._acknowledged] == [8]
-        assert scheduler.held == [7]  # an exchange that is sent again does not give it back
+        assert scheduler.unfinished == [7]  # an exchange that is sent again does not give it back
         child = taken()
         assert scheduler.enqueue_request(unstorable("e"))  # PAGE is the one that was taken
         scheduler._done(child)
         assert [id for _, id in worker._acknowledged] == [8]
         scheduler._done(taken())
         assert [id for _, id in worker._acknowledged] == [8, 7]
-        assert scheduler.held == []
+        assert scheduler.unfinished == []
         PAGE.set(None)
         assert scheduler.enqueue_request(unstorable("f"))  # start() sends it: there is no page
         scheduler._done(taken())
@@ -509,8 +511,8 @@ class OwnFilter(RFPDupeFilter):
 
 
 def test_filters_that_outlive_the_process(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Scrapy's own filters are no matter; any other is warned of, and gets no JOBDIR; one of a package that is known to keep
-    what was seen, or that has a client of a store, is refused."""
+    """Scrapy's own filters cause no warning. Any other does, and gets no JOBDIR. One of a package that is known to keep
+    fingerprints, or that has a client of a store, is refused."""
     (tmp_path / "requests.seen").write_bytes(b"")
     settings = {"DUPEFILTER_CLASS": OwnFilter, "JOBDIR": str(tmp_path)}
     made = local_dupefilter(get_crawler(FrontierSpider, settings))
@@ -575,8 +577,8 @@ def of_unit(run: str, url: str = "https://example.com/") -> scrapy.Request:
 
 
 def test_requests_of_units_are_filtered_among_this_runs() -> None:
-    """A request of a unit is known by the same as seen within a run, and by something else in the next; without one, always
-    by the same."""
+    """Within a run, a request of a unit always has the same fingerprint, and in the next run another. One without a unit always
+    has the same."""
 
     async def main() -> None:
         scheduler, _, _ = scheduler_with_units(Company(True))
@@ -595,7 +597,7 @@ def test_requests_of_units_are_filtered_among_this_runs() -> None:
 
 
 def test_a_duplicate_is_counted_out_of_its_unit_when_it_is_known() -> None:
-    """Until the reply says that a request is a duplicate the crawl can't end; then its unit is told, and can."""
+    """Until the reply says that a request is a duplicate, its unit can't end; then the unit no longer counts it, and can."""
 
     async def main() -> None:
         scheduler, _, units = scheduler_with_units(Company(True))
@@ -604,7 +606,7 @@ def test_a_duplicate_is_counted_out_of_its_unit_when_it_is_known() -> None:
         sent = [of_unit("this run"), of_unit("another"), scrapy.Request("https://example.com/")]
         for each in sent:
             scheduler.enqueue_request(each)
-        sent[0].meta[UNIT] = ["this run", "another unit"]  # whatever becomes of it meanwhile
+        sent[0].meta[UNIT] = ["this run", "another unit"]  # whatever else happens to it meanwhile
         assert scheduler.has_pending_requests()
         assert units.out["unit"] == 1
         new = list(worker.outbox)
@@ -619,8 +621,8 @@ def test_a_duplicate_is_counted_out_of_its_unit_when_it_is_known() -> None:
 
 @pytest.mark.parametrize("active", [False, True])
 def test_what_an_earlier_run_left_of_its_units_is_not_crawled(active: bool, caplog: pytest.LogCaptureFixture) -> None:
-    """Requests of another run's units are acknowledged, and neither sent nor counted nor waited for, also before this run
-    has begun a unit; others are crawled."""
+    """Requests of another run's units are acknowledged, but neither sent nor counted nor waited for, even before this run has
+    begun a unit. Others are crawled."""
 
     async def main() -> None:
         scheduler, _, units = scheduler_with_units(Company(True))
@@ -654,8 +656,8 @@ def test_what_an_earlier_run_left_of_its_units_is_not_crawled(active: bool, capl
 
 @pytest.mark.parametrize("what", ["lost", "company", "alone", "no units"])
 def test_units_are_one_workers(what: str, caplog: pytest.LogCaptureFixture) -> None:
-    """Lost leases, or another worker that is alive, end a crawl of units, with one line; one that was killed does not, nor
-    does anything without units."""
+    """Lost leases, or another live worker, end a crawl with units, with one line. A worker that was killed does not, and
+    nothing does without units."""
 
     async def main() -> None:
         scheduler, engine, units = scheduler_with_units(Company(what == "alone"))
@@ -681,7 +683,7 @@ def test_units_are_one_workers(what: str, caplog: pytest.LogCaptureFixture) -> N
 
 
 def test_a_crawl_of_units_does_not_end_while_another_worker_may_be_alive() -> None:
-    """A worker that was there at the opening may be alive until it has had the time to say so."""
+    """A worker that was there at the opening may be alive until it has had time to renew its leases."""
 
     async def main() -> None:
         for sure_at, others, pending in ((time.monotonic() + 60, 1, True), (time.monotonic() + 60, 0, False), (0.0, 1, False)):

@@ -18,9 +18,9 @@ from histories import History, state
 from pages import CHROMIUM, Page, browser_says
 
 from scrapy_state.lineage.history import StateFile, runs
-from scrapy_state.model.checkpoint import Checkpoint, ItemFile
+from scrapy_state.model.checkpoint import Checkpoint, ItemFile, Requests
+from scrapy_state.report import FailedPage, Series, render
 from scrapy_state.report import Page as Report
-from scrapy_state.report import Series, render
 from scrapy_state.report.series import Buckets
 from scrapy_state.report.svg import Axis
 
@@ -96,7 +96,8 @@ def test_json_and_stdout(history: History, tmp_path: Path) -> None:
     ran = state(history, "report", "--json", "-o", str(tmp_path / "x.html"))
     assert ran.json == {
         "page": str(tmp_path / "x.html"), "checkpoints": 3, "runs": 1, "newest_run": "finished", "damaged": 0,
-        "failed_runs": 0, "orphans": 0,
+        "failed_runs": 0, "orphans": 0, "crawl": None,
+        **dict.fromkeys(("pending", "in_flight", "seen", "failed", "held")),
     }  # fmt: skip
     assert "Finished" in Page(state(history, "report", "-o", "-", "--no-orphans").out).text
 
@@ -197,6 +198,56 @@ def test_whether_it_is_alive() -> None:
     assert "Silent: no checkpoint for 10 min" in page_of(found, NOW + timedelta(seconds=620)).text
     assert "Finished 2 h ago" in page_of([*found[:-1], replace(found[-1], reason="finished")], NOW + timedelta(hours=2)).text
     assert "Failed" in page_of([*found[:-1], replace(found[-1], reason="state_item_failed")]).text
+
+
+def with_requests(checkpoints: list[Checkpoint], **counts: int) -> list[Checkpoint]:
+    """*checkpoints* of crawl 2 with requests: one more seen in each, one fewer pending, and *counts*."""
+    start = {"state": {}, "ended": True}
+    return [
+        replace(each, crawl=2, requests=Requests((), start, pending=70_000 - n, seen=40_000 + n, **counts))
+        for n, each in enumerate(checkpoints)
+    ]
+
+
+def test_requests() -> None:
+    """The page plots pending and seen requests over time, and the tables count them."""
+    page = page_of(with_requests(past([{"n": n} for n in range(20)]), in_flight=16, failed=3, held=2))
+    assert "Requests" in page.titles
+    assert "Dashed line: pending, 69,981 at its end and 70,000 at most." in page.text
+    assert "Solid line: seen, 40,019 at its end." in page.text
+    assert re.search(r"Requests pending\s*69,981\s*16 of them in flight; 40,019 seen", page.text)
+    assert "5 pages failed, 2 of them held for the next run: see Failures." in page.text
+    assert page.text.count("69,981") == 5  # the number, the plot (twice), the run, the checkpoint
+
+
+def test_no_requests() -> None:
+    """Without requests in the checkpoints nothing on the page mentions them."""
+    page = page_of([replace(each, crawl=1) for each in past([{"n": n} for n in range(20)])])
+    assert "Requests" not in page.titles
+    assert not re.search("pending|pages? failed|crawl\n", page.text)
+
+
+def test_failed_pages() -> None:
+    """The page lists up to 1,000 pages that failed, with reasons, also after the crawl has ended without requests."""
+    found = with_requests(past([{"n": n} for n in range(3)]), failed=1500, held=1)
+    found.append(replace(found[-1], id=4, parent=3, requests=None, reason="finished"))
+    bad = "https://x/<script>&"
+    failed = [FailedPage(bad, "HTTP 500"), FailedPage("https://x/held", "ValueError", held=True)]
+    failed += [FailedPage(f"https://x/{n}", "<b>") for n in range(998)]
+    page = page_of(found, failed_pages=failed)
+    assert "1,501 pages failed in this crawl" in page.text
+    for text in (bad, "HTTP 500", "skipped", "the next run tries it again", "https://x/997", "<b>"):
+        assert text in page.text
+    assert "And 501 more: see scrapy state frontier --failed." in page.text
+    unknown = page_of(found, failed_pages_why="x.tsv.gz is missing")
+    assert "1,501 pages failed in this crawl. Which ones is not known: x.tsv.gz is missing" in unknown.text
+
+
+def test_failed_pages_of_an_older_crawl() -> None:
+    """A new crawl has no failed pages of the crawl before."""
+    found = with_requests(past([{"n": n} for n in range(3)]), failed=7)
+    found.append(replace(found[-1], id=4, parent=3, crawl=3, requests=None, reason="opened", run="r2"))
+    assert "pages failed" not in page_of(found).text
 
 
 def test_clocks_that_differ() -> None:

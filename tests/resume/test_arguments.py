@@ -40,10 +40,8 @@ def run(folder: Path, *arguments: str, **settings: Any) -> Crawl:
 
 
 def test_warning(tmp_path: Path) -> None:
-    """Runs with different arguments on one prefix: a warning with all values and the way out; the next run gets none.
-
-    The spider need not read an argument itself: a package elsewhere may.
-    """
+    """Runs with different arguments on one prefix get a warning with all values and the remedy; the next run gets none. The
+    spider need not read an argument itself: a package elsewhere may."""
     first = run(tmp_path, "country=us", "password=hunter2", "page=3", "_job=1", "note=a")
     assert not first.lines("WARNING")
     stored = checkpoints(tmp_path)
@@ -62,7 +60,7 @@ def test_warning(tmp_path: Path) -> None:
 
 
 def test_no_warning(tmp_path: Path) -> None:
-    """Each with a prefix of its own, as the warning says; or with STATE given for this run: nothing to warn of."""
+    """If each has a prefix of its own, as the warning advises, or STATE is given for this run, there is no warning."""
     feeds = {key.replace("%(name)s/", "numbers/%(country)s/"): options for key, options in FEEDS.items()}
     assert not any(run(tmp_path, f"country={country}", FEEDS=feeds).lines("WARNING") for country in ("us", "de", "us"))
     run(tmp_path / "explicit", "country=us")
@@ -81,7 +79,7 @@ def test_no_warning(tmp_path: Path) -> None:
     ],
 )
 def test_secrets(name: str, value: Any) -> None:
-    """What looks like a secret is kept as four hex digits: they tell a change, and nothing else."""
+    """A value that looks like a secret is kept as four hex digits: they show a change, and nothing else."""
     [found] = kept({name: value}).values()
     assert len(found) == len("*** (12ab)")
     assert kept({name: value}) == {name: found} != kept({name: f"{value}!"})
@@ -109,7 +107,7 @@ def test_text(value: Any, text: str) -> None:
 
 
 def test_left_out() -> None:
-    """Objects, and what a platform adds, are no arguments to compare; a long text is its beginning and a digest."""
+    """Objects, and arguments that a platform adds, are not compared; of a long text the beginning and a digest are kept."""
     assert kept({"db": object(), "_job": "1", "seen": {1, 2}}) == {}
     one, other = (kept({"ids": "1," * 5000 + end})["ids"] for end in "ab")
     assert one != other
@@ -129,19 +127,19 @@ def test_left_out() -> None:
     ],
 )
 def test_changes(before: Any, now: Any, state: Any, found: list[Any]) -> None:
-    """Those that differ, but not one that only says again where the state begins."""
+    """Arguments that differ, but not one that only repeats where the state begins."""
     assert changes(before, now, state) == [Change(*each) for each in found]
 
 
 def test_older_reader() -> None:
-    """A checkpoint without arguments can be read; its arguments are not known."""
+    """A checkpoint without arguments can be read; its arguments are unknown."""
     assert Checkpoint.from_bytes(b'[{"state": {}}]').arguments is None
     assert "arguments" not in Checkpoint({}).to_json()
 
 
 @pytest.mark.parametrize("process", ["AsyncCrawlerProcess", "CrawlerProcess"])
 def test_from_a_script(tmp_path: Path, process: str) -> None:
-    """Arguments that a script gives are kept, too, by both kinds of process."""
+    """Arguments from a script are kept, too, with both kinds of process."""
     script = f"""
 from project_settings import *
 from scrapy import crawler, settings

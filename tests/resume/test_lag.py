@@ -1,4 +1,4 @@
-"""STATE_LAG: a state less a bit."""
+"""STATE_LAG: a state that goes back a bit."""
 
 from copy import deepcopy
 from datetime import datetime, timedelta
@@ -31,14 +31,14 @@ from scrapy_state.resume.lag import earlier
     ],
 )
 def test_numbers_and_date_times(value: Any, lag: float, result: Any) -> None:
-    """It is taken off a number, or as seconds off an ISO date-time, which keeps its form."""
+    """The lag is subtracted from a number, or as seconds from an ISO date-time, which keeps its form."""
     assert earlier({"t": value, "other": [1]}, {"t": lag}) == {"t": result, "other": [1]}
     assert type(earlier({"t": value}, {"t": lag})["t"]) is type(result)
 
 
 @given(st.datetimes(min_value=datetime(1000, 1, 1)), st.integers(0, 10**9), st.sampled_from(["", "Z", "+05:30"]))
 def test_any_date_time(time: datetime, seconds: int, zone: str) -> None:
-    """For any time: it goes back by just so much, in its own zone."""
+    """Any time goes back by exactly that much, in its own zone."""
     try:
         back = time - timedelta(seconds=seconds)
     except OverflowError:
@@ -49,7 +49,7 @@ def test_any_date_time(time: datetime, seconds: int, zone: str) -> None:
 
 
 def test_nested_fields() -> None:
-    """A dot leads into an object; a key that has a dot itself goes first. The state that was given stays as it is."""
+    """A dot leads into an object; a key that contains a dot wins. The given state does not change."""
     state = {"cursor": {"t": 100, "by": {"page": 7}}, "cursor.t": 5}
     before = deepcopy(state)
     assert earlier(state, {"cursor.t": 1, "cursor.by.page": 2}) == {"cursor": {"t": 100, "by": {"page": 5}}, "cursor.t": 4}
@@ -70,6 +70,6 @@ def test_nested_fields() -> None:
     ],
 )
 def test_what_can_not_be_made_smaller(value: dict[str, Any], lag: dict[str, float], says: str) -> None:
-    """The error names STATE_LAG and the field, and never starts a run that is not early enough."""
+    """The error names STATE_LAG and the field. No run ever starts from a state that is not early enough."""
     with pytest.raises(StateSettingsError, match=f"STATE_LAG names .*{says}|{says}"):
         earlier(value, lag)

@@ -20,7 +20,7 @@ def checkpoint(id: int | None, time: str | None = None) -> Checkpoint:
 
 @pytest.mark.parametrize("zone", [timezone.utc, timezone(timedelta(hours=2)), None])
 def test_age(zone: timezone | None) -> None:
-    """The age is right whatever the zone; a time without one is UTC."""
+    """The age is right in any zone; a time without one is UTC."""
     made = (datetime.now(zone or timezone.utc) - timedelta(hours=3, minutes=20)).replace(tzinfo=zone)
     assert (
         describe(Resolution(checkpoint(5, made.isoformat()), "s3://b/5")) == "checkpoint 5 (s3://b/5, run r1, 3 h 20 min old)"
@@ -29,7 +29,7 @@ def test_age(zone: timezone | None) -> None:
 
 @pytest.mark.parametrize("time", [None, "", "yesterday"])
 def test_no_age(time: str | None) -> None:
-    """A checkpoint without a time that can be read has no age; one without an id is a state file."""
+    """A checkpoint without a readable time has no age; one without an id is called a state file."""
     assert describe(Resolution(checkpoint(5, time), "s3://b/5")) == "checkpoint 5 (s3://b/5, run r1)"
     assert describe(Resolution(checkpoint(None, time), "s3://b/5")) == "the state file s3://b/5"
 
@@ -49,5 +49,5 @@ def test_no_age(time: str | None) -> None:
     ],
 )
 def test_differences(settings: dict[str, Any], resolution: Resolution, expected: str) -> None:
-    """What a run does not start from is named with the reason, and so is STATE_LAG."""
+    """The line names what the run does not start from, with the reason, and STATE_LAG."""
     assert differences(StateSettings.from_settings(Settings(settings)), resolution) == expected

@@ -1,4 +1,4 @@
-"""What a user sees of a crawl that can't start: one line that names the setting and the URI, exit code 1, no request."""
+"""What a user sees if a crawl can't start: one line that names the setting and the URI, exit code 1, no request."""
 
 import re
 import select
@@ -62,7 +62,7 @@ class Answering(Handler):
 
 @pytest.fixture
 def server() -> Iterator[Any]:
-    """What answers as S3 does when something is wrong."""
+    """A server that answers as S3 does when something is wrong."""
     with Server(Answering, seen=[], silent_since=None, closing=threading.Event()) as server:
         yield server
         server.closing.set()
@@ -114,7 +114,7 @@ def refusal(run: Crawl) -> str:
     ("feed", "bucket"), [*(("state", each) for each in REMEDIES), ("item", "wrong-secret"), ("item", "no-such-bucket")]
 )
 def test_wrong(tmp_path: Path, server: Any, feed: str, bucket: str) -> None:
-    """A wrong key, secret, bucket or region, or an expired token, of either feed: the line names the setting to look at."""
+    """If the key, secret, bucket or region of either feed is wrong, or its token has expired, the line names the setting."""
     line = Start(tmp_path, feed, bucket, server.url).refusal()
     action = "ListBucket" if feed == "state" else "PutObject"
     assert f": {action}: the store answered {' '.join(map(str, ANSWERS[bucket]))}; {REMEDIES[bucket]}" in line
@@ -128,7 +128,8 @@ def test_redirect_without_a_region(tmp_path: Path, server: Any) -> None:
 
 
 def test_forbidden_items(tmp_path: Path, server: Any) -> None:
-    """Item files that may not be stored, with a key in the URI: the line says which right, and that the key is there."""
+    """If item files may not be stored, and the URI has a key, the line says which permission is missing, and that the key is
+    there."""
     endpoint = server.url
     line = Start(tmp_path, "item", "forbidden", endpoint, user="me:the-s3cr3t%2F%2B@").refusal()
     assert "check the credentials (the access key and the secret in the URI) and that they may PutObject there" in line
@@ -139,7 +140,7 @@ def test_forbidden_items(tmp_path: Path, server: Any) -> None:
     ("feed", "at"), [("state", "refused"), ("item", "refused"), ("state", "unknown"), ("item", "secure"), ("state", "no URL")]
 )
 def test_wrong_endpoint(tmp_path: Path, server: Any, feed: str, at: str) -> None:
-    """An endpoint that refuses the connection, is not known, speaks no TLS, or is no URL."""
+    """An endpoint that refuses the connection, is unknown, speaks no TLS, or is not a URL."""
     with Server(Answering) as closed:
         refused = closed.url
     endpoint = {
@@ -175,7 +176,7 @@ def test_silent(tmp_path: Path, server: Any, feed: str, bucket: str) -> None:
 
 @pytest.mark.parametrize(("feed", "missing"), [("state", "both"), ("item", "secret")])
 def test_no_credentials(tmp_path: Path, feed: str, missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No credentials anywhere, or a key without its secret: the line names the settings."""
+    """If there are no credentials anywhere, or a key without its secret, the line names the settings."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
@@ -190,7 +191,7 @@ def test_no_credentials(tmp_path: Path, feed: str, missing: str, monkeypatch: py
 
 
 def test_disk(tmp_path: Path) -> None:
-    """A local item feed that would lie below a file: the line names the path, before the opening checkpoint."""
+    """If a local item feed would be below a file, the line names the path, before there is an opening checkpoint."""
     (tmp_path / "file").touch()
     feeds = {f"file/{ITEMS}": {"format": "jsonlines"}, STATES: STATE_OPTIONS}
     line = refusal(crawl(tmp_path, settings={"FEEDS": feeds}))
@@ -199,7 +200,7 @@ def test_disk(tmp_path: Path) -> None:
 
 
 def test_no_checkpoint_far_and_wide(tmp_path: Path) -> None:
-    """Among more than a thousand damaged files it does not start from the beginning by itself; told where, it does."""
+    """Among more than a thousand damaged files a run does not start from the beginning by itself; told where, it does."""
     folder = tmp_path / "data/numbers/state"
     folder.mkdir(parents=True)
     for id in range(1, 1_102):

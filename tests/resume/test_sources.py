@@ -1,4 +1,4 @@
-"""A state from where checkpoints are missing: the newest items, or a log."""
+"""A state to start from if there are no checkpoints: from the newest items, or from a log."""
 
 import csv
 import gzip
@@ -111,7 +111,7 @@ FORMS = {"jsonl": JSONLINES, "csv": CSV, "jsonl.gz": gzip.compress(JSONLINES), "
 class TestItems:
     @pytest.mark.parametrize("form", FORMS)
     def test_forms(self, stored: Files, form: str) -> None:
-        """The state comes from the last item of the newest file, in any format; the result has the file's URI."""
+        """The state comes from the last item of the newest file, in any format, with the file's URI."""
         stored["items/1"] = jsonlines([{"time": "old"}])
         stored[f"items/2.{form}"] = FORMS[form]
         uri = stored.place.reader.uri(f"{stored.place.key}items/2.{form}")
@@ -120,7 +120,7 @@ class TestItems:
         assert found == ({"t": expected, "n": expected}, "the newest items", uri)
 
     def test_newest_by_template(self, files: Files) -> None:
-        """The newest is the last in the order of the placeholders' values, not of the names; foreign files are left out."""
+        """The newest file is the last in the order of the placeholders' values, not of the names; foreign files are ignored."""
         files["items/9.jl"] = jsonlines([{"time": 9}])
         files["items/10.jl"] = jsonlines([{"time": 10}])
         files["items/x.jl"] = "foreign"
@@ -144,7 +144,7 @@ class TestItems:
 
     @pytest.mark.parametrize("form", ["jsonl", "csv"])
     def test_torn_gzip(self, files: Files, form: str) -> None:
-        """Of a compressed file that ends early, all that can be read counts."""
+        """If a compressed file ends early, everything that can be read counts."""
         many = jsonlines({"time": number} for number in range(5000))
         if form == "csv":
             many = csv_of([["time"], *([number] for number in range(5000))])
@@ -153,7 +153,7 @@ class TestItems:
         assert 4000 < int(state["t"]) < 5000
 
     def test_several_gzip_members(self, files: Files) -> None:
-        """A file that was added to is read to its end."""
+        """A file that was appended to is read to its end."""
         files["items/1.gz"] = gzip.compress(JSONLINES) + gzip.compress(jsonlines([{"time": 4}]))
         assert files.state() == {"t": 4}
 
@@ -161,7 +161,7 @@ class TestItems:
         "empty", [b"", b"time,n\r\n", b'{"time"', b"\n\n", gzip.compress(b"", mtime=0), gzip.compress(JSONLINES, mtime=0)[:5]]
     )
     def test_empty_files(self, files: Files, empty: bytes) -> None:
-        """A file without a whole item is skipped; if no file has one, there is no state, which is not an error."""
+        """A file without a complete item is skipped; if no file has one, there is no state, which is not an error."""
         files["items/2"] = empty
         assert files.state() is None
         files["items/1"] = JSONLINES
@@ -173,7 +173,7 @@ class TestItems:
         assert stored.state("no/%(batch_id)05d.jl") is None
 
     def test_fields(self, files: Files) -> None:
-        """A field within another is named with dots; a name with a dot in it goes first. Values keep their types."""
+        """A dot leads into a field; a name that contains a dot wins. Values keep their types."""
         files["items/1.jl"] = jsonlines([{"a": {"b": {"c": [1]}}, "a.b": 5, "n": None, "f": 0.5}])
         fields = {"c": "a.b.c", "ab": "a.b", "n": "n", "f": "f", "o": "a"}
         with pytest.raises(StateSettingsError, match=r"no field 'a\.b\.x'"):
@@ -186,7 +186,7 @@ class TestItems:
     @pytest.mark.parametrize("form", ["jsonl", "csv.gz"])
     @pytest.mark.parametrize("field", ["flight_time", "time.x", "x.time"])
     def test_missing_field(self, files: Files, form: str, field: str) -> None:
-        """A field that the last item has not is an error that names the field, the file, and what there is."""
+        """If the last item lacks a field, the error names the field, the file, and the fields that are there."""
         files["items/1"] = FORMS[form]
         with pytest.raises(StateSettingsError, match=rf"items/1 has no field '{field}' \(it has \['n', 'time'\]\); correct"):
             files.state(fields={"t": field})
@@ -216,21 +216,21 @@ class TestItems:
 
     @pytest.mark.parametrize(("line_bytes", "reads"), [(100, 70_000), (70_000, 4_300_000)])
     def test_reads_only_the_end(self, stored: Files, line_bytes: int, reads: int) -> None:
-        """Of a large jsonlines file only the end is read, as much as a line needs."""
+        """Only the end of a large jsonlines file is read, as much as one line needs."""
         lines = [json.dumps({"time": number, "filler": "." * line_bytes}) for number in range(3)]
         stored["items/1"] = '{"x": 1}\n' * 900_000 + "\n".join(lines)
         assert stored.state() == {"t": 2}
         assert stored.read_bytes < reads
 
     def test_long_line(self, files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A line that is longer than any end that is looked at first is found all the same."""
+        """A line that is longer than the end that is read first is found all the same."""
         monkeypatch.setattr(sources, "_TAILS_BYTES", (100, 1000))
         files["items/1"] = jsonlines([{"time": number, "filler": "." * 5000} for number in range(3)])
         assert files.state() == {"t": 2}
 
     @pytest.mark.parametrize("form", ["jsonl.gz", "csv.gz", "csv"])
     def test_flat_memory(self, files: Files, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
-        """What has to be read whole never is in memory whole."""
+        """A file that must be read completely is never in memory completely."""
         monkeypatch.setattr(sources, "_CHUNK_BYTES", 100_000)
         content = jsonlines({"time": n, "x": "." * 100} for n in range(25_000))
         if "csv" in form:
@@ -246,12 +246,12 @@ class TestItems:
 
     @given(rows=st.lists(st.tuples(TEXT, TEXT), max_size=5))
     def test_any_csv(self, rows: list[tuple[str, str]]) -> None:
-        """Whatever text the fields hold (quotes, line ends), the last row of what csv writes is found."""
+        """Whatever text the fields have (quotes, line ends), the last row that csv wrote is found."""
         found = sources._last_row(iter(io.BytesIO(csv_of([["time", "n"], *rows]))))
         assert found == ({"time": rows[-1][0], "n": rows[-1][1]} if rows else None)
 
     def test_bom(self, files: Files) -> None:
-        """A byte order mark, which spreadsheets put first, is no part of the first field's name."""
+        """A byte order mark, as spreadsheets write it, is not part of the first field's name."""
         files["items/1.csv"] = b"\xef\xbb\xbf" + CSV
         assert files.state() == {"t": "3"}
 
@@ -291,7 +291,7 @@ class TestLog:
         ],
     )
     def test_lines(self, prefix: str, message: str, expected: Any) -> None:
-        """Every line with a stored state, or with a state from which a run started, whatever precedes the message."""
+        """Each line counts that has a stored state, or a state from which a run started, whatever precedes the message."""
         assert last_state([prefix + message + "\n"]) == last_state([(prefix + message).encode()]) == expected
         assert last_state([json.dumps({"level": 20, "message": prefix + message})]) == expected
 
@@ -314,12 +314,12 @@ class TestLog:
         ],
     )
     def test_other_lines(self, line: str) -> None:
-        """A state that was only yielded, a line that is torn, and what somebody else has logged never count."""
+        """States that were only yielded, torn lines, and lines of other programs never count."""
         assert last_state([START, line]) == {"page": 10}
         assert last_state([line.encode() + b"\xff\n"]) is None
 
     def test_shortened(self) -> None:
-        """A stored state that the log shortens hides the older ones; the next whole one counts again."""
+        """A stored state that the log shortens hides the older ones; the next complete one counts again."""
         long = {"open": [10] * 1000}
         assert in_log({"page": 14}) == '{"page": 14}'
         line = STORED.replace('{"page": 14}', in_log(long))
@@ -332,7 +332,7 @@ class TestLog:
         assert last_state([START, f"STATE {in_log(long)[:100]}"]) == {"page": 10}  # a torn line
 
     def test_newest(self) -> None:
-        """The last of them counts, also if it is of a run that started further back."""
+        """The last of them counts, even if its run started further back."""
         assert last_state([START, STORED, 'state item {"page": 20}']) == {"page": 14}
         assert last_state([STORED, START]) == {"page": 10}
         assert last_state([]) is None
@@ -350,14 +350,14 @@ class TestLog:
         assert found == ({"page": 14}, "the log", stored.place.reader.uri(f"{stored.place.key}logs/{name}"))
 
     def test_end_within_a_line(self, files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Where the end that is looked at begins within a line, what is left of that line is no line."""
+        """If the end that is read begins within a line, the rest of that line does not count."""
         rest = 'STATE {"page": 99}\n'
         monkeypatch.setattr(sources, "_TAILS_BYTES", (len(rest), 10_000))
         files["crawl.log"] = f"{START}\nDEBUG: Scraped 'text {rest}"
         assert files.log_state() == {"page": 10}
 
     def test_newest_log(self, files: Files) -> None:
-        """In a folder, or for a template, the newest log that has a state counts; without one there is no error."""
+        """In a folder, or for a template, the newest log that has a state counts; if none has one, that is not an error."""
         files["logs/2026-01.log"] = START
         files["logs/2026-02.log"] = STORED
         files["logs/2026-03.log"] = "nothing"
@@ -365,7 +365,7 @@ class TestLog:
         assert files.log_state("other/") is None
 
     def test_no_log(self, files: Files) -> None:
-        """A log that isn't there, or has no such line, is an error that names it: the run must not start from nothing."""
+        """If the log does not exist, or has no such line, an error names it: the run must not start from nothing."""
         with pytest.raises(StateSettingsError, match=r"^STATE_FROM: there is no log file:///.*/crawl\.log; correct the URI"):
             files.log_state()
         files["crawl.log"] = "no state"
@@ -381,7 +381,7 @@ class TestSetting:
 
     @pytest.mark.parametrize("given", ["s3://a/%(name)s/", "%(name)s/{x}", Path("a")])
     def test_text(self, given: Any) -> None:
-        """Other text is where checkpoints are, as before."""
+        """Any other text says where checkpoints are, as before."""
         assert StateSettings.from_settings(_settings(given)).read_from == str(given)
 
     @pytest.mark.parametrize(
@@ -417,7 +417,7 @@ def _settings(value: Any) -> Settings:
 
 
 def found_by(**settings: Any) -> tuple[dict[str, Any], str]:
-    """What a run of the spider "numbers" starts from, and what its log says of that."""
+    """Return what a run of the spider "numbers" starts from, and what its log says about it."""
     crawler = get_crawler(settings_dict={"STATE": {"page": 1}, **settings})
     crawler.spider = crawler._create_spider("numbers")
     return StateResolver(crawler).find_state()
@@ -425,7 +425,8 @@ def found_by(**settings: Any) -> tuple[dict[str, Any], str]:
 
 class TestStart:
     def test_from_log_and_items(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """After a crawl without checkpoints, its items and its log lead on; a log that isn't there refuses to start."""
+        """After a crawl without checkpoints, its items and its log say where to continue; with a log that does not exist, the
+        crawl does not start."""
         feeds = {"data/%(name)s-%(batch_id)d.csv": {"format": "csv", "batch_item_count": 2}}
         first = crawl(tmp_path, settings={"FEEDS": feeds, "STATE": {"page": 4}})
         assert first.code == 0
@@ -443,7 +444,7 @@ class TestStart:
         assert not outcome.lines("Traceback")
 
     def test_precedence(self, files: Files) -> None:
-        """Items win over a STATE of lower priority, not over an explicit STATE; STATE_LAG is subtracted from their state."""
+        """Items beat a STATE of lower priority, but not an explicit STATE; STATE_LAG is subtracted from their state."""
         source = {"items": f"{files.place.uri}items/", "state": {"page": "n"}}
         assert found_by(STATE_FROM=source)[0] == {"page": 1}
         assert found_by(STATE_FROM=source)[1].endswith("; there are no items, or no log, in STATE_FROM")
@@ -458,7 +459,7 @@ class TestStart:
             found_by(STATE_FROM=source, STATE_AT=5)
 
     def test_explicit(self, files: Files) -> None:
-        """An explicit STATE wins over items, which are not even read."""
+        """An explicit STATE beats items, which are not even read."""
         crawler = get_crawler()
         crawler.settings = Settings({"STATE_FROM": {"log": files.place.uri + "no.log"}})
         crawler.settings.set("STATE", '{"page": 7}', priority="cmdline")

@@ -1,4 +1,4 @@
-"""Development on production's state: nothing is written there, and no item feed writes next to production's items."""
+"""Development on production's state: it writes nothing there, and no item feed writes next to production's items."""
 
 from __future__ import annotations
 
@@ -33,10 +33,8 @@ def proxy(s3_settings: dict[str, str]) -> Iterator[Proxy]:
 def test_requests_of_a_development_run(
     tmp_path: Path, bucket: str, proxy: Proxy, s3_settings: dict[str, str], s3_client: Any
 ) -> None:
-    """A development run continues from production's checkpoint with a key that may only read, and sends only GET requests.
-
-    By STATE_FROM and by STATE_READONLY. With production's own item feed, or as a writing run, it does not start.
-    """
+    """A development run, with a key that may only read, continues from production's checkpoint, by STATE_FROM or by
+    STATE_READONLY, and sends only GET requests. With production's own item feed, or as a writing run, it does not start."""
     at = f"s3://{bucket}"
     feeds = {f"{at}/{ITEMS}": {"format": "jsonlines"}, f"{at}/{STATES}": STATE_OPTIONS}
     production = {**s3_settings, "AWS_ENDPOINT_URL": proxy.url, "FEEDS": feeds, "LOG_LEVEL": "INFO"}
@@ -75,7 +73,7 @@ def test_requests_of_a_development_run(
 
 
 def test_items_of_a_development_run(tmp_path: Path, bucket: str, proxy: Proxy, s3_settings: dict[str, str]) -> None:
-    """A read-only run whose items go elsewhere on S3 writes there, and sends nothing but GETs under the state prefix."""
+    """A read-only run that stores its items elsewhere on S3 writes there, and sends only GETs under the state prefix."""
     at = f"s3://{bucket}"
     settings = {**s3_settings, "AWS_ENDPOINT_URL": proxy.url}
     states = {f"{at}/{STATES}": STATE_OPTIONS}
@@ -93,7 +91,7 @@ def test_items_of_a_development_run(tmp_path: Path, bucket: str, proxy: Proxy, s
 def test_production_needs_no_delete(
     tmp_path: Path, bucket: str, proxy: Proxy, s3_settings: dict[str, str], s3_client: Any
 ) -> None:
-    """A writing run's requests are those of ListBucket, GetObject, PutObject and AbortMultipartUpload; no upload stays open."""
+    """A writing run needs only ListBucket, GetObject, PutObject and AbortMultipartUpload; it leaves no upload open."""
     at = f"s3://{bucket}"
     feeds = {f"{at}/{ITEMS}": {"format": "jsonlines"}, f"{at}/{STATES}": STATE_OPTIONS}
     run = crawl(tmp_path, settings={**s3_settings, "AWS_ENDPOINT_URL": proxy.url, "FEEDS": feeds})
@@ -110,7 +108,7 @@ class NumbersSpider(Spider):
 
 
 def check(folder: Path, feeds: dict[str, Any], source: str = STATES) -> None:
-    """Check *feeds* against the checkpoints in *folder*, as they are found by *source*."""
+    """Check *feeds* against the checkpoints in *folder*, which *source* finds."""
     crawler = get_crawler(NumbersSpider, {"FEEDS": {f"{folder}/{uri}": options for uri, options in feeds.items()}})
     crawler.spider = crawler._create_spider()
     template = KeyTemplate.parse(f"{folder}/{source}", {"name": "numbers"})
@@ -119,7 +117,7 @@ def check(folder: Path, feeds: dict[str, Any], source: str = STATES) -> None:
 
 
 def store(folder: Path, count: int, *names: str) -> None:
-    """Store *count* checkpoints in *folder*, of which the first names files."""
+    """Store *count* checkpoints in *folder*; the first one names files."""
     parent: Checkpoint | None = None
     for id in range(1, count + 1):
         files = tuple(ItemFile((folder / name).as_uri(), 1) for name in names) if id == 1 else ()
@@ -150,7 +148,7 @@ OTHER = [
 
 @pytest.mark.parametrize(("feed", "named"), SAME)
 def test_same_place(tmp_path: Path, feed: str, named: str) -> None:
-    """A feed that writes into the folder of a named file, or could give its own that name, is an error naming both."""
+    """If a feed writes into the folder of a named file, or could use that file's name, an error names both."""
     store(tmp_path, 3, named)
     with pytest.raises(StateSettingsError) as caught:
         check(tmp_path, {feed: PLAIN})
@@ -162,14 +160,14 @@ def test_same_place(tmp_path: Path, feed: str, named: str) -> None:
 
 @pytest.mark.parametrize(("feed", "named"), OTHER)
 def test_other_place(tmp_path: Path, feed: str, named: str) -> None:
-    """A feed that writes elsewhere, above or below too, is none of the check's business; nor is standard output."""
+    """A feed that writes elsewhere, even above or below, does not concern the check; nor does standard output."""
     store(tmp_path, 3, named)
     check(tmp_path, {feed: PLAIN})
 
 
 @pytest.mark.parametrize("source", ["data/numbers/state/", "data/numbers/state/%(batch_id)d.json", STATES])
 def test_parents(tmp_path: Path, source: str) -> None:
-    """Files that only a parent names are found, by a bare prefix too; how far back it looks is bounded."""
+    """Files that only a parent names are found, even by a bare prefix. The check looks back only so far."""
     feed, named = SAME[0]
     store(tmp_path, 20, named)
     with pytest.raises(StateSettingsError, match="of checkpoint 1"):
@@ -180,7 +178,7 @@ def test_parents(tmp_path: Path, source: str) -> None:
 
 @pytest.mark.parametrize("setting", [{"STATE_READONLY": True}, {"STATE_READONLY": True, "STATE": '{"page": 1}'}])
 def test_local(tmp_path: Path, setting: dict[str, Any]) -> None:
-    """STATE_READONLY with production's FEEDS as they are does not start, with an explicit STATE neither."""
+    """STATE_READONLY with production's FEEDS unchanged does not start, even with an explicit STATE."""
     first = crawl(tmp_path)
     assert first.code == 0, first.log
     before = sorted(tmp_path.rglob("*.json*"))
@@ -193,7 +191,7 @@ def test_local(tmp_path: Path, setting: dict[str, Any]) -> None:
 
 
 def test_refused_run_stores_no_empty_files(tmp_path: Path) -> None:
-    """A run that does not start leaves the feeds beside the checkpoints as they are, whatever FEED_STORE_EMPTY says."""
+    """A run that does not start leaves the other feeds as they are, whatever FEED_STORE_EMPTY says."""
     (tmp_path / "file").touch()
     (tmp_path / "all.jsonl").write_text("kept\n")
     beside = {"format": "jsonlines", "checkpoint": False, "overwrite": True}

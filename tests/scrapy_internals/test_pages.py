@@ -13,7 +13,7 @@ from scrapy_state.scrapy_internals import PAGE, watch_pages
 
 def test_which_page_is_at_work() -> None:
     """A callback speaks for its own request, and a redirect for the request that it replaces, in whatever context the download
-    came to its end: on a connection that was opened for another one, say."""
+    ended: on a connection that was opened for another one, for example."""
     seen: list[scrapy.Request | None] = []
 
     async def scrape(result: Any, request: scrapy.Request) -> None:

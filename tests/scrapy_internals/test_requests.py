@@ -1,4 +1,4 @@
-"""The way of a request: what the downloader gives back passes through the watcher."""
+"""What the downloader returns for a request passes through the watcher."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class OldDownloader:
 
 
 def test_watch_fetch() -> None:
-    """The result of a watched request is replaced; of others it stays. The engine still sees that fetch() takes a spider."""
+    """The result of a watched request is replaced; others stay. The engine still sees that fetch() takes a spider."""
     downloader: Any = OldDownloader()
     watched, other = Request("data:,watched"), Request("data:,other")
     replacement = Request("data:,replacement")

@@ -47,7 +47,7 @@ def ceph_place(bucket: str, s3_settings: dict[str, str], s3_client: Any, ceph: P
 
 @pytest.fixture
 def swift_place(swift_server: Swift, monkeypatch: pytest.MonkeyPatch) -> EmptyPlace:
-    """The whole of a bucket: there is nothing that all keys begin with."""
+    """A whole bucket: its keys have no common prefix."""
     monkeypatch.delenv("AWS_CA_BUNDLE", raising=False)
     settings, bucket = swift_server.http.settings, f"contract-{next(_numbers)}"
     client = get_client(S3Options.from_settings(settings, ""), writes=True)
@@ -81,7 +81,7 @@ class Answering(Handler):
 
 @pytest.fixture(scope="module")
 def answering_server() -> Iterator[Any]:
-    """One for all tests: a client for each would take most of their time."""
+    """One server for all tests: a client for each would take most of their time."""
     with Server(Answering) as server:
         yield server
 

@@ -32,7 +32,7 @@ class TestEveryStore(StoreContract):
         return found
 
     def test_nothing_beside(self, place: EmptyPlace) -> None:
-        """Reading and listing store nothing; what is refused or there already leaves nothing."""
+        """Reading and listing store nothing; a write that is refused, or finds the name taken, leaves nothing behind."""
         assert place.read("a/b/c.json") is place.reader.read_part(place.key + "a/b/c.json", -10, 10) is None
         assert place.names("a/b/") == set()
         assert place.everything() == []
@@ -42,26 +42,26 @@ class TestEveryStore(StoreContract):
         assert place.everything() == ["a.json"]
 
     def test_atomic(self, place: Place, kind: str) -> None:
-        """A store says whether it was proved that one of two writers is told; a server at an address of one's own is not."""
+        """A store says whether one of two writers is known to get an error; a server at an endpoint of your own says no."""
         assert place.writer.atomic is (kind in ("local", "sqlite"))
 
 
 class TestProbe:
     @pytest.mark.parametrize("fixture", ["local_place", "s3_place"])
     def test_leaves_nothing(self, request: pytest.FixtureRequest, fixture: str) -> None:
-        """A probe leaves nothing behind, no temporary file and no open upload either."""
+        """A probe leaves nothing behind, not even a temporary file or an open upload."""
         place: EmptyPlace = request.getfixturevalue(fixture)
         place.writer.probe(f"{place.key}items/1.json")
         assert place.everything() == []
 
     def test_makes_no_folder(self, tmp_path: Path) -> None:
-        """On a disk a probe makes no folder: the nearest one that is there tells as much."""
+        """On a disk a probe makes no folder: the nearest one that exists is enough."""
         writer, key = open_writer(f"{tmp_path}/items/run/1.json", {})
         writer.probe(key)
         assert list(tmp_path.iterdir()) == []
 
     def test_below_a_file(self, tmp_path: Path) -> None:
-        """What would lie below a file can't be stored, and the probe says so."""
+        """A key below a file can't be stored, and the probe says so."""
         (tmp_path / "file").touch()
         writer, key = open_writer(f"{tmp_path}/file/items/1.json", {})
         with pytest.raises(StoreRefused, match="Not a directory; check the path in FEEDS"):

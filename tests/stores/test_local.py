@@ -26,11 +26,11 @@ from scrapy_state.testing import Place, StoreContract
 class TestLocal:
     @pytest.mark.parametrize("form", ["{folder}/a b%20/", "file://{folder}/a%20b%2520/"])
     def test_forms(self, tmp_path: Path, form: str) -> None:
-        """A path stands for itself; in a file:// URI what is percent-encoded is decoded."""
+        """A path means itself; in a file:// URI percent-encoding is decoded."""
         assert open_reader(form.format(folder=tmp_path), {})[1] == f"{tmp_path}/a b%20/"
 
     def test_relative_path(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A relative path is below the folder one was in when it was opened."""
+        """A relative path is below the folder that was current when the store was opened."""
         monkeypatch.chdir(tmp_path)
         assert open_reader("state/00", {})[1] == f"{tmp_path}/state/00"
         assert open_reader("./state/", {})[1] == f"{tmp_path}/state/"
@@ -41,7 +41,7 @@ class TestLocal:
     def test_ways_to_store(
         self, local_place: EmptyPlace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, proc: bool, o_tmpfile: bool, named: bool
     ) -> None:
-        """Whatever the system can do, a file is stored with the usual permissions, create-only, with nothing left behind."""
+        """Whatever the system supports, a file is stored with the usual permissions, create-only, with nothing left behind."""
         if not proc:
             monkeypatch.setattr(os, "link", refuse_proc(os.link))
         if not o_tmpfile:
@@ -61,7 +61,7 @@ class TestLocal:
         assert path.stat().st_nlink == 1
 
     def test_nothing_left_of_a_failure(self, local_place: EmptyPlace, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Where no file can be given its name, that is an error, and nothing is left behind."""
+        """If no file can be given its name, that is an error, and nothing is left behind."""
 
         def link(*_: Any, **__: Any) -> None:
             raise OSError(errno.EIO, "Input/output error")
@@ -73,7 +73,7 @@ class TestLocal:
 
     @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
     def test_no_room(self, local_place: EmptyPlace, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
-        """A full or read-only disk is a refusal, with what the system said; nothing is left behind."""
+        """A full or read-only disk is a refusal with the system's message; nothing is left behind."""
 
         def copy(*_: Any) -> None:
             raise OSError(code, os.strerror(code))
@@ -84,8 +84,8 @@ class TestLocal:
         assert local_place.everything() == []
 
     def test_folders_are_durable(self, local_place: EmptyPlace, tmp_path: Path, synced: "Synced") -> None:
-        """Once a file is stored, the names of all the folders above it are durable too, whoever made them; asked for once."""
-        (tmp_path / "items").mkdir()  # by an open batch, or by a try that failed
+        """Once a file is stored, the names of all folders above it are durable, whoever made them; each is synced once."""
+        (tmp_path / "items").mkdir()  # by an open batch, or by a failed attempt
         local_place.create("items/run/1.json", b"x")
         assert {str(tmp_path), f"{tmp_path}/items", f"{tmp_path}/items/run"} <= set(synced)
         synced.clear()
@@ -97,7 +97,7 @@ class TestLocal:
         assert f"{tmp_path}/x" in synced, "where the folder really is"
 
     def test_folders_made_again(self, local_place: EmptyPlace, tmp_path: Path, synced: "Synced") -> None:
-        """A folder that was removed and made again is a new one, and a sync that failed is done by the next try."""
+        """A folder that was removed and made again is a new one. After a failed sync the next attempt syncs again."""
         local_place.create("a/b/1.json", b"x")
         shutil.rmtree(tmp_path / "a")
         synced.failing = [tmp_path / "a"]
@@ -109,19 +109,19 @@ class TestLocal:
 
     @pytest.mark.parametrize("code", [errno.EINVAL, errno.EBADF, errno.ENOSYS, errno.EOPNOTSUPP])
     def test_folder_without_sync(self, local_place: EmptyPlace, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
-        """A file system (of a network) that can't sync folders is no failure: there is nothing to be done about it."""
+        """If a network file system can't sync folders, that is no failure: nobody can do anything about it."""
         monkeypatch.setattr(os, "fsync", only_files(os.fsync, code))
         local_place.create("a/b/1.json", b"x")
         assert local_place.read("a/b/1.json") == b"x"
 
     def test_folder_sync_fails(self, local_place: EmptyPlace, monkeypatch: pytest.MonkeyPatch) -> None:
-        """One that can, and says that it failed, is: what is stored may not be durable."""
+        """If a file system can sync folders, but fails, that is a failure: the stored file may not be durable."""
         monkeypatch.setattr(os, "fsync", only_files(os.fsync, errno.EIO))
         with pytest.raises(StoreUnreachable, match="Input/output error"):
             local_place.create("a.json", b"x")
 
     def test_left_over_is_no_key(self, local_place: EmptyPlace, tmp_path: Path) -> None:
-        """A temporary file that a kill left behind is not taken for a key."""
+        """A temporary file that a kill left behind is not a key."""
         (tmp_path / f"{naming.TEMPORARY}abc").write_bytes(b"{")
         assert local_place.names() == set()
 
@@ -134,7 +134,7 @@ class TestLocal:
 
     @pytest.mark.parametrize("name", ["file/a.json", "file/state/a.json"])
     def test_read_and_write_below_a_file(self, local_place: EmptyPlace, name: str) -> None:
-        """A key below a file can't be read nor created: a refusal that says where to look, not to be tried again."""
+        """A key below a file can be neither read nor created: a refusal that says where to look, and is not retried."""
         local_place.create("file", b"x")
         with pytest.raises(StoreRefused, match="check the path in FEEDS"):
             local_place.read(name)
@@ -142,7 +142,7 @@ class TestLocal:
             local_place.create(name, b"x")
 
     def test_folder_in_the_way(self, local_place: EmptyPlace) -> None:
-        """A key that is a folder is a refusal, to read and to create."""
+        """A key that is a folder is a refusal, for reading and for creating."""
         local_place.create("a/b", b"x")
         with pytest.raises(StoreRefused, match="Is a directory"):
             local_place.read("a")
@@ -177,7 +177,7 @@ def synced(monkeypatch: pytest.MonkeyPatch) -> Synced:
 
 
 def only_files(fsync: Callable[[int], None], code: int) -> Callable[[int], None]:
-    """os.fsync() of a file system where it fails for folders."""
+    """The os.fsync() of a file system where it fails for folders."""
 
     def refuse(handle: int) -> None:
         if stat.S_ISDIR(os.fstat(handle).st_mode):
@@ -189,7 +189,7 @@ def only_files(fsync: Callable[[int], None], code: int) -> Callable[[int], None]
 
 @pytest.fixture(params=["renamed", "reserved"])
 def linkless_place(request: pytest.FixtureRequest, local_place: EmptyPlace, monkeypatch: pytest.MonkeyPatch) -> EmptyPlace:
-    """A disk without hard links; *reserved*: that can't rename a file only if the name is free, either."""
+    """A disk without hard links; *reserved*: it can't even rename a file on condition that the name is free."""
 
     def link(*_: Any, **__: Any) -> None:
         raise PermissionError(errno.EPERM, "Operation not permitted")
@@ -208,7 +208,8 @@ class TestWithoutLinks(StoreContract):
         return linkless_place
 
     def test_leaves_nothing(self, place: EmptyPlace, request: pytest.FixtureRequest) -> None:
-        """Nothing is left beside what is stored, with the usual permissions; it says whether it was sure to be the only one."""
+        """Nothing but the stored file is left, with the usual permissions; the store says whether it was sure to be the only
+        writer."""
         for content in (b"ours", b"ours", b"theirs"):
             with suppress(KeyTaken):
                 place.create("a/b.json", content)
@@ -219,7 +220,7 @@ class TestWithoutLinks(StoreContract):
 
     @pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC])
     def test_failure(self, place: EmptyPlace, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
-        """A failure leaves nothing under the name, which can be tried again."""
+        """A failure leaves nothing under the name, so the write can be retried."""
 
         def fail(*_: Any) -> None:
             raise OSError(code, os.strerror(code))
@@ -235,7 +236,7 @@ class TestWithoutLinks(StoreContract):
 
     @pytest.mark.parametrize("code", [errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EMLINK, errno.EACCES])
     def test_how_systems_say_it(self, place: EmptyPlace, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
-        """Whatever the system says about links it does not have, the file is stored."""
+        """Whatever error the system gives for missing links, the file is stored."""
 
         def link(*_: Any, **__: Any) -> None:
             raise OSError(code, os.strerror(code))
@@ -245,7 +246,7 @@ class TestWithoutLinks(StoreContract):
         assert place.everything() == ["a.json"]
 
     def test_whole_or_empty(self, place: EmptyPlace, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Whoever looks while it is being stored sees nothing, an empty file, or the whole one."""
+        """A reader sees nothing, an empty file, or the complete one while it is being stored."""
         seen = []
         fsync, replace = os.fsync, os.replace
 
@@ -261,7 +262,7 @@ class TestWithoutLinks(StoreContract):
 
 
 def test_crawl_without_links(tmp_path: Path) -> None:
-    """A crawl where there are no hard links stores, and resumes, and says once that a second writer is not prevented."""
+    """Without hard links a crawl stores and resumes, and says once that a second writer is not prevented."""
     source = f"""
 import errno, os
 from scrapy_state.stores import naming
@@ -288,7 +289,7 @@ def umask() -> int:
 
 
 def refuse_proc(link: Any) -> Any:
-    """os.link() of a system where a file without a name can't be given one."""
+    """The os.link() of a system where a file without a name can't be given one."""
 
     def refuse(source: Any, *arguments: Any, **options: Any) -> None:
         if str(source).startswith("/proc/self/fd/"):
@@ -300,7 +301,7 @@ def refuse_proc(link: Any) -> Any:
 
 @pytest.fixture
 def forbidden() -> Iterator[str]:
-    """A folder that may be neither read nor written, with a file in it; root gives up its rights until the end."""
+    """A folder with a file in it that may be neither read nor written; root gives up its rights until the end."""
     with tempfile.TemporaryDirectory() as folder:
         inside = Path(folder, "inside")
         inside.mkdir()
@@ -321,14 +322,14 @@ def forbidden() -> Iterator[str]:
 class TestForbiddenFolder:
     @pytest.mark.parametrize("prefix", ["/", "/1", "/below/", "/below/1"])
     def test_list(self, forbidden: str, prefix: str) -> None:
-        """A folder that may not be read is a refusal, never "no keys"; so is what would lie below it."""
+        """A folder that may not be read is a refusal, never "no keys"; so is a prefix below it."""
         store, key = open_reader(forbidden + prefix, {})
         with pytest.raises(StoreRefused, match="Permission denied"):
             list(store.keys(key))
 
     @pytest.mark.parametrize("name", ["/1.json", "/2.json", "/below/1.json"])
     def test_read_and_write(self, forbidden: str, name: str) -> None:
-        """A file in it can't be read or created: a refusal that names the path."""
+        """A file in it can be neither read nor created: a refusal that names the path."""
         store, key = open_writer(forbidden + name, {})
         with pytest.raises(StoreRefused, match=f"{key}: Permission denied"):
             store.read(key)
@@ -338,13 +339,13 @@ class TestForbiddenFolder:
             store.delete(key)
 
     def test_beside(self, forbidden: str) -> None:
-        """A forbidden folder that can't hold any key of the prefix is none of our business."""
+        """A forbidden folder that can't hold a key of the prefix doesn't matter."""
         store, key = open_reader(str(Path(forbidden).parent / "state-00"), {})
         assert list(store.keys(key)) == []
 
     @pytest.mark.parametrize("text", ["%(batch_id)010d.json", "%(batch_id)d.json", ""])
     def test_below_the_states(self, forbidden: str, text: str) -> None:
-        """One that lies deeper than the keys of a template is none either: ``lost+found`` beside the states."""
+        """One that is deeper than the keys of a template doesn't matter either: ``lost+found`` beside the states."""
         template = KeyTemplate.parse(f"{Path(forbidden).parent}/{text}", {})
         store, _ = open_reader(template.prefix, {})
         assert resolve(store, template) == Resolution()

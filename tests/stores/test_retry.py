@@ -1,4 +1,4 @@
-"""Retrying calls to a store: pauses, how long, and what the log says meanwhile."""
+"""Retrying calls to a store: the pauses, how long it goes on, and what the log says meanwhile."""
 
 import random
 import threading
@@ -16,7 +16,7 @@ DEADLINE_SECONDS = 30
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Let sleeping take no time; return the one number that is the time, in seconds."""
+    """Make sleeping take no time; return the list whose one number is the time, in seconds."""
     now = [1000.0]
     monkeypatch.setattr(retry, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=lambda seconds: advance(seconds)))
 
@@ -27,7 +27,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def test_pauses() -> None:
-    """Each pause is twice as long as the one before, up to the longest; chance takes at most half of it, never the same."""
+    """Each pause is twice as long as the one before, up to the longest; chance removes at most half of it, differently each
+    time."""
     random.seed(14)
     for _ in range(100):
         seconds = list(islice(pauses(0.5, 30), 9))
@@ -52,7 +53,7 @@ def test_patience_ends(clock: list[float]) -> None:
 
 
 def test_patience_pays(clock: list[float]) -> None:
-    """If the store answers again in the meantime, its answer is the result."""
+    """If the store answers again meanwhile, its answer is the result."""
     answers = iter([StoreUnreachable("no answer"), StoreUnreachable("no answer"), "answer"])
 
     def answer() -> str:
@@ -64,7 +65,7 @@ def test_patience_pays(clock: list[float]) -> None:
 
 
 def test_says_that_it_waits(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    """While a store is silent, whoever waits for it says so, again and again; the result is the same."""
+    """While a store is silent, a line says again and again that the caller waits; the result is the same."""
     caplog.set_level("INFO", "scrapy_state.state")
     monkeypatch.setattr(retry, "_LOG_SECONDS", 0.01)
     said = threading.Event()
@@ -80,7 +81,7 @@ def test_says_that_it_waits(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogC
 
 
 def test_an_error_is_passed_on(caplog: pytest.LogCaptureFixture) -> None:
-    """What the call raises is raised, and where the answer comes at once nothing is said."""
+    """An error that the call raises is raised; if the answer comes at once, no line is logged."""
 
     def refuse() -> None:
         raise StoreRefused("no")

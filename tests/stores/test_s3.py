@@ -44,7 +44,7 @@ def closed_port() -> int:
 
 class TestS3:
     def test_parts(self, s3_place: EmptyPlace, s3_client: Any, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A file above PART_BYTES goes in parts, whole, create-only, and leaves no upload open behind it."""
+        """A file above PART_BYTES is uploaded in parts, complete, create-only, and leaves no open upload behind."""
         monkeypatch.setattr(s3, "PART_BYTES", 5 * 1024 * 1024)
         content = bytes(range(256)) * 40 * 1024 + b"the end"
         s3_place.create("big", content)
@@ -57,7 +57,7 @@ class TestS3:
         assert s3_place.everything() == ["big"]
 
     def test_just_one_part(self, s3_place: EmptyPlace, s3_client: Any, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A file of PART_BYTES goes as one."""
+        """A file of PART_BYTES is uploaded in one request."""
         monkeypatch.setattr(s3, "PART_BYTES", 1000)
         s3_place.create("a", b"x" * 1000)
         assert "-" not in s3_client.head_object(Bucket=bucket, Key=f"{s3_place.key}a")["ETag"]
@@ -70,7 +70,7 @@ class TestS3:
         assert s3_place.names() == set("01234567")
 
     def test_deeper_keys_cost_nothing(self, s3_place: EmptyPlace, monkeypatch: pytest.MonkeyPatch) -> None:
-        """What lies in folders below is not paged through if it is not asked for."""
+        """Keys in folders below are not listed unless the caller asks for them."""
         monkeypatch.setenv("MOTO_S3_DEFAULT_MAX_KEYS", "3")
         for name in (*(f"items/{number}" for number in range(12)), "1", "2"):
             s3_place.create(name, b"x")
@@ -84,13 +84,13 @@ class TestS3:
         assert len(listed) == 1
 
     def test_unreachable(self) -> None:
-        """No answer is StoreUnreachable for every method, with the address and where to set it; never "nothing there"."""
+        """No answer is StoreUnreachable for every method, with the address and the setting to check; never "nothing there"."""
         store = s3_at(f"http://127.0.0.1:{closed_port()}")
         for message in every_call_raises(store, "a/b", StoreUnreachable):
             assert re.search(r"no answer from http://127\.0\.0\.1:.*check AWS_ENDPOINT_URL", message)
 
     def test_no_bucket(self, s3_settings: dict[str, str]) -> None:
-        """A bucket that isn't there is StoreRefused for every method, with what to check."""
+        """A bucket that does not exist is StoreRefused for every method, with what to check."""
         store, _ = open_writer("s3://no-such-bucket/a/", s3_settings)
         for message in every_call_raises(store, "a/b", StoreRefused):
             assert re.match(r"s3://no-such-bucket/a/b: .* NoSuchBucket; check the bucket's name in the URI", message)
@@ -123,7 +123,8 @@ class TestS3:
         ],
     )
     def test_errors(self, answering: Any, status: int, code: str, error: type[StoreError], says: str) -> None:
-        """What may pass by itself is StoreUnreachable, what doesn't StoreRefused with a remedy, none is "nothing there"."""
+        """An error that may pass by itself is StoreUnreachable, any other StoreRefused with a remedy; none is "nothing
+        there"."""
         answering.answers = [(status, code)]
         store = s3_at(answering.url)
         messages = every_call_raises(store, "a/b", error)
@@ -133,7 +134,7 @@ class TestS3:
 
     @pytest.mark.parametrize("is_part", [False, True])
     def test_forbidden_or_missing(self, answering: Any, is_part: bool) -> None:
-        """Only a listing that does not have the key makes a missing one of a 403; what is there and forbidden is refused."""
+        """A 403 means a missing key only if a listing lacks the key; a key that exists and is forbidden is refused."""
         store = s3_at(answering.url)
 
         def read() -> bytes | None:
@@ -157,7 +158,7 @@ class TestS3:
             read()
 
     def test_damaged(self, answering: Any) -> None:
-        """What does not fit its checksum is read once more, then called damaged: it is neither missing nor out of reach."""
+        """Content that does not match its checksum is read once more, then called damaged: neither missing nor unreachable."""
         store = s3_at(answering.url)
         answering.answers = [(200, DAMAGED), (200, "<whole>")]
         assert store.read("a") == b"<whole>"
@@ -172,7 +173,7 @@ class TestS3:
             store.create("a", io.BytesIO(DAMAGED.encode()))
 
     def test_damaged_checkpoint(self, s3_place: EmptyPlace) -> None:
-        """A checkpoint that is damaged in the store is passed over, as a torn one is, with the reason."""
+        """A checkpoint that is damaged in the store is skipped like a torn one, with the reason."""
         template = KeyTemplate.parse(f"{s3_place.key}%(batch_id)010d.json", {})
         writer = CheckpointWriter(s3_place.writer, template, format="json", spider=None, run="one", job=None)
         writer.open({"t": 0}, Resolution(), Resolution)
@@ -195,14 +196,14 @@ class TestS3:
             assert re.search("CA bundle.*AWS_CA_BUNDLE.* empty", message)
 
     def test_condition_not_heeded(self, answering: Any) -> None:
-        """A server that may ignore the condition is not even asked to store a file over another one."""
+        """If a server may ignore the condition, it is not even asked to store a file over another one."""
         answering.answers = [(200, LISTED), (200, "<other>")]
         with pytest.raises(KeyTaken):
             s3_at(answering.url).create("a", io.BytesIO(b"x"))
         assert answering.seen == ["GET", "GET"]
 
     def test_no_abort_of_what_may_be_complete(self) -> None:
-        """An upload whose completion got no answer is not aborted, also if the server refuses it the second time."""
+        """An upload whose completion got no answer is not aborted, even if the server refuses it the second time."""
         aborted: list[str] = []
 
         def refusing(*statuses: int) -> PartsUpload:
@@ -229,7 +230,7 @@ class TestS3:
         assert aborted == ["(412,)"]
 
     def test_taken_while_sending(self, ceph_place: EmptyPlace, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Where the server completes uploads over what is there, a file that came while the parts were sent is seen."""
+        """If the server completes uploads over existing files, a file that appears while the parts are sent is noticed."""
         monkeypatch.setattr(s3, "PART_BYTES", MIN_PART_BYTES)
         send = PartsUpload.send
 
@@ -248,7 +249,8 @@ class TestS3:
     def test_completion_without_answer(
         self, s3_place: EmptyPlace, monkeypatch: pytest.MonkeyPatch, kind: str, is_atomic: bool
     ) -> None:
-        """An upload in parts whose completion got no answer was stored, or is completed again: no part is sent twice."""
+        """If the completion of an upload in parts gets no answer, the file is stored, or the completion is repeated: no part is
+        sent twice."""
         monkeypatch.setattr(s3, "PART_BYTES", MIN_PART_BYTES)
         monkeypatch.setattr(s3client, "READ_TIMEOUT_SECONDS", 1)
         monkeypatch.setattr(S3Writer, "atomic", is_atomic)
@@ -267,27 +269,27 @@ class TestS3:
         assert s3_place.everything() == ["a"]
 
     def test_conflict_is_tried_again(self, answering: Any) -> None:
-        """409 says that another request is at work on the key: the write is tried again."""
+        """409 says that another request is writing the key: the write is retried."""
         conflict = [(200, EMPTY), (409, "ConditionalRequestConflict")]
         answering.answers = [*conflict, *conflict, (200, EMPTY), (200, "")]
         s3_at(answering.url).create("a", io.BytesIO(b"x"))
         assert answering.seen == ["GET", "PUT *"] * 3
 
     def test_conflict_for_good(self, answering: Any) -> None:
-        """409 for ever is not tried for ever: StoreUnreachable, for whoever has more time."""
+        """409 for ever is not retried for ever: it becomes StoreUnreachable, which the caller may retry for longer."""
         answering.answers = [(200, EMPTY), (409, "ConditionalRequestConflict")] * 9
         with pytest.raises(StoreUnreachable, match=r"PutObject: .* 409"):
             s3_at(answering.url).create("a", io.BytesIO(b"x"))
         assert answering.seen == ["GET", "PUT *"] * s3._CONFLICT_ATTEMPTS
 
     def test_no_conditional_writes(self, answering: Any) -> None:
-        """A server that answers 501 to a conditional write is looked at first, then written to without."""
+        """If a server answers 501 to a conditional write, the store looks first, then writes without the condition."""
         answering.answers = [(200, EMPTY), (501, "NotImplemented"), (200, EMPTY), (200, "")]
         s3_at(answering.url).create("a", io.BytesIO(b"x"))
         assert answering.seen == ["GET", "PUT *", "GET", "PUT"]
 
     def test_probe_without_multipart(self, answering: Any, caplog: pytest.LogCaptureFixture) -> None:
-        """A server that knows no multipart uploads is taken to be writable; a line says that it was not tried."""
+        """A server without multipart uploads counts as writable; a line says that this was not tried."""
         answering.answers = [(501, "NotImplemented")]
         caplog.set_level("INFO", "scrapy_state.state")
         s3_at(answering.url).probe("a/b")
@@ -297,14 +299,14 @@ class TestS3:
 
     @pytest.mark.parametrize("action", ["PutObject", "AbortMultipartUpload"])
     def test_probe_is_refused(self, answering: Any, action: str) -> None:
-        """A probe that is refused names the permission that is missing."""
+        """If a probe is refused, the error names the missing permission."""
         answering.answers = [] if action == "PutObject" else [(200, BEGUN)]
         answering.answers += [(403, "AccessDenied")]
         with pytest.raises(StoreRefused, match=f"a/b: {action}: the store answered 403 .* may {action} there"):
             s3_at(answering.url).probe("a/b")
 
     def test_probe_again(self, answering: Any) -> None:
-        """A probe whose abort failed is called again: it aborts the upload it began, and begins no other."""
+        """If a probe's abort failed and it is called again, it aborts the upload that it began, and begins no other."""
         answering.answers = [(200, BEGUN), (500, "InternalError"), (404, "NoSuchUpload")]
         store = s3_at(answering.url)
         with pytest.raises(StoreUnreachable):
@@ -313,7 +315,7 @@ class TestS3:
         assert answering.seen == ["POST", "DELETE", "DELETE"]
 
     def test_credentials_in_uri(self) -> None:
-        """Credentials in the URI go before the settings', decoded; the store's own URIs are without them."""
+        """Credentials in the URI beat the settings', and are decoded; the store's own URIs are without them."""
         settings = {"AWS_ACCESS_KEY_ID": "from-settings", "AWS_SECRET_ACCESS_KEY": "from-settings"}
         store, key = open_writer(f"s3://me:{SECRET}%2Fx@bucket/a/b", settings)
         assert isinstance(store, S3Writer)
@@ -322,7 +324,7 @@ class TestS3:
         assert store.uri(key) == "s3://bucket/a/b"
 
     def test_bucket_keeps_its_case(self) -> None:
-        """A bucket's name is taken as it stands, capital letters too."""
+        """A bucket's name is used as it is, even with capital letters."""
         assert s3.split("s3://user:pass@My.Bucket_1/K/%20") == ("My.Bucket_1", "K/%20")
 
     @pytest.mark.parametrize("uri", ["s3:///a", "s3://", f"s3://me:{SECRET}@/a"])
@@ -336,7 +338,7 @@ class TestS3:
         "uri", [f"s3://me:{SECRET}@bucket/a", f"s3://me:x/{SECRET}@bucket/a", f"s3://me:{SECRET}/x@bucket/a"]
     )
     def test_no_secrets(self, uri: str) -> None:
-        """Credentials are in no repr, text or error, also when a slash in them was not encoded."""
+        """Credentials are in no repr, text or error, even if a slash in them was not encoded."""
         settings = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{closed_port()}", "AWS_SESSION_TOKEN": SECRET}
         texts = []
         try:
@@ -350,17 +352,17 @@ class TestS3:
 
     @pytest.mark.parametrize("name", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"])
     def test_atomic_on_aws_only(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-        """Only AWS itself is held to be atomic: an address in the environment, of either name, is another server's."""
+        """Only AWS itself counts as atomic: an address in the environment, under either name, is another server's."""
         monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
         monkeypatch.delenv("AWS_ENDPOINT_URL_S3", raising=False)
         store, _ = open_writer("s3://bucket/a", {})
         assert store.atomic
         monkeypatch.setenv(name, "http://127.0.0.1:1")
-        store, _ = open_writer("s3://bucket/a", {"AWS_REGION_NAME": f"region-{len(name)}"})  # else it is the same client
+        store, _ = open_writer("s3://bucket/a", {"AWS_REGION_NAME": f"region-{len(name)}"})  # otherwise it is the same client
         assert not store.atomic
 
     def test_acl(self, s3_settings: dict[str, str], s3_client: Any, bucket: str) -> None:
-        """FEED_STORAGE_S3_ACL is given to what is stored."""
+        """FEED_STORAGE_S3_ACL is applied to stored files."""
         store, key = open_writer(f"s3://{bucket}/a", {**s3_settings, "FEED_STORAGE_S3_ACL": "public-read"})
         store.create(key, io.BytesIO(b"x"))
         grants = s3_client.get_object_acl(Bucket=bucket, Key="a")["Grants"]

@@ -45,7 +45,7 @@ class TestS3Client:
         assert set(answering.seen) <= {"GET", "HEAD"}
 
     def test_session_of_directory_bucket(self) -> None:
-        """Where botocore signs on to a directory bucket by itself, the read side asks for a session that may only read."""
+        """If botocore itself signs on to a directory bucket, the read side asks for a session that may only read."""
         options = S3Options("http://127.0.0.1:1", "us-east-1", "a", "b")
         client: Any = get_client(options, writes=False)
         sent: list[Any] = []
@@ -63,7 +63,7 @@ class TestS3Client:
         assert sent == [("GET", b"ReadOnly")]
 
     def test_one_client(self) -> None:
-        """There is one client for an endpoint, its credentials and what it is for, whoever asks."""
+        """There is one client for an endpoint, its credentials and its purpose, whoever asks."""
         settings = {"AWS_ENDPOINT_URL": "http://127.0.0.1:1", "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
         settings["AWS_REGION_NAME"] = "us-east-1"
         one, _ = open_writer("s3://bucket-1/a", settings)
@@ -85,12 +85,12 @@ class TestS3Client:
         ids=str,
     )
     def test_other_clients(self, change: dict[str, str]) -> None:
-        """Another endpoint, region or another's credentials have a client of their own."""
+        """Another endpoint or region, or other credentials, get a client of their own."""
         options = S3Options("http://127.0.0.1:1", "us-east-1", "a", "b")
         assert get_client(options, writes=True) is not get_client(replace(options, **change), writes=True)
 
     def test_one_client_for_threads(self) -> None:
-        """Threads that ask for a client at the same time are given the same one."""
+        """Threads that ask for a client at the same time get the same one."""
         options = S3Options("http://127.0.0.1:3", "us-east-1", "a", "b")
         found: list[Any] = []
         threads = [threading.Thread(target=lambda: found.append(get_client(options, writes=True))) for _ in range(4)]
@@ -109,7 +109,7 @@ class TestS3Client:
         ],
     )
     def test_options(self, setting: dict[str, str]) -> None:
-        """Scrapy's AWS_* settings are taken; empty text means that it was not given."""
+        """Scrapy's AWS_* settings apply; empty text means that a setting was not given."""
         options = S3Options.from_settings(setting, "s3://bucket/")
         assert options.access_key == (setting["AWS_ACCESS_KEY_ID"] or None)
         assert options.secret_key == (setting["AWS_SECRET_ACCESS_KEY"] or None)

@@ -1,4 +1,4 @@
-"""Which store a URI means: STATE_STORES, and what the errors say."""
+"""Which store a URI means: STATE_STORES, and its errors."""
 
 import json
 from pathlib import Path
@@ -35,14 +35,14 @@ class TestStateStores:
         ids=["path", "JSON", "BaseSettings", "class", "object", "others", "namespace"],
     )
     def test_forms(self, tmp_path: Path, stores: Any) -> None:
-        """A store is named by import path or is there itself, in a dict or in JSON text; the built-in ones stay."""
+        """A store is an import path or an object, in a dict or in JSON text; the built-in ones stay."""
         settings = {"STATE_STORES": stores, "SQLITE_FOLDER": tmp_path}
         assert isinstance(open_reader("sqlite://a/b", settings)[0], SQLiteReader)
         assert isinstance(open_writer("sqlite://a/b", settings)[0], SQLiteWriter)
         assert open_reader(f"{tmp_path}/a", settings)[1] == f"{tmp_path}/a"
 
     def test_module(self, tmp_path: Path) -> None:
-        """A module with the two functions is a store too; a built-in one can be replaced, and be used under another scheme."""
+        """A module with the two functions is a store, too. A built-in one can be replaced, and used for another scheme."""
         settings = {"STATE_STORES": {"s3": "scrapy_state.stores.local", "swift": s3}}
         assert isinstance(open_writer(f"{tmp_path}/a", settings)[0], local.LocalWriter)
         assert isinstance(open_writer("s3://a/b", settings)[0], local.LocalWriter)
@@ -54,7 +54,7 @@ class TestStateStores:
         assert isinstance(open_reader("s3://bucket/a", {"STATE_STORES": none})[0], S3Reader)
 
     def test_none_disables(self) -> None:
-        """None takes a scheme out; the error says what is left."""
+        """None removes a scheme; the error lists those that are left."""
         for stores in ({"s3": None}, '{"s3": null}'):
             with pytest.raises(StateSettingsError, match=r"no store for 's3://b/c': .* a path, file://; STATE_STORES"):
                 open_reader("s3://b/c", {"STATE_STORES": stores})
@@ -72,7 +72,8 @@ class TestStateStores:
         ],
     )
     def test_no_store(self, store: Any, says: str) -> None:
-        """What can't be imported or has not both functions is an error that names it; only if its scheme is used."""
+        """A store that can't be imported, or lacks one of the functions, is an error that names it; but only if its scheme is
+        used."""
         for opener in (open_reader, open_writer):
             with pytest.raises(StateSettingsError, match=f"^STATE_STORES: .*{says}"):
                 opener("xy://a/b", {"STATE_STORES": {"xy": store}})
@@ -80,12 +81,12 @@ class TestStateStores:
 
     @pytest.mark.parametrize("value", ["{", "[1]", "s3", 5, ["s3"], {"s3://": "a.B"}, {"S3": "a.B"}, {5: "a.B"}], ids=str)
     def test_wrong_value(self, value: Any) -> None:
-        """What is no dict from schemes is an error with the value and the right form."""
+        """If the value is not a dict of schemes, an error shows it and the right form."""
         with pytest.raises(StateSettingsError, match=r"^STATE_STORES is .*; it must be a dict .*URI scheme -> import path"):
             open_reader("s3://a/b", {"STATE_STORES": value})
 
     def test_crawl(self, tmp_path: Path) -> None:
-        """A crawl keeps its states, and its items, in somebody else's store, and resumes from there."""
+        """A crawl keeps its states and its items in a user's own store, and resumes from there."""
         settings = {
             "STATE_STORES": {"sqlite": "sqlite_store.SQLiteStore"},
             "FEED_STORAGES": {"sqlite": "scrapy_state.feedstorages.DurableFeedStorage"},
@@ -110,7 +111,7 @@ class TestStateStores:
         assert stored == [{"page": page, "n": n} for page in range(6) for n in range(2)]
 
     def test_mistake_in_store(self, tmp_path: Path) -> None:
-        """An exception that is none of ours ends the crawl before it begins, with its trace and a non-zero exit code."""
+        """Any exception that is not one of ours ends the crawl before it begins, with a trace and a non-zero exit code."""
         source = f"{Path(sqlite_store.__file__).read_text()}\n\ndef wrong(*_):\n    raise RuntimeError('a mistake')\n\n\n"
         tmp_path.joinpath("mistaken.py").write_text(f"{source}SQLiteWriter.create = wrong\n")
         settings = {
@@ -126,7 +127,7 @@ class TestStateStores:
 
 @pytest.mark.parametrize("uri", ["ftp://host/x", "gs://bucket/x", "http://host/x", f"ftp://user:{SECRET}@host/x"])
 def test_unknown_scheme(uri: str) -> None:
-    """A scheme without a store is an error that has the URI, without its password, and what there is."""
+    """A scheme without a store is an error that has the URI, without its password, and the schemes that have one."""
     for opener in (open_reader, open_writer):
         with pytest.raises(StateSettingsError, match="on a path, file://, s3://; STATE_STORES can add another") as caught:
             opener(uri, {})
@@ -148,5 +149,5 @@ def test_unknown_scheme(uri: str) -> None:
     ],
 )
 def test_without_credentials(uri: str, expected: str) -> None:
-    """User and password are taken out of a URI, and nothing else."""
+    """User and password are removed from a URI, and nothing else is."""
     assert without_credentials(uri) == expected

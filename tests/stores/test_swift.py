@@ -1,4 +1,4 @@
-"""On a real S3 server, OpenStack Swift: there ``If-None-Match: *`` is heeded, but of two writers at once both are told 200."""
+"""On a real S3 server, OpenStack Swift: it heeds ``If-None-Match: *``, but tells both of two simultaneous writers 200."""
 
 from __future__ import annotations
 
@@ -81,23 +81,23 @@ class Bucket:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The settings of a project whose data go there."""
+        """The settings of a project whose data are there."""
         items, states = "items/%(run_id)s-%(batch_id)05d.jsonl", "state/%(batch_id)010d.json"
         feeds = {f"s3://{self.name}/{items}": {"format": "jsonlines"}, f"s3://{self.name}/{states}": STATE_OPTIONS}
         return {**self.endpoint.settings, "FEEDS": feeds, "STATE_INTERVAL": 0.2, "LOG_LEVEL": "INFO"}
 
     def etags(self) -> dict[str, str]:
-        """Return what is there now, and which content."""
+        """Return which keys there are, and a digest of each content."""
         found = self.client.list_objects_v2(Bucket=self.name).get("Contents", ())
         return {each["Key"]: each["ETag"] for each in found}
 
     def report(self) -> Report:
-        """Check all that is there: whole files, one lineage, whose items are just those before each state."""
+        """Check everything that is there: whole files, and one lineage with exactly the items before each state."""
         feeds = {"all": Feed(f"s3://{self.name}/items/", jsonlines_keys)}
         return check(self.files(), f"s3://{self.name}/state/", feeds, self._expected)
 
     def writer(self) -> s3.S3Writer:
-        """Return the package's own way to write there."""
+        """Return the package's own writer for it."""
         return s3.S3Writer(self.name, s3.S3Options.from_settings(self.endpoint.settings, ""))
 
     @staticmethod
@@ -107,7 +107,7 @@ class Bucket:
 
 @pytest.fixture
 def bucket_at(swift_server: Swift, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Bucket]]:
-    """Makes a bucket, given "http" or "https". There is one way at a time: over https, AWS_CA_BUNDLE is set."""
+    """Makes a bucket, given "http" or "https". Only one of them at a time: over https, AWS_CA_BUNDLE is set."""
     made: list[Bucket] = []
 
     def make(scheme: str) -> Bucket:
@@ -129,7 +129,7 @@ schemes = pytest.mark.parametrize("scheme", ["http", "https"])
 
 @schemes
 def test_crawl_and_resume(tmp_path: Path, bucket_at: Callable[[str], Bucket], scheme: str) -> None:
-    """A run starts where the last one ended; over https with AWS_CA_BUNDLE and boto's checksum trailers, too."""
+    """A run starts where the last one ended; also over https, with AWS_CA_BUNDLE and boto's checksum trailers."""
     bucket = bucket_at(scheme)
     for number in (1, 2):
         outcome = crawl(tmp_path, SPIDER, settings=bucket.settings)
@@ -143,7 +143,7 @@ def test_crawl_and_resume(tmp_path: Path, bucket_at: Callable[[str], Bucket], sc
 
 
 def test_unknown_certificate(bucket_at: Callable[[str], Bucket], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without AWS_CA_BUNDLE a server with a self-made certificate is not trusted, and gets nothing."""
+    """Without AWS_CA_BUNDLE a server with a self-made certificate is not trusted, and receives nothing."""
     bucket = bucket_at("https")
     monkeypatch.delenv("AWS_CA_BUNDLE")
     monkeypatch.setattr(s3client, "_clients", {})  # a client has read it when it was made
@@ -166,7 +166,7 @@ KILLS = ("kill", "opening", "kill")
 def test_no_kill_loses_or_doubles_an_item(
     tmp_path: Path, bucket_at: Callable[[str], Bucket], scheme: str, scenario: Scenario
 ) -> None:
-    """However a run ends, every checkpoint names just the items before its state, and the last run completes them."""
+    """However a run ends, every checkpoint names exactly the items before its state, and the last run completes them."""
     bucket = bucket_at(scheme)
     outcome = run(scenario, tmp_path, bucket.name, bucket.client, bucket.endpoint.settings)
     print(f"{scenario}\n{outcome}\nthe logs: {tmp_path}/*.log")
@@ -175,7 +175,7 @@ def test_no_kill_loses_or_doubles_an_item(
 
 
 def test_second_writer(tmp_path: Path, bucket_at: Callable[[str], Bucket]) -> None:
-    """A second run on the same prefix: the first one finds it at its next commit and stops; nothing is overwritten."""
+    """If a second run writes to the same prefix, the first one notices at its next commit and stops; nothing is overwritten."""
     bucket = bucket_at("http")
     first = start(tmp_path / "first", SPIDER, *ENDLESS, settings=bucket.settings)
     log = run_until(first, "checkpoint 3 stored")
@@ -192,18 +192,16 @@ def test_second_writer(tmp_path: Path, bucket_at: Callable[[str], Bucket]) -> No
 
 
 def test_two_runs_at_once(tmp_path: Path, bucket_at: Callable[[str], Bucket], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of two runs that start at the same instant, one finds out and stops, the other goes on, its lineage whole.
-
-    Where Swift lets both open with the same id, the later one stays; no other file is ever overwritten.
-    """
+    """Of two runs that start at the same instant, one notices and stops, and the other continues with a whole lineage. If Swift
+    lets both open with the same id, the later one stays; no other file is ever overwritten."""
     bucket = bucket_at("http")
     gate = tmp_path / "gate"
     monkeypatch.setenv("GATE", str(gate))
-    arguments = (*ENDLESS, "-a", "delay=1")  # so that the later one still finds nothing but the other's opening
+    arguments = (*ENDLESS, "-a", "delay=1")  # so that the later one still finds only the other's opening
     processes = [start(tmp_path / name, SPIDER, *arguments, settings=bucket.settings) for name in ("one", "other")]
     with ThreadPoolExecutor(2) as pool:
         ends = [pool.submit(lambda process=each: process.communicate(timeout=DEADLINE_SECONDS)[1]) for each in processes]
-        time.sleep(1)  # for both to come to the gate; one that comes later makes the test weaker, not wrong
+        time.sleep(1)  # lets both reach the gate; if one comes later, the test is weaker, not wrong
         gate.touch()
         seen: dict[str, list[str]] = {}
         deadline = time.monotonic() + DEADLINE_SECONDS
@@ -229,7 +227,7 @@ def test_two_runs_at_once(tmp_path: Path, bucket_at: Callable[[str], Bucket], mo
 
 
 def _look(bucket: Bucket, seen: dict[str, list[str]]) -> None:
-    """Note under each key the contents that it has had."""
+    """Record under each key the contents that it has had."""
     time.sleep(0.05)
     for key, etag in bucket.etags().items():
         if etag not in seen.setdefault(key, []):
@@ -242,7 +240,7 @@ def _end(process: subprocess.Popen[str]) -> None:
 
 
 def test_openings_at_once(bucket_at: Callable[[str], Bucket]) -> None:
-    """However two openings at the same instant come out, of their runs just one gets past its next two commits."""
+    """Whatever happens to two simultaneous openings, exactly one of their runs gets past its next two commits."""
     bucket = bucket_at("http")
     both = 0
     for number in range(ROUNDS):
@@ -283,7 +281,7 @@ def _gets_on(step: Callable[[], object]) -> bool:
 
 
 def test_read_only_user(tmp_path: Path, bucket_at: Callable[[str], Bucket]) -> None:
-    """A user who may only read, as docs/setup.md sets one up where there are bucket ACLs, starts from production's state."""
+    """A user who may only read, as docs/setup.md creates one for servers with bucket ACLs, starts from production's state."""
     bucket = bucket_at("http")
     bucket.client.put_bucket_acl(Bucket=bucket.name, GrantRead=f'id="{READER}"')
     settings = {**bucket.settings, "FEED_STORAGE_S3_ACL": "authenticated-read"}
@@ -301,7 +299,7 @@ def test_read_only_user(tmp_path: Path, bucket_at: Callable[[str], Bucket]) -> N
 
 
 def test_unfinished_upload(bucket_at: Callable[[str], Bucket]) -> None:
-    """What a killed run was uploading is aborted, parts and all; another run's upload stays."""
+    """An upload that a killed run had begun is aborted, with its parts; another run's upload stays."""
     bucket = bucket_at("http")
     for name in ("run-1", "run-2"):
         upload = bucket.client.create_multipart_upload(Bucket=bucket.name, Key=f"items/{name}-1")["UploadId"]
@@ -316,7 +314,7 @@ def test_unfinished_upload(bucket_at: Callable[[str], Bucket]) -> None:
 def test_several_parts(
     tmp_path: Path, bucket_at: Callable[[str], Bucket], scheme: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A batch of more than one part is stored whole, once, and never over another; no upload is left open."""
+    """A batch of several parts is stored complete, once, and never over another file; no upload is left open."""
     bucket = bucket_at(scheme)
     settings = {**bucket.settings, "STATE_INTERVAL": 1000}
     outcome = crawl(tmp_path, SPIDER, "-a", f"size={1024 * 1024}", settings=settings)

@@ -13,9 +13,10 @@ from typing import Any
 
 from commands import Ran, run
 
+from scrapy_state.frontier.segments import OpenSegment
 from scrapy_state.lineage.resolve import resolve
 from scrapy_state.lineage.writer import CheckpointWriter
-from scrapy_state.model.checkpoint import Checkpoint, ItemFile
+from scrapy_state.model.checkpoint import Checkpoint, ItemFile, Segment
 from scrapy_state.model.key_template import KeyTemplate
 from scrapy_state.stores import open_writer
 
@@ -69,6 +70,27 @@ class History:
         for each in checkpoints:
             assert each.id is not None
             self.put_bytes(each.id, each.to_bytes())
+
+    def chain(self, *checkpoints: Checkpoint, run: str = "r1") -> list[Checkpoint]:
+        """Store *checkpoints*, each as the child of the one before it, the first as the child of the newest; return them."""
+        found, stored = resolve(self.store, self.template), []
+        parent = found.checkpoint
+        for each in checkpoints:
+            id = 1 if parent is None else (parent.id or 0) + 1
+            parents = {} if parent is None else {"parent": parent.id, "parent_digest": parent.digest}
+            items = (parent.items if parent else 0) + sum(file.counted for file in each.files)
+            parent = replace(each, id=id, run=each.run or run, spider="numbers", items=items, **parents)
+            parent = replace(parent, digest=parent.to_json()["digest"])
+            stored.append(parent)
+        self.put(*stored)
+        return stored
+
+    def segment(self, number: int, segment: OpenSegment, in_flight: Sequence[int] = ()) -> Segment:
+        """Store *segment* next to the state files; return it as a checkpoint names it."""
+        name = f"r1-{number:05d}.tsv.gz"
+        file, size, digest = segment.finish(in_flight)
+        self.store.create(f"{self.template.prefix}requests/{name}", file)
+        return Segment(name, size, digest)
 
     def put_bytes(self, id: int, content: bytes) -> None:
         """Store a state file."""

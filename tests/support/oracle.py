@@ -82,9 +82,14 @@ class Feed:
 
 @dataclass
 class Report:
-    """What the oracle found. *checkpoints*: the lineage of the newest one, oldest first."""
+    """What the oracle found.
+
+    :param checkpoints: the lineage of the newest one, oldest first
+    :param named: the keys of the items that each of them adds, for each feed
+    """
 
     checkpoints: list[dict[str, Any]] = field(default_factory=list)
+    named: list[dict[str, list[str]]] = field(default_factory=list)
     orphans: list[str] = field(default_factory=list)
     lost: int = 0
     twice: int = 0
@@ -120,6 +125,7 @@ def check(
     seen: set[str] = set()
     for each in report.checkpoints:
         where = f"checkpoint {each['id']}"
+        report.named.append({name: [] for name in feeds})
         for file in each["files"]:
             location = _location(file["uri"])
             if location not in items:
@@ -129,7 +135,9 @@ def check(
                 wrong.append(f"{where} names {location} again")
             seen.add(location)
             name = items[location]
-            named[name].update(_named(file, files[location], feeds[name], where, wrong))
+            keys = _named(file, files[location], feeds[name], where, wrong)
+            report.named[-1][name] += keys
+            named[name].update(keys)
         for name, keys in expected(each if of_checkpoint else each["state"]).items():
             before = Counter(keys)
             lost, twice = before - named[name], named[name] - before

@@ -1,4 +1,4 @@
-"""Checks of an HTML page: that it is whole and loads nothing, and what a browser says about it."""
+"""Checks of an HTML page: that it is complete and loads nothing, and what a browser says about it."""
 
 from __future__ import annotations
 
@@ -70,10 +70,8 @@ class Page(html.parser.HTMLParser):
 
 
 def browser_says(page: Path, folder: Path) -> tuple[str, str]:
-    """Open *page* in chromium; return what its console says and what was asked for elsewhere, and the outer page.
-
-    An iframe of 360 px around it says in its title how wide the page has become.
-    """
+    """Open *page* in chromium; return what its console says, what it requested from elsewhere, and the outer page. An iframe of
+    360 px around it writes into its title how wide the page has become."""
     assert CHROMIUM is not None
     outer = folder / "phone.html"
     outer.write_text(

@@ -162,7 +162,7 @@ def proxy(port: int, **line: Any) -> Iterator[Proxy]:
 
 
 def until(what: Callable[[], Any], seconds: float = 3 * DEADLINE_SECONDS) -> Any:
-    """Return what *what* returns, once that is something; what is away is asked again."""
+    """Return the result of *what* as soon as it has one; while the server is away, ask again."""
     deadline = time.monotonic() + seconds
     while True:
         with suppress(redis.RedisError):

@@ -32,7 +32,7 @@ SIZE = bytes_in_memory("x" * 951)
 
 @pytest.fixture(autouse=True)
 def limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Room for 200 items of SIZE; a unit of ten goes to files."""
+    """A limit of 200 items of SIZE; a unit of ten goes to files."""
     monkeypatch.setattr(held, "MAX_BYTES_IN_MEMORY", 200 * SIZE)
     monkeypatch.setattr(held, "MIN_BYTES_IN_FILES", 10 * SIZE)
 
@@ -113,7 +113,7 @@ def test_many_small_units_stay_in_memory() -> None:
 
 
 def test_few_files_are_open() -> None:
-    """However many units are in files, only a few have open ones. Those of the first unit are closed and stay its own; its
+    """However many units are in files, only a few have open ones. Those of the first unit are closed and remain its own; its
     later items are in memory again."""
     items, feeds, exported, tickets = items_of()
     units = [unit() for _ in range(held.MAX_SIDES_IN_FILES + 1)]

@@ -20,8 +20,8 @@ ONCE = ("/pages", "/chain", "/duplicates")
 
 @pytest.mark.parametrize(("seed", "frontier"), [(1, "memory"), (2, "memory"), (3, "redis"), (7, "redis")])
 def test_killed_and_resumed(seed: int, frontier: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    """Redirects, retries, duplicates, robots.txt, drops, inline downloads, broken units; killed and stopped at seeded
-    moments, resumed: every checkpoint has every item of the units it says are done, once, and none of the others."""
+    """Redirects, retries, duplicates, robots.txt, drops, inline downloads, broken units; killed and stopped at seeded moments,
+    and resumed: every checkpoint has every item of the units that it says are done, once, and no other item."""
     rng = random.Random(seed)
     count = 40
     broken = dict(zip(rng.sample(range(count), len(BREAKS)), BREAKS, strict=True))

@@ -1,0 +1,38 @@
+"""The project's duplicates filter without JOBDIR: what a run has seen lies in the checkpoints, or in Redis."""
+
+from __future__ import annotations
+
+import logging
+from copy import copy
+from pathlib import Path
+from typing import Any
+
+from scrapy.crawler import Crawler
+from scrapy.dupefilters import RFPDupeFilter
+from scrapy.utils.job import job_dir
+from scrapy.utils.misc import build_from_crawler, load_object
+
+logger = logging.getLogger("scrapy_state.state")
+
+
+def local_dupefilter(crawler: Crawler) -> Any:
+    """Return the filter of DUPEFILTER_CLASS, without JOBDIR."""
+    filter_class = load_object(crawler.settings["DUPEFILTER_CLASS"])
+    if filter_class is RFPDupeFilter:
+        debug = crawler.settings.getbool("DUPEFILTER_DEBUG")
+        return RFPDupeFilter(None, debug, fingerprinter=crawler.request_fingerprinter)
+    without = copy(crawler)
+    without.settings = crawler.settings.copy()
+    without.settings.frozen = False
+    without.settings.set("JOBDIR", None, crawler.settings.getpriority("JOBDIR") or 0)
+    return build_from_crawler(filter_class, without)
+
+
+def warn_of_jobdir(crawler: Crawler) -> None:
+    """Warn if requests of an earlier run wait in JOBDIR, where nobody reads them. Reads a folder."""
+    folder = job_dir(crawler.settings)
+    if folder is not None and any(Path(folder).glob("requests.queue/*")):
+        logger.warning(
+            "JOBDIR %s has requests of an earlier run, which are not read: scrapy_state keeps requests in the checkpoints. To "
+            "crawl those first, run once with -s STATE_REQUESTS=False", folder, extra={"spider": crawler.spider},
+        )  # fmt: skip

@@ -1,0 +1,285 @@
+"""What the requests of a crawl mean for its checkpoints: snapshots, their segments, and what follows when a page fails."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from scrapy import Request
+from scrapy.crawler import Crawler
+from scrapy.exceptions import CloseSpider, IgnoreRequest
+from scrapy.spidermiddlewares.httperror import HttpError
+
+from ..barrier.barrier import get_barrier
+from ..barrier.log import SpiderLog
+from ..barrier.tickets import Ticket
+from ..exceptions import PageFailed, StoreError
+from ..model.checkpoint import Requests, Segment
+from ..model.json_values import json_object
+from ..model.key_template import without_credentials
+from ..scrapy_internals import PAGE, is_closing
+from .cookies import CookieJars
+from .page import Page
+from .pages import Pages
+from .segment_files import SegmentFiles
+from .segments import OpenSegment, to_merge
+
+if TYPE_CHECKING:
+    from ..export.retry import Retry
+    from ..settings import StateSettings
+    from ..stores.threads import StoreThreads
+    from .codec import Codec
+
+#: The session of an earlier run has expired, if the site answers a request of that run so.
+_SESSION_STATUSES = (401, 403, 407)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The requests of a crawl at one moment.
+
+    :param journal: what has changed since the last snapshot
+    :param in_flight: the pages that the engine has
+    :param requests: the rest, with the segments of before
+    """
+
+    journal: OpenSegment
+    in_flight: Sequence[int]
+    requests: Requests
+
+
+class Recorder:
+    """Records the requests of one crawl. Use it only in the event loop's thread.
+
+    :param files: where to store segments; None in a run that stores nothing
+    :param requests: what this run continues with
+    :param fingerprints: those of three made-up requests
+    :param count_seen: returns how many fingerprints the filter has seen
+    :param stop: makes the scheduler Scrapy's own, for the rest of the run
+    """
+
+    def __init__(
+        self,
+        crawler: Crawler,
+        settings: StateSettings,
+        pages: Pages,
+        codec: Codec,
+        cookies: CookieJars,
+        files: SegmentFiles | None,
+        requests: Requests | None,
+        fingerprints: tuple[str, ...],
+        count_seen: Callable[[], int],
+        stop: Callable[[], None],
+    ) -> None:
+        self._crawler = crawler
+        self._log = SpiderLog(crawler)
+        self._settings = settings
+        self._barrier = get_barrier(crawler)
+        self.pages = pages
+        self._codec = codec
+        self._cookies = cookies
+        self._files = files
+        self._segments: Sequence[Segment] = requests.segments if requests is not None else ()
+        self._fingerprints = fingerprints
+        self._count_seen = count_seen
+        self._stop = stop
+        #: the newest page of earlier runs
+        self._first_number = pages.number
+        #: how many segments this run has stored
+        self._number = 0
+        self._merging: asyncio.Task[None] | None = None
+        #: whether the spider itself has said that the crawl is over
+        self._is_over = False
+        self._has_left_out = False
+        self._retry_statuses = set(map(int, crawler.settings.getlist("RETRY_HTTP_CODES")))
+
+    # What the spider yields: the middleware, the exporter and the checkpointer call these methods
+
+    def ticket(self, is_start: bool) -> Ticket | None:
+        """Return the ticket for an item that is yielded now; None if it belongs to no page."""
+        page = self._page(is_start)
+        return None if page is None else self.pages.ticket(page)
+
+    def begin_anew(self, state: dict[str, Any], is_start: bool) -> bool:
+        """The spider has yielded *state*: return whether that is clean. If so, the items before it join the current side."""
+        page = self._page(is_start)
+        if page is None or not self.pages.is_clean(page):
+            return False
+        side = self.pages.begin_anew(page, state)
+        if side is not None:
+            self._barrier.unit_items.release(side)  # type: ignore[union-attr]
+            side.join(self._barrier.tickets.current.side)
+        return True
+
+    def item_failed(self, ticket: Ticket) -> bool:
+        """A pipeline has raised for an item: if it is that of a page, the page stays pending. Return whether it is."""
+        page = ticket.side.owner
+        if page is None or ticket.side.into is not None:
+            return False
+        self.pages.leave_pending(page)
+        return True
+
+    # What happens to requests
+
+    def not_taken(self, error: BaseException, request: Request) -> None:
+        """The download of *request* failed, and no errback handled *error*."""
+        if isinstance(error, HttpError):
+            status, page = error.response.status, self.pages.of(request)
+            is_expired = status in _SESSION_STATUSES and page is not None and 0 < page.number <= self._first_number
+            if is_expired or status in self._retry_statuses:
+                self._failed(request, f"HTTP {status}", hold=is_expired)
+        elif not isinstance(error, IgnoreRequest):
+            self._failed(request, type(error).__name__)
+
+    def spider_failed(self, error: BaseException, request: Request) -> None:
+        """The callback or errback of *request* has raised *error*."""
+        if isinstance(error, CloseSpider):
+            self._is_over = True
+        else:
+            self._failed(request, f"{type(error).__name__} in the callback")
+
+    def start_raised(self, error: Exception) -> None:
+        """``start()`` has raised *error*."""
+        self._is_over = self._is_over or isinstance(error, CloseSpider)
+
+    # Checkpoints
+
+    @property
+    def has_changed(self) -> bool:
+        """Whether a checkpoint would say anything that the last one doesn't."""
+        return not self.pages.journal.empty
+
+    def state(self, state: Any) -> dict[str, Any]:
+        """Return *state*, a spider's, as it can be stored: without what is not JSON."""
+        try:
+            return json_object(state, "spider.state")
+        except (TypeError, ValueError):
+            pass
+        stored = {}
+        for name, value in state.items() if isinstance(state, dict) else ():
+            with suppress(TypeError, ValueError):
+                stored.update(json_object({name: value}))
+        if not self._has_left_out:
+            self._has_left_out = True
+            left_out = sorted(map(str, set(state) - set(stored))) if isinstance(state, dict) else "all of it"
+            self._log.warning("spider.state: %s can't be stored as JSON, and is left out of the checkpoints", left_out)
+        return stored
+
+    def snapshot(self) -> Snapshot:
+        """Return the requests as they are now. What changes from here on is for the next snapshot."""
+        pages, journal = self.pages, self.pages.journal
+        assert isinstance(journal, OpenSegment)
+        for jar in self._cookies.changed():
+            journal.cookies(jar)
+        for kind, name in self._codec.take_used():
+            journal.name(kind, name)
+        pages.journal = self.new_journal()
+        in_flight = pages.in_flight()
+        requests = Requests(
+            segments=tuple(self._segments),
+            start={"state": pages.start.state, "ended": pages.start.ended},
+            pending=pages.pending,
+            in_flight=len(in_flight),
+            seen=self._count_seen(),
+            failed=pages.failed,
+            held=len(pages.held),
+            fingerprints=self._fingerprints,
+        )
+        return Snapshot(journal, in_flight, requests)
+
+    def new_journal(self) -> OpenSegment:
+        """Return an empty journal."""
+        assert self._files is not None
+        assert self._crawler.spider is not None
+        return OpenSegment(self._barrier.run_id, self._crawler.spider.name)
+
+    async def store(self, snapshot: Snapshot, threads: StoreThreads, retry: Retry) -> Requests:
+        """Store the segment of *snapshot*, and return what the checkpoint says. Call it for one snapshot after the other.
+
+        :raises StoreError: if it can't be stored
+        """
+        assert self._files is not None
+        segments = [*self._segments]
+        if not snapshot.journal.empty:
+            self._number += 1
+            file, size, digest = await threads.run(snapshot.journal.finish, snapshot.in_flight)
+            store = partial(self._files.store_segment, self._files.name(self._number), file, size, digest)
+            segments.append(await retry.run("the requests", partial(threads.run, store)))
+        self._segments = segments
+        stats = self._crawler.stats
+        stats.set_value("state/requests_pending", snapshot.requests.pending)
+        stats.set_value("state/requests_seen", snapshot.requests.seen)
+        return Requests(**{**vars(snapshot.requests), "segments": tuple(segments)})
+
+    def stored(self, threads: StoreThreads) -> None:
+        """A checkpoint names all segments now: merge some, if there are many. No checkpoint waits for that."""
+        found = to_merge([segment.bytes for segment in self._segments])
+        if found is not None and self._merging is None:
+            self._merging = asyncio.create_task(self._merge(threads, *found))
+
+    def concludes(self, reason: str) -> bool:
+        """Return whether the crawl is over, now that the spider is closed for *reason*. If not, the next run continues it."""
+        return self._is_over or (reason == "finished" and not self.pages.has_failed)
+
+    @property
+    def continues(self) -> bool:
+        """Whether this run continues with requests of the last one."""
+        return bool(self._segments)
+
+    def release_all(self) -> None:
+        """The crawl is over: keep the items of all pages."""
+        self.pages.release_all()
+
+    def stop(self) -> None:
+        """The spider has units: from now on they say what is done."""
+        self.pages.release_all()
+        self._stop()
+
+    def log_held(self) -> bool:
+        """Log how many pages have failed and are tried again. Return whether there are any."""
+        if not self.pages.has_failed:
+            return False
+        self._log.error(
+            "%s failed and are held (STATE_ON_PAGE_ERROR): none of their items is stored, and the next run tries them again. "
+            "See scrapy state frontier --failed", f"{len(self.pages.held)} pages" if self.pages.held else "requests of start()",
+        )  # fmt: skip
+        return True
+
+    async def _merge(self, threads: StoreThreads, first: int, end: int) -> None:
+        assert self._files is not None
+        chosen = list(self._segments[first:end])
+        self._number += 1
+        try:
+            merged = await threads.run(self._files.merge, chosen, first == 0, self._number)
+        except StoreError as error:
+            self._log.warning("segments of the requests could not be merged, so a start will read more files: %s", error)
+            return
+        finally:
+            self._merging = None
+        # Only segments behind these may have been added since.
+        self._segments = [*self._segments[:first], merged, *self._segments[end:]]
+
+    def _page(self, is_start: bool) -> Page | None:
+        return self.pages.beginning if is_start else self.pages.of(PAGE.get())
+
+    def _failed(self, request: Request, reason: str, hold: bool = False) -> None:
+        page = self.pages.of(request)
+        if page is None or self._is_over:
+            return
+        if is_closing(self._crawler.engine):
+            self.pages.leave_pending(page)  # it may have failed only because the crawl is closing
+            return
+        url = without_credentials(request.url)
+        self._crawler.stats.inc_value("state/pages_failed")
+        choice = self._settings.on_page_error
+        if choice == "skip" and not hold:
+            self.pages.skip(page, url, reason)
+            return
+        self.pages.hold(page, reason)
+        if choice == "stop":
+            error = PageFailed(f"the page {url} failed: {reason}")
+            self._barrier.failure.fail("state_page_failed", error, blocks_newest=False)
