@@ -22,7 +22,7 @@ from ..lineage.writer import CheckpointWriter, new_run_id
 from ..model.checkpoint import Checkpoint, Requests
 from ..model.json_values import as_text, json_object
 from ..stores.retry import in_thread
-from .requests import copy_segments, drop_segments
+from .segments import copy_segments, drop_segments
 from .state import NO, OK
 from .target import Target, find_target, no_checkpoint
 from .terminal import confirm, out, out_json, progress, say

@@ -17,7 +17,7 @@ from ..dataset.moved import Moved
 from ..dataset.verify import Problem, Verification
 from ..lineage.resolve import Resolution
 from ..model.checkpoint import ItemFile
-from .requests import segment_problems
+from .segments import segment_problems
 from .state import NO, OK
 from .target import Target, find_target, no_checkpoint
 from .terminal import out, out_json, out_json_line, progress, say, size

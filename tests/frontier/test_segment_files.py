@@ -175,7 +175,7 @@ def test_what_is_missing_or_damaged(files: SegmentFiles) -> None:
             files.merge([good, broken], False, 9)
         assert files.problem(broken, deep=True) is not None
         assert (files.problem(broken, deep=False) is None) == deep
-    assert files.problem(Segment(files.name(9), 1, ""), deep=False) == "the segment is missing"
+    assert files.problem(Segment(files.name(9), 1, ""), deep=False).startswith("the segment is missing")
 
 
 def test_a_newer_version_says_which_file(files: SegmentFiles) -> None:

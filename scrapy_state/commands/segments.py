@@ -1,4 +1,4 @@
-"""The requests in checkpoints, for the verbs that copy, check or delete them."""
+"""The segments that checkpoints name, for the verbs that copy, check or delete them."""
 
 from __future__ import annotations
 
