@@ -17,8 +17,8 @@ from ..report import FailedPage
 from ..stores import open_reader
 from .target import Target
 
-#: How far to look back for the requests of a crawl that has ended: a run stores two checkpoints at its end
-_CHECKPOINTS_BACK = 10
+#: How far to look back for the requests of a crawl that is over: its last checkpoint has none
+_CHECKPOINTS_BACK = 2
 
 
 def next_run(resolver: SpiderSettingsState, checkpoint: Checkpoint) -> dict[str, Any]:
@@ -108,9 +108,9 @@ class StoredCookie(NamedTuple):
 
 
 def with_requests(target: Target, newest: Checkpoint) -> Checkpoint | None:
-    """Return *newest* or, if its crawl has ended, the last checkpoint of that crawl that has requests. Blocks.
+    """Return *newest* or, if that has no requests because its crawl is over, the checkpoint before it. Blocks.
 
-    :return: None if there is no such checkpoint
+    :return: None if that has no requests, either
     :raises StateError: as :func:`~scrapy_state.lineage.chain.ancestors`
     """
     for checkpoint in islice(ancestors(target.store, target.template, newest), _CHECKPOINTS_BACK):
