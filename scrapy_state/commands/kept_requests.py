@@ -9,12 +9,11 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from ..extension import SpiderSettingsState
-from ..frontier.segment_files import StoredSegments, open_requests
 from ..lineage.chain import ancestors
 from ..model.checkpoint import Checkpoint, Requests
 from ..model.json_values import as_text
 from ..report import FailedPage
-from ..stores import open_reader
+from .requests import stored_segments
 from .target import Target
 
 #: How far to look back for the requests of a crawl that is over: its last checkpoint has none
@@ -203,8 +202,7 @@ class _Pages:
 
 def _read(target: Target, checkpoint: Checkpoint, into: _Pages) -> _Pages:
     assert checkpoint.requests is not None
-    store, folder = open_requests(target.crawler, open_reader, (target.store, target.template))
-    StoredSegments(store, folder).read(checkpoint.requests.segments, into)
+    stored_segments(target).read(checkpoint.requests.segments, into)
     return into
 
 

@@ -125,7 +125,7 @@ class StoredSegments:
             return None
         end = patiently(lambda: self._reader.read_part(self._folder + segment.name, max(segment.bytes - 1, 0), 2))
         if end is None:
-            return "the segment is missing"
+            return "the segment is missing (prune deletes those of pruned checkpoints)"
         return None if len(end) == 1 else f"the segment has {'fewer' if not end else 'more'} than {segment.bytes} bytes"
 
     def _parts(self, segment: Segment) -> Iterator[bytes]:
@@ -135,7 +135,7 @@ class StoredSegments:
             size = min(_PART_BYTES, segment.bytes + 1 - begin)
             part = patiently(lambda begin=begin, size=size: self._reader.read_part(key, begin, size))  # type: ignore[misc]
             if part is None:
-                raise self._wrong(segment, "the segment is missing")
+                raise self._wrong(segment, "the segment is missing (prune deletes those of pruned checkpoints)")
             if not part:
                 return
             yield part

@@ -314,7 +314,7 @@ def crawl(changes: list[Any]) -> tuple[list[IO[bytes]], dict[str, Any]]:
             opened = OpenSegment("r", "s", io.BytesIO)
         elif kind == "add" and page not in over:
             data = json.dumps({"n": len(files), "a": args}).encode()
-            opened.add(*args, data)
+            opened.add(*args, data, again=page in books.pending)
             books.add(*args, data)
         elif kind == "settle" and page in books.pending:
             over.add(page)
