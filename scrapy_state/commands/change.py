@@ -51,8 +51,8 @@ def copy(options: Namespace, settings: Settings) -> int:
         return no_checkpoint(source)
     _check(target, original.state)
     extra = {"copied_from": {"uri": resolution.uri, "run": original.run, "digest": original.digest}}
-    segments = partial(copy_segments, source, target, original)
-    return store_by_hand(target, original.state, options, "copied", extra, original, segments)
+    requests_for = partial(copy_segments, source, target, original)
+    return store_by_hand(target, original.state, options, "copied", extra, original, requests_for)
 
 
 def prune(options: Namespace, settings: Settings) -> int:
@@ -106,7 +106,6 @@ def store_by_hand(
     :param options: of the command line: parent, yes, json
     :param reason: the checkpoint's; *extra*: what else it contains
     :param start: the checkpoint whose state it is, with the units finished beyond it
-    :param requests_for: returns the requests to continue with, given the id of the run that stores them
     """
     store = target.writer()
     resolution = in_thread(lambda: _resolve(target, options.parent))

@@ -7,6 +7,7 @@ checkpoint, and the children that were waiting for it become known. docs/request
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from types import MappingProxyType
@@ -42,8 +43,8 @@ class Pages:
         #: how many pages are not settled, known or not; without start()
         self._open = pending
         self._of: dict[Hashable, Page | Waiting] = {}
-        #: the pages that the engine has, in their order
-        self._taken: dict[Page, None] = {}
+        #: the pages that the engine has, and since when (time.monotonic()), in their order
+        self._taken: dict[Page, float] = {}
         #: where the next run would begin if it began anew: start(), or the page that has yielded the last clean state item.
         #: None once that is settled
         self.beginning: Page | None = Page(0, known=True, left_out=Counter(forms))
@@ -114,7 +115,7 @@ class Pages:
         if isinstance(entry, Waiting):
             entry = self._of[request] = Page(entry.number, parent=entry.parent, known=True, stored=True)
         if entry is not None:
-            self._taken[entry] = None
+            self._taken.setdefault(entry, time.monotonic())
         return entry
 
     def end(self, request: Hashable) -> None:
@@ -133,6 +134,14 @@ class Pages:
     def in_flight(self) -> list[int]:
         """Return the numbers of the stored pages that the engine has."""
         return [page.number for page in self._taken if page.stored and not page.over]
+
+    def oldest(self) -> tuple[Hashable, float] | None:
+        """Return the request of the page that the engine has had longest, if that page holds something back, and since when."""
+        page = next(iter(self._taken), None)
+        if page is None or not (page.ticket is not None or page.children):
+            return None
+        request = next((request for request, entry in self._of.items() if entry is page), None)
+        return None if request is None else (request, self._taken[page])
 
     # What a page yields
 
@@ -159,7 +168,7 @@ class Pages:
 
     def is_clean(self, page: Page) -> bool:
         """Whether a state item of *page* is clean now: nothing else is under way, and *page* has sent one request at most."""
-        if page.sent > 1 or self.beginning not in (None, page):
+        if not page.open_children <= page.sent <= 1 or self.beginning not in (None, page):
             return False
         return self._open == bool(page.number) + page.open_children
 
@@ -175,7 +184,7 @@ class Pages:
             self.journal.form(form_of(page.first_sent))
         self._forget(page)
         self._let_children_go(page)
-        page.left_out = None
+        page.left_out, page.sent, page.first_sent = None, 0, b""
         ticket, page.ticket = page.ticket, None
         return None if ticket is None else ticket.side
 
