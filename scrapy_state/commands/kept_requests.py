@@ -16,9 +16,6 @@ from ..report import FailedPage
 from .requests import stored_segments
 from .target import Target
 
-#: How far to look back for the requests of a crawl that is over: its last checkpoint has none
-_CHECKPOINTS_BACK = 2
-
 
 def next_run(resolver: SpiderSettingsState, checkpoint: Checkpoint) -> dict[str, Any]:
     """Return how a run that *resolver* starts continues from *checkpoint*, as ``show --json`` prints it."""
@@ -112,12 +109,8 @@ def with_requests(target: Target, newest: Checkpoint) -> Checkpoint | None:
     :return: None if that has no requests, either
     :raises StateError: as :func:`~scrapy_state.lineage.chain.ancestors`
     """
-    for checkpoint in islice(ancestors(target.store, target.template, newest), _CHECKPOINTS_BACK):
-        if checkpoint.crawl != newest.crawl:
-            return None
-        if checkpoint.requests is not None:
-            return checkpoint
-    return None
+    near = islice(ancestors(target.store, target.template, newest), 2 if newest.is_over else 1)
+    return next((checkpoint for checkpoint in near if checkpoint.requests is not None), None)
 
 
 def pending_pages(target: Target, checkpoint: Checkpoint) -> Iterator[PendingPage]:

@@ -92,7 +92,7 @@ class Run:
     def add(self, checkpoint: Checkpoint) -> None:
         """Add its next older checkpoint."""
         self.first = checkpoint
-        if self.checkpoints < 2:
+        if self.checkpoints < (2 if self.last.is_over else 1):
             self.requests = self.requests or checkpoint.requests
         self.checkpoints += 1
         self.files += len(checkpoint.files)

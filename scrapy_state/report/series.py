@@ -195,8 +195,8 @@ class Series:
 
     def _note_requests(self, checkpoint: Checkpoint) -> None:
         assert self.newest is not None
-        is_near = checkpoint.id in (self.newest.id, self.newest.parent)
-        if is_near and checkpoint.requests is not None and checkpoint.crawl == self.newest.crawl:
+        is_near = checkpoint.id == self.newest.id or (self.newest.is_over and checkpoint.id == self.newest.parent)
+        if is_near and checkpoint.requests is not None:
             self.with_requests = self.with_requests or checkpoint
 
     def _point(self, checkpoint: Checkpoint, x: float, in_lineage: bool) -> Point:

@@ -198,7 +198,8 @@ class TestClear:
         assert (made["id"], made["parent"], made["reason"], made["state"]) == (3, 2, "set", {"page": 2})
         assert (made["overlap"], made["crawl"]) == (True, 1)
         assert "requests" not in made
-        refused(state(crawled, "frontier", "--clear", "--yes"), 1, "checkpoint 3 has no requests")
+        for option in ("--clear", "--pending", "--failed"):
+            refused(state(crawled, "frontier", option, "--yes"), 1, "checkpoint 3 has no requests")
 
     def test_asks(self, crawled: History) -> None:
         """Without a terminal or ``--yes`` nothing is stored."""
