@@ -9,16 +9,12 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from ..extension import SpiderSettingsState
-from ..frontier.segment_files import StoredSegments, open_requests
 from ..lineage.chain import ancestors
 from ..model.checkpoint import Checkpoint, Requests
 from ..model.json_values import as_text
 from ..report import FailedPage
-from ..stores import open_reader
+from .requests import stored_segments
 from .target import Target
-
-#: How far to look back for the requests of a crawl that has ended: a run stores two checkpoints at its end
-_CHECKPOINTS_BACK = 10
 
 
 def next_run(resolver: SpiderSettingsState, checkpoint: Checkpoint) -> dict[str, Any]:
@@ -108,17 +104,13 @@ class StoredCookie(NamedTuple):
 
 
 def with_requests(target: Target, newest: Checkpoint) -> Checkpoint | None:
-    """Return *newest* or, if its crawl has ended, the last checkpoint of that crawl that has requests. Blocks.
+    """Return *newest* or, if that has no requests because its crawl is over, the checkpoint before it. Blocks.
 
-    :return: None if there is no such checkpoint
+    :return: None if that has no requests, either
     :raises StateError: as :func:`~scrapy_state.lineage.chain.ancestors`
     """
-    for checkpoint in islice(ancestors(target.store, target.template, newest), _CHECKPOINTS_BACK):
-        if checkpoint.crawl != newest.crawl:
-            return None
-        if checkpoint.requests is not None:
-            return checkpoint
-    return None
+    near = islice(ancestors(target.store, target.template, newest), 2 if newest.is_over else 1)
+    return next((checkpoint for checkpoint in near if checkpoint.requests is not None), None)
 
 
 def pending_pages(target: Target, checkpoint: Checkpoint) -> Iterator[PendingPage]:
@@ -203,8 +195,7 @@ class _Pages:
 
 def _read(target: Target, checkpoint: Checkpoint, into: _Pages) -> _Pages:
     assert checkpoint.requests is not None
-    store, folder = open_requests(target.crawler, open_reader, (target.store, target.template))
-    StoredSegments(store, folder).read(checkpoint.requests.segments, into)
+    stored_segments(target).read(checkpoint.requests.segments, into)
     return into
 
 

@@ -59,7 +59,7 @@ class Page:
 
     @property
     def requests(self) -> Requests | None:
-        """What the newest crawl's newest checkpoint with requests says about them; None if there is no such checkpoint."""
+        """Those of the newest checkpoint, or of the one before if its crawl is over; None if there are none."""
         checkpoint = self.series.with_requests
         return None if checkpoint is None else checkpoint.requests
 

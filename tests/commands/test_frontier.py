@@ -167,6 +167,18 @@ def test_damaged_segment(crawled: History, tmp_path: Path, spoil: Callable[[byte
     assert "Which ones is not known" in page.out
 
 
+def test_segments_elsewhere(crawled: History, tmp_path: Path) -> None:
+    """The segments are read where STATE_REQUESTS_URI says they are."""
+    for number in (1, 2):
+        name = f"r1-{number:05d}.tsv.gz"
+        data = crawled.store.read(f"{crawled.template.prefix}requests/{name}")
+        assert data is not None
+        (tmp_path / name).write_bytes(data)
+        crawled.store.delete(f"{crawled.template.prefix}requests/{name}")
+    refused(state(crawled, "frontier", "--failed"), 1, "the segment is missing", "STATE_REQUESTS")
+    assert len(rows(crawled, "--failed", "-s", f"STATE_REQUESTS_URI={tmp_path}")) == 3
+
+
 def test_report_lists_failed_pages(crawled: History) -> None:
     """The page of the report lists the pages that failed."""
     page = state(crawled, "report", "-o", "-").out
@@ -186,7 +198,8 @@ class TestClear:
         assert (made["id"], made["parent"], made["reason"], made["state"]) == (3, 2, "set", {"page": 2})
         assert (made["overlap"], made["crawl"]) == (True, 1)
         assert "requests" not in made
-        refused(state(crawled, "frontier", "--clear", "--yes"), 1, "checkpoint 3 has no requests")
+        for option in ("--clear", "--pending", "--failed"):
+            refused(state(crawled, "frontier", option, "--yes"), 1, "checkpoint 3 has no requests")
 
     def test_asks(self, crawled: History) -> None:
         """Without a terminal or ``--yes`` nothing is stored."""

@@ -129,6 +129,12 @@ class TestLog:
         assert [line[0] for line in ran.out.splitlines()] == ["4", "3", "1"]
         assert "0000000002.json is skipped: it is not whole JSON" in ran.err
 
+    def test_requests_long_ago(self, history: History) -> None:
+        """What only an older checkpoint of a run has counted is not shown for the run: it is out of date."""
+        history.chain(Checkpoint({}, crawl=1, requests=REQUESTS), *[Checkpoint({}, crawl=1)] * 2)
+        assert len(state(history, "log").out.splitlines()[0].split("\t")) == 8
+        assert state(history, "log", "--json").json[0]["seen"] is None
+
     def test_requests(self, history: History) -> None:
         """If any checkpoint has requests, columns show the crawl, and how many requests are pending, seen and failed."""
         history.chain(Checkpoint({}, crawl=1), Checkpoint({}, crawl=1, reason="finished", ended=True), run="r1")
