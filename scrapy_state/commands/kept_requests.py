@@ -13,7 +13,7 @@ from ..lineage.chain import ancestors
 from ..model.checkpoint import Checkpoint, Requests
 from ..model.json_values import as_text
 from ..report import FailedPage
-from .requests import stored_segments
+from .segments import stored_segments
 from .target import Target
 
 

@@ -43,6 +43,8 @@ class Pages:
         #: how many pages are not settled, known or not; without start()
         self._open = pending
         self._of: dict[Hashable, Page | Waiting] = {}
+        #: the requests whose callbacks have ended
+        self._idle: set[Hashable] = set()
         #: the pages that the engine has, and since when (time.monotonic()), in their order
         self._taken: dict[Page, float] = {}
         #: where the next run would begin if it began anew: start(), or the page that has yielded the last clean state item.
@@ -123,7 +125,17 @@ class Pages:
         page = self._of.pop(request, None)
         if isinstance(page, Page):
             page.out -= 1
+            if request in self._idle:
+                self._idle.discard(request)
+                page.idle -= 1
             self._look(page)
+
+    def yielded_all(self, request: Hashable) -> None:
+        """The callback of *request* has ended. Its items may still be in the pipelines."""
+        page = self.of(request)
+        if page is not None and request not in self._idle:
+            self._idle.add(request)
+            page.idle += 1
 
     def start_ended(self) -> None:
         """``start()`` has yielded all."""
@@ -168,16 +180,30 @@ class Pages:
 
     def is_clean(self, page: Page) -> bool:
         """Whether a state item of *page* is clean now: nothing else is under way, and *page* has sent one request at most."""
-        if not page.open_children <= page.sent <= 1 or self.beginning not in (None, page):
+        if not page.open_children <= page.sent <= 1 or not (self.beginning in (None, page) or self._only_items(self.beginning)):
             return False
-        return self._open == bool(page.number) + page.open_children
+        ending = self._ending()
+        others = self._open - bool(page.number) - (len(ending) - (page in ending))
+        return others == page.open_children - sum(each.parent is page for each in ending)
 
-    def begin_anew(self, page: Page, state: dict[str, Any]) -> Side | None:
+    def _ending(self) -> set[Page]:
+        """Return the known pages of which only items are left, in the pipelines."""
+        pages = {self.of(request) for request in self._idle}
+        return {page for page in pages if page is not None and page.known and page.number and self._only_items(page)}
+
+    @staticmethod
+    def _only_items(page: Page) -> bool:
+        return page.out == page.idle and not page.children
+
+    def begin_anew(self, page: Page, state: dict[str, Any]) -> list[Side]:
         """*page* has yielded a clean state item: from here on the next run would begin with its *state*.
 
-        :returns: the side of the items that *page* has yielded before it; None if there are none
+        :returns: the sides of all items that have been yielded before it
         """
         self.start = Start(state)
+        ended = self._ending() - {page}
+        if self.beginning is not None and self.beginning is not page:
+            ended.add(self.beginning)
         self.beginning = page
         self.journal.forget_forms()
         if page.sent:
@@ -185,8 +211,13 @@ class Pages:
         self._forget(page)
         self._let_children_go(page)
         page.left_out, page.sent, page.first_sent = None, 0, b""
-        ticket, page.ticket = page.ticket, None
-        return None if ticket is None else ticket.side
+        tickets = [each.ticket for each in (page, *ended)]
+        page.ticket = None
+        for other in ended:
+            other.ticket = None
+            self._forget(other)
+            self._look(other)
+        return [ticket.side for ticket in tickets if ticket is not None]
 
     # How a page ends
 

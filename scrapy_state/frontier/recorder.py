@@ -114,11 +114,14 @@ class Recorder:
         page = self._page(is_start)
         if page is None or not self.pages.is_clean(page):
             return False
-        side = self.pages.begin_anew(page, state)
-        if side is not None:
+        for side in self.pages.begin_anew(page, state):
             self._barrier.unit_items.release(side)  # type: ignore[union-attr]
             side.join(self._barrier.tickets.current.side)
         return True
+
+    def yielded_all(self) -> None:
+        """The callback at work has ended."""
+        self.pages.yielded_all(PAGE.get())
 
     def item_failed(self, ticket: Ticket) -> bool:
         """A pipeline has raised for an item: if it is that of a page, the page stays pending. Return whether it is."""
