@@ -52,8 +52,8 @@ class Checkpointer:
         self._old_side: Side | None = None
         self._commit_task: asyncio.Task[None] | None = None
         self._opened = False
-        #: whether a checkpoint needs no requests: the newest state item was clean, and no cut with requests has come since. None
-        #: before the first state item or cut
+        #: whether a checkpoint needs no requests: the newest state item was clean, and no cut with requests has come since.
+        #: None before the first state item or cut
         self._is_clean: bool | None = None
         self._has_cut = False
         self._makes_last_cut = False
