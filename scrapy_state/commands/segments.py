@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from ..exceptions import StateSettingsError
-from ..frontier.segment_files import SegmentFiles, StoredSegments, open_requests
+from ..frontier.segments.files import SegmentFiles, StoredSegments, open_requests
 from ..lineage.prune import Pruned, delete_segments
 from ..model.checkpoint import Checkpoint, Requests, Segment
 from ..model.key_template import placeholders

@@ -33,7 +33,7 @@ from .pages import Pages
 from .recorder import Recorder
 from .restoring import MOST_DEATHS, Restored
 from .seen import SeenSet
-from .segment_files import SegmentFiles, StoredSegments, open_requests
+from .segments.files import SegmentFiles, StoredSegments, open_requests
 from .start import StartRequests
 
 

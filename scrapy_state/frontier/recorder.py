@@ -26,8 +26,8 @@ from ..scrapy_internals import PAGE, is_closing
 from .cookies import CookieJars
 from .page import Page
 from .pages import Pages
-from .segment_files import SegmentFiles
 from .segments import OpenSegment, to_merge
+from .segments.files import SegmentFiles
 
 if TYPE_CHECKING:
     from ..export.retry import Retry

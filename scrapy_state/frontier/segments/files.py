@@ -10,14 +10,15 @@ from typing import IO, TypeVar
 
 from scrapy.crawler import Crawler
 
-from ..exceptions import CheckpointError, CheckpointTooNew, StateSettingsError
-from ..feeds import StateFeed, open_template, requests_template
-from ..model.checkpoint import Segment
-from ..model.key_template import KeyTemplate, without_credentials
-from ..settings import get_settings
-from ..stores import StoreReader, StoreWriter
-from ..stores.retry import patiently
-from .segments import Target, merge, read_segments
+from ...exceptions import CheckpointError, CheckpointTooNew, StateSettingsError
+from ...feeds import StateFeed, open_template, requests_template
+from ...model.checkpoint import Segment
+from ...model.key_template import KeyTemplate, without_credentials
+from ...settings import get_settings
+from ...stores import StoreReader, StoreWriter
+from ...stores.retry import patiently
+from .merging import merge
+from .segment import Target, read_segments
 
 S = TypeVar("S", bound=StoreReader)
 #: How much is read at once
