@@ -252,8 +252,8 @@ def run(scenario: Scenario, folder: Path, place: Place | None = None, most_runs:
             outcome.kills += was_running
             outcome.runs += 1
             stored = place.files()
-            reason = _reason(stored, place.root)
-            over = reason in shape.over and not (ends and reason == "state_pages_failed")
+            reason, continues = _end(stored, place.root)
+            over = reason in shape.over and not (continues and (ends or reason == "finished"))
             outcome.report = _check(scenario, stored, place.root, over)
             explained += _explained(site, outcome.report, scenario.concurrency) if was_running else 0
             wrong = outcome.report.wrong + unchanged.wrong(stored)
@@ -276,11 +276,13 @@ def _check(scenario: Scenario, stored: Files, root: str, over: bool) -> Report:
     return check(stored, f"{root}/state/", feeds, expected, folder=f"{root}/requests/" if scenario.apart else "", over=over)
 
 
-def _reason(stored: Files, root: str) -> str | None:
-    """Return why the newest checkpoint's run ended; None if it did not."""
+def _end(stored: Files, root: str) -> tuple[str | None, bool]:
+    """Return why the newest checkpoint's run ended, None if it did not; and whether the next run continues its crawl."""
     newest = max((each for each in stored if each.startswith(f"{root}/state/") and each.endswith(".json")), default=None)
-    reason: str | None = json.loads(stored[newest])[0]["reason"] if newest else None
-    return reason
+    if newest is None:
+        return None, False
+    checkpoint = json.loads(stored[newest])[0]
+    return checkpoint["reason"], "requests" in checkpoint
 
 
 def _explained(site: Site, report: Report, concurrency: int) -> int:
