@@ -151,7 +151,7 @@ class Process:
         """
         after = rng.randint(1, requests)
         if how == "early":
-            text, most_seconds = rng.choice((("INFO: Spider opened", 0.1), ("] INFO: Scrapy", 0.5)))
+            text, most_seconds = rng.choice((("INFO: Spider opened", 0.1), ("INFO: Enabled", 0.3)))
             self._until(lambda: text in self.log)
             return self._send(signal.SIGKILL, rng.uniform(0, most_seconds))
         if how == "late":  # the first checkpoint with requests comes some time after the first request
