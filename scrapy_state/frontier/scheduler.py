@@ -25,7 +25,7 @@ from ..scrapy_internals import (
     watch_pages,
     watch_start,
 )
-from .dupefilter import local_dupefilter, warn_of_jobdir
+from .dupefilter import fingerprinter, local_dupefilter, warn_of_jobdir
 from .opening import Opened, open_frontier
 from .page import Page, form_of
 from .start import EVERY_RUN
@@ -91,7 +91,7 @@ class Scheduler(ScrapyScheduler):
         if opened is None:
             return
         self._own_filter = type(self.df) is RFPDupeFilter
-        self._fingerprint = crawler.request_fingerprinter.fingerprint
+        self._fingerprint = fingerprinter(crawler)
         self._pages, self._start, self._backlog, self._seen = opened.pages, opened.start, opened.backlog, opened.seen
         self._opened, self._listener = opened, get_barrier(crawler).listener
         watch_pages(engine)
