@@ -156,8 +156,7 @@ class Scheduler(ScrapyScheduler):
             return False
         self._accepted += 1
         self._take_in(request, encoded, fingerprint, page)
-        self.stats.inc_value("scheduler/enqueued/memory")
-        self.stats.inc_value("scheduler/enqueued")
+        self._count_enqueued()
         return True
 
     def next_request(self) -> Request | None:
@@ -231,13 +230,19 @@ class Scheduler(ScrapyScheduler):
         if request.meta.get(EVERY_RUN):
             self._start.every_run_sent()
         self._push(request)
+        self._count_enqueued()
         return True
 
     def _send_every_run(self, request: Request) -> bool:
         self._pages.add_unstored(request, in_every_run=True)
         self._start.every_run_sent()
         self._push(request)
+        self._count_enqueued()
         return True
+
+    def _count_enqueued(self) -> None:
+        self.stats.inc_value("scheduler/enqueued/memory")
+        self.stats.inc_value("scheduler/enqueued")
 
     def _done(self, request: Request) -> None:
         if self._pages.of(request) is None:
