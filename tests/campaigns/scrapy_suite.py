@@ -57,7 +57,15 @@ MODULES = (
 WAYS = {"plain": MODULES, "state": MODULES, "exporter": ("feedexport*",), "scheduler": ("scheduler*",)}
 
 # Scrapy's tests that cannot hold with us: {(way, fnmatch pattern of the test id): reason}.
-INAPPLICABLE: dict[tuple[str, str], str] = {}
+INAPPLICABLE: dict[tuple[str, str], str] = {
+    ("state", "*::TestCrawl::test_start_unsupported_output"): "yields objects that no feed can export, and expects no error",
+    ("state", "*::TestBatchDeliveries::test_export_no_items_store_empty"): "we store no empty batches (docs/setup.md)",
+    ("state", "*::TestCustomPipelineManager::test_integration_no_async_*"): "asserts what Scrapy warns of if ITEM_PROCESSOR "
+    "itself, which is ours, has old methods",
+    ("state", "*::test_unserializable_requests"): "counts lines of Scrapy's log about JOBDIR, which we do not use",
+    ("state", "*::TestCrawlSpider::test_closed_signal_call"): "sends spider_closed in a way that calls no coroutines, such as "
+    "FeedExporter.close_spider(), and fails with any feed",
+}
 
 
 class Plugin:
@@ -93,6 +101,7 @@ class Plugin:
         addons = {**settings["ADDONS"], "scrapy_state.Addon": 500}
         settings.set("ADDONS", addons, priority=max(20, settings.getpriority("ADDONS") or 0))
         settings.set("STATE_INTERVAL", 0.1, priority="project")
+        settings.set("STATE_ON_ITEM_ERROR", "skip", priority="project")  # as Scrapy does; "stop" ends the crawl
 
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
         patterns = [pattern for way, pattern in INAPPLICABLE if way == self.way]
