@@ -28,7 +28,7 @@ demo: $(STAMP)
 demo-s3: $(STAMP)
 	$(BIN)/python sample_project/demo.py --s3
 
-# Scrapy's own feed-export tests, with CheckpointFeedExporter in FeedExporter's place.
+# Scrapy's own tests of whole crawls, plain and with the add-on and a state feed, compared: about 6 minutes
 scrapy-suite: $(STAMP)
 	$(BIN)/python tests/campaigns/scrapy_suite.py
 
