@@ -154,6 +154,10 @@ class Recorder:
         """``start()`` has raised *error*."""
         self._is_over = self._is_over or isinstance(error, CloseSpider)
 
+    def idle(self, reason: str) -> None:
+        """Nothing is left to do, so the spider is closed for *reason*. A handler of ``spider_idle`` may have given it."""
+        self._is_over = self._is_over or (reason not in ("finished", "start_error") and not self.pages.held)
+
     # Checkpoints
 
     @property

@@ -21,6 +21,7 @@ from .engine import (
     requests_waiting,
     until_closed,
     wake_up,
+    watch_idle,
     watch_start,
 )
 from .feed_files import file_of, replace_inherited_methods, write_csv_header
@@ -60,6 +61,7 @@ __all__ = [
     "watch_errbacks",
     "watch_failures",
     "watch_fetch",
+    "watch_idle",
     "watch_pages",
     "watch_requests",
     "watch_start",
