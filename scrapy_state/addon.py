@@ -17,6 +17,8 @@ from .exceptions import StateSettingsError
 if TYPE_CHECKING:
     from scrapy.settings import Settings
 
+    from .settings import StateSettings
+
 logger = logging.getLogger("scrapy_state.state")
 _NEEDED = (2, 18)
 _MIDDLEWARE = "scrapy_state.barrier.StateMiddleware"
@@ -43,11 +45,14 @@ class Addon:
                 remedy="pip install -U 'scrapy>=2.18'",
             )
         settings.setdefault_in_component_priority_dict("SPIDER_MIDDLEWARES", load_object(_MIDDLEWARE), _NEAREST)
-        _set_exporter(settings)
+        values = _values(settings)
+        is_enabled = values is None or values.enabled
+        _set_exporter(settings, is_enabled)
         _set_resolver(settings)
         settings.setdefault_in_component_priority_dict("EXTENSIONS", load_object(_SELFCHECK), 10)
-        _set_scheduler(settings)
-        if _is_enabled(settings):
+        if values is not None:
+            _set_scheduler(settings, values)
+        if is_enabled:
             from .settings import DOWNLOADER, ITEM_PROCESSOR
 
             _put_around(settings, "ITEM_PROCESSOR", ITEM_PROCESSOR)
@@ -67,7 +72,7 @@ def _put_around(settings: BaseSettings, name: str, ours: str) -> None:
         settings.set(name, ours, priority=priority)
 
 
-def _set_exporter(settings: BaseSettings) -> None:
+def _set_exporter(settings: BaseSettings, is_enabled: bool) -> None:
     """Replace FeedExporter by CheckpointFeedExporter, unless EXTENSIONS has a subclass of that already."""
     from scrapy.extensions.feedexport import FeedExporter
 
@@ -79,7 +84,7 @@ def _set_exporter(settings: BaseSettings) -> None:
         if cls is FeedExporter:
             settings.set_in_component_priority_dict("EXTENSIONS", FeedExporter, None)
             settings.set_in_component_priority_dict("EXTENSIONS", ours, order)
-        elif not issubclass(cls, ours) and _is_enabled(settings):
+        elif not issubclass(cls, ours) and is_enabled:
             raise StateSettingsError(
                 f"EXTENSIONS has {cls.__module__}.{cls.__qualname__}, a FeedExporter of the project's own: with a second "
                 "exporter, both would write the feeds, and scrapy_state could not know which items are stored",
@@ -99,15 +104,13 @@ def _set_resolver(settings: BaseSettings) -> None:
     settings.set_in_component_priority_dict("EXTENSIONS", load_object(_RESOLVER), 10)
 
 
-def _set_scheduler(settings: BaseSettings) -> None:
+def _set_scheduler(settings: BaseSettings, values: StateSettings) -> None:
     """Keep the requests in the checkpoints, if there are any: replace Scrapy's own scheduler, and no other."""
     from scrapy.core.scheduler import Scheduler
 
     from .feeds import StateFeed
-    from .settings import StateSettings
 
     try:
-        values = StateSettings.from_settings(settings)
         has_checkpoints = StateFeed.from_settings(settings) is not None or values.read_from is not None
     except StateSettingsError:
         return  # The item processor will report the error, in one line.
@@ -122,10 +125,11 @@ def _set_scheduler(settings: BaseSettings) -> None:
         )
 
 
-def _is_enabled(settings: BaseSettings) -> bool:
+def _values(settings: BaseSettings) -> StateSettings | None:
+    """Return the STATE_* settings; None if one can't be used. The item processor will report the error, in one line."""
     from .settings import StateSettings
 
     try:
-        return StateSettings.from_settings(settings).enabled
+        return StateSettings.from_settings(settings)
     except StateSettingsError:
-        return True  # The item processor will report the error, in one line.
+        return None

@@ -149,7 +149,9 @@ class SpiderSettingsState:
         if self.start is None or self.start.requests is None:
             return
         requests, self.start = self.start.requests, replace(self.start, requests=None)
-        logger.warning(
+        reads_only = self.settings.readonly or self.settings.read_from is not None
+        logger.log(
+            logging.INFO if reads_only else logging.WARNING,
             "%s pending requests of the last run are left behind, and %s seen fingerprints: %s", requests.pending,
             requests.seen, why, extra={"spider": self.crawler.spider},
         )  # fmt: skip

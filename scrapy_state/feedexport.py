@@ -24,7 +24,7 @@ from .export.commits import Commits
 from .export.durable_items import DurableItems, needs_durable_items
 from .export.open_batches import ItemFeed
 from .extension import StateResolver, get_extension
-from .feeds import StateFeed, is_state_feed, item_feeds_with_checkpoints, open_template, uri_params
+from .feeds import StateFeed, is_state_feed, item_feeds_with_checkpoints, open_template, segments_feed, uri_params
 from .feedstorages import DURABLE, DurableFeedStorage, open_nameless
 from .lineage.last_run import OrphanFeeds
 from .lineage.orphans import files_left_out
@@ -148,7 +148,8 @@ class CheckpointFeedExporter(FeedExporter):
             for uri, options in self._options.items()
             if begins_with_run_id(uri) and self._storage_class(uri) is DurableFeedStorage
         ]
-        return OrphanFeeds(feeds, files_left_out(self.feeds.items(), crawler.spider.name, crawler.settings["FEED_URI_PARAMS"]))
+        others = [*self.feeds.items(), *segments_feed(crawler.settings)]
+        return OrphanFeeds(feeds, files_left_out(others, crawler.spider.name, crawler.settings["FEED_URI_PARAMS"]))
 
     def item_scraped(self, item: Any, spider: Spider) -> None:
         """Export *item* to the side it was yielded on, and to the feeds that Scrapy's code exports."""

@@ -87,6 +87,13 @@ def requests_template(settings: BaseSettings) -> str | None:
     return f"{before_varying(feed.uri)}requests/" if chosen is None and feed is not None else chosen
 
 
+def segments_feed(settings: BaseSettings) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield the URI template of the segments, as if a feed stored them, and its options: they are nobody's orphans."""
+    folder, feed = requests_template(settings), StateFeed.from_settings(settings)
+    if folder is not None:
+        yield f"{folder}%(segment)s.tsv.gz", {} if feed is None else feed.options
+
+
 def all_item_feeds(settings: BaseSettings) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yield the URI template and the options of each feed other than the state feed."""
     for key, options in settings.getdict("FEEDS").items():

@@ -83,6 +83,9 @@ class Recorder(Protocol):
     def begin_anew(self, state: dict[str, Any], is_start: bool) -> bool:
         """The spider has yielded *state*: return whether that is clean. If so, the items before it join the current side."""
 
+    def yielded_all(self) -> None:
+        """The callback at work has ended."""
+
     def item_failed(self, ticket: Ticket) -> bool:
         """A pipeline has raised for an item: if it is that of a page, the page stays pending. Return whether it is."""
 

@@ -91,6 +91,8 @@ class StateMiddleware(BaseSpiderMiddleware):
             raise
         finally:
             self._check.order.end(page)
+            if self._barrier.recorder is not None and not page.is_start:
+                self._barrier.recorder.yielded_all()
         if self._barrier.tracking is not None:
             self._barrier.tracking.all_yielded(request)
 

@@ -41,6 +41,12 @@ class Side:
     waiting: ParkingLot = field(default_factory=ParkingLot)
     when_settled: Callable[[], None] | None = None
 
+    def take(self) -> None:
+        """Take note of one more item."""
+        self.out += 1
+        if self.into is not None:
+            self.into.take()
+
     def join(self, side: Side) -> None:
         """From now on these items belong to *side*, where they will be exported."""
         side.out += self.out
@@ -102,7 +108,7 @@ class Tickets:
         """Give *item*, which the spider has just yielded, *ticket*, or the current one."""
         if ticket is None:
             ticket = self.current
-        ticket.side.out += 1
+        ticket.side.take()
         self._yielded.put(item, ticket)
 
     def enter(self, item: Any) -> Ticket:
@@ -136,7 +142,7 @@ class Tickets:
         ticket = within.get()
         if ticket is None or not (ticket.side.out or ticket.side.failed or ticket.side is self.current.side):
             ticket = Ticket(self.current.side, BEFORE_ALL)
-        ticket.side.out += 1
+        ticket.side.take()
         return ticket
 
 

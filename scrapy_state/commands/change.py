@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
@@ -19,9 +19,10 @@ from ..lineage.history import newest_first, runs
 from ..lineage.prune import Pruned, prunable, roll_up
 from ..lineage.resolve import Resolution, resolve
 from ..lineage.writer import CheckpointWriter, new_run_id
-from ..model.checkpoint import Checkpoint
+from ..model.checkpoint import Checkpoint, Requests
 from ..model.json_values import as_text, json_object
 from ..stores.retry import in_thread
+from .segments import copy_segments, drop_segments
 from .state import NO, OK
 from .target import Target, find_target, no_checkpoint
 from .terminal import confirm, out, out_json, progress, say
@@ -50,7 +51,8 @@ def copy(options: Namespace, settings: Settings) -> int:
         return no_checkpoint(source)
     _check(target, original.state)
     extra = {"copied_from": {"uri": resolution.uri, "run": original.run, "digest": original.digest}}
-    return store_by_hand(target, original.state, options, "copied", extra, original)
+    requests_for = partial(copy_segments, source, target, original)
+    return store_by_hand(target, original.state, options, "copied", extra, original, requests_for)
 
 
 def prune(options: Namespace, settings: Settings) -> int:
@@ -66,7 +68,7 @@ def prune(options: Namespace, settings: Settings) -> int:
     keys = prunable(target.store, target.template, newest.id, keep=options.keep, before=before)
     pruned = Pruned()
     with progress("checkpoints", len(keys)) as step:
-        roll_up(store, target.template, keys, pruned, step)
+        roll_up(store, target.template, keys, pruned, step, partial(drop_segments, target, keys, pruned))
     if options.json:
         out_json(vars(pruned))
         return OK
@@ -74,7 +76,8 @@ def prune(options: Namespace, settings: Settings) -> int:
         say(f"warning: {uri} stays where it is: {why}", "yellow")
     for uri in pruned.rollups:
         out(uri)
-    out(f"{pruned.deleted:,} state files deleted, {pruned.rolled_up:,} of them rolled up now")
+    also = f", and {pruned.segments:,} segments of their requests" if pruned.segments else ""
+    out(f"{pruned.deleted:,} state files deleted, {pruned.rolled_up:,} of them rolled up now{also}")
     return OK
 
 
@@ -96,6 +99,7 @@ def store_by_hand(
     reason: str,
     extra: Mapping[str, Any] | None = None,
     start: Checkpoint | None = None,
+    requests_for: Callable[[str], Requests | None] = lambda run: None,
 ) -> int:
     """Store *state* as a new checkpoint, unless the user, asked about a run that may be alive, says no. Return the exit code.
 
@@ -113,9 +117,13 @@ def store_by_hand(
     ):  # fmt: skip
         return NO
     name = target.spider or (resolution.checkpoint.spider if resolution.checkpoint else None)
-    writer = CheckpointWriter(store, target.template, format=target.format, spider=name, run=new_run_id(), job=None)
+    run = new_run_id()
+    writer = CheckpointWriter(store, target.template, format=target.format, spider=name, run=run, job=None)
     again = partial(_resolve, target, options.parent)
-    stored = in_thread(lambda: writer.open(state, resolution, again, reason=reason, extra=extra, start=start))
+    requests = in_thread(lambda: requests_for(run))
+    stored = in_thread(
+        lambda: writer.open(state, resolution, again, reason=reason, extra=extra, start=start, requests=requests)
+    )
     assert stored.id is not None
     uri = store.uri(target.template.key(stored.id))
     left = resolution.checkpoint.requests if resolution.checkpoint is not None and stored.requests is None else None

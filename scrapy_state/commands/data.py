@@ -6,6 +6,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatch
+from itertools import chain, starmap
 from typing import Any
 
 from scrapy.settings import Settings
@@ -16,6 +17,7 @@ from ..dataset.moved import Moved
 from ..dataset.verify import Problem, Verification
 from ..lineage.resolve import Resolution
 from ..model.checkpoint import ItemFile
+from .segments import segment_problems
 from .state import NO, OK
 from .target import Target, find_target, no_checkpoint
 from .terminal import out, out_json, out_json_line, progress, say, size
@@ -107,7 +109,8 @@ def verify_lineage(options: Namespace, settings: Settings) -> int:
     )
     problems = []
     with progress("checkpoints and files") as step:
-        for problem in verification.problems(resolution.checkpoint):
+        segments = segment_problems(target, resolution.checkpoint, options.deep)
+        for problem in chain(verification.problems(resolution.checkpoint), starmap(_segment_problem, segments)):
             step()
             if problem is not None:
                 problems.append(problem)
@@ -122,6 +125,10 @@ def verify_lineage(options: Namespace, settings: Settings) -> int:
             f"{verification.items:,} items{deep}: {f'{len(problems):,} wrong' if problems else 'all right'}"
         )
     return NO if problems else OK
+
+
+def _segment_problem(uri: str, reason: str | None) -> Problem | None:
+    return None if reason is None else Problem(uri, reason.removeprefix("the segment "))
 
 
 def _print_verification(verification: Verification, problems: list[Problem], resolution: Resolution) -> None:

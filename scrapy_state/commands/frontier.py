@@ -11,7 +11,6 @@ from typing import Any
 from scrapy import Spider
 from scrapy.crawler import Crawler
 from scrapy.settings import Settings
-from scrapy.utils.misc import load_object
 
 from ..exceptions import StateSettingsError
 from ..frontier.codec import PUSHED, Codec, Unreadable, unpacked
@@ -28,17 +27,15 @@ from .kept_requests import (
     counts,
     failed_and_held,
     failed_pages,
-    is_over,
     pending_and_seen,
     pending_pages,
     with_requests,
 )
 from .state import NO, OK
-from .target import Target, find_crawler, find_target, names_spider, no_checkpoint, target_of
+from .target import Target, find_crawler, find_target, is_in_redis, names_spider, no_checkpoint, target_of
 from .terminal import confirm, out, out_json, say, size, table
 
 _SHOWN_BYTES = 80
-_REDIS = "scrapy_state.redis"
 _PENDING_COLUMNS = ("method", "page", ">priority", "callback", "", ">deaths")
 _FAILED_COLUMNS = ("reason", "", "page")
 _COOKIE_COLUMNS = ("jar", "domain", "name", "path", "expires")
@@ -51,21 +48,10 @@ def frontier(options: Namespace, settings: Settings) -> int:
     if not names_spider(options.target):
         return _in_checkpoints(options, find_target(options.target, settings, options.arguments))
     crawler = find_crawler(options.target, settings, options.arguments)
-    if _is_in_redis(crawler.settings["SCHEDULER"]):
+    if is_in_redis(crawler):
         _refuse(options, _FOR_CHECKPOINTS, "requests in checkpoints, but this spider has its frontier in Redis", "--fatal")
         return _in_redis(options, crawler)
     return _in_checkpoints(options, target_of(crawler))
-
-
-def _is_in_redis(scheduler: Any) -> bool:
-    """Return whether it is the scheduler in scrapy_state.redis or a subclass. Doesn't need redis-py."""
-    if isinstance(scheduler, str) and scheduler.startswith(_REDIS):
-        return True
-    try:
-        cls = load_object(scheduler)
-    except (ImportError, NameError, TypeError, ValueError):
-        return False
-    return any(base.__module__.startswith(_REDIS) for base in getattr(cls, "__mro__", ()))
 
 
 def _refuse(options: Namespace, names: Iterable[str], why: str, instead: str) -> None:
@@ -85,7 +71,7 @@ def _in_checkpoints(options: Namespace, target: Target) -> int:
         return no_checkpoint(target)
     checkpoint = with_requests(target, newest) if options.failed else newest
     if checkpoint is None or checkpoint.requests is None:
-        over = f": crawl {newest.crawl} is over ({newest.reason})" if is_over(newest) else ""
+        over = f": crawl {newest.crawl} is over ({newest.reason})" if newest.is_over else ""
         say(f"checkpoint {newest.id} has no requests{over}")
         return NO
     if options.clear:

@@ -3,52 +3,30 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime, timezone
-from hashlib import sha256
-from io import BytesIO
 from itertools import islice
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from scrapy.settings import SETTINGS_PRIORITIES, BaseSettings
-
-from ..exceptions import CheckpointError
 from ..extension import SpiderSettingsState
-from ..frontier.segments import read_segments
 from ..lineage.chain import ancestors
 from ..model.checkpoint import Checkpoint, Requests
 from ..model.json_values import as_text
-from ..model.values import get_bool
 from ..report import FailedPage
+from .segments import stored_segments
 from .target import Target
-
-#: The reasons in the first checkpoint of a run
-_OPENINGS = ("opened", "set", "copied")
-#: The finish reasons after which a crawl continues. Any other reason is the spider's own: then its crawl is over
-_INTERRUPTED = re.compile(r"shutdown|start_error|memusage_exceeded|closespider_\w+|state_\w+")
-#: How far to look back for the requests of a crawl that has ended: a run stores two checkpoints at its end
-_CHECKPOINTS_BACK = 10
-
-
-def is_over(checkpoint: Checkpoint) -> bool:
-    """Return whether the crawl has ended, so that the next run begins a new one. Unknown, and so False, without a number."""
-    if checkpoint.crawl is None or checkpoint.requests is not None or checkpoint.reason in (None, *_OPENINGS):
-        return False
-    return not _INTERRUPTED.fullmatch(checkpoint.reason or "")
 
 
 def next_run(resolver: SpiderSettingsState, checkpoint: Checkpoint) -> dict[str, Any]:
     """Return how a run that *resolver* starts continues from *checkpoint*, as ``show --json`` prints it."""
-    requests = checkpoint.requests
-    how = "requests" if requests is not None and _takes_requests(resolver) else "new crawl" if is_over(checkpoint) else "state"
-    taken = requests if how == "requests" else None
+    taken = resolver.continued
+    left = checkpoint.requests if taken is None else None
     return {
-        "continues_with": how,
-        "crawl": checkpoint.crawl if checkpoint.crawl is None or how != "new crawl" else checkpoint.crawl + 1,
+        "continues_with": "requests" if taken is not None else "new crawl" if checkpoint.is_over else "state",
+        "crawl": (checkpoint.crawl or 1) + checkpoint.is_over,
         **counts(taken),
         "start_state": resolver.state if taken is None else taken.start_state,
-        "left_behind": requests.pending if requests is not None and taken is None else 0,
+        "left_behind": 0 if left is None else left.pending,
     }
 
 
@@ -87,22 +65,12 @@ def pending_and_seen(counts: dict[str, Any]) -> str:
 
 
 def failed_and_held(counts: dict[str, Any]) -> str:
-    """Return "3 pages failed, 1 held for the next run"."""
-    failed = counts["failed"]
-    return f"{failed:,} page{'' if failed == 1 else 's'} failed, {counts['held']:,} held for the next run"
-
-
-def _takes_requests(resolver: SpiderSettingsState) -> bool:
-    """Whether the run starts exactly at its checkpoint, and takes the requests in there, too."""
-    settings, start = resolver.crawler.settings, resolver.start
-    if start is None or start.requests is None or not _switched_on(settings):
-        return False
-    elsewhere = resolver.settings.readonly or bool(resolver.settings.read_from)
-    return not elsewhere or (settings.getpriority("STATE_REQUESTS") or 0) >= SETTINGS_PRIORITIES["cmdline"]
-
-
-def _switched_on(settings: BaseSettings) -> bool:
-    return get_bool(settings, "STATE_REQUESTS", True)
+    """Return "3 pages failed, 1 held for the next run"; what is 0 is left out."""
+    failed, held = counts["failed"], counts["held"]
+    pages = "page" if (failed or held) == 1 else "pages"
+    if not failed:
+        return f"{held:,} {pages} held for the next run"
+    return f"{failed:,} {pages} failed" + (f", {held:,} held for the next run" if held else "")
 
 
 class PendingPage(NamedTuple):
@@ -136,17 +104,13 @@ class StoredCookie(NamedTuple):
 
 
 def with_requests(target: Target, newest: Checkpoint) -> Checkpoint | None:
-    """Return *newest* or, if its crawl has ended, the last checkpoint of that crawl that has requests. Blocks.
+    """Return *newest* or, if that has no requests because its crawl is over, the checkpoint before it. Blocks.
 
-    :return: None if there is no such checkpoint
+    :return: None if that has no requests, either
     :raises StateError: as :func:`~scrapy_state.lineage.chain.ancestors`
     """
-    for checkpoint in islice(ancestors(target.store, target.template, newest), _CHECKPOINTS_BACK):
-        if checkpoint.crawl != newest.crawl:
-            return None
-        if checkpoint.requests is not None:
-            return checkpoint
-    return None
+    near = islice(ancestors(target.store, target.template, newest), 2 if newest.is_over else 1)
+    return next((checkpoint for checkpoint in near if checkpoint.requests is not None), None)
 
 
 def pending_pages(target: Target, checkpoint: Checkpoint) -> Iterator[PendingPage]:
@@ -155,8 +119,7 @@ def pending_pages(target: Target, checkpoint: Checkpoint) -> Iterator[PendingPag
     :raises CheckpointError: if a segment is missing or damaged
     :raises StoreError: if the store does not answer or refuses
     """
-    found = _Pages()
-    read_segments(_open(target, checkpoint), found)
+    found = _read(target, checkpoint, _Pages())
     for page, (priority, data) in sorted(found.pending.items(), key=lambda item: (-item[1][0], item[0])):
         request = _request(data)
         yield PendingPage(
@@ -167,21 +130,17 @@ def pending_pages(target: Target, checkpoint: Checkpoint) -> Iterator[PendingPag
 
 def failed_pages(target: Target, checkpoint: Checkpoint) -> list[FailedPage]:
     """Return the pages that are held, then the first 1,000 that failed and were skipped. Raises as :func:`pending_pages`."""
-    first = _Pages(wanted=())
-    read_segments(_open(target, checkpoint), first)
+    first = _read(target, checkpoint, _Pages(wanted=()))
     pages: dict[int, tuple[int, bytes]] = {}
     if first.held_pages:  # only now it is known whose URLs to remember
-        second = _Pages(wanted=first.held_pages)
-        read_segments(_open(target, checkpoint), second)
-        pages = second.pending
+        pages = _read(target, checkpoint, _Pages(wanted=first.held_pages)).pending
     held = [FailedPage(_url(pages.get(page)), str(info["reason"]), True) for page, info in first.held_pages.items()]
     return held + [FailedPage(str(info["url"]), str(info["reason"]), False) for info in first.skipped]
 
 
 def cookies(target: Target, checkpoint: Checkpoint) -> list[StoredCookie]:
     """Return the cookies in all jars, without their values. Raises as :func:`pending_pages`."""
-    found = _Pages(wanted=())
-    read_segments(_open(target, checkpoint), found)
+    found = _read(target, checkpoint, _Pages(wanted=()))
     return [cookie for jar in found.jars.values() for cookie in jar]
 
 
@@ -234,15 +193,10 @@ class _Pages:
         self.flying.update(pages)
 
 
-def _open(target: Target, checkpoint: Checkpoint) -> Iterator[IO[bytes]]:
-    for segment in checkpoint.requests.segments if checkpoint.requests is not None else ():
-        key = f"{target.template.prefix}requests/{segment.name}"
-        data = target.store.read(key)
-        if data is None:
-            raise CheckpointError("the segment is missing", uri=target.store.uri(key))
-        if segment.digest != "sha256:" + sha256(data).hexdigest():
-            raise CheckpointError("the segment is damaged: its digest does not match", uri=target.store.uri(key))
-        yield BytesIO(data)
+def _read(target: Target, checkpoint: Checkpoint, into: _Pages) -> _Pages:
+    assert checkpoint.requests is not None
+    stored_segments(target).read(checkpoint.requests.segments, into)
+    return into
 
 
 def _request(data: bytes) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from ..stores.retry import in_thread
 from ..units.watermark import what_is_missing
 from .kept_requests import counts, in_words, next_run
 from .state import NO, OK
-from .target import Target, find_target, no_checkpoint
+from .target import Target, find_target, is_in_redis, no_checkpoint
 from .terminal import out, out_json, progress, say, seconds_since, stepping, table
 
 
@@ -47,7 +47,7 @@ def show(options: Namespace, settings: Settings) -> int:
         out(f"STATE {as_text(resolver.state)} {resolver.origin}")
         if checkpoint is not None and checkpoint.missing_units:
             out(f"units: {what_is_missing(checkpoint)}")
-        if checkpoint is not None and following is not None and checkpoint.crawl is not None:
+        if checkpoint is not None and following is not None and not (checkpoint.crawl is None or is_in_redis(target.crawler)):
             for line in in_words(following, checkpoint):
                 out(line)
     return _exit_code(target, resolution)

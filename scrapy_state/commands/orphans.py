@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from scrapy.settings import Settings
 
 from ..dataset.moved import Moved
-from ..feeds import all_item_feeds, item_feeds, open_template
+from ..feeds import all_item_feeds, item_feeds, open_template, segments_feed
 from ..lineage.history import newest_first
 from ..lineage.orphans import AllOrphans, files_left_out
 from ..model.key_template import KeyTemplate, placeholders, without_credentials
@@ -81,7 +81,7 @@ def unnamed_files(
             warn(f"run {run.last.run} is left out: {why}")
     settings = target.crawler.settings
     feeds = dict(item_feeds(settings))
-    others = [feed for feed in all_item_feeds(settings) if feed[0] not in feeds]
+    others = [*(feed for feed in all_item_feeds(settings) if feed[0] not in feeds), *segments_feed(settings)]
     left_out = files_left_out(others, target.spider or "", settings["FEED_URI_PARAMS"])
     unnamed: dict[str, UnnamedFile] = {}  # by URI: two feeds may list the same file
     for run, files, no_telling in all_orphans.among(_feed_keys(target, all_orphans, moved, delete, feeds, warn), left_out):

@@ -127,16 +127,14 @@ def _at(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _show(parser: argparse.ArgumentParser) -> None:
-    _target(parser)
+def _show(parser: argparse.ArgumentParser, json: bool = True) -> None:
+    _target(parser, json)
     _at(parser)
     _lag(parser)
 
 
 def _get(parser: argparse.ArgumentParser) -> None:
-    _target(parser, json=False)
-    _at(parser)
-    _lag(parser)
+    _show(parser, json=False)
 
 
 def _lag(parser: argparse.ArgumentParser) -> None:

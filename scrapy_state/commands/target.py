@@ -36,6 +36,7 @@ from .terminal import say
 
 #: The settings of the project that also apply to a target given as a URI
 _FOR_A_URI = re.compile(r"AWS_\w+|FEED_STORAGE_S3_ACL|STATE_STORES|STATE_AT|STATE_LAG|STATE_REQUESTS(_URI)?")
+_REDIS = "scrapy_state.redis"
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,18 @@ def find_crawler(name: str, settings: Settings, arguments: dict[str, str]) -> Cr
     return _crawler_of(cls, settings, arguments)
 
 
+def is_in_redis(crawler: Crawler) -> bool:
+    """Return whether SCHEDULER is the scheduler in scrapy_state.redis or a subclass. Doesn't need redis-py."""
+    scheduler = crawler.settings["SCHEDULER"]
+    if isinstance(scheduler, str) and scheduler.startswith(_REDIS):
+        return True
+    try:
+        classes = getattr(load_object(scheduler), "__mro__", ())
+    except (ImportError, NameError, TypeError, ValueError):
+        return False
+    return any(cls.__module__.startswith(_REDIS) for cls in classes)
+
+
 def _crawler_of(cls: type[Spider], settings: Settings, arguments: dict[str, str]) -> Crawler:
     crawler = Crawler(cls, settings)
     try:
@@ -188,7 +201,7 @@ def _of_uri(uri: str, settings: Settings, arguments: dict[str, str]) -> Target:
     format = Path(uri).suffix.removeprefix(".")
     format = format if format in FORMATS else "json"
     chosen["FEEDS"] = {uri: {"format": format, "item_classes": [StateItem]}}
-    chosen.update(EXTENSIONS={StateResolver: 10}, EXTENSIONS_BASE={})
+    chosen.update(EXTENSIONS={StateResolver: 10}, EXTENSIONS_BASE={}, SCHEDULER="scrapy_state.frontier.Scheduler")
     own = Settings(chosen)
     for name in set(chosen) & {"STATE_AT", "STATE_LAG"}:
         own.set(name, chosen[name], settings.getpriority(name) or 0)

@@ -52,8 +52,9 @@ class Checkpointer:
         self._old_side: Side | None = None
         self._commit_task: asyncio.Task[None] | None = None
         self._opened = False
-        #: whether a checkpoint needs no requests: the newest state item was clean, and no cut with requests has come since
-        self._is_clean = False
+        #: whether a checkpoint needs no requests: the newest state item was clean, and no cut with requests has come since.
+        #: None before the first state item or cut
+        self._is_clean: bool | None = None
         self._has_cut = False
         self._makes_last_cut = False
         #: the next cut with requests
@@ -187,8 +188,11 @@ class Checkpointer:
             self._commit_task = asyncio.create_task(self._cut(with_requests=True))
 
     def _note_clean(self, is_clean: bool) -> None:
-        if self._is_clean != is_clean:
-            self._is_clean = is_clean
+        if self._is_clean == is_clean:
+            return
+        is_switch = self._is_clean is not None
+        self._is_clean = is_clean
+        if is_switch:
             self._log.info(
                 "checkpoints contain %s from now on: %s",
                 *(("only the state", "the spider yields state items while nothing else is under way") if is_clean else

@@ -61,6 +61,16 @@ class OpenBatches:
         self._uploads = uploads
         self._open: dict[tuple[Side, ItemFeed], Batch] = {}
 
+    @property
+    def fewest_items(self) -> float:
+        """The smallest batch_item_count of all feeds."""
+        return min((feed.items_limit for feed in self._feeds), default=math.inf)
+
+    @property
+    def spool_bytes(self) -> int:
+        """STATE_SPOOL_SIZE."""
+        return self._uploads.spool.limit_bytes
+
     def export(self, item: Any, ticket: Ticket, epoch: int) -> None:
         """Export *item* to each feed that accepts it, to the batch of its side.
 

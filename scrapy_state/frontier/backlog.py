@@ -144,7 +144,7 @@ class DiskBacklog:
     """A :class:`Backlog` in a temporary file, of which nothing remains, however the process ends.
 
     All methods write or read the file: some 3 µs for each entry, so 50 entries don't block the event loop noticeably. They
-    raise StateError if the file can't be written. Use it in one thread.
+    raise StateError if the file can't be written. Use it in one thread at a time.
 
     :param folder: where the file is
     :param first_out: whether the oldest page is sent first (FIFO), rather than the newest (LIFO)
@@ -235,7 +235,7 @@ def _nameless_database(folder: str) -> sqlite3.Connection:
     handle, path = tempfile.mkstemp(dir=folder, prefix=TEMPORARY)
     os.close(handle)
     try:
-        sql = sqlite3.connect(path, isolation_level=None)
+        sql = sqlite3.connect(path, isolation_level=None, check_same_thread=False)  # filled in another thread at the start
         # One transaction that never ends, and no journal: nobody will read the file after a crash.
         sql.execute("PRAGMA journal_mode = OFF")
         sql.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")

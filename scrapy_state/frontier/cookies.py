@@ -10,8 +10,8 @@ from http.cookiejar import Cookie
 from typing import TYPE_CHECKING, Any
 
 from ..scrapy_internals import cookie_fields, watch_cookies
-from .classes import Classes
-from .values import Values
+from .codec.classes import Classes
+from .codec.values import Values
 
 if TYPE_CHECKING:
     from scrapy.core.engine import ExecutionEngine

@@ -24,6 +24,7 @@ from ..feedstorages import temporary_folder
 from ..model.checkpoint import Requests
 from ..settings import StateSettings, get_settings
 from ..stores import open_reader, open_writer
+from ..stores.retry import patiently
 from .backlog import Backlog, DiskBacklog, Entry, MemoryBacklog
 from .codec import Codec
 from .cookies import CookieJars
@@ -32,7 +33,7 @@ from .pages import Pages
 from .recorder import Recorder
 from .restoring import MOST_DEATHS, Restored
 from .seen import SeenSet
-from .segment_files import SegmentFiles, StoredSegments, open_requests
+from .segments.files import SegmentFiles, StoredSegments, open_requests
 from .start import StartRequests
 
 
@@ -136,6 +137,8 @@ async def open_frontier(
         restored.check_names(codec)
     deaths = restored.count_deaths(settings_concurrency(crawler)) if resolver.was_killed else {}
     files = SegmentFiles(*open_requests(crawler, open_writer), barrier.run_id) if writes else None
+    if files is not None and settings.requests_uri is not None:  # the opening checkpoint proves only its own folder
+        await asyncio.to_thread(patiently, files.probe)
     had_ended = continued is not None and continued.start_state is None
     pages = Pages(
         NoJournal(), barrier.unit_items or NoItems(), Start(dict(resolver.state), had_ended), restored.number,

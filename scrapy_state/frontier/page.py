@@ -12,7 +12,7 @@ from ..barrier.tickets import Side, Ticket
 
 
 class Journal(Protocol):
-    """Takes down what changes until the next checkpoint (frontier/segments.py)."""
+    """Takes down what changes until the next checkpoint (frontier/segments/)."""
 
     @property
     def empty(self) -> bool:
@@ -66,7 +66,8 @@ class Page:
     :param known: whether checkpoints may mention it; *stored*: whether it is pending in the segments
     :param in_every_run: whether each run sends it, as it sends what ``start()`` yields, so that it isn't stored
     :param out: how many of its requests are under way: itself, stand-ins, and children that can't be stored
-    :param sent: how many requests it has sent; *first_sent*: the first of them, encoded
+    :param idle: how many of these requests have no more to yield: their callbacks have ended
+    :param sent: how many requests it has sent since its last clean state item; *first_sent*: the first of them, encoded
     :param open_children: how many of the pages that it has sent are not settled
     :param over: whether nothing of it is under way
     :param hopeless: whether it stays pending, because the crawl is being closed
@@ -88,6 +89,7 @@ class Page:
     stored: bool = False
     in_every_run: bool = False
     out: int = 1
+    idle: int = 0
     sent: int = 0
     first_sent: bytes = b""
     open_children: int = 0

@@ -7,6 +7,7 @@ checkpoint, and the children that were waiting for it become known. docs/request
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from types import MappingProxyType
@@ -42,8 +43,10 @@ class Pages:
         #: how many pages are not settled, known or not; without start()
         self._open = pending
         self._of: dict[Hashable, Page | Waiting] = {}
-        #: the pages that the engine has, in their order
-        self._taken: dict[Page, None] = {}
+        #: the requests whose callbacks have ended
+        self._idle: set[Hashable] = set()
+        #: the pages that the engine has, and since when (time.monotonic()), in their order
+        self._taken: dict[Page, float] = {}
         #: where the next run would begin if it began anew: start(), or the page that has yielded the last clean state item.
         #: None once that is settled
         self.beginning: Page | None = Page(0, known=True, left_out=Counter(forms))
@@ -114,7 +117,7 @@ class Pages:
         if isinstance(entry, Waiting):
             entry = self._of[request] = Page(entry.number, parent=entry.parent, known=True, stored=True)
         if entry is not None:
-            self._taken[entry] = None
+            self._taken.setdefault(entry, time.monotonic())
         return entry
 
     def end(self, request: Hashable) -> None:
@@ -122,7 +125,17 @@ class Pages:
         page = self._of.pop(request, None)
         if isinstance(page, Page):
             page.out -= 1
+            if request in self._idle:
+                self._idle.discard(request)
+                page.idle -= 1
             self._look(page)
+
+    def yielded_all(self, request: Hashable) -> None:
+        """The callback of *request* has ended. Its items may still be in the pipelines."""
+        page = self.of(request)
+        if page is not None and request not in self._idle:
+            self._idle.add(request)
+            page.idle += 1
 
     def start_ended(self) -> None:
         """``start()`` has yielded all."""
@@ -133,6 +146,14 @@ class Pages:
     def in_flight(self) -> list[int]:
         """Return the numbers of the stored pages that the engine has."""
         return [page.number for page in self._taken if page.stored and not page.over]
+
+    def oldest(self) -> tuple[Hashable, float] | None:
+        """Return the request of the page that the engine has had longest, if that page holds something back, and since when."""
+        page = next(iter(self._taken), None)
+        if page is None or not (page.ticket is not None or page.children):
+            return None
+        request = next((request for request, entry in self._of.items() if entry is page), None)
+        return None if request is None else (request, self._taken[page])
 
     # What a page yields
 
@@ -159,25 +180,44 @@ class Pages:
 
     def is_clean(self, page: Page) -> bool:
         """Whether a state item of *page* is clean now: nothing else is under way, and *page* has sent one request at most."""
-        if page.sent > 1 or self.beginning not in (None, page):
+        if not page.open_children <= page.sent <= 1 or not (self.beginning in (None, page) or self._only_items(self.beginning)):
             return False
-        return self._open == bool(page.number) + page.open_children
+        ending = self._ending()
+        others = self._open - bool(page.number) - (len(ending) - (page in ending))
+        return others == page.open_children - sum(each.parent is page for each in ending)
 
-    def begin_anew(self, page: Page, state: dict[str, Any]) -> Side | None:
+    def _ending(self) -> set[Page]:
+        """Return the known pages of which only items are left, in the pipelines."""
+        pages = {self.of(request) for request in self._idle}
+        return {page for page in pages if page is not None and page.known and page.number and self._only_items(page)}
+
+    @staticmethod
+    def _only_items(page: Page) -> bool:
+        return page.out == page.idle and not page.children
+
+    def begin_anew(self, page: Page, state: dict[str, Any]) -> list[Side]:
         """*page* has yielded a clean state item: from here on the next run would begin with its *state*.
 
-        :returns: the side of the items that *page* has yielded before it; None if there are none
+        :returns: the sides of all items that have been yielded before it
         """
         self.start = Start(state)
+        ended = self._ending() - {page}
+        if self.beginning is not None and self.beginning is not page:
+            ended.add(self.beginning)
         self.beginning = page
         self.journal.forget_forms()
         if page.sent:
             self.journal.form(form_of(page.first_sent))
         self._forget(page)
         self._let_children_go(page)
-        page.left_out = None
-        ticket, page.ticket = page.ticket, None
-        return None if ticket is None else ticket.side
+        page.left_out, page.sent, page.first_sent = None, 0, b""
+        tickets = [each.ticket for each in (page, *ended)]
+        page.ticket = None
+        for other in ended:
+            other.ticket = None
+            self._forget(other)
+            self._look(other)
+        return [ticket.side for ticket in tickets if ticket is not None]
 
     # How a page ends
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,8 +26,8 @@ from ..scrapy_internals import PAGE, is_closing
 from .cookies import CookieJars
 from .page import Page
 from .pages import Pages
-from .segment_files import SegmentFiles
 from .segments import OpenSegment, to_merge
+from .segments.files import SegmentFiles
 
 if TYPE_CHECKING:
     from ..export.retry import Retry
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from ..stores.threads import StoreThreads
     from .codec import Codec
 
+#: A page that holds items or requests back for that many intervals, and that many seconds, is worth a warning.
+_SLOW_INTERVALS, _SLOW_SECONDS = 10, 60.0
 #: The session of an earlier run has expired, if the site answers a request of that run so.
 _SESSION_STATUSES = (401, 403, 407)
 
@@ -91,6 +94,8 @@ class Recorder:
         self._first_number = pages.number
         #: how many segments this run has stored
         self._number = 0
+        #: the request of the page that was warned of last
+        self._warned_of: object = None
         self._merging: asyncio.Task[None] | None = None
         #: whether the spider itself has said that the crawl is over
         self._is_over = False
@@ -109,11 +114,14 @@ class Recorder:
         page = self._page(is_start)
         if page is None or not self.pages.is_clean(page):
             return False
-        side = self.pages.begin_anew(page, state)
-        if side is not None:
+        for side in self.pages.begin_anew(page, state):
             self._barrier.unit_items.release(side)  # type: ignore[union-attr]
             side.join(self._barrier.tickets.current.side)
         return True
+
+    def yielded_all(self) -> None:
+        """The callback at work has ended."""
+        self.pages.yielded_all(PAGE.get())
 
     def item_failed(self, ticket: Ticket) -> bool:
         """A pipeline has raised for an item: if it is that of a page, the page stays pending. Return whether it is."""
@@ -178,6 +186,7 @@ class Recorder:
         for kind, name in self._codec.take_used():
             journal.name(kind, name)
         pages.journal = self.new_journal()
+        self._warn_of_slow_page()
         in_flight = pages.in_flight()
         requests = Requests(
             segments=tuple(self._segments),
@@ -262,6 +271,19 @@ class Recorder:
             self._merging = None
         # Only segments behind these may have been added since.
         self._segments = [*self._segments[:first], merged, *self._segments[end:]]
+
+    def _warn_of_slow_page(self) -> None:
+        oldest = self.pages.oldest()
+        if oldest is None or oldest[0] is self._warned_of:
+            return
+        request, since = oldest
+        seconds = time.monotonic() - since
+        if seconds > max(_SLOW_INTERVALS * self._settings.interval_seconds, _SLOW_SECONDS):
+            self._warned_of = request
+            self._log.warning(
+                "%s has been under way for %.0f s: before it is done, no checkpoint has its items, or the requests that it has "
+                "sent with dont_filter", request, seconds,
+            )  # fmt: skip
 
     def _page(self, is_start: bool) -> Page | None:
         return self.pages.beginning if is_start else self.pages.of(PAGE.get())

@@ -58,7 +58,7 @@ class Run:
     :param checkpoints: how many checkpoints it stored; *files*, *bytes* and *items*: how much they name
     :param parent: the run it continued; None if it continued none, or if that run has not been read
     :param in_lineage: whether the newest checkpoint descends from it
-    :param requests: what its newest checkpoint with requests says about them; None if it has no such checkpoint
+    :param requests: those of its newest checkpoint or, if that has none (its crawl is over), of the one before
     :param superseded: whether another run has stored a checkpoint since, so that this run can't store any more
     """
 
@@ -92,7 +92,8 @@ class Run:
     def add(self, checkpoint: Checkpoint) -> None:
         """Add its next older checkpoint."""
         self.first = checkpoint
-        self.requests = self.requests or checkpoint.requests
+        if self.checkpoints < (2 if self.last.is_over else 1):
+            self.requests = self.requests or checkpoint.requests
         self.checkpoints += 1
         self.files += len(checkpoint.files)
         self.bytes += sum(file.bytes or 0 for file in checkpoint.files)

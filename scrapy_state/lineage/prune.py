@@ -1,13 +1,14 @@
 """Reducing the number of state files: older ones are packed into roll-ups, then deleted.
 
-A prune that is killed leaves a complete history: it stores a roll-up, and reads it back, before it deletes any of the files.
-The next prune continues where it stopped. This is not part of archive.py, which every crawl uses: only a prune may delete.
+A prune that is killed leaves a complete history: it stores all roll-ups, and reads them back, before it deletes any file. The
+next prune continues where it stopped. This is not part of archive.py, which every crawl uses: only a prune may delete.
 """
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import datetime
 
 from ..exceptions import CheckpointError
@@ -33,6 +34,8 @@ class Pruned:
         self.rolled_up = 0
         #: how many state files were deleted
         self.deleted = 0
+        #: how many segments of requests were deleted
+        self.segments = 0
         #: (URI, why) of files that are not checkpoints; they stay
         self.left: list[tuple[str, str]] = []
 
@@ -62,7 +65,12 @@ def prunable(
 
 
 def roll_up(
-    store: StoreWriter, template: KeyTemplate, keys: Sequence[str], pruned: Pruned, step: Callable[[], object] = lambda: None
+    store: StoreWriter,
+    template: KeyTemplate,
+    keys: Sequence[str],
+    pruned: Pruned,
+    step: Callable[[], object] = lambda: None,
+    drop: Callable[[set[str]], object] = lambda names: None,
 ) -> None:
     """Pack the state files *keys*, oldest first, into roll-ups, and delete them. Blocks.
 
@@ -70,6 +78,8 @@ def roll_up(
 
     :param pruned: filled in along the way
     :param step: called for each file that has been read
+    :param drop: called with the names of the segments that the state files name, before those are deleted: so a prune that is
+        killed is followed by one that still knows the names
     :raises CheckpointTooNew: if a newer scrapy_state stored one of the files
     :raises CheckpointError: if a roll-up is damaged
     :raises StoreError: if the store does not answer or refuses
@@ -78,13 +88,14 @@ def roll_up(
     known = rollups.list()
     pending: list[tuple[str, bytes]] = []
     done: list[str] = []
+    segments: set[str] = set()
     size = 0
     for key, data in ahead(store.read, keys):
         step()
         if data is None:  # another prune is running
             continue
         try:
-            Checkpoint.from_bytes(data)
+            segments |= _segments_of(data)
         except CheckpointError as error:
             pruned.left.append((store.uri(key), str(error)))
             continue
@@ -95,14 +106,45 @@ def roll_up(
         pending.append((key, data))
         size += len(data)
         if len(pending) >= ROLLUP_FILES or size >= ROLLUP_BYTES:
-            _store(store, template, pending, pruned)
+            done += _store(store, template, pending, pruned)
             pending, size = [], 0
-    _delete(store, done, pruned)
     if pending:
-        _store(store, template, pending, pruned)
+        done += _store(store, template, pending, pruned)
+    drop(segments)
+    for _ in ahead(store.delete, done):
+        pruned.deleted += 1
 
 
-def _store(store: StoreWriter, template: KeyTemplate, files: list[tuple[str, bytes]], pruned: Pruned) -> None:
+def delete_segments(
+    states: StoreReader,
+    template: KeyTemplate,
+    keys: Sequence[str],
+    names: set[str],
+    store: StoreWriter,
+    folder: str,
+    pruned: Pruned,
+) -> None:
+    """Delete the segments *names*, but none that a checkpoint other than *keys* names, on whatever branch. Blocks.
+
+    :param states: the store of the state files; *template*: their keys
+    :param store: the store of the segments; *folder*: the prefix of their keys
+    :raises CheckpointTooNew: if a newer scrapy_state stored one of the other checkpoints; then nothing is deleted
+    :raises StoreError: if a store does not answer or refuses
+    """
+    if not names:
+        return
+    rest = set(keys)
+    others = [key for key in template.in_order(keys_within(states, template.prefix, template.depth)) if key not in rest]
+    needed: set[str] = set()
+    for _, data in ahead(states.read, others):
+        with suppress(CheckpointError):  # a torn file is no checkpoint
+            needed |= _segments_of(data)
+    for _ in ahead(store.delete, [folder + name for name in sorted(names - needed)]):
+        pruned.segments += 1
+
+
+def _store(store: StoreWriter, template: KeyTemplate, files: list[tuple[str, bytes]], pruned: Pruned) -> list[str]:
+    """Store a roll-up of *files*, and return their keys."""
     ids = [template.id_of(key) or 0 for key, _ in files]
     rollup = Rollup(ids[0], ids[-1], rollup_key(template, ids[0], ids[-1]))
     with tempfile.TemporaryFile() as packed:
@@ -112,12 +154,12 @@ def _store(store: StoreWriter, template: KeyTemplate, files: list[tuple[str, byt
         raise CheckpointError("the roll-up differs from what was stored; nothing was deleted", uri=store.uri(rollup.key))
     pruned.rollups.append(store.uri(rollup.key))
     pruned.rolled_up += len(files)
-    _delete(store, [key for key, _ in files], pruned)
+    return [key for key, _ in files]
 
 
-def _delete(store: StoreWriter, keys: Sequence[str], pruned: Pruned) -> None:
-    for _ in ahead(store.delete, keys):
-        pruned.deleted += 1
+def _segments_of(data: bytes | None) -> set[str]:
+    requests = None if data is None else Checkpoint.from_bytes(data).requests
+    return set() if requests is None else {segment.name for segment in requests.segments}
 
 
 def _time(data: bytes | None) -> datetime | None:

@@ -83,7 +83,8 @@ def _now(page: Page) -> Iterator[str]:
         kind, word, more = "hand", "Perhaps running", "These state files do not say which run stored them."
     yield f'<section class="now {kind}" aria-label="Now"><strong>{clean(word)}</strong><p>{clean(more)}</p></section>'
     yield '<dl class="facts">'
-    yield _fact("The next run continues from", f'<span class="state">{short(newest.state, _STATE_CHARACTERS)}</span>', "wide")
+    where = "The next run begins a new crawl from" if newest.ended else "The next run continues from"
+    yield _fact(where, f'<span class="state">{short(newest.state, _STATE_CHARACTERS)}</span>', "wide")
     rate = page.series.items_per_minute
     if rate is not None:
         average = _average(last)

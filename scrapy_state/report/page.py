@@ -59,7 +59,7 @@ class Page:
 
     @property
     def requests(self) -> Requests | None:
-        """What the newest crawl's newest checkpoint with requests says about them; None if there is no such checkpoint."""
+        """Those of the newest checkpoint, or of the one before if its crawl is over; None if there are none."""
         checkpoint = self.series.with_requests
         return None if checkpoint is None else checkpoint.requests
 
@@ -83,8 +83,8 @@ class Page:
             return "running" if self.age_seconds is None or self.age_seconds < self.patience_seconds else "silent"
         if reason in _BY_HAND:
             return "hand"
-        if reason == "finished":
-            return reason
+        if reason == "finished" or run.last.is_over:
+            return "finished"
         return "failed" if reason in _FAILED or reason.startswith("state_") else "stopped"
 
 

@@ -31,15 +31,16 @@ def runs(page: Page) -> Iterator[str]:
 
 
 def _request_columns(shown: bool) -> tuple[str, ...]:
-    return (">crawl", ">pending", ">seen", ">failed") if shown else ()
+    return ("requests",) if shown else ()
 
 
 def _request_cells(shown: bool, crawl: int | None, newest: Requests | None, known: Requests | None) -> tuple[str, ...]:
-    """Return the cells for these columns. *known*: the newest requests, also if the *newest* checkpoint has none."""
-    if not shown:
-        return ()
-    seen_and_failed = ("", "") if known is None else (f"{known.seen:,}", f"{known.failed + known.held:,}")
-    return ("" if crawl is None else f"{crawl}", "" if newest is None else f"{newest.pending:,}", *seen_and_failed)
+    """Return the cell for this column. *known*: the newest requests, also if the *newest* checkpoint has none."""
+    if not shown or known is None:
+        return ("",) * shown
+    failed = known.failed + known.held
+    pending = "" if newest is None else f"{newest.pending:,} pending, "
+    return (f"crawl {crawl}: {pending}{known.seen:,} seen{f', {failed:,} failed' if failed else ''}",)
 
 
 def _run_row(page: Page, run: Run, with_requests: bool) -> tuple[str, ...]:

@@ -117,7 +117,7 @@ class Series:
 
     :param newest: the checkpoint whose lineage is the main line; None if there is no checkpoint
     :param oldest: the oldest checkpoint of that lineage, as a point
-    :param with_requests: the newest checkpoint of the newest crawl that has requests: how many pages have failed is known there
+    :param with_requests: *newest* or, if that has no requests (its crawl is over), its parent, if that has some
     :param start: the position of the first checkpoint on the axis; *end*: of the last
     """
 
@@ -195,8 +195,9 @@ class Series:
 
     def _note_requests(self, checkpoint: Checkpoint) -> None:
         assert self.newest is not None
-        if self.with_requests is None and checkpoint.requests is not None and checkpoint.crawl == self.newest.crawl:
-            self.with_requests = checkpoint
+        is_near = checkpoint.id == self.newest.id or (self.newest.is_over and checkpoint.id == self.newest.parent)
+        if is_near and checkpoint.requests is not None:
+            self.with_requests = self.with_requests or checkpoint
 
     def _point(self, checkpoint: Checkpoint, x: float, in_lineage: bool) -> Point:
         point, requests = Point(x, checkpoint.items, self._values(checkpoint, in_lineage)), checkpoint.requests

@@ -286,10 +286,11 @@ def split(uri: str) -> tuple[str, str]:
     place, _, key = uri.partition("://")[2].partition("/")
     bucket = place.rpartition("@")[2]
     if not bucket:
-        raise StateSettingsError(f"the URI {without_credentials(uri)!r} has no bucket: s3://bucket/…")
+        raise StateSettingsError(f"the URI {without_credentials(uri)!r} has no bucket", remedy="write s3://bucket/…")
     if ":" in bucket:
         raise StateSettingsError(
-            f"the URI of a feed in {without_credentials(uri)!r} can't be read: percent-encode the access key and the secret "
-            "in it (a slash is %2F), or use AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            f"the URI of a feed in {without_credentials(uri)!r} can't be read",
+            remedy="percent-encode the access key and the secret in it (a slash is %2F), or use AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY",
         )
     return bucket, key

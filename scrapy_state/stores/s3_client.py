@@ -122,8 +122,8 @@ def _only_reads(params: dict[str, Any], model: OperationModel, **_: object) -> A
     if model.name.startswith(_READS):
         return None
     raise StoreReadOnly(
-        f"something asked the S3 client of a reader for {model.name}; nothing was sent. "
-        "This is a bug in scrapy_state or in what calls it: please report it"
+        f"something asked the S3 client of a reader for {model.name}; nothing was sent",
+        remedy="this is a bug in scrapy_state or in the code that calls it: please report it",
     )
 
 
@@ -143,36 +143,39 @@ def s3_errors(where: str, action: str, options: S3Options) -> Iterator[None]:
     except boto.ClientError as error:
         code = error.response.get("Error", {}).get("Code", "")
         status = status_of(error)
-        said = f"{where}: {action}: the store answered {status} {code}".rstrip()
+        reason = f"{action}: the store answered {status} {code}".rstrip()
         if status in (408, 409, 429) or status >= 500 or code in _MAY_PASS:
-            raise StoreUnreachable(f"{said}; it may pass, try again later") from error
-        raise StoreRefused(f"{said}; {_remedy(status, code, action, options)}") from error
+            raise StoreUnreachable(reason, uri=where, remedy="it may pass, try again later") from error
+        raise StoreRefused(reason, uri=where, remedy=_remedy(status, code, action, options)) from error
     except boto.FlexibleChecksumError as error:
         raise ContentDamaged(
-            f"{where} is damaged: its content does not match the checksum that the store keeps with it; "
-            "restore it from a copy, or delete it"
+            "it is damaged: its content does not match the checksum that the store keeps with it",
+            uri=where,
+            remedy="restore it from a copy, or delete it",
         ) from error
     except (boto.NoCredentialsError, boto.PartialCredentialsError) as error:
-        raise StoreRefused(f"{where}: {error}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY") from error
+        raise StoreRefused(str(error), uri=where, remedy="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY") from error
     except wrong as error:
-        text = " ".join(str(error).split())
-        raise StoreRefused(f"{where}: {text.rstrip('.')}; check the URI, and AWS_… in settings and environment") from error
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise StoreRefused(reason, uri=where, remedy="check the URI, and AWS_… in settings and environment") from error
     except ValueError as error:
         if not str(error).startswith("Invalid endpoint"):
             raise
-        raise StoreRefused(
-            f"{where}: {options.at!r} is not a URL: it needs http:// or https://; check AWS_ENDPOINT_URL"
-        ) from error
+        reason = f"{options.at!r} is not a URL: it needs http:// or https://"
+        raise StoreRefused(reason, uri=where, remedy="check AWS_ENDPOINT_URL") from error
     except boto.SSLError as error:
         raise StoreRefused(
-            f"{where}: no secure connection to {options.at} (SSLError: {error.kwargs['error']}); "
-            "check AWS_ENDPOINT_URL (https or http?), AWS_CA_BUNDLE, AWS_VERIFY"
+            f"no secure connection to {options.at} (SSLError: {error.kwargs['error']})",
+            uri=where,
+            remedy="check AWS_ENDPOINT_URL (https or http?), AWS_CA_BUNDLE, AWS_VERIFY",
         ) from error
     except RecursionError as error:  # botocore asks where the bucket is, and is redirected again
-        raise StoreRefused(f"{where}: {action}: the store redirects to another region; check AWS_REGION_NAME") from error
+        reason = f"{action}: the store redirects to another region"
+        raise StoreRefused(reason, uri=where, remedy="check AWS_REGION_NAME") from error
     except (boto.BotoCoreError, OSError) as error:
         check = "AWS_ENDPOINT_URL" if options.endpoint_url else "the network, AWS_REGION_NAME and AWS_ENDPOINT_URL"
-        raise StoreUnreachable(f"{where}: no answer from {options.at} ({type(error).__name__}); check {check}") from error
+        reason = f"no answer from {options.at} ({type(error).__name__})"
+        raise StoreUnreachable(reason, uri=where, remedy=f"check {check}") from error
 
 
 def status_of(error: Any) -> int:

@@ -54,7 +54,7 @@ class HeldItems:
     @property
     def crowded(self) -> bool:
         """Whether more bytes are in memory than there should be."""
-        return self._bytes > MAX_BYTES_IN_MEMORY
+        return self._bytes > min(MAX_BYTES_IN_MEMORY, self._feeds.spool_bytes)
 
     def hold(self, item: Any, ticket: Ticket) -> None:
         """Keep a copy of *item* until the page or unit of *ticket* is done."""
@@ -69,7 +69,9 @@ class HeldItems:
         in_memory.items.append(own)
         in_memory.bytes += size
         self._bytes += size
-        if self.crowded:
+        if len(in_memory.items) >= self._feeds.fewest_items:
+            self._move_to_files(side)  # so that it doesn't become many files at once when it is released
+        elif self.crowded:
             self._move_largest_to_files()
 
     def release(self, side: Side) -> None:
@@ -118,8 +120,10 @@ class HeldItems:
 
     def _move_largest_to_files(self) -> None:
         side = max(self._in_memory, key=lambda side: self._in_memory[side].bytes)
-        if self._in_memory[side].bytes < MIN_BYTES_IN_FILES:
-            return
+        if self._in_memory[side].bytes >= min(MIN_BYTES_IN_FILES, self._feeds.spool_bytes // 2):
+            self._move_to_files(side)
+
+    def _move_to_files(self, side: Side) -> None:
         if len(self._in_files) >= MAX_SIDES_IN_FILES:
             first = next(iter(self._in_files))
             del self._in_files[first]

@@ -296,7 +296,7 @@ def _wrong_fetches(scenario: Scenario, site: Site, explained: int, outcome: Outc
     if outcome.allowed is None:
         return []
     wrong = [] if outcome.again <= explained else [f"{outcome.again} pages were fetched again; the kills explain {explained}"]
-    often = {path: count for path, count in again.items() if count > outcome.kills and asked[path] < 20}
+    often = {path: count for path, count in again.items() if count > outcome.kills * tries(path, scenario.size)}
     return wrong + ([f"fetched again more often than there were kills: {often}"] if often else [])
 
 
@@ -364,8 +364,8 @@ def main() -> int:
             if outcome.wrong:
                 failed += 1
                 _keep(place, folder)
-                swift_too = " --swift" if arguments.swift else ""
-                again = f"--scenarios 1 --seed {scenario.seed} --shapes {arguments.shapes}{swift_too}"
+                chosen = f" --shapes {arguments.shapes}" if arguments.shapes != parser.get_default("shapes") else ""
+                again = f"--scenarios 1 --seed {scenario.seed}{chosen}{' --swift' if arguments.swift else ''}"
                 print(f"  see {folder}; again: make chaos-requests ARGS='{again}'", flush=True)
             else:
                 shutil.rmtree(folder)

@@ -119,7 +119,7 @@ def test_failed(crawled: History) -> None:
 
 def test_failed_of_a_crawl_that_is_over(crawled: History) -> None:
     """The failed pages of a crawl can still be listed when it is over, but not once the next one has begun."""
-    crawled.chain(Checkpoint({"page": 3}, crawl=1, reason="finished"))
+    crawled.chain(Checkpoint({"page": 3}, crawl=1, reason="finished", ended=True))
     assert len(rows(crawled, "--failed")) == 3
     refused(state(crawled, "frontier"), 1, "checkpoint 3 has no requests: crawl 1 is over (finished)")
     crawled.chain(Checkpoint({"page": 3}, crawl=2, reason="opened"))
@@ -167,6 +167,18 @@ def test_damaged_segment(crawled: History, tmp_path: Path, spoil: Callable[[byte
     assert "Which ones is not known" in page.out
 
 
+def test_segments_elsewhere(crawled: History, tmp_path: Path) -> None:
+    """The segments are read where STATE_REQUESTS_URI says they are."""
+    for number in (1, 2):
+        name = f"r1-{number:05d}.tsv.gz"
+        data = crawled.store.read(f"{crawled.template.prefix}requests/{name}")
+        assert data is not None
+        (tmp_path / name).write_bytes(data)
+        crawled.store.delete(f"{crawled.template.prefix}requests/{name}")
+    refused(state(crawled, "frontier", "--failed"), 1, "the segment is missing", "STATE_REQUESTS")
+    assert len(rows(crawled, "--failed", "-s", f"STATE_REQUESTS_URI={tmp_path}")) == 3
+
+
 def test_report_lists_failed_pages(crawled: History) -> None:
     """The page of the report lists the pages that failed."""
     page = state(crawled, "report", "-o", "-").out
@@ -184,8 +196,10 @@ class TestClear:
         assert left == "3 pending requests of checkpoint 2 are left behind"
         made = state(crawled, "log", "--checkpoints", "--json").json[0]
         assert (made["id"], made["parent"], made["reason"], made["state"]) == (3, 2, "set", {"page": 2})
+        assert (made["overlap"], made["crawl"]) == (True, 1)
         assert "requests" not in made
-        refused(state(crawled, "frontier", "--clear", "--yes"), 1, "checkpoint 3 has no requests")
+        for option in ("--clear", "--pending", "--failed"):
+            refused(state(crawled, "frontier", option, "--yes"), 1, "checkpoint 3 has no requests")
 
     def test_asks(self, crawled: History) -> None:
         """Without a terminal or ``--yes`` nothing is stored."""
@@ -240,7 +254,7 @@ class TestSpider:
             refused(run(tmp_path, "frontier", "spider.py", option), 2, option, "Redis", "--fatal")
         refused(run(tmp_path, "frontier", "spider.py"), 3, "STATE_REDIS_URL")
 
-    @pytest.mark.parametrize("scheduler", ["scrapy.core.scheduler.Scheduler", "spider.Scheduler", "no.such.Scheduler"])
+    @pytest.mark.parametrize("scheduler", ["scrapy.core.scheduler.Scheduler", "spider.Scheduler"])
     def test_any_other_scheduler(self, tmp_path: Path, scheduler: str) -> None:
         """For any other spider the checkpoints count, and Redis is never asked."""
         (tmp_path / "spider.py").write_text(SPIDER % scheduler)

@@ -38,12 +38,12 @@ class TestShow:
             (Checkpoint({"n": 1}, crawl=1, reason="shutdown"), "the next run continues with start() from this state", "state"),
             (Checkpoint({"n": 1}, crawl=1, reason="set"), "the next run continues with start() from this state", "state"),
             (
-                Checkpoint({"n": 1}, crawl=1, reason="finished"),
+                Checkpoint({"n": 1}, crawl=1, reason="finished", ended=True),
                 "crawl 1 is over (finished): the next run begins a new crawl, with start() from this state",
                 "new crawl",
             ),
             (
-                Checkpoint({"n": 1}, crawl=4, reason="nothing new"),
+                Checkpoint({"n": 1}, crawl=4, reason="nothing new", ended=True),
                 "crawl 4 is over (nothing new): the next run begins a new crawl, with start() from this state",
                 "new crawl",
             ),
@@ -54,12 +54,13 @@ class TestShow:
         """A line says whether the next run continues with requests or with start(), or begins a new crawl."""
         history.chain(checkpoint)
         state_line, *lines = state(history, "show").out.splitlines()
-        assert state_line.startswith('STATE {"n": 1} from checkpoint 1 (')
+        page = 0 if "begins again" in line else 1
+        assert state_line.startswith(f'STATE {{"n": {page}}} from checkpoint 1 (')
         assert lines == [line]
         found = state(history, "show", "--json").json["next_run"]
         assert found["continues_with"] == how
         assert found["crawl"] == (checkpoint.crawl or 0) + (how == "new crawl")
-        assert found["start_state"] == (None if "had ended" in line else {"n": 0} if "begins again" in line else {"n": 1})
+        assert found["start_state"] == (None if "had ended" in line else {"n": page})
 
     def test_failed_and_held(self, history: History) -> None:
         """If pages have failed, a line counts them and names the verb that lists them."""
@@ -67,7 +68,9 @@ class TestShow:
         assert state(history, "show").out.splitlines()[2] == (
             "1 page failed, 2 held for the next run: see scrapy state frontier --failed"
         )
-        found = state(history, "show", "--json").json["next_run"]
+        history.chain(Checkpoint({}, crawl=1, requests=replace(REQUESTS, held=2)))
+        assert "2 pages held for the next run: see" in state(history, "show").out
+        found = state(history, "show", "--at", "1", "--json").json["next_run"]
         assert (found["failed"], found["held"], found["pending"], found["in_flight"]) == (1, 2, 1240, 12)
 
     @pytest.mark.parametrize("given", [["--lag", '{"n": 1}'], ["-s", "STATE_REQUESTS=False"]], ids=["lag", "off"])
@@ -82,7 +85,7 @@ class TestShow:
 
     def test_before_crawls_were_counted(self, history: History) -> None:
         """Nothing is added to what is printed for a checkpoint from before crawls were counted: it can't be known."""
-        history.run(1)
+        history.chain(Checkpoint({"n": 1}, reason="finished"))
         assert len(state(history, "show").out.splitlines()) == 1
 
 
@@ -126,14 +129,20 @@ class TestLog:
         assert [line[0] for line in ran.out.splitlines()] == ["4", "3", "1"]
         assert "0000000002.json is skipped: it is not whole JSON" in ran.err
 
+    def test_requests_long_ago(self, history: History) -> None:
+        """What only an older checkpoint of a run has counted is not shown for the run: it is out of date."""
+        history.chain(Checkpoint({}, crawl=1, requests=REQUESTS), *[Checkpoint({}, crawl=1)] * 2)
+        assert len(state(history, "log").out.splitlines()[0].split("\t")) == 8
+        assert state(history, "log", "--json").json[0]["seen"] is None
+
     def test_requests(self, history: History) -> None:
         """If any checkpoint has requests, columns show the crawl, and how many requests are pending, seen and failed."""
-        history.chain(Checkpoint({}, crawl=1), Checkpoint({}, crawl=1, reason="finished"), run="r1")
+        history.chain(Checkpoint({}, crawl=1), Checkpoint({}, crawl=1, reason="finished", ended=True), run="r1")
         for rows in (state(history, "log"), state(history, "log", "--checkpoints")):
             assert len(rows.out.splitlines()[0].split("\t")) in (7, 8)
         history.chain(
             Checkpoint({}, crawl=2, requests=replace(REQUESTS, failed=3, held=1)),
-            Checkpoint({}, crawl=2, reason="finished"),
+            Checkpoint({}, crawl=2, reason="finished", ended=True),
             run="r2",
         )
         history.chain(Checkpoint({}, crawl=3, requests=REQUESTS), run="r3")

@@ -141,6 +141,15 @@ def test_few_requests_for_very_many(count: int) -> None:
     assert sum(store.pages) <= 3_000 + 10 * store.requests
 
 
+def test_segments_cost_nothing() -> None:
+    """However many segments of requests are next to the checkpoints, one page of keys is enough for a few checkpoints."""
+    segments = [f"state/requests/20261121T120000-abcdef-{number:05d}.tsv.gz" for number in range(5000)]
+    bucket = Bucket([TEMPLATE.key(id) for id in range(1, 21)] + segments)
+    newest = find_keys(bucket, TEMPLATE).newest()
+    assert newest is not None
+    assert (newest.position, bucket.requests) == (20, 1)
+
+
 def test_foreign_keys_beyond_the_digits_cost_nothing() -> None:
     """Keys that sort after the widest id are not listed."""
     store = Bucket([TEMPLATE.key(id) for id in range(1, 2_500)] + [f"state/old/{number:06d}" for number in range(20_000)])

@@ -96,7 +96,7 @@ def test_json_and_stdout(history: History, tmp_path: Path) -> None:
     ran = state(history, "report", "--json", "-o", str(tmp_path / "x.html"))
     assert ran.json == {
         "page": str(tmp_path / "x.html"), "checkpoints": 3, "runs": 1, "newest_run": "finished", "damaged": 0,
-        "failed_runs": 0, "orphans": 0, "crawl": None,
+        "failed_runs": 0, "orphans": 0, "crawl": 1,
         **dict.fromkeys(("pending", "in_flight", "seen", "failed", "held")),
     }  # fmt: skip
     assert "Finished" in Page(state(history, "report", "-o", "-", "--no-orphans").out).text
@@ -217,7 +217,7 @@ def test_requests() -> None:
     assert "Solid line: seen, 40,019 at its end." in page.text
     assert re.search(r"Requests pending\s*69,981\s*16 of them in flight; 40,019 seen", page.text)
     assert "5 pages failed, 2 of them held for the next run: see Failures." in page.text
-    assert page.text.count("69,981") == 5  # the number, the plot (twice), the run, the checkpoint
+    assert page.text.count("crawl 2: 69,981 pending, 40,019 seen, 5 failed") == 2  # the run, and its newest checkpoint
 
 
 def test_no_requests() -> None:
@@ -230,12 +230,14 @@ def test_no_requests() -> None:
 def test_failed_pages() -> None:
     """The page lists up to 1,000 pages that failed, with reasons, also after the crawl has ended without requests."""
     found = with_requests(past([{"n": n} for n in range(3)]), failed=1500, held=1)
-    found.append(replace(found[-1], id=4, parent=3, requests=None, reason="finished"))
+    found.append(replace(found[-1], id=4, parent=3, requests=None, reason="nothing new", ended=True))
     bad = "https://x/<script>&"
     failed = [FailedPage(bad, "HTTP 500"), FailedPage("https://x/held", "ValueError", held=True)]
     failed += [FailedPage(f"https://x/{n}", "<b>") for n in range(998)]
     page = page_of(found, failed_pages=failed)
     assert "1,501 pages failed in this crawl" in page.text
+    assert "The next run begins a new crawl from" in page.text
+    assert "finished: nothing new" in page.text
     for text in (bad, "HTTP 500", "skipped", "the next run tries it again", "https://x/997", "<b>"):
         assert text in page.text
     assert "And 501 more: see scrapy state frontier --failed." in page.text

@@ -164,7 +164,7 @@ class TestS3:
         assert store.read("a") == b"<whole>"
         answering.answers = [(200, DAMAGED)]
         with pytest.raises(
-            ContentDamaged, match=r"^s3://bucket/a is damaged: .* checksum .*; restore it from a copy"
+            ContentDamaged, match=r"^s3://bucket/a: it is damaged: .* checksum .*; restore it from a copy"
         ) as caught:
             store.read("a")
         assert not isinstance(caught.value, StoreUnreachable | StoreRefused)
@@ -330,7 +330,7 @@ class TestS3:
     @pytest.mark.parametrize("uri", ["s3:///a", "s3://", f"s3://me:{SECRET}@/a"])
     def test_no_bucket_in_uri(self, uri: str) -> None:
         """A URI without a bucket is an error that shows the right form, and no password."""
-        with pytest.raises(StateSettingsError, match="has no bucket: s3://bucket/…") as caught:
+        with pytest.raises(StateSettingsError, match="has no bucket; write s3://bucket/…") as caught:
             open_writer(uri, {})
         assert SECRET not in str(caught.value)
 

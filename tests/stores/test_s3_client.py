@@ -40,7 +40,7 @@ class TestS3Client:
             lambda: client.upload_fileobj(io.BytesIO(b"x"), "bucket", "a"),
             lambda: client.generate_presigned_url("put_object", Params={"Bucket": "bucket", "Key": "a"}),
         ):
-            with pytest.raises(StoreReadOnly, match="This is a bug in scrapy_state"):
+            with pytest.raises(StoreReadOnly, match="this is a bug in scrapy_state"):
                 call()
         assert set(answering.seen) <= {"GET", "HEAD"}
 

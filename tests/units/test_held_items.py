@@ -16,6 +16,9 @@ from scrapy_state.units.held_items import HeldItems, bytes_in_memory
 class Feeds:
     """A fake of ItemFeeds that notes which sides are closed and which are discarded."""
 
+    fewest_items = 10**9
+    spool_bytes = 1 << 40
+
     def __init__(self) -> None:
         self.closed: list[Side] = []
         self.discarded: list[Side] = []

@@ -10,14 +10,15 @@ from typing import IO, TypeVar
 
 from scrapy.crawler import Crawler
 
-from ..exceptions import CheckpointError, CheckpointTooNew, StateSettingsError
-from ..feeds import StateFeed, open_template, requests_template
-from ..model.checkpoint import Segment
-from ..model.key_template import KeyTemplate, without_credentials
-from ..settings import get_settings
-from ..stores import StoreReader, StoreWriter
-from ..stores.retry import patiently
-from .segments import Target, merge, read_segments
+from ...exceptions import CheckpointError, CheckpointTooNew, StateSettingsError
+from ...feeds import StateFeed, open_template, requests_template
+from ...model.checkpoint import Segment
+from ...model.key_template import KeyTemplate, without_credentials
+from ...settings import get_settings
+from ...stores import StoreReader, StoreWriter
+from ...stores.retry import patiently
+from .merging import merge
+from .segment import Target, read_segments
 
 S = TypeVar("S", bound=StoreReader)
 #: How much is read at once
@@ -125,7 +126,7 @@ class StoredSegments:
             return None
         end = patiently(lambda: self._reader.read_part(self._folder + segment.name, max(segment.bytes - 1, 0), 2))
         if end is None:
-            return "the segment is missing"
+            return "the segment is missing (prune deletes those of pruned checkpoints)"
         return None if len(end) == 1 else f"the segment has {'fewer' if not end else 'more'} than {segment.bytes} bytes"
 
     def _parts(self, segment: Segment) -> Iterator[bytes]:
@@ -135,7 +136,7 @@ class StoredSegments:
             size = min(_PART_BYTES, segment.bytes + 1 - begin)
             part = patiently(lambda begin=begin, size=size: self._reader.read_part(key, begin, size))  # type: ignore[misc]
             if part is None:
-                raise self._wrong(segment, "the segment is missing")
+                raise self._wrong(segment, "the segment is missing (prune deletes those of pruned checkpoints)")
             if not part:
                 return
             yield part

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +20,7 @@ from scrapy.settings import Settings
 from segment_books import Books, segment, written
 
 from scrapy_state.exceptions import CheckpointError, CheckpointTooNew, KeyTaken, StateSettingsError, StoreUnreachable
-from scrapy_state.frontier import segment_files
-from scrapy_state.frontier.segment_files import SegmentFiles, StoredSegments, open_requests
+from scrapy_state.frontier.segments.files import SegmentFiles, StoredSegments, open_requests
 from scrapy_state.items import StateItem
 from scrapy_state.model.checkpoint import Checkpoint, Requests, Segment
 from scrapy_state.model.key_template import KeyTemplate
@@ -25,6 +28,7 @@ from scrapy_state.stores import StoreWriter, open_reader, open_writer
 from scrapy_state.stores.base import keys_within
 
 RUN = "20261121T120000-abcdef"
+FORMAT = Path(__file__).parents[3] / "docs" / "format.md"
 
 
 @pytest.fixture(params=["local", "s3"])
@@ -111,7 +115,7 @@ class TestWhere:
 
 def test_what_is_stored_is_read(files: SegmentFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     """Segments come back as they were stored, in parts if they are large."""
-    monkeypatch.setattr(segment_files, "_PART_BYTES", 50)
+    monkeypatch.setattr("scrapy_state.frontier.segments.files._PART_BYTES", 50)
     stored = [store(files, 1, 1, 2, *range(10, 40)), store(files, 2, 3)]
     assert [each.name for each in stored] == [f"{RUN}-00001.tsv.gz", f"{RUN}-00002.tsv.gz"]
     books = Books()
@@ -170,7 +174,7 @@ def test_what_is_missing_or_damaged(files: SegmentFiles) -> None:
             files.merge([good, broken], False, 9)
         assert files.problem(broken, deep=True) is not None
         assert (files.problem(broken, deep=False) is None) == deep
-    assert files.problem(Segment(files.name(9), 1, ""), deep=False) == "the segment is missing"
+    assert files.problem(Segment(files.name(9), 1, ""), deep=False).startswith("the segment is missing")
 
 
 def test_a_newer_version_says_which_file(files: SegmentFiles) -> None:
@@ -237,3 +241,18 @@ def test_a_name_leads_nowhere_else(name: str) -> None:
     data = Checkpoint({}, requests=Requests((Segment(name, 1, ""),), start)).to_bytes()
     with pytest.raises(CheckpointError, match="requests can't be read"):
         Checkpoint.from_bytes(data)
+
+
+def test_the_reader_in_the_docs(tmp_path: Path) -> None:
+    """The script in docs/format.md prints the pending requests of a checkpoint, in order."""
+    [script] = [block for block in re.findall(r"```python\n(.*?)```", FORMAT.read_text(), re.DOTALL) if "gzip" in block]
+    where, folder = open_writer(f"{tmp_path}/requests/", {})
+    files = SegmentFiles(where, folder, RUN)
+    first = segment(lambda opened: [opened.add(page, 0, False, f'{{"url":"ü\u2028{page}"}}') for page in range(1, 1203)])
+    second = segment(lambda opened: [opened.add(0, 0, True, '{"url":"0"}'), *map(opened.settle, range(2, 1202))], [1202])
+    segments = tuple(keep(files, number, file.read()) for number, file in enumerate((first, second), 1))
+    path = tmp_path / "0000000001.json"
+    path.write_bytes(Checkpoint({}, requests=Requests(segments, {"state": {}, "ended": True})).to_bytes())
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8"}
+    ran = subprocess.run([sys.executable, "-c", script, path], capture_output=True, check=True, env=environment)
+    assert ran.stdout.decode().split("\n") == ['{"url":"0"}', '{"url":"ü\u20281"}', '{"url":"ü\u20281202"}', ""]

@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from tempfile import TemporaryFile
 from typing import IO, Any, Protocol
 
-from .merging import merge, to_merge
-from .segment_lines import (
+from .lines import (
     A_LINE,
     MOST_FAILED,
     PARSERS,
@@ -27,7 +26,7 @@ from .segment_lines import (
     seen_line,
 )
 
-__all__ = ["MOST_FAILED", "SEEN_BYTES", "VERSION", "OpenSegment", "Target", "merge", "read_lines", "read_segments", "to_merge"]
+__all__ = ["MOST_FAILED", "SEEN_BYTES", "VERSION", "OpenSegment", "Target", "read_lines", "read_segments"]
 
 #: What waits to be compressed: pages that are settled soon never get that far.
 _WAITING_LINES, _WAITING_BYTES = 5000, 2 << 20
@@ -53,6 +52,8 @@ class OpenSegment:
         self._held: OrderedDict[int, bytes] = OrderedDict()
         self._bytes = 0
         self._gone: dict[int, None] = {}
+        #: pages that may be in the file, or in an earlier segment, although they are in *_pages*
+        self._again: set[int] = set()
         self._seen = bytearray()
         self._forms: Counter[str] = Counter()
 
@@ -62,20 +63,28 @@ class OpenSegment:
         waiting = (self._lines, self._pages, self._deaths, self._held, self._gone, self._seen, self._forms)
         return self._writer is None and not any(waiting)
 
-    def add(self, page: int, priority: int, is_start: bool, request: str | bytes) -> None:
-        """Note a pending page, which overrides an earlier one of the same number. *request*: one line of JSON."""
+    def add(self, page: int, priority: int, is_start: bool, request: str | bytes, again: bool = False) -> None:
+        """Note a pending page.
+
+        :param page: its number, unique in the crawl
+        :param request: one line of JSON
+        :param again: whether a page of this number was noted before, maybe in an earlier segment: this one replaces it
+        """
         data = request if isinstance(request, bytes) else request.encode("utf-8", "surrogatepass")
         if b"\n" in data or b"\t" in data:
             raise ValueError("a request must be JSON without line breaks and tabs")
-        self._gone.pop(page, None)
+        if again or page in self._gone:
+            self._again.add(page)
+            self._gone.pop(page, None)
         self._wait_for(self._pages, page, b"+\t%d\t%d\t%s\t%s" % (page, priority, b"s" if is_start else b"", data))
 
     def settle(self, page: int) -> None:
-        """Note that *page* is not pending any more. If it was noted only just now, it leaves no trace."""
+        """Note that *page* is not pending any more. If it was first noted only just now, it leaves no trace."""
         known = self._pages.pop(page, None)
         lines = (known, self._deaths.pop(page, None), self._held.pop(page, None))
         self._bytes -= sum(len(line) for line in lines if line is not None)
-        if known is None:
+        if known is None or page in self._again:
+            self._again.discard(page)
             self._gone[page] = None
             if len(self._gone) >= A_LINE:
                 self._write_gone()
