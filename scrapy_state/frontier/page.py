@@ -74,7 +74,8 @@ class Page:
     :param held: why it has failed, if the next run is to try it again
     :param failures: URL and reason of its failures, if these are skipped
     :param fingerprints: what becomes seen once it is settled: those of stand-ins, and of children that can't be stored
-    :param children: the pages that wait for it
+    :param children: the pages that wait for it, in their order
+    :param folded: what remains of those that were over before it was settled, and the forms of its own among them
     :param forms: the forms of the children that earlier tries have sent; *left_out*: how many of each may still come again
     :param ticket: the ticket of its items; None if it has yielded none since its last clean state item
     """
@@ -98,7 +99,8 @@ class Page:
     held: str = ""
     failures: Sequence[tuple[str, str]] = ()
     fingerprints: Sequence[bytes] = ()
-    children: Sequence[Page] = ()
+    children: dict[Page, None] | None = None
+    folded: Page | None = None
     forms: Sequence[str] = ()
     left_out: Counter[str] | None = None
     ticket: Ticket | None = None

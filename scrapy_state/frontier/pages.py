@@ -84,7 +84,8 @@ class Pages:
         """Begin a page that becomes known once *parent* is settled. *request* waits in the scheduler."""
         self.number += 1
         page = Page(self.number, encoded, priority, is_start, parent, parent)
-        parent.children = _with(parent.children, page)
+        parent.children = parent.children or {}
+        parent.children[page] = None
         self._begun(parent, encoded)
         self._of[request] = page
 
@@ -150,7 +151,7 @@ class Pages:
     def oldest(self) -> tuple[Hashable, float] | None:
         """Return the request of the page that the engine has had longest, if that page holds something back, and since when."""
         page = next(iter(self._taken), None)
-        if page is None or not (page.ticket is not None or page.children):
+        if page is None or not (page.ticket or page.folded or page.children):
             return None
         request = next((request for request, entry in self._of.items() if entry is page), None)
         return None if request is None else (request, self._taken[page])
@@ -209,6 +210,7 @@ class Pages:
         if page.sent:
             self.journal.form(form_of(page.first_sent))
         self._forget(page)
+        self._keep_folded(page)
         self._let_children_go(page)
         page.left_out, page.sent, page.first_sent = None, 0, b""
         tickets = [each.ticket for each in (page, *ended)]
@@ -246,6 +248,9 @@ class Pages:
         """*page* can't be finished in this run, but has not failed: the next run begins it again."""
         page.hopeless = True
         self._drop_items(page)
+        if page.folded is not None:
+            page.folded.hopeless = True
+            self._drop_items(page.folded)
 
     def release_all(self) -> None:
         """The crawl is over: keep the items of all pages, finished or not."""
@@ -253,7 +258,8 @@ class Pages:
         pages += [] if self.beginning is None else [self.beginning]
         while pages:
             page = pages.pop()
-            pages += page.children
+            pages += page.children or ()
+            pages += [] if page.folded is None else [page.folded]
             if page.ticket is not None and not page.ticket.side.failed:
                 self._items.release(page.ticket.side)
                 page.ticket = None
@@ -293,6 +299,14 @@ class Pages:
             self.start.ended = True
             for form in page.forms:
                 self.journal.form(form)
+        self._keep(page)
+        self._keep_folded(page)
+        self._forget(page)
+        self._gone(page)
+        self._let_children_go(page)
+
+    def _keep(self, page: Page) -> None:
+        """What has come of *page* counts from now on."""
         if page.ticket is not None:
             self._items.release(page.ticket.side)
         for fingerprint in page.fingerprints:
@@ -300,43 +314,71 @@ class Pages:
         for url, reason in page.failures:
             self.failed += 1
             self.journal.failed(url, reason)
-        self._forget(page)
-        self._gone(page)
-        self._let_children_go(page)
+
+    def _keep_folded(self, page: Page) -> None:
+        folded, page.folded = page.folded, None
+        if folded is not None:
+            self._keep(folded)
 
     def _fold(self, page: Page) -> None:
         """*page* is over before it is known. It will be settled together with the page it waits for, so let that take it in."""
         by = page.by
         assert by is not None
-        if page.ticket is not None:
-            self._items.move(page.ticket.side, self.ticket(by).side)
-        by.fingerprints = [*by.fingerprints, *page.fingerprints]
-        by.failures = [*by.failures, *page.failures]
-        by.children = [child for child in (*by.children, *page.children) if child is not page]
-        for child in page.children:
+        into = by.folded = by.folded or Page(0, hopeless=by.hopeless)
+        if page.parent is by:
+            into.forms = _with(into.forms, form_of(page.request))
+        for each in (page, page.folded):
+            if each is not None:
+                self._take_in(each, into)
+        children = by.children or {}
+        children.pop(page, None)
+        for child in page.children or ():
             child.by = by
+            children[child] = None
+        by.children = children
         self._gone(page)
 
+    def _take_in(self, page: Page, into: Page) -> None:
+        if page.ticket is not None:
+            self._items.move(page.ticket.side, self.ticket(into).side)
+        for fingerprint in page.fingerprints:
+            into.fingerprints = _with(into.fingerprints, fingerprint)
+        for failure in page.failures:
+            into.failures = _with(into.failures, failure)
+
     def _hold(self, page: Page) -> None:
-        page.forms = [*page.forms, *(form_of(child.request) for child in page.children)]
-        self._let_children_go(page)
+        """*page* is for the next run; what it has sent is not. As long as nobody knows of it, that waits, too."""
         if page.known:
             self._note_held(page)
+            self._let_children_go(page)
 
     def _note_held(self, page: Page) -> None:
         self.held.add(page.number)
-        self.journal.held(page.number, page.held, list(page.forms))
+        forms = [*page.forms, *(page.folded.forms if page.folded is not None else ())]
+        forms += (form_of(child.request) for child in page.children or () if child.parent is page)
+        if page.stored:  # otherwise each run sends it, or it can't be stored
+            self.journal.held(page.number, page.held, forms)
+        self._keep_folded(page)
 
     def _let_children_go(self, page: Page) -> None:
         """The children that wait for *page* become known. None of them is over, unless it is held: it would be folded."""
-        children, page.children = page.children, ()
-        for child in children:
-            child.known, child.by = True, None
-            self.journal.add(child.number, child.priority, child.is_start, child.request)
-            self.pending += 1
-            child.stored, child.request = True, b""
-            if child.held and child.over:
-                self._note_held(child)
+        pages = [page]
+        while pages:
+            page = pages.pop()
+            children, page.children = page.children, None
+            for child in children or ():
+                if child.held and child.over:
+                    pages.append(child)
+                self._let_go(child)
+
+    def _let_go(self, child: Page) -> None:
+        request, child.known, child.by = child.request, True, None
+        self.journal.add(child.number, child.priority, child.is_start, request)
+        self.pending += 1
+        child.stored = True
+        if child.held and child.over:
+            self._note_held(child)
+        child.request = b""
 
     def _drop_items(self, page: Page) -> None:
         if page.ticket is not None:

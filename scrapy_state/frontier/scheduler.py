@@ -221,14 +221,16 @@ class Scheduler(ScrapyScheduler):
 
     def _join(self, request: Request, page: Page | None, form: str = "") -> bool:
         """Let *request* be a part of *page*: it stands in for its request, or can't be stored."""
-        fingerprint = b"" if request.dont_filter or not self._own_filter else self._fingerprint(request)
-        if not self._passes(request, fingerprint):
+        is_in_every_run = bool(request.meta.get(EVERY_RUN))
+        is_filtered = not (request.dont_filter or is_in_every_run)  # an earlier run has seen where a log-in redirects to
+        fingerprint = self._fingerprint(request) if is_filtered and self._own_filter else b""
+        if is_filtered and not self._passes(request, fingerprint):
             return False
         if page is None:
             self._pages.add_unstored(request)
         else:
             self._pages.join(request, page, fingerprint, form)
-        if request.meta.get(EVERY_RUN):
+        if is_in_every_run:
             self._start.every_run_sent()
         self._push(request)
         return True
