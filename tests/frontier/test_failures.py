@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 from page_crawls import Place
 
 #: Its page "bad" yields an item and two children, and then raises unless the run is given -a good=yes.
