@@ -90,8 +90,9 @@ class Checkpointer:
         if recorder is not None:
             is_clean = recorder.begin_anew(state, is_start)
             self._note_clean(is_clean)
+            self._cancel_due()  # it may be due earlier or later now
+            self.requests_changed()
             if not is_clean:
-                self.requests_changed()
                 return
         self._tickets.next_epoch()
         self._state = state
