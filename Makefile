@@ -32,7 +32,7 @@ demo-s3: $(STAMP)
 scrapy-suite: $(STAMP)
 	$(BIN)/python tests/campaigns/scrapy_suite.py
 
-# CPU with checkpoints beside Scrapy's own exporter, as ratios: make bench ARGS='--pairs 15', ARGS=--instructions
+# CPU with checkpoints beside Scrapy's own exporter, as ratios: make bench ARGS='--pairs 15 --part requests', ARGS=--instructions
 bench: $(STAMP)
 	$(BIN)/python benchmarks/cpu.py $(ARGS)
 

@@ -127,7 +127,8 @@ class SpiderSettingsState:
         spider.state = deepcopy(self.state)  # type: ignore[attr-defined]
         logger.info("STATE %s %s", in_log(self.state), self.origin, extra={"spider": spider})
         folder = job_dir(settings)
-        if self.state and folder and (Path(folder) / "requests.seen").exists():
+        keeps_pages = hasattr(load_object(settings["SCHEDULER"]), "keeps_pages")  # it doesn't read JOBDIR
+        if self.state and folder and not keeps_pages and (Path(folder) / "requests.seen").exists():
             logger.warning(
                 "JOBDIR %s remembers the requests of an earlier run, so the request that start() yields for the state may be "
                 "filtered as a duplicate. Yield it with dont_filter=True, or use a new JOBDIR",
@@ -141,8 +142,9 @@ class SpiderSettingsState:
 
     @property
     def was_killed(self) -> bool:
-        """Whether the last run has stored no last checkpoint."""
-        return self.start is not None and self.start.reason in (None, "opened")
+        """Whether the last run has stored no last checkpoint, and this run starts from its newest one."""
+        is_newest = self.settings.at == "latest"
+        return self.start is not None and is_newest and self.start.reason in (None, "opened")
 
     def _leave_behind(self, why: str) -> None:
         """Warn that this run does not continue with the requests of the last one."""

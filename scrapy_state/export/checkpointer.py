@@ -90,8 +90,9 @@ class Checkpointer:
         if recorder is not None:
             is_clean = recorder.begin_anew(state, is_start)
             self._note_clean(is_clean)
+            self._cancel_due()  # it may be due earlier or later now
+            self.requests_changed()
             if not is_clean:
-                self.requests_changed()
                 return
         self._tickets.next_epoch()
         self._state = state
@@ -271,6 +272,7 @@ class Checkpointer:
         self._makes_last_cut = True
         self._cancel_due()
         self._items.retry.closing(stopped=not self._crawler.crawling)
+        recorder = self._barrier.recorder
         # No item is in the pipelines any more. Those that are not settled were cancelled, or have failed.
         if self._commit_task is not None:
             if self._old_side is not None and self._old_side.out:
@@ -284,6 +286,9 @@ class Checkpointer:
             reason = "state_units_failed"  # the tracker logs which
             self._failure.mark(reason)
         is_over = self._is_over(reason)
+        if recorder is not None and reason == "finished" and not is_over and recorder.log_held():
+            reason = "state_pages_failed"
+            self._failure.mark(reason)
         if not self._failure.blocks_newest:
             await self._cut(reason, with_requests=not is_over, is_over=is_over)
         await self._items.close()
@@ -296,8 +301,6 @@ class Checkpointer:
         if recorder is None:
             return self._failure.error is None and reason == "finished"
         if self._failure.error is not None or not recorder.concludes(reason):
-            if reason == "finished" and recorder.log_held():
-                self._failure.mark("state_pages_failed")
             return False
         if not self._is_clean:
             recorder.release_all()

@@ -10,13 +10,13 @@ from http.cookiejar import Cookie
 from typing import TYPE_CHECKING, Any
 
 from ..scrapy_internals import cookie_fields, watch_cookies
-from .classes import Classes
-from .values import Values
+from .codec.classes import Classes
+from .codec.values import Values
 
 if TYPE_CHECKING:
     from scrapy.core.engine import ExecutionEngine
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("scrapy_state.state")
 
 _TEXT, _FLAG, _MAYBE_TEXT, _MAYBE_NUMBER = (str,), (bool,), (str, type(None)), (int, type(None))
 #: The arguments of http.cookiejar.Cookie -> their types

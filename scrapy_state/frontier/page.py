@@ -12,7 +12,7 @@ from ..barrier.tickets import Side, Ticket
 
 
 class Journal(Protocol):
-    """Takes down what changes until the next checkpoint (frontier/segments.py)."""
+    """Takes down what changes until the next checkpoint (frontier/segments/)."""
 
     @property
     def empty(self) -> bool:

@@ -26,8 +26,8 @@ from ..scrapy_internals import PAGE, is_closing
 from .cookies import CookieJars
 from .page import Page
 from .pages import Pages
-from .segment_files import SegmentFiles
 from .segments import OpenSegment, to_merge
+from .segments.files import SegmentFiles
 
 if TYPE_CHECKING:
     from ..export.retry import Retry
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 #: A page that holds items or requests back for that many intervals, and that many seconds, is worth a warning.
 _SLOW_INTERVALS, _SLOW_SECONDS = 10, 60.0
+#: How the reasons begin with which Scrapy, or this package, closes a spider that may have more to do
+_LIMITS = ("closespider_", "memusage_", "shutdown", "state_", "start_error")
 #: The session of an earlier run has expired, if the site answers a request of that run so.
 _SESSION_STATUSES = (401, 403, 407)
 
@@ -62,6 +64,7 @@ class Recorder:
     :param requests: what this run continues with
     :param fingerprints: those of three made-up requests
     :param count_seen: returns how many fingerprints the filter has seen
+    :param copied: how many segments this run has stored already: copies of another prefix's
     :param stop: makes the scheduler Scrapy's own, for the rest of the run
     """
 
@@ -77,6 +80,7 @@ class Recorder:
         fingerprints: tuple[str, ...],
         count_seen: Callable[[], int],
         stop: Callable[[], None],
+        copied: int = 0,
     ) -> None:
         self._crawler = crawler
         self._log = SpiderLog(crawler)
@@ -93,7 +97,7 @@ class Recorder:
         #: the newest page of earlier runs
         self._first_number = pages.number
         #: how many segments this run has stored
-        self._number = 0
+        self._number = copied
         #: the request of the page that was warned of last
         self._warned_of: object = None
         self._merging: asyncio.Task[None] | None = None
@@ -153,10 +157,6 @@ class Recorder:
     def start_raised(self, error: Exception) -> None:
         """``start()`` has raised *error*."""
         self._is_over = self._is_over or isinstance(error, CloseSpider)
-
-    def idle(self, reason: str) -> None:
-        """Nothing is left to do, so the spider is closed for *reason*. A handler of ``spider_idle`` may have given it."""
-        self._is_over = self._is_over or (reason not in ("finished", "start_error") and not self.pages.held)
 
     # Checkpoints
 
@@ -236,7 +236,14 @@ class Recorder:
 
     def concludes(self, reason: str) -> bool:
         """Return whether the crawl is over, now that the spider is closed for *reason*. If not, the next run continues it."""
-        return self._is_over or (reason == "finished" and not self.pages.has_failed)
+        if self.pages.has_failed and not self._is_over:
+            return False
+        # A handler of spider_idle may raise CloseSpider with a reason of its own: then nothing is left to do.
+        is_idle = not self.pages.pending and self._crawler.crawling and not reason.startswith(_LIMITS)
+        self._is_over = self._is_over or reason == "finished" or is_idle
+        if self._is_over:
+            self._crawler.stats.set_value("state/requests_pending", 0)
+        return self._is_over
 
     @property
     def continues(self) -> bool:

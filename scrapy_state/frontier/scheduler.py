@@ -22,7 +22,6 @@ from ..scrapy_internals import (
     wake_up,
     watch_done,
     watch_failures,
-    watch_idle,
     watch_pages,
     watch_start,
 )
@@ -98,7 +97,6 @@ class Scheduler(ScrapyScheduler):
         watch_pages(engine)
         watch_done(engine, self._done)
         watch_start(engine, self._start.yielded, self._start_ended, opened.recorder.start_raised)
-        watch_idle(engine, opened.recorder.idle)
         watch_failures(engine.scraper, opened.recorder.not_taken, opened.recorder.spider_failed)
         self._start.begin()
 

@@ -56,7 +56,7 @@ class ItemFile:
 
 @dataclass(frozen=True)
 class Segment:
-    """A stored file with a part of a crawl's requests (frontier/segments.py).
+    """A stored file with a part of a crawl's requests (frontier/segments/).
 
     :param name: its name, without the folder
     :param bytes: its size

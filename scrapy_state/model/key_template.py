@@ -21,7 +21,7 @@ _REAL_TIMES = {"time": _REAL_TIME % "", "batch_time": _REAL_TIME % "[.][0-9]{6}"
 #: The name of a roll-up of pruned checkpoints, after the prefix of their keys: the ids of its first and last checkpoint, and
 #: the text that distinguishes it from roll-ups of other spiders with the same prefix
 ROLLUP_NAME = r"rollup-([0-9]{10,})-([0-9]{10,})([^/]*)\.tar\.gz"
-#: The key of a segment (frontier/segment_files.py), after the prefix of the state files, unless a setting says otherwise
+#: The key of a segment (frontier/segments/files.py), after the prefix of the state files, unless a setting says otherwise
 _SEGMENT_KEY = r"[^/]*requests/[^/]*\.tsv\.gz"
 _ZERO_PADDED = re.compile(r"0+([1-9][0-9]*)[di]")
 

@@ -21,7 +21,6 @@ from .engine import (
     requests_waiting,
     until_closed,
     wake_up,
-    watch_idle,
     watch_start,
 )
 from .feed_files import file_of, replace_inherited_methods, write_csv_header
@@ -61,7 +60,6 @@ __all__ = [
     "watch_errbacks",
     "watch_failures",
     "watch_fetch",
-    "watch_idle",
     "watch_pages",
     "watch_requests",
     "watch_start",

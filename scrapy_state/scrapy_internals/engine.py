@@ -124,28 +124,6 @@ def hold_start(engine: ExecutionEngine, coming: Callable[[Any], None], room: Cal
         engine._start = slowed(engine._start)
 
 
-def watch_idle(engine: ExecutionEngine, closed: Callable[[str], None]) -> None:
-    """Call *closed* with the reason if the engine closes the spider because it is idle.
-
-    A handler of ``spider_idle`` that raises CloseSpider gives its own reason. ExecutionEngine._spider_idle()
-    (scrapy/core/engine.py), which then calls close_spider_async(), is wrapped, and the latter while it is at work.
-    """
-    idle, close = engine._spider_idle, engine.close_spider_async
-
-    def close_idle(*, reason: str = "cancelled") -> Awaitable[None]:
-        closed(reason)
-        return close(reason=reason)
-
-    def spider_idle() -> None:
-        engine.close_spider_async = close_idle  # type: ignore[method-assign,assignment]
-        try:
-            idle()
-        finally:
-            engine.close_spider_async = close  # type: ignore[method-assign]
-
-    engine._spider_idle = spider_idle  # type: ignore[method-assign]
-
-
 def mind_closing(engine: ExecutionEngine, closing: Callable[[], None]) -> asyncio.Task[None]:
     """Start a task that calls *closing* when the spider begins to close, and makes sure that it does close.
 

@@ -32,14 +32,13 @@ from oracle import Feed, Files, S3Files, Unchanged, csv_gz_keys, jsonlines_keys,
 from requests_oracle import Expected, Report, check
 from swift_server import Endpoint, swift
 
-CONCURRENT_REQUESTS = 16
 RUN_SECONDS = 90
 #: How much later than its cut a checkpoint may say that it was made.
 COMMIT_SECONDS = 0.5
 #: After so many runs it is clear that a crawl makes no progress.
 MOST_RUNS = 40
 #: How a run can be ended early, see Process.end(). Five deaths of a process make a page fail, so there must be fewer.
-ENDS = ("kill", "early", "sigterm", "sigterm twice", "closing", "hang", "hang and kill")
+ENDS = ("late", "kill", "early", "sigterm", "sigterm twice", "closing", "hang", "hang and kill")
 GZIP = {"postprocessing": ["scrapy.extensions.postprocessing.GzipPlugin"]}
 #: name -> (the end of its URI, its options)
 FEEDS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -62,6 +61,7 @@ class Scenario:
 
     :param size: how many pages it has
     :param delay: how long an answer takes on average, in seconds
+    :param concurrency: CONCURRENT_REQUESTS
     :param interval: STATE_INTERVAL
     :param store: "local", "s3" or "swift"
     :param apart: whether the requests have a folder of their own; *on_disk*: STATE_REQUESTS_ON_DISK
@@ -71,12 +71,13 @@ class Scenario:
     seed: int
     shape: str
     size: int
-    delay: float = 0.003
+    delay: float = 0.01
+    concurrency: int = 8
     interval: float = 0.05
     store: str = "local"
     apart: bool = False
     on_disk: bool = False
-    ends: tuple[str, ...] = ("kill",) * 3
+    ends: tuple[str, ...] = ("late",) * 3
 
     @classmethod
     def random(cls, seed: int, shapes: list[str], stores: list[str]) -> Scenario:
@@ -85,13 +86,14 @@ class Scenario:
         return cls(
             seed,
             shape.name,
-            size=max(20, int(shape.size * rng.choice((0.3, 1)))),
-            delay=rng.choice((0, 0.003, 0.01)),
+            size=max(20, int(shape.size * rng.choice((0.3, 1, 2)))),
+            delay=rng.choice((0, 0.01, 0.05, 0.1)),
+            concurrency=rng.choice((2, 8, 16)),
             interval=rng.choice((0, 0.05, 0.05, 0.5, 0.5, 5)),
             store=rng.choice(stores),
             apart=rng.random() < 0.2,
             on_disk=rng.random() < 0.3,
-            ends=tuple(rng.choices(ENDS, (60, 10, 8, 8, 6, 4, 4), k=rng.randint(1, 4))),
+            ends=tuple(rng.choices(ENDS, (40, 20, 10, 8, 8, 6, 4, 4), k=rng.randint(1, 4))),
         )
 
     def settings(self, root: str, place: dict[str, Any]) -> dict[str, Any]:
@@ -102,8 +104,8 @@ class Scenario:
         return {
             "FEEDS": feeds,
             "STATE_INTERVAL": self.interval,
-            "CONCURRENT_REQUESTS": CONCURRENT_REQUESTS,
-            "CONCURRENT_REQUESTS_PER_DOMAIN": CONCURRENT_REQUESTS,
+            "CONCURRENT_REQUESTS": self.concurrency,
+            "CONCURRENT_REQUESTS_PER_DOMAIN": self.concurrency,
             "LOG_LEVEL": "INFO",
             "LOG_FILE_APPEND": False,
             **({"STATE_REQUESTS_URI": f"{root}/requests/"} if self.apart else {}),
@@ -149,11 +151,16 @@ class Process:
         """
         after = rng.randint(1, requests)
         if how == "early":
-            text, most_seconds = rng.choice((("INFO: Spider opened", 0.1), ("] INFO: Scrapy", 0.5)))
+            text, most_seconds = rng.choice((("INFO: Spider opened", 0.1), ("INFO: Enabled", 0.3)))
             self._until(lambda: text in self.log)
             return self._send(signal.SIGKILL, rng.uniform(0, most_seconds))
-        self._until(lambda: self._site.asked(self._run) >= after)
-        if how == "kill":
+        if how == "late":  # the first checkpoint with requests comes some time after the first request
+            self._until(lambda: ", requests: " in self.log)
+            asked = self._site.asked(self._run)
+            self._until(lambda: self._site.asked(self._run) >= asked + after)
+        else:
+            self._until(lambda: self._site.asked(self._run) >= after)
+        if how in ("kill", "late"):
             return self._send(signal.SIGKILL, rng.uniform(0, 0.015))
         if how.startswith("hang"):
             self._site.hang = True
@@ -245,10 +252,10 @@ def run(scenario: Scenario, folder: Path, place: Place | None = None, most_runs:
             outcome.kills += was_running
             outcome.runs += 1
             stored = place.files()
-            reason = _reason(stored, place.root)
-            over = reason in shape.over and not (ends and reason == "state_pages_failed")
+            reason, continues = _end(stored, place.root)
+            over = reason in shape.over and not (continues and (ends or reason == "finished"))
             outcome.report = _check(scenario, stored, place.root, over)
-            explained += _explained(site, outcome.report) if was_running else 0
+            explained += _explained(site, outcome.report, scenario.concurrency) if was_running else 0
             wrong = outcome.report.wrong + unchanged.wrong(stored)
             if not was_running or how in ("sigterm", "hang"):
                 wrong += _wrong_end(shape, code, log, reason, was_running)
@@ -269,20 +276,22 @@ def _check(scenario: Scenario, stored: Files, root: str, over: bool) -> Report:
     return check(stored, f"{root}/state/", feeds, expected, folder=f"{root}/requests/" if scenario.apart else "", over=over)
 
 
-def _reason(stored: Files, root: str) -> str | None:
-    """Return why the newest checkpoint's run ended; None if it did not."""
+def _end(stored: Files, root: str) -> tuple[str | None, bool]:
+    """Return why the newest checkpoint's run ended, None if it did not; and whether the next run continues its crawl."""
     newest = max((each for each in stored if each.startswith(f"{root}/state/") and each.endswith(".json")), default=None)
-    reason: str | None = json.loads(stored[newest])[0]["reason"] if newest else None
-    return reason
+    if newest is None:
+        return None, False
+    checkpoint = json.loads(stored[newest])[0]
+    return checkpoint["reason"], "requests" in checkpoint
 
 
-def _explained(site: Site, report: Report) -> int:
+def _explained(site: Site, report: Report, concurrency: int) -> int:
     """Return how many pages of the last run may have to be fetched again: those since its last cut, and those open then."""
     fetched = [fetch.time for fetch in site.log if fetch.run == site.run]
     if not fetched or not report.checkpoints:
         return len(fetched)
     cut = datetime.fromisoformat(report.checkpoints[-1]["time"].replace("Z", "+00:00")).timestamp() - COMMIT_SECONDS
-    return min(len(fetched), sum(moment > cut for moment in fetched) + 2 * CONCURRENT_REQUESTS)
+    return min(len(fetched), sum(moment > cut for moment in fetched) + 2 * concurrency)
 
 
 def _wrong_fetches(scenario: Scenario, site: Site, explained: int, outcome: Outcome) -> list[str]:

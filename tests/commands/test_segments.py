@@ -14,7 +14,7 @@ from histories import History, state
 from segment_books import Books, segment
 
 from scrapy_state.exceptions import CheckpointError
-from scrapy_state.frontier.segment_files import StoredSegments
+from scrapy_state.frontier.segments.files import StoredSegments
 from scrapy_state.lineage import prune
 from scrapy_state.lineage.prune import Pruned, delete_segments, prunable, roll_up
 from scrapy_state.model.checkpoint import Checkpoint, Requests, Segment

@@ -52,7 +52,8 @@ class Listings(Any):
     size=400,
 )
 
-#: Ten chains of requests for one address. A page of each 25 has a lambda for a callback, another one is missing.
+#: Ten chains of requests for one address. A page of each 25 has a lambda for a callback, another one is missing; others take
+#: their time after they have sent the next request.
 SAME = Shape(
     "same",
     """
@@ -68,6 +69,8 @@ class Same(Any):
             return self.to("/missing/same", cb_kwargs={"page": page, "number": number}, **how)
         if number % 25 == 7:
             return self.to("/same", callback=lambda response, number=number: self.parse(response, number=number), **how)
+        if number % 5 == 2:
+            return self.to("/same", callback=self.parse_slowly, cb_kwargs={"page": page, "number": number}, **how)
         if number % 2:
             return self.to("/same", meta={"page": page, "number": number}, **how)
         return self.to("/same", cb_kwargs={"page": page, "number": number}, **how)
@@ -75,6 +78,13 @@ class Same(Any):
     def parse(self, response, page=None, number=None):
         number = response.meta["number"] if number is None else number
         yield from self.done(number)
+
+    async def parse_slowly(self, response, page, number):
+        if number + 10 < self.size:
+            yield self.next(number + 10)
+        await asyncio.sleep(0.1)
+        for item in items(page, 0, 1):
+            yield item
 
     def failed(self, failure):
         yield from self.done(failure.request.cb_kwargs["number"])

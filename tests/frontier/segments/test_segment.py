@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 from segment_books import Books, read, segment, written
 
 from scrapy_state.exceptions import CheckpointError, CheckpointTooNew
-from scrapy_state.frontier import segment_lines
 from scrapy_state.frontier.segments import OpenSegment, merge, read_lines, read_segments, to_merge
 
 REQUEST = '{"url":"http://a.example/ü\u2028"}'
@@ -258,7 +257,7 @@ def test_a_newer_version_is_refused() -> None:
 
 def test_a_line_without_end_is_not_read_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     """A small file that unpacks to one endless line is refused as soon as the line is longer than any request."""
-    monkeypatch.setattr(segment_lines, "_LONGEST_LINE", 1 << 20)
+    monkeypatch.setattr("scrapy_state.frontier.segments.lines._LONGEST_LINE", 1 << 20)
     bomb = io.BytesIO(gzip.compress(b'segment\t{"version":1}\nc\t' + b" " * (64 << 20)))
     tracemalloc.start()
     try:
@@ -361,9 +360,9 @@ def test_segments_say_what_happened_merged_or_not(changes: list[Any], small: boo
     """Whatever the changes, wherever cuts fall, and whichever segments are merged, in any order, readers get the same."""
     with pytest.MonkeyPatch.context() as patch:
         if small:  # so that even these few changes are compressed along the way
-            patch.setattr("scrapy_state.frontier.segments._WAITING_LINES", 3)
-            patch.setattr("scrapy_state.frontier.segments._SLICE_LINES", 2)
-            patch.setattr("scrapy_state.frontier.merging._MOST_FORMS", 2)
+            patch.setattr("scrapy_state.frontier.segments.segment._WAITING_LINES", 3)
+            patch.setattr("scrapy_state.frontier.segments.segment._SLICE_LINES", 2)
+            patch.setattr("scrapy_state.frontier.segments.merging._MOST_FORMS", 2)
         files, expected = crawl(changes)
         assert read(*files) == expected
         while len(files) > 1:

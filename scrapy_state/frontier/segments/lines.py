@@ -13,7 +13,7 @@ from hashlib import sha256
 from itertools import islice
 from typing import IO, Any
 
-from ..exceptions import CheckpointError, CheckpointTooNew
+from ...exceptions import CheckpointError, CheckpointTooNew
 
 #: The newest version of the format that this package reads
 VERSION = 1

@@ -10,14 +10,15 @@ from typing import IO, TypeVar
 
 from scrapy.crawler import Crawler
 
-from ..exceptions import CheckpointError, CheckpointTooNew, StateSettingsError
-from ..feeds import StateFeed, open_template, requests_template
-from ..model.checkpoint import Segment
-from ..model.key_template import KeyTemplate, without_credentials
-from ..settings import get_settings
-from ..stores import StoreReader, StoreWriter
-from ..stores.retry import patiently
-from .segments import Target, merge, read_segments
+from ...exceptions import CheckpointError, CheckpointTooNew, StateSettingsError
+from ...feeds import StateFeed, open_template, requests_template
+from ...model.checkpoint import Segment
+from ...model.key_template import KeyTemplate, without_credentials
+from ...settings import get_settings
+from ...stores import StoreReader, StoreWriter
+from ...stores.retry import patiently
+from .merging import merge
+from .segment import Target, read_segments
 
 S = TypeVar("S", bound=StoreReader)
 #: How much is read at once
@@ -167,6 +168,19 @@ class SegmentFiles(StoredSegments):
         """
         self._writer.create(self._folder + name, file)
         return Segment(name, size, digest)
+
+    def copy(self, stored: StoredSegments, segments: Sequence[Segment]) -> tuple[Segment, ...]:
+        """Store copies of *segments*, which are in another place, as this run's first ones.
+
+        :param stored: where they are
+        :raises CheckpointError: as :meth:`open`
+        :raises StoreError: as :meth:`open`
+        """
+        copies: list[Segment] = []
+        for number, segment in enumerate(segments, 1):
+            with stored.open(segment) as file:
+                copies.append(self.store_segment(self.name(number), file, segment.bytes, segment.digest))
+        return tuple(copies)
 
     def merge(self, segments: Sequence[Segment], is_oldest: bool, number: int) -> Segment:
         """Store one segment, *number*, that says what *segments* say, oldest first. It may be called again after an error.

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from itertools import count
 from typing import IO, Any
 
-from .segment_lines import (
+from .lines import (
     A_LINE,
     MOST_FAILED,
     PARSERS,

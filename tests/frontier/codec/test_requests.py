@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from scrapy.http import JsonRequest
 from scrapy.spiders import CrawlSpider
 
-from scrapy_state.frontier.classes import Classes
 from scrapy_state.frontier.codec import Codec, Unreadable
+from scrapy_state.frontier.codec.classes import Classes
 
 
 class Thing(scrapy.Item):

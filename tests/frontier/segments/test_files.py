@@ -20,8 +20,7 @@ from scrapy.settings import Settings
 from segment_books import Books, segment, written
 
 from scrapy_state.exceptions import CheckpointError, CheckpointTooNew, KeyTaken, StateSettingsError, StoreUnreachable
-from scrapy_state.frontier import segment_files
-from scrapy_state.frontier.segment_files import SegmentFiles, StoredSegments, open_requests
+from scrapy_state.frontier.segments.files import SegmentFiles, StoredSegments, open_requests
 from scrapy_state.items import StateItem
 from scrapy_state.model.checkpoint import Checkpoint, Requests, Segment
 from scrapy_state.model.key_template import KeyTemplate
@@ -29,7 +28,7 @@ from scrapy_state.stores import StoreWriter, open_reader, open_writer
 from scrapy_state.stores.base import keys_within
 
 RUN = "20261121T120000-abcdef"
-FORMAT = Path(__file__).parents[2] / "docs" / "format.md"
+FORMAT = Path(__file__).parents[3] / "docs" / "format.md"
 
 
 @pytest.fixture(params=["local", "s3"])
@@ -116,7 +115,7 @@ class TestWhere:
 
 def test_what_is_stored_is_read(files: SegmentFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     """Segments come back as they were stored, in parts if they are large."""
-    monkeypatch.setattr(segment_files, "_PART_BYTES", 50)
+    monkeypatch.setattr("scrapy_state.frontier.segments.files._PART_BYTES", 50)
     stored = [store(files, 1, 1, 2, *range(10, 40)), store(files, 2, 3)]
     assert [each.name for each in stored] == [f"{RUN}-00001.tsv.gz", f"{RUN}-00002.tsv.gz"]
     books = Books()

@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from tempfile import TemporaryFile
 from typing import IO, Any, Protocol
 
-from .merging import merge, to_merge
-from .segment_lines import (
+from .lines import (
     A_LINE,
     MOST_FAILED,
     PARSERS,
@@ -27,7 +26,7 @@ from .segment_lines import (
     seen_line,
 )
 
-__all__ = ["MOST_FAILED", "SEEN_BYTES", "VERSION", "OpenSegment", "Target", "merge", "read_lines", "read_segments", "to_merge"]
+__all__ = ["MOST_FAILED", "SEEN_BYTES", "VERSION", "OpenSegment", "Target", "read_lines", "read_segments"]
 
 #: What waits to be compressed: pages that are settled soon never get that far.
 _WAITING_LINES, _WAITING_BYTES = 5000, 2 << 20
