@@ -256,7 +256,8 @@ class Recorder:
 
     def stop(self) -> None:
         """The spider has units: from now on they say what is done."""
-        self.pages.release_all()
+        for side in self.pages.release_all():
+            side.join(self._barrier.tickets.current.side)
         self._stop()
 
     def log_held(self) -> bool:
