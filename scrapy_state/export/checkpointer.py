@@ -57,6 +57,8 @@ class Checkpointer:
         self._is_clean: bool | None = None
         self._has_cut = False
         self._makes_last_cut = False
+        #: whether a cut with requests has been due during the commit that is under way
+        self._waits_for_commit = False
         #: the next cut with requests
         self._due: asyncio.TimerHandle | None = None
         #: whether the last cut has been made, so that no more items can be exported
@@ -182,7 +184,8 @@ class Checkpointer:
         """Cut now, unless a commit is under way: then once that is done."""
         self._cancel_due()
         recorder = self._barrier.recorder
-        if recorder is None or self._commit_task is not None or self._makes_last_cut or self._failure.error is not None:
+        self._waits_for_commit = self._commit_task is not None
+        if recorder is None or self._waits_for_commit or self._makes_last_cut or self._failure.error is not None:
             return
         if recorder.has_changed:
             self._note_clean(False)
@@ -264,7 +267,9 @@ class Checkpointer:
             self._failure.fail("state_store_failed", StateError(f"{type(error).__name__}: {error}"))
         finally:
             self._commit_task = self._old_side = None
-        if self._barrier.recorder is not None and self._barrier.recorder.has_changed:
+        if self._waits_for_commit:
+            self._cut_with_requests()
+        elif self._barrier.recorder is not None and self._barrier.recorder.has_changed:
             self.requests_changed()
 
     async def _close(self, reason: str) -> None:

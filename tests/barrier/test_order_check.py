@@ -303,8 +303,8 @@ def test_state_items_while_requests_are_out(tmp_path: Path, numbered_site: Any) 
 
 
 def test_no_state_item(tmp_path: Path) -> None:
-    """Without requests in the checkpoints, a spider that yields items but no state item gets a warning during the crawl, and one
-    at its end with the numbers."""
+    """Without requests in the checkpoints, a spider that yields items but no state item gets a warning during the crawl, and
+    one at its end with the numbers."""
     source = """
 import scrapy
 
