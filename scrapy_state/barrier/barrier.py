@@ -141,6 +141,10 @@ class Listener(Protocol):
     def stored(self) -> Checkpoint | None:
         """The newest checkpoint of this run; None if it has stored none."""
 
+    @property
+    def is_clean(self) -> bool:
+        """Whether a checkpoint needs no requests, because the newest state item came while nothing else was under way."""
+
     async def opening(self) -> None:
         """Check that items and checkpoints can be stored. Called before the first request; an error stops the crawl there."""
 

@@ -120,6 +120,7 @@ class StateMiddleware(BaseSpiderMiddleware):
         if item is not None and self._barrier.listener is not None:
             recorder = self._barrier.recorder
             if recorder is not None:
+                self._check.items += 1
                 self._barrier.tickets.issue(item, recorder.ticket(page is not None and page.is_start))
             elif self._barrier.tracking is None:
                 self._barrier.tickets.issue(item)
@@ -145,7 +146,9 @@ class StateMiddleware(BaseSpiderMiddleware):
         spider.state = json_object(state)  # type: ignore[union-attr]
         if self._shows_debug and self._log.isEnabledFor(logging.DEBUG):
             self._log.debug("state item %s", in_log(state))
-        if not (self._barrier.keeps_requests or self._barrier.recorder is not None):
+        if self._barrier.recorder is not None:
+            self._check.state(None)  # requests may be out
+        elif not self._barrier.keeps_requests:
             self._check.state(page)
         self._barrier.state_yielded(state, page is not None and page.is_start)
 
@@ -154,7 +157,8 @@ class StateMiddleware(BaseSpiderMiddleware):
             warn_of_memories(self.crawler)
 
     def _spider_closed(self, spider: Spider, reason: str) -> None:
-        if self._barrier.tracking is None:
+        listener, recorder = self._barrier.listener, self._barrier.recorder
+        if self._barrier.tracking is None and (recorder is None or (listener is not None and listener.is_clean)):
             self._check.closed(reason)
         if self._barrier.listener is None:  # otherwise the exporter does, after the last checkpoint
             self._barrier.log_progress(f"spider closed ({reason})")

@@ -71,6 +71,11 @@ class Checkpointer:
         """The newest checkpoint of this run; None if it has stored none."""
         return None if self._commits is None else self._commits.last
 
+    @property
+    def is_clean(self) -> bool:
+        """Whether a checkpoint needs no requests."""
+        return bool(self._is_clean)
+
     async def opening(self) -> None:
         """Check that item files can be stored, and store the opening checkpoint. To be called before the first request.
 

@@ -113,3 +113,20 @@ class States(Any):
     for each in pages.checkpoints:
         if each["reason"] != "opened":
             assert each["items"] == each["state"]["page"], each
+
+
+def test_one_state_item_and_then_pages(pages: Place) -> None:
+    """If a crawl ends soon after a clean state item, items after that don't count, as without requests: a warning says so."""
+    source = """
+class First(Any):
+    async def start(self):
+        yield {"key": "first"}
+        yield StateItem({"n": 1})
+        for number in range(5):
+            yield self.to(f"p/{number}")
+"""
+    run = pages.crawl(source, STATE_INTERVAL=60)
+    assert run.code == 0, run.log
+    assert pages.keys == {"first": 1}
+    [line] = run.lines("] WARNING: ")
+    assert "the spider yielded 5 items after the last state item: no checkpoint names them" in line
