@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -129,3 +130,19 @@ class Start:
 def form_of(request: bytes) -> str:
     """Return the form of an encoded request: equal requests have equal forms."""
     return blake2b(request, digest_size=8).hexdigest()
+
+
+def start_form_of(request: bytes) -> str:
+    """Return the form that an encoded request, which a callback has sent, would have if ``start()`` sent it.
+
+    Scrapy's middlewares mark requests of callbacks and of ``start()`` differently.
+    """
+    values = json.loads(request)
+    if "headers" in values:
+        values["headers"].pop("Referer", None)
+        if not values["headers"]:
+            del values["headers"]
+    if "meta" in values:
+        values["meta"].pop("depth", None)
+        values["meta"]["is_start_request"] = True
+    return form_of(json.dumps(values, separators=(",", ":")).encode())

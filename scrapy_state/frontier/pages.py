@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from ..barrier.tickets import Side, Ticket
-from .page import Items, Journal, Page, Start, Waiting, form_of
+from .page import Items, Journal, Page, Start, Waiting, form_of, start_form_of
 
 T = TypeVar("T")
 
@@ -208,7 +208,7 @@ class Pages:
         self.beginning = page
         self.journal.forget_forms()
         if page.sent:
-            self.journal.form(form_of(page.first_sent))
+            self._note_form(page, page.first_sent)
         self._forget(page)
         self._keep_folded(page)
         self._let_children_go(page)
@@ -276,7 +276,12 @@ class Pages:
         parent.sent += 1
         parent.open_children += 1
         if parent is self.beginning or parent.in_every_run:
-            self.journal.form(form_of(encoded))
+            self._note_form(parent, encoded)
+
+    def _note_form(self, page: Page, encoded: bytes) -> None:
+        """The next run's ``start()`` is not to send a request of *page* again."""
+        is_clean = page is self.beginning and page.number  # it has yielded a clean state item, from which start() continues
+        self.journal.form(start_form_of(encoded) if is_clean else form_of(encoded))
 
     def _look(self, page: Page) -> None:
         """See whether *page* is over, and what follows."""

@@ -51,6 +51,13 @@ def test_clean_and_other_state_items(pages: Place) -> None:
     assert pages.keys == KEYS
 
 
+def test_with_dont_filter(pages: Place) -> None:
+    """What a page has sent before its clean state item, or since, the next run's start() does not send again, also if these
+    requests are not filtered."""
+    crawl_to_the_end(pages, MIXED.replace("{dont_filter}", "True"), "page/1")
+    assert pages.keys == KEYS
+
+
 def test_each_switch_is_logged(pages: Place) -> None:
     """Each switch between the two kinds of checkpoints is logged once."""
     run = pages.crawl(MIXED.replace("{dont_filter}", "False"))
