@@ -111,6 +111,8 @@ class StateMiddleware(BaseSpiderMiddleware):
         if tracker is not None and (self._barrier.tracking is not None or "state" in request.meta):
             return tracker.request_yielded(request, page.request)
         page.sent += 1
+        if self._barrier.recorder is not None:
+            self._barrier.recorder.yielded_request(page.is_start)
         return True
 
     def _processed_item(self, item: Any, request: Request | None, page: Page | None = None) -> Any:

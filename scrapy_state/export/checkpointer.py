@@ -92,7 +92,7 @@ class Checkpointer:
             self._note_clean(is_clean)
             self._cancel_due()  # it may be due earlier or later now
             self.requests_changed()
-            if not is_clean:
+            if not is_clean or self._barrier.ended:  # exporting the items before the state may have failed
                 return
         self._tickets.next_epoch()
         self._state = state

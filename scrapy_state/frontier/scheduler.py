@@ -138,6 +138,8 @@ class Scheduler(ScrapyScheduler):
                 return self._join(request, page)
         is_from_start = request is self._start.newest
         page = self._pages.beginning if is_from_start else self._pages.of(PAGE.get())
+        if page is not None:
+            self._pages.request_arrived(page)
         if request.meta.get(EVERY_RUN):
             return self._send_every_run(request)
         try:
