@@ -208,6 +208,8 @@ class StateResolver(SpiderSettingsState):
             self._leave_behind(self._why_without_requests())
         if self.continued is None:
             state = earlier(checkpoint.state, settings.lag) if checkpoint.state else {}
+            if state != checkpoint.state:
+                self.start = None
             return state, f"from {describe(resolution)}{differences(settings, resolution)}"
         begun = self.continued.start_state
         origin = (

@@ -149,8 +149,14 @@ class Private(Any):
     async def start(self):
         for path in ["a", "status/200?private", *self.extra.split()]:
             yield self.to(path)
+
+    async def parse(self, response):
+        if self.kill and key(response) != self.kill:
+            await asyncio.sleep(60)
+        async for item in super().parse(response):
+            yield item
 """
-    assert pages.crawl(source, "-a", "kill=a", CONCURRENT_REQUESTS=1).code == -9
+    assert pages.crawl(source, "-a", "kill=a").code == -9
     pages.server.statuses["status/200?private"] = 403
     run = pages.crawl(source, "-a", "extra=status/403")
     assert run.code == 1, run.log

@@ -1,0 +1,135 @@
+"""State items and requests in one crawl: clean ones, others, and both."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from page_crawls import Place
+
+#: Page by page, each with a state item; the pages 2 and 3 have details that are under way when state items come.
+MIXED = """
+class Mixed(Any):
+    async def start(self):
+        self.logger.info("start sees %s", self.state)
+        yield self.to(f"page/{self.state.get('page', 0)}", self.page, dont_filter={dont_filter})
+
+    async def page(self, response):
+        number = int(response.url.rpartition("/")[2])
+        yield {"key": key(response)}
+        if number in (2, 3):
+            for detail in range(3):
+                yield self.to(f"slow/{number}/{detail}", dont_filter={dont_filter})
+        if number < 6:
+            yield self.to(f"page/{number + 1}", self.page, dont_filter={dont_filter})
+        yield StateItem({"page": number + 1})
+        if self.kill == f"page/{number}":
+            await self.cut_clean()
+            die()
+
+    async def cut_clean(self):
+        listener = get_barrier(self.crawler).listener
+        listener._cut_with_requests()
+        await self.cut()
+"""
+KEYS = {f"page/{number}": 1 for number in range(7)} | {f"slow/{page}/{detail}": 1 for page in (2, 3) for detail in range(3)}
+
+
+def crawl_to_the_end(pages: Place, source: str, *kills: str, **settings: Any) -> None:
+    """Run *source*, killed at each of these pages, until its crawl is over."""
+    for kill in kills:
+        assert pages.crawl(source, "-a", f"kill={kill}", **settings).code == -9
+    run = pages.crawl(source, **settings)
+    assert run.code == 0, run.log
+
+
+def test_clean_and_other_state_items(pages: Place) -> None:
+    """Killed while only clean state items have come, while others have, and after: every page is there once."""
+    crawl_to_the_end(pages, MIXED.replace("{dont_filter}", "False"), "page/1", "page/2", "page/4")
+    assert pages.keys == KEYS
+
+
+def test_with_dont_filter(pages: Place) -> None:
+    """The same for requests that are not filtered: what a page has sent before its clean state item is not sent again."""
+    crawl_to_the_end(pages, MIXED.replace("{dont_filter}", "True"), "page/1", "page/2", "page/4")
+    assert pages.keys == KEYS
+
+
+def test_each_switch_is_logged(pages: Place) -> None:
+    """Each switch between the two kinds of checkpoints is logged once."""
+    run = pages.crawl(MIXED.replace("{dont_filter}", "False"))
+    assert run.code == 0, run.log
+    switches = [line.partition("checkpoints contain ")[2][:22] for line in run.lines("checkpoints contain ")]
+    assert len(switches) in (2, 3), run.log
+    assert all(before != after for before, after in zip(switches, switches[1:], strict=False))
+    assert pages.keys == KEYS
+
+
+def test_state_items_in_start(pages: Place) -> None:
+    """Items before and after clean state items in start(): killed, the next run begins at the newest, and each item is there
+    once."""
+    source = """
+class States(Any):
+    async def start(self):
+        for number in range(self.state.get("number", 0), 6):
+            yield {"key": f"before {number}"}
+            yield StateItem({"number": number + 1})
+            yield {"key": f"after {number}"}
+            if self.kill == str(number):
+                await asyncio.sleep(0.7)
+                die()
+"""
+    assert pages.crawl(source, "-a", "kill=3").code == -9
+    state = pages.newest["state"]["number"]
+    assert state > 1
+    assert "requests" not in pages.newest
+    run = pages.crawl(source)
+    assert run.code == 0, run.log
+    assert all(count == 1 for count in pages.keys.values()), pages.keys
+    assert set(pages.keys) >= {f"before {number}" for number in range(6)}
+
+
+def test_items_of_slow_pipelines(pages: Place) -> None:
+    """Items that are in slow pipelines when a clean state item comes are in the checkpoint that has that state."""
+    source = """
+class Slow:
+    async def process_item(self, item):
+        await asyncio.sleep(0.2)
+        return item
+
+class States(Any):
+    custom_settings = {"ITEM_PIPELINES": {Slow: 1}}
+    async def start(self):
+        yield self.to("page/0", self.page)
+
+    async def page(self, response):
+        number = int(response.url.rpartition("/")[2])
+        yield {"key": key(response)}
+        yield StateItem({"page": number + 1})
+        if number < 4:
+            yield self.to(f"page/{number + 1}", self.page)
+"""
+    run = pages.crawl(source)
+    assert run.code == 0, run.log
+    assert pages.keys == {f"page/{number}": 1 for number in range(5)}
+    assert pages.newest["state"] == {"page": 5}
+    for each in pages.checkpoints:
+        if each["reason"] != "opened":
+            assert each["items"] == each["state"]["page"], each
+
+
+def test_one_state_item_and_then_pages(pages: Place) -> None:
+    """A clean state item, and then pages without any: a short crawl's checkpoints don't count what comes after it, as without
+    requests; a warning says so."""
+    source = """
+class First(Any):
+    async def start(self):
+        yield {"key": "first"}
+        yield StateItem({"n": 1})
+        for number in range(5):
+            yield self.to(f"p/{number}")
+"""
+    run = pages.crawl(source, STATE_INTERVAL=60)
+    assert run.code == 0, run.log
+    keys = pages.keys
+    assert keys["first"] == 1
+    assert len(keys) == 6 or run.lines("after the last state item"), run.log
