@@ -266,8 +266,9 @@ class Pages:
             page.folded.hopeless = True
             self._drop_items(page.folded)
 
-    def release_all(self) -> None:
-        """The crawl is over: keep the items of all pages, finished or not."""
+    def release_all(self) -> list[Side]:
+        """Keep the items of all pages, finished or not. Return their sides: some of the items may still be in the pipelines."""
+        sides: list[Side] = []
         pages = [page for page in self._of.values() if isinstance(page, Page)]
         pages += [] if self.beginning is None else [self.beginning]
         while pages:
@@ -276,7 +277,9 @@ class Pages:
             pages += [] if page.folded is None else [page.folded]
             if page.ticket is not None and not page.ticket.side.failed:
                 self._items.release(page.ticket.side)
+                sides.append(page.ticket.side)
                 page.ticket = None
+        return sides
 
     def _begun(self, parent: Page | None, encoded: bytes) -> None:
         self._open += 1

@@ -18,7 +18,7 @@ from scrapy.spidermiddlewares.httperror import HttpError
 from ..barrier.barrier import get_barrier
 from ..barrier.log import SpiderLog
 from ..barrier.tickets import Ticket
-from ..exceptions import PageFailed, StoreError
+from ..exceptions import PageFailed, StateError
 from ..model.checkpoint import Requests, Segment
 from ..model.json_values import json_object
 from ..model.key_template import without_credentials
@@ -262,7 +262,8 @@ class Recorder:
 
     def stop(self) -> None:
         """The spider has units: from now on they say what is done."""
-        self.pages.release_all()
+        for side in self.pages.release_all():
+            side.join(self._barrier.tickets.current.side)
         self._stop()
 
     def log_held(self) -> bool:
@@ -281,7 +282,7 @@ class Recorder:
         self._number += 1
         try:
             merged = await threads.run(self._files.merge, chosen, first == 0, self._number)
-        except StoreError as error:
+        except StateError as error:
             self._log.warning("segments of the requests could not be merged, so a start will read more files: %s", error)
             return
         finally:

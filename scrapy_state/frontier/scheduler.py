@@ -96,7 +96,7 @@ class Scheduler(ScrapyScheduler):
         self._opened, self._listener = opened, get_barrier(crawler).listener
         watch_pages(engine)
         watch_done(engine, self._done)
-        watch_start(engine, self._start.yielded, self._start_ended, opened.recorder.start_raised)
+        watch_start(engine, self._start.yielded, self._start_ended, self._start_raised)
         watch_failures(engine.scraper, opened.recorder.not_taken, opened.recorder.spider_failed)
         self._start.begin()
 
@@ -260,6 +260,11 @@ class Scheduler(ScrapyScheduler):
             self._pages.start_ended()
             self._start.ended()
             self._changed()
+
+    def _start_raised(self, error: Exception) -> None:
+        if self._opened is not None:
+            self._opened.recorder.start_raised(error)
+            self._start.release()
 
     # The queues
 

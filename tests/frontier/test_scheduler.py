@@ -278,3 +278,64 @@ def test_other_crawls_are_untouched(pages: Place) -> None:
         assert all(each["version"] == 1 for each in stored)
         found.append([json.dumps([each.get(field) for field in fields]) for each in (stored[0], stored[-1])])
     assert found[0] == found[1]
+
+
+def test_dont_filter_children(pages: Place) -> None:
+    """What a page sends with dont_filter becomes known when the page is settled. Killed before, each is there once."""
+    source = """
+class Children(Any):
+    async def start(self):
+        yield self.to("index")
+
+    async def parse(self, response):
+        yield {"key": key(response)}
+        if key(response) == "index":
+            for number in range(3):
+                yield self.to(f"child/{number}", dont_filter=True)
+            yield self.to("seen")
+            if self.kill:
+                await asyncio.sleep(0.7)
+                await self.cut()
+                die()
+        elif key(response) == "child/1":
+            yield self.to("grandchild", dont_filter=True)
+"""
+    assert pages.crawl(source, "-a", "kill=yes").code == -9
+    assert pages.keys == {"seen": 1}
+    assert pages.newest["requests"]["pending"] == 1
+    assert pages.crawl(source).code == 0
+    assert pages.keys == {"index": 1, "child/0": 1, "child/1": 1, "child/2": 1, "grandchild": 1, "seen": 1}
+
+
+def test_items_of_pipelines(pages: Place) -> None:
+    """The items of a page count together, once the last of them has left the pipelines."""
+    source = """
+class Slow:
+    @classmethod
+    def from_crawler(cls, crawler):
+        pipeline = cls()
+        pipeline.crawler = crawler
+        return pipeline
+
+    async def process_item(self, item):
+        if item["key"] == "p/1#2":
+            await asyncio.sleep(1)
+            if self.crawler.spider.kill:
+                await self.crawler.spider.cut()
+                die()
+        return item
+
+class Two(Any):
+    custom_settings = {"ITEM_PIPELINES": {Slow: 1}}
+    async def start(self):
+        for number in range(3):
+            yield self.to(f"p/{number}")
+
+    def parse(self, response):
+        yield {"key": key(response) + "#1"}
+        yield {"key": key(response) + "#2"}
+"""
+    assert pages.crawl(source, "-a", "kill=yes").code == -9
+    assert pages.keys == {f"p/{number}#{item}": 1 for number in (0, 2) for item in (1, 2)}
+    assert pages.crawl(source).code == 0
+    assert pages.keys == {f"p/{number}#{item}": 1 for number in range(3) for item in (1, 2)}

@@ -94,9 +94,15 @@ class Counting(Any):
 
 
 def test_start_with_items_only(pages: Place) -> None:
-    """A start() that yields only items: none counts before it has ended; then all do."""
+    """A start() that yields only items: none counts before it has ended; then all do, however slow the pipelines are."""
     source = """
+class Slow:
+    async def process_item(self, item):
+        await asyncio.sleep(0.2)
+        return item
+
 class Items(Any):
+    custom_settings = {"ITEM_PIPELINES": {Slow: 1}}
     async def start(self):
         for number in range(30):
             yield {"key": str(number)}
@@ -133,6 +139,29 @@ class Raising(Any):
     assert pages.crawl(source).code == 0
     assert pages.keys == {"a": 1, "b": 1, "from start": 1}
     assert pages.newest["ended"]
+
+
+def test_start_that_raises_at_once(pages: Place) -> None:
+    """Pending requests don't wait for a start() that has raised."""
+    source = """
+class Raising(Any):
+    async def start(self):
+        if not self.kill:
+            raise ValueError("no")
+        for path in ("a", "slow/b"):
+            yield self.to(path)
+
+    async def parse(self, response):
+        if self.kill:
+            await self.cut()
+            die()
+        yield {"key": key(response)}
+"""
+    assert pages.crawl(source, "-a", "kill=yes").code == -9
+    run = pages.crawl(source)
+    assert pages.keys == {"a": 1, "slow/b": 1}
+    seconds = float(run.lines("'elapsed_time_seconds'")[0].partition(": ")[2].rstrip(","))
+    assert seconds < 8
 
 
 LOG_IN = """
