@@ -142,6 +142,9 @@ class Scheduler(ScrapyScheduler):
             self._pages.request_arrived(page)
         if request.meta.get(EVERY_RUN):
             return self._send_every_run(request)
+        if self._is_seen(request, is_from_start, page):
+            self.df.log(request, self.spider)
+            return False
         try:
             encoded = opened.codec.encode_text(request)
         except ValueError as error:
@@ -182,6 +185,12 @@ class Scheduler(ScrapyScheduler):
         return request
 
     # How requests become pages
+
+    def _is_seen(self, request: Request, is_from_start: bool, page: Page | None) -> bool:
+        """Whether the filter drops *request* and nothing else matters, so that it need not be encoded. Most links are such."""
+        if not self._own_filter or request.dont_filter or is_from_start or (page is not None and page.left_out):
+            return False
+        return self._fingerprint(request) in self._seen
 
     def _is_sent_before(self, encoded: bytes, fingerprint: bytes, is_from_start: bool, page: Page | None) -> bool:
         if page is not None and self._pages.is_sent_before(page, encoded):
