@@ -83,6 +83,9 @@ class Recorder(Protocol):
     def begin_anew(self, state: dict[str, Any], is_start: bool) -> bool:
         """The spider has yielded *state*: return whether that is clean. If so, the items before it join the current side."""
 
+    def yielded_request(self, is_start: bool) -> None:
+        """A request is yielded now. *is_start*: whether ``start()`` yields it."""
+
     def yielded_all(self) -> None:
         """The callback at work has ended."""
 

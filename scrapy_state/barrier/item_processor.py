@@ -15,7 +15,15 @@ from scrapy.utils.misc import build_from_crawler, load_object
 from ..exceptions import StateError, StateSettingsError
 from ..items import StateItem
 from ..resume.refusal import get_refusal, refuse
-from ..scrapy_internals import has_async, is_closing, is_crawl, mind_closing, nearest_spider_middleware, watch_errbacks
+from ..scrapy_internals import (
+    engine_of,
+    has_async,
+    is_closing,
+    is_crawl,
+    mind_closing,
+    nearest_spider_middleware,
+    watch_errbacks,
+)
 from ..settings import get_settings
 from .barrier import get_barrier
 from .middleware import StateMiddleware
@@ -63,7 +71,7 @@ class BarrierItemProcessor:
 
         :raises CloseSpider: if the crawl must not start
         """
-        if is_crawl(self.crawler):
+        if is_crawl(self.crawler) and engine_of(self.crawler) is not None:
             refusal = get_refusal(self.crawler)
             if refusal is not None:
                 self._barrier.failure.refuse(refusal)

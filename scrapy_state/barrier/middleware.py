@@ -21,7 +21,7 @@ from ..exceptions import StateSettingsError
 from ..items import StateItem
 from ..model.json_values import in_log, json_object
 from ..resume.remembering import warn_of_memories
-from ..scrapy_internals import is_closing, requests_in_flight, requests_waiting
+from ..scrapy_internals import engine_of, is_closing, requests_in_flight, requests_waiting
 from ..settings import get_settings
 from .barrier import get_barrier
 from .log import SpiderLog
@@ -39,7 +39,7 @@ class StateMiddleware(BaseSpiderMiddleware):
         self._barrier = get_barrier(crawler)
         self._log = SpiderLog(crawler)
         self._check = StateItemCheck(
-            OrderCheck(lambda: requests_in_flight(crawler.engine), lambda: requests_waiting(crawler.engine)),
+            OrderCheck(lambda: requests_in_flight(engine_of(crawler)), lambda: requests_waiting(crawler.engine)),
             _interval_seconds(crawler),
             self._log,
         )
@@ -111,6 +111,8 @@ class StateMiddleware(BaseSpiderMiddleware):
         if tracker is not None and (self._barrier.tracking is not None or "state" in request.meta):
             return tracker.request_yielded(request, page.request)
         page.sent += 1
+        if self._barrier.recorder is not None:
+            self._barrier.recorder.yielded_request(page.is_start)
         return True
 
     def _processed_item(self, item: Any, request: Request | None, page: Page | None = None) -> Any:

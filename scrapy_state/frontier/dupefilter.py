@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from copy import copy
+from hashlib import sha1
 from pathlib import Path
 from typing import Any
 
+from scrapy import Request
 from scrapy.crawler import Crawler
 from scrapy.dupefilters import RFPDupeFilter
 from scrapy.utils.job import job_dir
 from scrapy.utils.misc import build_from_crawler, load_object
+from scrapy.utils.request import RequestFingerprinter
 
 logger = logging.getLogger("scrapy_state.state")
 
@@ -26,6 +30,17 @@ def local_dupefilter(crawler: Crawler) -> Any:
     without.settings.frozen = False
     without.settings.set("JOBDIR", None, crawler.settings.getpriority("JOBDIR") or 0)
     return build_from_crawler(filter_class, without)
+
+
+def fingerprinter(crawler: Crawler) -> Callable[[Request], bytes]:
+    """Return what gives a request's fingerprint, of whose bytes the first 12 tell requests apart.
+
+    Scrapy's are hashes. A project's fingerprinter may return any bytes, such as a URL, so those are hashed.
+    """
+    fingerprint: Callable[[Request], bytes] = crawler.request_fingerprinter.fingerprint
+    if type(crawler.request_fingerprinter) is RequestFingerprinter:
+        return fingerprint
+    return lambda request: sha1(fingerprint(request)).digest()
 
 
 def warn_of_jobdir(crawler: Crawler) -> None:

@@ -68,7 +68,8 @@ class Page:
     :param in_every_run: whether each run sends it, as it sends what ``start()`` yields, so that it isn't stored
     :param out: how many of its requests are under way: itself, stand-ins, and children that can't be stored
     :param idle: how many of these requests have no more to yield: their callbacks have ended
-    :param sent: how many requests it has sent since its last clean state item; *first_sent*: the first of them, encoded
+    :param sent: how many requests it has yielded since its last clean state item; *on_way*: how many of them have not reached
+        the scheduler; *first_sent*: the first that the scheduler has taken, encoded
     :param open_children: how many of the pages that it has sent are not settled
     :param over: whether nothing of it is under way
     :param hopeless: whether it stays pending, because the crawl is being closed
@@ -93,6 +94,7 @@ class Page:
     out: int = 1
     idle: int = 0
     sent: int = 0
+    on_way: int = 0
     first_sent: bytes = b""
     open_children: int = 0
     over: bool = False

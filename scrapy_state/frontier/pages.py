@@ -158,6 +158,20 @@ class Pages:
 
     # What a page yields
 
+    @staticmethod
+    def yielded_request(page: Page) -> None:
+        """*page* yields a request. Scrapy may keep it in a queue before it reaches the scheduler."""
+        page.sent += 1
+        page.on_way += 1
+
+    @staticmethod
+    def request_arrived(page: Page) -> None:
+        """A request of *page* has reached the scheduler."""
+        if page.on_way:
+            page.on_way -= 1
+        else:  # it was not yielded, but sent with engine.crawl()
+            page.sent += 1
+
     def ticket(self, page: Page) -> Ticket:
         """Return the ticket for an item of *page*."""
         if page.ticket is None:
@@ -194,7 +208,7 @@ class Pages:
 
     @staticmethod
     def _only_items(page: Page) -> bool:
-        return page.out == page.idle and not page.children
+        return page.out == page.idle and not (page.children or page.on_way)
 
     def begin_anew(self, page: Page, state: dict[str, Any]) -> list[Side]:
         """*page* has yielded a clean state item: from here on the next run would begin with its *state*.
@@ -207,7 +221,7 @@ class Pages:
             ended.add(self.beginning)
         self.beginning = page
         self.journal.forget_forms()
-        if page.sent:
+        if page.open_children:
             self._note_form(page, page.first_sent)
         self._forget(page)
         self._keep_folded(page)
@@ -271,9 +285,8 @@ class Pages:
         self._open += 1
         if parent is None:
             return
-        if not parent.sent:
+        if not parent.open_children:
             parent.first_sent = encoded
-        parent.sent += 1
         parent.open_children += 1
         if parent is self.beginning or parent.in_every_run:
             self._note_form(parent, encoded)

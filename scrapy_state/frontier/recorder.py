@@ -123,6 +123,12 @@ class Recorder:
             side.join(self._barrier.tickets.current.side)
         return True
 
+    def yielded_request(self, is_start: bool) -> None:
+        """A request is yielded now. *is_start*: whether ``start()`` yields it."""
+        page = self._page(is_start)
+        if page is not None:
+            self.pages.yielded_request(page)
+
     def yielded_all(self) -> None:
         """The callback at work has ended."""
         self.pages.yielded_all(PAGE.get())

@@ -25,7 +25,7 @@ from ..scrapy_internals import (
     watch_pages,
     watch_start,
 )
-from .dupefilter import local_dupefilter, warn_of_jobdir
+from .dupefilter import fingerprinter, local_dupefilter, warn_of_jobdir
 from .opening import Opened, open_frontier
 from .page import Page, form_of
 from .start import EVERY_RUN
@@ -91,7 +91,7 @@ class Scheduler(ScrapyScheduler):
         if opened is None:
             return
         self._own_filter = type(self.df) is RFPDupeFilter
-        self._fingerprint = crawler.request_fingerprinter.fingerprint
+        self._fingerprint = fingerprinter(crawler)
         self._pages, self._start, self._backlog, self._seen = opened.pages, opened.start, opened.backlog, opened.seen
         self._opened, self._listener = opened, get_barrier(crawler).listener
         watch_pages(engine)
@@ -138,8 +138,13 @@ class Scheduler(ScrapyScheduler):
                 return self._join(request, page)
         is_from_start = request is self._start.newest
         page = self._pages.beginning if is_from_start else self._pages.of(PAGE.get())
+        if page is not None:
+            self._pages.request_arrived(page)
         if request.meta.get(EVERY_RUN):
             return self._send_every_run(request)
+        if self._is_seen(request, is_from_start, page):
+            self.df.log(request, self.spider)
+            return False
         try:
             encoded = opened.codec.encode_text(request)
         except ValueError as error:
@@ -156,8 +161,7 @@ class Scheduler(ScrapyScheduler):
             return False
         self._accepted += 1
         self._take_in(request, encoded, fingerprint, page)
-        self.stats.inc_value("scheduler/enqueued/memory")
-        self.stats.inc_value("scheduler/enqueued")
+        self._count_enqueued()
         return True
 
     def next_request(self) -> Request | None:
@@ -180,6 +184,12 @@ class Scheduler(ScrapyScheduler):
         return request
 
     # How requests become pages
+
+    def _is_seen(self, request: Request, is_from_start: bool, page: Page | None) -> bool:
+        """Whether the filter drops *request* and nothing else matters, so that it need not be encoded. Most links are such."""
+        if not self._own_filter or request.dont_filter or is_from_start or (page is not None and page.left_out):
+            return False
+        return self._fingerprint(request) in self._seen
 
     def _is_sent_before(self, encoded: bytes, fingerprint: bytes, is_from_start: bool, page: Page | None) -> bool:
         if page is not None and self._pages.is_sent_before(page, encoded):
@@ -233,13 +243,19 @@ class Scheduler(ScrapyScheduler):
         if is_in_every_run:
             self._start.every_run_sent()
         self._push(request)
+        self._count_enqueued()
         return True
 
     def _send_every_run(self, request: Request) -> bool:
         self._pages.add_unstored(request, in_every_run=True)
         self._start.every_run_sent()
         self._push(request)
+        self._count_enqueued()
         return True
+
+    def _count_enqueued(self) -> None:
+        self.stats.inc_value("scheduler/enqueued/memory")
+        self.stats.inc_value("scheduler/enqueued")
 
     def _done(self, request: Request) -> None:
         if self._pages.of(request) is None:

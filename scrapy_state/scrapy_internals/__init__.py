@@ -11,6 +11,7 @@ from .cookies import cookie_fields, watch_cookies
 from .crawler import arguments_of, fail_when_closed, is_crawl, make_spider
 from .engine import (
     closes_when_idle,
+    engine_of,
     get_scheduler,
     hold,
     hold_start,
@@ -35,6 +36,7 @@ __all__ = [
     "closes_when_idle",
     "component_classes",
     "cookie_fields",
+    "engine_of",
     "fail_when_closed",
     "file_of",
     "get_scheduler",

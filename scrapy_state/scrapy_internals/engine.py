@@ -11,13 +11,22 @@ if TYPE_CHECKING:
     from scrapy import Request
     from scrapy.core.engine import ExecutionEngine
     from scrapy.core.scheduler import BaseScheduler
+    from scrapy.crawler import Crawler
 
 _CHECK_SECONDS = 0.25
 
 
-def requests_in_flight(engine: ExecutionEngine) -> Set[Request]:
+def engine_of(crawler: Crawler) -> ExecutionEngine | None:
+    """Return the engine of *crawler*; None before there is one. Since Scrapy 2.19 ``crawler.engine`` raises then."""
+    try:
+        return crawler.engine
+    except RuntimeError:
+        return None
+
+
+def requests_in_flight(engine: ExecutionEngine | None) -> Set[Request]:
     """Return the requests in flight (_Slot.inprogress), including those that pipelines and middlewares download."""
-    return engine._slot.inprogress if engine._slot is not None else set()
+    return engine._slot.inprogress if engine is not None and engine._slot is not None else set()
 
 
 def requests_waiting(engine: ExecutionEngine) -> int:
@@ -131,12 +140,12 @@ def mind_closing(engine: ExecutionEngine, closing: Callable[[], None]) -> asynci
     Scraper.close_spider_async() (scrapy/core/scraper.py) waits until no item is in the pipelines, but checks this only when a
     *response* is done. If the last item came from ``start()``, the spider would never close. So the task checks, too.
 
-    Cancel the task when the spider is closed.
+    Cancel the task when the spider is closed. It ends by itself if something prevents that.
     """
 
     async def check() -> None:
         announced = False
-        while True:
+        while engine._slot is not None:
             await asyncio.sleep(_CHECK_SECONDS)
             if not announced and engine._slot is not None and engine._slot.closing is not None:
                 announced = True

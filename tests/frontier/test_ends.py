@@ -51,6 +51,7 @@ def test_crawls_that_are_over(pages: Place, closes: str) -> None:
     assert pages.keys == before + pages.keys.__class__(ALL)
 
 
+@pytest.mark.long
 def test_limits(pages: Place) -> None:
     """After a limit of Scrapy's (closespider_itemcount) the next run continues the crawl, also if nothing is left."""
     for _ in range(12):

@@ -68,6 +68,7 @@ class Deadly(Any):
 """
 
 
+@pytest.mark.long
 def test_page_that_kills(pages: Place) -> None:
     """A page that was in flight when five processes died has failed; the crawl goes on without it."""
     for _ in range(5):
@@ -132,6 +133,7 @@ def refused(pages: Place, source: str = ORDER, **settings: Any) -> str:
     return line
 
 
+@pytest.mark.long
 def test_missing_segment(killed: Place) -> None:
     """A crawl whose segment is missing refuses to start; without requests it starts."""
     path = segment(killed)
@@ -148,6 +150,7 @@ def test_missing_segment(killed: Place) -> None:
     assert killed.newest["overlap"] or any(each["overlap"] for each in killed.checkpoints)
 
 
+@pytest.mark.long
 def test_what_is_gone(pages: Place) -> None:
     """A callback, an errback or a class that is gone, or another fingerprinter: the crawl refuses to start."""
     source = """

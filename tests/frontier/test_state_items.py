@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
+import pytest
 from page_crawls import Place
 
 #: Page by page, each with a state item; the pages 2 and 3 have details that are under way when state items come.
@@ -45,6 +46,7 @@ def crawl_to_the_end(pages: Place, source: str, *kills: str, **settings: Any) ->
     assert run.code == 0, run.log
 
 
+@pytest.mark.long
 def test_clean_and_other_state_items(pages: Place) -> None:
     """Killed while only clean state items have come, while others have, and after: every page is there once."""
     crawl_to_the_end(pages, MIXED.replace("{dont_filter}", "False"), "page/1", "page/2", "page/5")

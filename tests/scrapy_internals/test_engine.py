@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +11,16 @@ from scrapy import Spider
 from scrapy.core.engine import ExecutionEngine
 from scrapy.utils.test import get_crawler
 
-from scrapy_state.scrapy_internals import closes_when_idle, get_scheduler, hold, requests_waiting, wake_up
+from scrapy_state.scrapy_internals import (
+    closes_when_idle,
+    engine_of,
+    get_scheduler,
+    hold,
+    mind_closing,
+    requests_in_flight,
+    requests_waiting,
+    wake_up,
+)
 
 
 @pytest.fixture
@@ -45,6 +55,26 @@ def test_hold(engine: ExecutionEngine, before: bool, meanwhile: list[str], after
     assert engine.paused
     engine.unpause()
     assert not engine.paused
+
+
+def test_before_there_is_an_engine() -> None:
+    """A crawler that has not been started has no engine, and so no requests in flight."""
+    assert engine_of(get_crawler(Spider)) is None
+    assert not requests_in_flight(None)
+
+
+def test_minding_ends_with_the_spider(engine: ExecutionEngine) -> None:
+    """The task that minds the closing ends when the spider is closed, even if nobody cancels it."""
+
+    async def run() -> None:
+        engine._slot = SimpleNamespace(closing=None)  # type: ignore[assignment]
+        engine.scraper = SimpleNamespace(slot=None)  # type: ignore[assignment]
+        task = mind_closing(engine, lambda: None)
+        await asyncio.sleep(0)
+        engine._slot = None
+        await asyncio.wait_for(task, 10)
+
+    asyncio.run(run())
 
 
 def test_before_the_spider_is_opened(engine: ExecutionEngine) -> None:
