@@ -45,8 +45,8 @@ class Pages:
         self._of: dict[Hashable, Page | Waiting] = {}
         #: the requests whose callbacks have ended
         self._idle: set[Hashable] = set()
-        #: the pages that the engine has, and since when (time.monotonic()), in their order
-        self._taken: dict[Page, float] = {}
+        #: the pages that the engine has, in their order: the request it got first, and when (time.monotonic())
+        self._taken: dict[Page, tuple[Hashable, float]] = {}
         #: where the next run would begin if it began anew: start(), or the page that has yielded the last clean state item.
         #: None once that is settled
         self.beginning: Page | None = Page(0, known=True, left_out=Counter(forms))
@@ -118,7 +118,7 @@ class Pages:
         if isinstance(entry, Waiting):
             entry = self._of[request] = Page(entry.number, parent=entry.parent, known=True, stored=True)
         if entry is not None:
-            self._taken.setdefault(entry, time.monotonic())
+            self._taken.setdefault(entry, (request, time.monotonic()))
         return entry
 
     def end(self, request: Hashable) -> None:
@@ -153,8 +153,7 @@ class Pages:
         page = next(iter(self._taken), None)
         if page is None or not (page.ticket or page.folded or page.children):
             return None
-        request = next((request for request, entry in self._of.items() if entry is page), None)
-        return None if request is None else (request, self._taken[page])
+        return self._taken[page]
 
     # What a page yields
 
