@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: test test-long test-matrix lint demo demo-s3 scrapy-suite chaos chaos-redis chaos-requests bench bench-requests bench-spool bench-frontier bench-units clean
+.PHONY: test test-long test-matrix lint demo demo-s3 scrapy-suite chaos chaos-redis chaos-requests bench bench-requests bench-spool bench-frontier bench-units bench-pending clean
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
@@ -32,7 +32,7 @@ demo-s3: $(STAMP)
 scrapy-suite: $(STAMP)
 	$(BIN)/python tests/campaigns/scrapy_suite.py
 
-# CPU with checkpoints beside Scrapy's own exporter, as ratios: make bench ARGS='--pairs 15', ARGS=--instructions
+# CPU with checkpoints beside Scrapy's own exporter, as ratios: make bench ARGS='--pairs 15 --part requests', ARGS=--instructions
 bench: $(STAMP)
 	$(BIN)/python benchmarks/cpu.py $(ARGS)
 
@@ -47,6 +47,10 @@ bench-spool: $(STAMP)
 # CPU with units beside the same crawl without
 bench-units: $(STAMP)
 	$(BIN)/python benchmarks/units.py $(ARGS)
+
+# Memory, blocking and start-up with 1,000,000 pending requests: make bench-pending ARGS='--size 20000'
+bench-pending: $(STAMP)
+	$(BIN)/python benchmarks/pending.py $(ARGS)
 
 # Kills random crawls at random moments for a while: make chaos ARGS='--minutes 30 --seed 7'
 chaos: $(STAMP)

@@ -3,8 +3,12 @@
 ``python benchmarks/cpu.py --pairs 9``: a site and an S3 server (moto) run on this machine in their own processes. Each round
 crawls with Scrapy's own exporter and with ours, in changing order, and measures user + system seconds of the crawl's process.
 Machines change their speed, so each crawl is compared with the one of Scrapy's exporter in the same round. Printed are the
-median and the quartiles of these ratios, with the start-up (a crawl of one page) and without it. The spider yields a
-state item every 5 items.
+median and the quartiles of these ratios, with the start-up (a crawl of one page) and without it. There are two parts:
+
+- *states*: one request after the other, 20 items a page, and a state item every 5 items. Nothing else is under way then, so
+  the crawl is cut at clean state items. Goal: at most 1.05.
+- *requests*: a spider that knows nothing of checkpoints, so they contain its requests. 16 requests at once, 3 items a page, and
+  10 links, of which the filter drops 9. Goal: at most 1.08. Beside it Scrapy's JOBDIR, which a kill may leave damaged.
 
 STATE_INTERVAL is in seconds of real time: if other processes slow the crawl down, it stores more checkpoints for the same
 CPU. The number of checkpoints is printed, too.
@@ -22,15 +26,14 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from servers import project, server
 
-CHAINS = 8
-ITEMS_A_PAGE = 20
 SCRAPYS = "Scrapy's exporter"
-SPIDER = """
+STATES_SPIDER = """
 import scrapy
 from scrapy_state import StateItem
 
@@ -38,8 +41,7 @@ class BenchSpider(scrapy.Spider):
     name = "bench"
 
     async def start(self):
-        for chain in range(CHAINS):
-            yield scrapy.Request(f"{self.site}/{chain}/0", dont_filter=True)
+        yield scrapy.Request(f"{self.site}/1")
 
     def parse(self, response):
         page = int(response.url.rpartition("/")[2])
@@ -48,102 +50,153 @@ class BenchSpider(scrapy.Spider):
             if self.states and number % 5 == 4:
                 yield StateItem({"page": page})
         if page < int(self.pages):
-            yield scrapy.Request(response.url.rpartition("/")[0] + f"/{page + 1}")
+            yield scrapy.Request(f"{self.site}/{page + 1}")
 """
+REQUESTS_SPIDER = """
+import scrapy
+
+class BenchSpider(scrapy.Spider):
+    name = "bench"
+
+    async def start(self):
+        yield scrapy.Request(f"{self.site}/0")
+
+    def parse(self, response):
+        for item in response.css("li"):
+            yield {"url": response.url, "name": item.css("b::text").get(), "text": item.css("i::text").get()}
+        yield from response.follow_all(css="a")
+"""
+CLOSED = """
+    def closed(self, reason):
+        print(self.crawler.stats.get_value("item_scraped_count"))
+"""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A spider, its site, and what is compared.
+
+    :param site: arguments of servers.py
+    :param kinds: name -> settings; those with STATE_INTERVAL get a state feed
+    """
+
+    name: str
+    spider: str
+    site: tuple[object, ...]
+    items_a_page: int
+    kinds: dict[str, dict[str, Any]]
+
+
+CHECKPOINTS = {f"STATE_INTERVAL={seconds}": {"STATE_INTERVAL": seconds} for seconds in (60, 1)}
+PARTS = (
+    Part("states", STATES_SPIDER, ("items", 20), 20, {SCRAPYS: {}, **CHECKPOINTS}),
+    Part("requests", REQUESTS_SPIDER, ("site",), 3, {SCRAPYS: {}, "JOBDIR": {"JOBDIR": "job"}, **CHECKPOINTS}),
+)
 
 
 class Bench:
     """Crawls of a site, with S3 as their store.
 
-    :param folder: for the project's files
     :param site_port: the site's port; *s3_port*: the S3 server's, both on this machine
+    :param pages: how many pages a whole crawl has
     """
 
-    def __init__(self, folder: Path, site_port: int, s3_port: int) -> None:
+    def __init__(self, part: Part, site_port: int, s3_port: int, pages: int) -> None:
         import boto3
 
-        self._folder = folder
+        self.part = part
+        self.pages = pages
         self._site = f"http://127.0.0.1:{site_port}"
         endpoint = f"http://127.0.0.1:{s3_port}"
         keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION_NAME": "us-east-1"}
         self._common: dict[str, Any] = {**keys, "AWS_ENDPOINT_URL": endpoint, "LOG_LEVEL": "WARNING"}
-        self._common["TELNETCONSOLE_ENABLED"] = False
+        self._common |= {"TELNETCONSOLE_ENABLED": False, "CONCURRENT_REQUESTS_PER_DOMAIN": 16}
         self._client = boto3.client(
             "s3", endpoint_url=endpoint, aws_access_key_id="key", aws_secret_access_key="secret", region_name="us-east-1"
         )
         self._client.create_bucket(Bucket="bench")
         self._crawls = 0
 
-    def crawl(self, interval: float | None, pages: int, tool: tuple[str, ...] = ()) -> str:
-        """Run a crawl under the command *tool*; return its log. *interval*: STATE_INTERVAL, None for Scrapy's exporter."""
+    def crawl(self, kind: str, pages: int, tool: tuple[str, ...] = ()) -> str:
+        """Run a crawl of *pages* pages under the command *tool*; return its log."""
         self._crawls += 1
-        settings = {**self._common, "FEEDS": {"s3://bench/items/%(batch_time)s.jsonl": {"format": "jsonlines"}}}
-        if interval is not None:
-            key = f"s3://bench/state-{self._crawls}/%(batch_id)010d.json"
-            settings["FEEDS"][key] = {"format": "json", "item_classes": ["scrapy_state.StateItem"]}
-            settings |= {"ADDONS": {"scrapy_state.Addon": 500}, "STATE_INTERVAL": interval}
-        spider = SPIDER.replace("name = ", f"states = {interval is not None}\n    name = ").replace("CHAINS", str(CHAINS))
-        given = project(self._folder, spider, settings, pages=pages, site=self._site)
-        given["args"] = [*tool, *given["args"]]
-        given["env"]["PYTHONHASHSEED"] = "0"
-        return subprocess.run(**given, check=True, capture_output=True, text=True).stderr
+        feeds = {"s3://bench/items/%(name)s-%(batch_time)s.jsonl": {"format": "jsonlines"}}
+        settings = {**self._common, "FEEDS": feeds, **self.part.kinds[kind]}
+        has_states = "STATE_INTERVAL" in settings
+        if has_states:
+            key = f"s3://bench/{self._prefix()}%(batch_id)010d.json"
+            feeds[key] = {"format": "json", "item_classes": ["scrapy_state.StateItem"]}
+            settings["ADDONS"] = {"scrapy_state.Addon": 500}
+        spider = self.part.spider.replace("name = ", f"states = {has_states}\n    name = ") + CLOSED
+        with tempfile.TemporaryDirectory() as folder:
+            given = project(Path(folder), spider, settings, pages=pages, site=f"{self._site}/{pages}")
+            given["args"] = [*tool, *given["args"]]
+            given["env"]["PYTHONHASHSEED"] = "0"
+            done = subprocess.run(**given, check=True, capture_output=True, text=True)
+        assert done.stdout.split() == [str(pages * self.part.items_a_page)], done
+        return done.stderr
 
-    def cpu_seconds(self, interval: float | None, pages: int) -> float:
+    def cpu_seconds(self, kind: str, pages: int) -> float:
         """Run one crawl; return its CPU seconds."""
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        self.crawl(interval, pages)
+        self.crawl(kind, pages)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
-    def instructions(self, interval: float | None, pages: int) -> int:
+    def instructions(self, kind: str, pages: int) -> int:
         """Run one crawl under valgrind; return how many instructions it took."""
-        log = self.crawl(interval, pages, ("valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null"))
+        log = self.crawl(kind, pages, ("valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null"))
         match = re.search(r"Collected\s*:\s*(\d+)", log)
         assert match is not None, log
         return int(match[1])
 
     def checkpoints(self) -> int:
         """Return how many checkpoints the last crawl stored."""
-        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket="bench", Prefix=f"state-{self._crawls}/")
-        return sum(page["KeyCount"] for page in pages)
+        listing = self._client.get_paginator("list_objects_v2").paginate(Bucket="bench", Prefix=self._prefix(), Delimiter="/")
+        return sum(len(page.get("Contents", ())) for page in listing)
+
+    def _prefix(self) -> str:
+        return f"{self.part.name}-{self._crawls}/"
 
 
-def compare_seconds(bench: Bench, pairs: int, pages: int) -> None:
+def compare_seconds(bench: Bench, pairs: int) -> None:
     """Print what crawls take, compared with Scrapy's exporter."""
-    kinds = {SCRAPYS: None, **{f"STATE_INTERVAL={seconds}": seconds for seconds in (60, 1, 0)}}
+    kinds = [*bench.part.kinds]
     whole: dict[str, list[float]] = {kind: [] for kind in kinds}
     crawling: dict[str, list[float]] = {kind: [] for kind in kinds}
     counts: dict[str, list[int]] = {kind: [] for kind in kinds}
     for number in range(pairs + 1):
         turn = number % len(kinds)
         for kind in [*kinds, *kinds][turn : turn + len(kinds)]:
-            start_up = bench.cpu_seconds(kinds[kind], 0)
-            seconds = bench.cpu_seconds(kinds[kind], pages)
+            seconds = bench.cpu_seconds(kind, bench.pages)
             if number:  # the first round warms up
-                whole[kind].append(seconds)
-                crawling[kind].append(seconds - start_up)
                 counts[kind].append(bench.checkpoints())
-        print(f"round {number} of {pairs}", file=sys.stderr)
-    items = CHAINS * (pages + 1) * ITEMS_A_PAGE
-    print(f"{items} items a crawl, {pairs} rounds; CPU; ratios: median (quarters)")
+                whole[kind].append(seconds)
+                crawling[kind].append(seconds - bench.cpu_seconds(kind, 1))
+        print(f"{bench.part.name}: round {number} of {pairs}", file=sys.stderr)
+    items = bench.pages * bench.part.items_a_page
+    print(f"{bench.part.name}: {bench.pages} pages, {items} items a crawl, {pairs} rounds; CPU; ratios: median (quarters)")
     for kind in kinds:
         start_up = statistics.median(whole[kind]) - statistics.median(crawling[kind])
         print(
             f"{kind:18} {statistics.median(whole[kind]):6.2f} s, {start_up:.2f} of it start-up;"
             f" ratio {ratios(whole[kind], whole[SCRAPYS])}, less start-up {ratios(crawling[kind], crawling[SCRAPYS])};"
-            f" {statistics.median(counts[kind]):.0f} checkpoints"
+            f" {statistics.median(counts[kind]):.0f} checkpoints",
+            flush=True,
         )
 
 
-def compare_instructions(bench: Bench, pages: int) -> None:
-    """Print how many instructions an item takes, compared with Scrapy's exporter."""
-    items = CHAINS * pages * ITEMS_A_PAGE
+def compare_instructions(bench: Bench) -> None:
+    """Print how many instructions a page takes, compared with Scrapy's exporter."""
     found = {}
-    for kind, interval in ((SCRAPYS, None), ("STATE_INTERVAL=86400", 86400)):
-        start_up = bench.instructions(interval, 0)
-        found[kind] = (bench.instructions(interval, pages) - start_up) / items
+    bench.part.kinds["STATE_INTERVAL=86400"] = {"STATE_INTERVAL": 86400}
+    for kind in (SCRAPYS, "STATE_INTERVAL=86400"):
+        start_up = bench.instructions(kind, 1)
+        found[kind] = (bench.instructions(kind, bench.pages) - start_up) / (bench.pages - 1)
         ratio = found[kind] / found[SCRAPYS]
-        print(f"{kind:20} start-up {start_up / 1e6:,.0f} million; {found[kind]:,.0f} an item; ratio {ratio:.3f}", flush=True)
+        print(
+            f"{bench.part.name}: {kind:20} start-up {start_up / 1e6:,.0f} million; {found[kind]:,.0f} a page; ratio {ratio:.3f}"
+        )
 
 
 def ratios(some: list[float], base: list[float]) -> str:
@@ -156,15 +209,19 @@ def ratios(some: list[float], base: list[float]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=9)
-    parser.add_argument("--pages", type=int, help="pages in each of 8 chains (400; with --instructions 10)")
+    parser.add_argument("--pages", type=int, help="pages of a crawl, at least 2 (1500; with --instructions 50)")
+    parser.add_argument("--part", choices=[part.name for part in PARTS], help="only this one")
     parser.add_argument("--instructions", action="store_true", help="count instructions (needs valgrind)")
     chosen = parser.parse_args()
-    with server("items", ITEMS_A_PAGE) as site_port, server("s3") as s3_port, tempfile.TemporaryDirectory() as folder:
-        bench = Bench(Path(folder), site_port, s3_port)
-        if chosen.instructions:
-            compare_instructions(bench, chosen.pages or 10)
-        else:
-            compare_seconds(bench, chosen.pairs, chosen.pages or 400)
+    for part in PARTS:
+        if chosen.part not in (None, part.name):
+            continue
+        with server(*part.site) as site_port, server("s3") as s3_port:
+            bench = Bench(part, site_port, s3_port, chosen.pages or (50 if chosen.instructions else 1500))
+            if chosen.instructions:
+                compare_instructions(bench)
+            else:
+                compare_seconds(bench, chosen.pairs)
     return 0
 
 

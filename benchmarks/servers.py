@@ -4,6 +4,8 @@
 
 - ``items COUNT``: a site whose every page is the same JSON list of COUNT small items.
 - ``large COUNT BYTES``: a site whose pages /0, /1, … are JSON lists of COUNT items of about BYTES bytes each.
+- ``site``: a site whose pages /COUNT/0 to /COUNT/COUNT-1 have 3 items and 10 links each, most of them to pages that others
+  link to, too.
 - ``links PAGES``: a site of PAGES pages, each with links to three further ones and back.
 - ``s3``: an S3 server (moto).
 - ``proxy PORT SECONDS``: a proxy that adds SECONDS to each round trip to the server at PORT.
@@ -19,6 +21,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -53,13 +56,14 @@ def project(folder: Path, spider: str, settings: dict[str, Any], **arguments: ob
     }
 
 
-def site(content_type: str, body: Callable[[int], bytes]) -> Serve:
-    """Serve pages; the number of a page is at the end of its path."""
+def site(content_type: str, body: Callable[..., bytes]) -> Serve:
+    """Serve pages. *body* gets the last part of the path, a number; if it takes two, the part before that comes first."""
+    parts = len(signature(body).parameters)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while head := await reader.readuntil(b"\r\n\r\n"):
-                content = body(int(head.split()[1].rpartition(b"/")[2]))
+                content = body(*map(int, head.split()[1].split(b"/")[-parts:]))
                 head = f"HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\nContent-Length: {len(content)}\r\n\r\n".encode()
                 writer.write(head + content)
                 await writer.drain()
@@ -82,6 +86,18 @@ def large(count: str, size: str) -> Serve:
         return json.dumps([{"key": page * int(count) + n, "text": text} for n in range(int(count))]).encode()
 
     return site("application/json", body)
+
+
+def linked() -> Serve:
+    def body(pages: int, page: int) -> bytes:
+        # The children in a tree, which are new, and pages here and there.
+        found = [each for each in (2 * page + 1, 2 * page + 2) if each < pages]
+        found += [(page * step) % pages for step in range(11, 11 + 10 - len(found))]
+        items = "".join(f"<li><b>item {page}-{n}</b> <i>{'some text ' * 10}</i></li>" for n in range(3))
+        links = "".join(f'<a href="/{pages}/{each}">page {each}</a> ' for each in found)
+        return f"<html><head><title>{page}</title></head><body><ul>{items}</ul><p>{links}</p></body></html>".encode()
+
+    return site("text/html", body)
 
 
 def links(pages: str) -> Serve:
@@ -128,7 +144,7 @@ def main(kind: str, *arguments: str) -> None:
     if kind == "s3":
         run_s3()
     else:
-        asyncio.run(run({"items": items, "large": large, "links": links, "proxy": proxy}[kind](*arguments)))
+        asyncio.run(run({"items": items, "large": large, "links": links, "site": linked, "proxy": proxy}[kind](*arguments)))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,9 @@
     python api.py [--port 8013]
 
     GET  /flights?at=2013-01-01T05:15   {"at": "2013-01-01T05:15", "flights": [{...}, ...]}
+    GET  /airports                      HTML with links to the airports, whose pages have the flights of an hour: links to a
+                                        page for each flight, which is JSON, to the next hour, and to the other airports.
+                                        ?until=2013-01-03T00:00 ends this before that minute
     GET  /control                       the counters, and which calls fail
     POST /control                       {"fail_from": "2013-01-02T09:30"}  HTTP 500 from that minute on, until
                                         {"fail_from": null}                repairs it
@@ -20,14 +23,15 @@ import gzip
 import json
 from collections import defaultdict
 from contextlib import suppress
-from datetime import datetime
+from datetime import datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Lock
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 CSV = Path(__file__).with_name("flights-2013-01.csv.gz")
 MONTH = "2013-01-01T00:00", "2013-02-01T00:00"
+AIRPORTS = "EWR", "JFK", "LGA"
 NUMBERS = {"dep_delay", "arr_delay", "flight", "air_time", "distance"}
 TIMES = {"sched_dep_time", "dep_time", "sched_arr_time", "arr_time"}  # 517 is 05:17
 
@@ -68,15 +72,42 @@ class Site:
             return 400, {"error": "?at= must be a minute, such as 2013-01-01T05:15"}
         if not MONTH[0] <= minute < MONTH[1]:
             return 404, {"error": "only January 2013 is here"}
+        if not self.serves(minute):
+            return 500, {"error": "out of order"}
+        return 200, {"at": minute, "flights": self.minutes.get(minute, [])}
+
+    def page(self, path, until):
+        """Return the status and the document (text: HTML) for /airports, /airports/JFK/2013-01-01T05 and its flights' pages."""
+        place, hour, number = [*path.split("/")[2:], "", "", ""][:3]
+        if not self.serves(f"{hour or MONTH[0][:13]}:00"):
+            return 500, {"error": "out of order"}
+        airports = [link("airport", f"/airports/{each}/{MONTH[0][:13]}", until) for each in AIRPORTS]
+        if not place:
+            return 200, " ".join(airports)
+        flights = [
+            each for minute in range(60) for each in self.minutes.get(f"{hour}:{minute:02}", ()) if each["origin"] == place
+        ]
+        flights = [each for each in flights if f"{each['date']}T{each['sched_dep_time']}" < until]
+        if number:
+            found = [each for each in flights if f"{each['carrier']}{each['flight']}" == number]
+            return (200, found[0]) if found else (404, {"error": "there is no such flight"})
+        links = [link("flight", f"/airports/{place}/{hour}/{each['carrier']}{each['flight']}", until) for each in flights]
+        after = (datetime.fromisoformat(f"{hour}:00") + timedelta(hours=1)).isoformat(timespec="minutes")
+        if after < until:
+            links.append(link("next", f"/airports/{place}/{after[:13]}", until))
+        return 200, " ".join([*airports, *links])
+
+    def serves(self, minute):
+        """Count a call for *minute*; return whether it is answered."""
         with self.lock:
             self.counters["calls"] += 1
             fail_from, fail_every = self.control["fail_from"], self.control["fail_every"]
             if (fail_from and minute >= fail_from) or (fail_every and self.counters["calls"] % fail_every == 0):
                 self.counters["errors"] += 1
                 self.counters["last_failed"] = minute
-                return 500, {"error": "out of order"}
+                return False
             self.counters["last_served"] = minute
-        return 200, {"at": minute, "flights": self.minutes.get(minute, [])}
+            return True
 
     def set(self, changes):
         """Return the status and the document for POST /control."""
@@ -91,6 +122,10 @@ class Site:
             return 200, self.control | self.counters
 
 
+def link(kind, path, until):
+    return f'<a class="{kind}" href="{path}?until={quote(until)}">{path.rpartition("/")[2]}</a>'
+
+
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"  # keeps connections open
     disable_nagle_algorithm = True
@@ -101,10 +136,12 @@ class Handler(BaseHTTPRequestHandler):
         url = urlsplit(self.path)
         if url.path == "/flights":
             self.send(*self.site.answer(parse_qs(url.query).get("at", [""])[0]))
+        elif url.path.split("/")[1] == "airports":
+            self.send(*self.site.page(url.path, parse_qs(url.query).get("until", [MONTH[1]])[0]))
         elif url.path == "/control":
             self.send(*self.site.status())
         else:
-            self.send(404, {"error": "there are /flights?at=2013-01-01T05:15 and /control"})
+            self.send(404, {"error": "there are /flights?at=2013-01-01T05:15, /airports and /control"})
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
@@ -117,9 +154,10 @@ class Handler(BaseHTTPRequestHandler):
         self.send(*self.site.set(changes))
 
     def send(self, status, document):
-        body = json.dumps(document).encode()
+        is_html = isinstance(document, str)
+        body = (f"<html><body>{document}</body></html>" if is_html else json.dumps(document)).encode()
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", "text/html" if is_html else "application/json")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)

@@ -34,7 +34,8 @@ KILL_AT = "2013-01-01T10:00"
 TERM_AT = "2013-01-01T20:00"
 FAIL_FROM = "2013-01-02T09:30"
 FAIL_EVERY = 97  # calls
-CONCURRENT = "flights_concurrent"
+CONCURRENT, LINKED = "flights_concurrent", "flights_linked"
+KILL_AFTER = 800  # calls of the spider that follows links
 DEADLINE = 120  # seconds for one run, and for a server to start
 
 
@@ -97,7 +98,8 @@ class Folder:
         self.path, self.uri = path, str(path)
 
     def files(self, prefix, spider="flights"):
-        return [path.as_uri() for path in (self.path / spider / prefix).glob("**/*") if path.is_file()]
+        """Return the URIs of the files in a folder. Requests are in a folder below that of the checkpoints."""
+        return [path.as_uri() for path in (self.path / spider / prefix).glob("*") if path.is_file()]
 
     def read(self, uri):
         return Path(unquote(urlsplit(uri).path)).read_bytes()
@@ -119,7 +121,8 @@ class Bucket:
         client.create_bucket(Bucket=name)
 
     def files(self, prefix, spider="flights"):
-        return [f"{self.uri}/{found['Key']}" for found in self.list(f"{spider}/{prefix}")]
+        folder = f"{spider}/{prefix}"
+        return [f"{self.uri}/{found['Key']}" for found in self.list(folder) if "/" not in found["Key"][len(folder) :]]
 
     def list(self, prefix=""):
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix)
@@ -202,7 +205,7 @@ class Demo:
             return json.load(response)
 
     def crawl(self, name, plan, stop=None, at=None, project="default", spider="flights", **settings):
-        """Run `scrapy crawl` to its end, or send it the signal *stop* when it has reached the minute *at*."""
+        """Run `scrapy crawl` to its end, or send it the signal *stop* at the minute *at*, or after *at* calls."""
         print(f"{name}: {plan}", flush=True)
         command = ["-m", "scrapy", "crawl", spider, "-a", f"until={END}"]
         for setting, value in (self.settings | settings).items():
@@ -221,11 +224,14 @@ class Demo:
             while not over:
                 over = run.popen.poll() is not None  # before the counts, so that the last line is complete
                 site, checkpoints = self.site(), len(self.production.files("state/", spider)) - stored
-                minute = site["last_served"] if site["calls"] > before["calls"] else ""
-                errors = site["errors"] - before["errors"]
-                line = f"  {minute or 'starting'}, {checkpoints} checkpoints, {errors} x HTTP 500"
-                shown = progress(line, minute, shown)
-                if stop and not (sent or over) and minute >= at and checkpoints > 2:
+                calls, errors = site["calls"] - before["calls"], site["errors"] - before["errors"]
+                minute = site["last_served"] if calls else ""
+                # Where links lead, the minutes come in any order.
+                reached, part = (calls, calls // 500) if spider == LINKED else (minute, quarter_of(minute))
+                where = f"{calls} calls" if spider == LINKED else minute
+                line = f"  {where or 'starting'}, {checkpoints} checkpoints, {errors} x HTTP 500"
+                shown = progress(line, part, shown)
+                if stop and not (sent or over) and reached >= at and checkpoints > 2:
                     run.popen.send_signal(stop)
                     sent = True
                 if time.monotonic() > deadline:
@@ -271,12 +277,22 @@ class Demo:
             "run 6", "flights_concurrent, 16 requests at once; SIGKILL midway", signal.SIGKILL, KILL_AT, spider=CONCURRENT
         )
         self.crawl("run 7", "flights_concurrent resumes", spider=CONCURRENT)
-        named = Counter(key(item) for each in lineage(self.production, CONCURRENT) for item in items(self.production, each))
+        return self.is_complete(CONCURRENT)
+
+    def linked_runs(self):
+        """Crawl the same days by following links, through a SIGKILL; return whether each flight is stored once."""
+        plan = "flights_linked, an ordinary spider that follows links; SIGKILL midway"
+        self.crawl("run 8", plan, signal.SIGKILL, KILL_AFTER, spider=LINKED)
+        pending = next(lineage(self.production, LINKED))["requests"]["pending"]
+        self.crawl("run 9", f"flights_linked resumes with {pending} requests", spider=LINKED)
+        return self.is_complete(LINKED)
+
+    def is_complete(self, spider):
+        """Print the count of what *spider* has stored; return whether it is each flight once."""
+        named = Counter(key(item) for each in lineage(self.production, spider) for item in items(self.production, each))
         expected = expected_flights(START, END)
         lost, twice = (expected - named).total(), (named - expected).total()
-        print(
-            f"  flights_concurrent: expected {expected.total()}, named {named.total()}, lost {lost}, twice {twice}", flush=True
-        )
+        print(f"  {spider}: expected {expected.total()}, named {named.total()}, lost {lost}, twice {twice}", flush=True)
         return lost == twice == 0
 
     def summary(self, development_row):
@@ -316,14 +332,18 @@ def ending(run, stop):
     return "stopped (SIGTERM)" if stop else "finished"
 
 
-def progress(line, minute, shown):
-    """Rewrite one line on a terminal. Elsewhere, print it once per quarter of a day; *shown* is the last quarter."""
-    quarter = minute and (minute[:10], int(minute[11:13]) // 6)
+def quarter_of(minute):
+    """Return the day of *minute*, and its quarter; nothing if there is none."""
+    return minute and (minute[:10], int(minute[11:13]) // 6)
+
+
+def progress(line, part, shown):
+    """Rewrite one line on a terminal. Elsewhere, print it once per *part* of a crawl; *shown* is the last one."""
     if sys.stdout.isatty():
         print(f"\r\33[K{line}", end="", flush=True)
-    elif shown and quarter != shown:
+    elif shown and part != shown:
         print(line, flush=True)
-    return quarter
+    return part
 
 
 def main():
@@ -350,6 +370,7 @@ def main():
             demo.production_runs()
             row, well = demo.development_run()
             well = demo.concurrent_runs() and well
+            well = demo.linked_runs() and well
             return 0 if demo.summary(row) and well else 1
     except DemoError as error:
         tail = error.log.read_text("utf-8", "replace").splitlines()[-30:] if error.log else []

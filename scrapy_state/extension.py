@@ -24,14 +24,16 @@ from .lineage.resolve import At, resolve
 from .model.checkpoint import Checkpoint, Requests
 from .model.json_values import in_log, json_object, shortened
 from .model.key_template import placeholders
+from .model.setting_names import names_close_to_ours
 from .resume.arguments import warn_of_changes
 from .resume.lag import earlier
 from .resume.origin import describe, differences, less_lag
 from .resume.refusal import get_refusal, refuse
+from .resume.requests import keeps_pages, log_left_behind, why_without_requests
 from .resume.sources import find
 from .resume.write_guard import check_places, item_places
 from .scrapy_internals import is_crawl
-from .settings import get_settings, names_close_to_ours, set_state
+from .settings import get_settings, set_state
 from .stores import open_reader
 from .stores.retry import in_thread
 
@@ -127,7 +129,8 @@ class SpiderSettingsState:
         spider.state = deepcopy(self.state)  # type: ignore[attr-defined]
         logger.info("STATE %s %s", in_log(self.state), self.origin, extra={"spider": spider})
         folder = job_dir(settings)
-        if self.state and folder and (Path(folder) / "requests.seen").exists():
+        reads_jobdir = not keeps_pages(self.crawler)
+        if self.state and folder and reads_jobdir and (Path(folder) / "requests.seen").exists():
             logger.warning(
                 "JOBDIR %s remembers the requests of an earlier run, so the request that start() yields for the state may be "
                 "filtered as a duplicate. Yield it with dont_filter=True, or use a new JOBDIR",
@@ -141,20 +144,16 @@ class SpiderSettingsState:
 
     @property
     def was_killed(self) -> bool:
-        """Whether the last run has stored no last checkpoint."""
-        return self.start is not None and self.start.reason in (None, "opened")
+        """Whether the last run has stored no last checkpoint, and this run starts from its newest one."""
+        is_newest = self.settings.at == "latest"
+        return self.start is not None and is_newest and self.start.reason in (None, "opened")
 
     def _leave_behind(self, why: str) -> None:
         """Warn that this run does not continue with the requests of the last one."""
         if self.start is None or self.start.requests is None:
             return
-        requests, self.start = self.start.requests, replace(self.start, requests=None)
-        reads_only = self.settings.readonly or self.settings.read_from is not None
-        logger.log(
-            logging.INFO if reads_only else logging.WARNING,
-            "%s pending requests of the last run are left behind, and %s seen fingerprints: %s", requests.pending,
-            requests.seen, why, extra={"spider": self.crawler.spider},
-        )  # fmt: skip
+        log_left_behind(self.start.requests, why, self.settings, self.crawler)
+        self.start = replace(self.start, requests=None)
 
     def _spider_opened(self, spider: Spider) -> None:
         spider.state = deepcopy(self.state)  # type: ignore[attr-defined]
@@ -202,35 +201,18 @@ class StateResolver(SpiderSettingsState):
             state, origin = super().find_state()
             return state, origin + differences(settings, resolution)
         warn_of_changes(self.crawler, checkpoint)
-        if not self._continues_with_requests():
-            self._leave_behind(self._why_without_requests())
+        if why := why_without_requests(settings, self.crawler):
+            self._leave_behind(why)
         if self.continued is None:
             state = earlier(checkpoint.state, settings.lag) if checkpoint.state else {}
+            if state != checkpoint.state:
+                self.start = None
             return state, f"from {describe(resolution)}{differences(settings, resolution)}"
         begun = self.continued.start_state
         origin = (
             f"from {describe(resolution)}, with {self.continued.pending} pending requests{differences(settings, resolution)}"
         )
         return checkpoint.state if begun is None else begun, origin
-
-    def _continues_with_requests(self) -> bool:
-        settings = self.settings
-        is_production = not (settings.readonly or settings.read_from)
-        return settings.requests and self._keeps_pages and not settings.lag and (is_production or settings.requests_explicit)
-
-    def _why_without_requests(self) -> str:
-        settings = self.settings
-        if settings.lag:
-            return "STATE_LAG goes back"
-        if not settings.requests:
-            return "STATE_REQUESTS is False"
-        if not self._keeps_pages:
-            return "SCHEDULER is not scrapy_state's"
-        return "a run that only reads takes the state alone. To try them out: -s STATE_REQUESTS=True"
-
-    @property
-    def _keeps_pages(self) -> bool:
-        return bool(getattr(load_object(self.crawler.settings["SCHEDULER"]), "keeps_pages", False))
 
     def _from_source(self, spec: dict[str, Any]) -> tuple[dict[str, Any], str]:
         at, lag = self.settings.at, self.settings.lag

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +15,7 @@ from scrapy.utils.misc import load_object
 
 from .exceptions import StateSettingsError
 from .model.json_values import json_object
+from .model.setting_names import is_misspelt, names_close_to_ours
 from .model.times import in_seconds, parse_time
 from .model.values import from_json, get_bool, get_choice, get_seconds, size_in_bytes, wrong_value
 from .scrapy_internals import typed
@@ -26,19 +26,6 @@ if TYPE_CHECKING:
 #: The values of the settings ITEM_PROCESSOR and DOWNLOADER when the add-on is enabled
 ITEM_PROCESSOR = "scrapy_state.barrier.BarrierItemProcessor"
 DOWNLOADER = "scrapy_state.downloader.TrackingDownloader"
-#: All names; the redis folder reads the STATE_REDIS_* ones
-KNOWN = (
-    *("STATE", "STATE_ENABLED", "STATE_FROM", "STATE_AT", "STATE_LAG", "STATE_READONLY"),
-    *("STATE_INTERVAL", "STATE_ON_ITEM_ERROR", "STATE_ON_UNIT_ERROR", "STATE_ORPHANS"),
-    *("STATE_REQUESTS", "STATE_ON_PAGE_ERROR", "STATE_REQUESTS_ON_DISK"),
-    *("STATE_SPOOL_SIZE", "STATE_RETRY_TIMEOUT", "STATE_CLOSE_TIMEOUT", "STATE_FALLBACK_ITEM_PROCESSOR"),
-    *("STATE_FALLBACK_DOWNLOADER", "STATE_STORES", "STATE_REQUESTS_URI"),
-    *("STATE_SELFCHECK", "STATE_REDIS_URL", "STATE_REDIS_KEY", "STATE_REDIS_LEASE_TIMEOUT", "STATE_REDIS_PREFETCH"),
-    *("STATE_REDIS_KEEP_OPEN", "STATE_REDIS_ACKNOWLEDGE", "STATE_REDIS_FILTER_START", "STATE_REDIS_PICKLE"),
-    *("STATE_REDIS_MAX_DELIVERIES", "STATE_REDIS_URLS_KEY", "STATE_REDIS_IDLE_TIMEOUT", "STATE_REDIS_CLEAR"),
-)
-#: A name with at least this many letters, not counting underscores, is misspelt if one letter is wrong: it is no other word.
-_LONG_NAME_LETTERS = 12
 #: The crawler's attribute that keeps them
 _ATTRIBUTE = "_scrapy_state_settings"
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)?")
@@ -205,33 +192,12 @@ def folder_uri(settings: BaseSettings, name: str) -> str | None:
     return f"{str(value).rstrip('/')}/"
 
 
-def names_close_to_ours(settings: BaseSettings) -> Iterator[tuple[str, str]]:
-    """Yield the name of each setting that is not ours but looks like one of ours, and the name that it looks like."""
-    for name in settings:
-        if isinstance(name, str) and name.startswith("STATE") and name not in KNOWN:
-            for near in difflib.get_close_matches(name, KNOWN, n=1, cutoff=0.85):
-                yield name, near
-
-
 def _check_names(settings: BaseSettings) -> None:
     for name, near in names_close_to_ours(settings):
-        if _is_misspelt(name.replace("_", ""), near.replace("_", "")):
+        if is_misspelt(name, near):
             raise StateSettingsError(
                 f"there is no setting {name}", remedy=f"correct the name if you meant {near}, else remove it"
             )
-
-
-def _is_misspelt(name: str, meant: str) -> bool:
-    """Whether *name* can hardly be a project's own: it equals *meant*, or *meant* is long and a letter within it is wrong.
-
-    STATES, STATE_PATH and STATE_ENABLE are words, and may be a project's own.
-    """
-    return name == meant or (len(meant) >= _LONG_NAME_LETTERS and not _variants(name).isdisjoint(_variants(meant)))
-
-
-def _variants(word: str) -> set[str]:
-    """Return *word*, and *word* without one letter. Two words that differ in one letter, or swap two, share a variant."""
-    return {word, *(word[:index] + word[index + 1 :] for index in range(len(word) - 1))}
 
 
 def _state(settings: BaseSettings) -> dict[str, Any] | None:

@@ -16,6 +16,8 @@ from histories import History
 from loopback import Server
 from moto.server import ThreadedMotoServer
 from numbered_site import Pages
+from page_crawls import Place
+from page_crawls import place as page_place
 from swift_server import CannotStart, Swift, swift
 
 pytest.register_assert_rewrite("scrapy_state.testing")
@@ -145,3 +147,10 @@ def site() -> Iterator[Any]:
     found = Site(60)
     yield found
     found.close()
+
+
+@pytest.fixture
+def pages(tmp_path: Path) -> Iterator[Place]:
+    """An empty folder for a spider's data, and a site whose pages answer with their own path."""
+    with page_place(tmp_path) as found:
+        yield found

@@ -117,13 +117,16 @@ def test_spider_state_is_not_a_dict(tmp_path: Path) -> None:
 
 
 def test_jobdir(tmp_path: Path) -> None:
-    """With JOBDIR, whose SpiderState writes spider.state too, the checkpoint's state wins."""
+    """With JOBDIR, whose SpiderState writes spider.state too, the checkpoint's state wins. If Scrapy's scheduler remembers
+    requests there, a warning says what that means for the state."""
     source = SPIDER.replace(
         'yield StateItem({"page": page + 1})', 'yield StateItem({"page": page + 1})\n        self.state = {"page": 99}'
     )
-    runs = [crawl(tmp_path, source, "-s", "JOBDIR=job") for _ in range(2)]
-    assert runs[1].lines("begins at 3 {'page': 3}"), runs[1].log
-    assert runs[1].lines("remembers the requests of an earlier run")
+    for name, requests in (("without requests", False), ("with requests", True)):
+        settings = {"JOBDIR": "job", "STATE_REQUESTS": requests}
+        runs = [crawl(tmp_path / name, source, settings=settings) for _ in range(2)]
+        assert runs[1].lines("begins at 3 {'page': 3}"), runs[1].log
+        assert bool(runs[1].lines("remembers the requests of an earlier run")) is not requests
 
 
 def test_disabled(tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ from scrapy.utils.test import get_crawler
 from scrapy_state import StateItem
 from scrapy_state.exceptions import StateSettingsError
 from scrapy_state.feeds import StateFeed, item_feeds_with_checkpoints, uri_params
-from scrapy_state.settings import KNOWN, StateSettings, get_settings, names_close_to_ours
+from scrapy_state.model.setting_names import KNOWN, names_close_to_ours
+from scrapy_state.settings import StateSettings, get_settings
 
 STATE_URI = "s3://bucket/state/%(name)s/%(batch_id)010d.json"
 STATE_FEED: dict[str, Any] = {"format": "json", "item_classes": [StateItem]}

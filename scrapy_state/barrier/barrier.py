@@ -83,6 +83,9 @@ class Recorder(Protocol):
     def begin_anew(self, state: dict[str, Any], is_start: bool) -> bool:
         """The spider has yielded *state*: return whether that is clean. If so, the items before it join the current side."""
 
+    def yielded_request(self, is_start: bool) -> None:
+        """A request is yielded now. *is_start*: whether ``start()`` yields it."""
+
     def yielded_all(self) -> None:
         """The callback at work has ended."""
 
@@ -140,6 +143,10 @@ class Listener(Protocol):
     @property
     def stored(self) -> Checkpoint | None:
         """The newest checkpoint of this run; None if it has stored none."""
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether a checkpoint needs no requests, because the newest state item came while nothing else was under way."""
 
     async def opening(self) -> None:
         """Check that items and checkpoints can be stored. Called before the first request; an error stops the crawl there."""

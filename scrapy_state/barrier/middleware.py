@@ -111,6 +111,8 @@ class StateMiddleware(BaseSpiderMiddleware):
         if tracker is not None and (self._barrier.tracking is not None or "state" in request.meta):
             return tracker.request_yielded(request, page.request)
         page.sent += 1
+        if self._barrier.recorder is not None:
+            self._barrier.recorder.yielded_request(page.is_start)
         return True
 
     def _processed_item(self, item: Any, request: Request | None, page: Page | None = None) -> Any:
@@ -120,6 +122,7 @@ class StateMiddleware(BaseSpiderMiddleware):
         if item is not None and self._barrier.listener is not None:
             recorder = self._barrier.recorder
             if recorder is not None:
+                self._check.items += 1
                 self._barrier.tickets.issue(item, recorder.ticket(page is not None and page.is_start))
             elif self._barrier.tracking is None:
                 self._barrier.tickets.issue(item)
@@ -145,7 +148,9 @@ class StateMiddleware(BaseSpiderMiddleware):
         spider.state = json_object(state)  # type: ignore[union-attr]
         if self._shows_debug and self._log.isEnabledFor(logging.DEBUG):
             self._log.debug("state item %s", in_log(state))
-        if not (self._barrier.keeps_requests or self._barrier.recorder is not None):
+        if self._barrier.recorder is not None:
+            self._check.state(None)  # requests may be out
+        elif not self._barrier.keeps_requests:
             self._check.state(page)
         self._barrier.state_yielded(state, page is not None and page.is_start)
 
@@ -154,7 +159,8 @@ class StateMiddleware(BaseSpiderMiddleware):
             warn_of_memories(self.crawler)
 
     def _spider_closed(self, spider: Spider, reason: str) -> None:
-        if self._barrier.tracking is None:
+        listener, recorder = self._barrier.listener, self._barrier.recorder
+        if self._barrier.tracking is None and (recorder is None or (listener is not None and listener.is_clean)):
             self._check.closed(reason)
         if self._barrier.listener is None:  # otherwise the exporter does, after the last checkpoint
             self._barrier.log_progress(f"spider closed ({reason})")

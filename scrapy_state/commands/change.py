@@ -100,12 +100,14 @@ def store_by_hand(
     extra: Mapping[str, Any] | None = None,
     start: Checkpoint | None = None,
     requests_for: Callable[[str], Requests | None] = lambda run: None,
+    ends_crawl: bool = False,
 ) -> int:
     """Store *state* as a new checkpoint, unless the user, asked about a run that may be alive, says no. Return the exit code.
 
     :param options: of the command line: parent, yes, json
     :param reason: the checkpoint's; *extra*: what else it contains
     :param start: the checkpoint whose state it is, with the units finished beyond it
+    :param ends_crawl: whether the next run begins a new crawl
     """
     store = target.writer()
     resolution = in_thread(lambda: _resolve(target, options.parent))
@@ -122,7 +124,9 @@ def store_by_hand(
     again = partial(_resolve, target, options.parent)
     requests = in_thread(lambda: requests_for(run))
     stored = in_thread(
-        lambda: writer.open(state, resolution, again, reason=reason, extra=extra, start=start, requests=requests)
+        lambda: writer.open(
+            state, resolution, again, reason=reason, extra=extra, start=start, requests=requests, ended=ends_crawl
+        )
     )
     assert stored.id is not None
     uri = store.uri(target.template.key(stored.id))

@@ -139,7 +139,7 @@ def _clear(options: Namespace, target: Target, checkpoint: Checkpoint, requests:
     what = f"Leave {pending_and_seen(counts(requests))}, behind?"
     if not confirm(f"{what} The next run calls start() from STATE {as_text(checkpoint.state)}.", options.yes):
         return NO
-    return store_by_hand(target, checkpoint.state, options, "set")
+    return store_by_hand(target, checkpoint.state, options, "set", ends_crawl=True)
 
 
 def _in_redis(options: Namespace, crawler: Crawler) -> int:

@@ -9,7 +9,7 @@ from typing import TypeVar
 from ..exceptions import StateSettingsError
 from ..frontier.segments.files import SegmentFiles, StoredSegments, open_requests
 from ..lineage.prune import Pruned, delete_segments
-from ..model.checkpoint import Checkpoint, Requests, Segment
+from ..model.checkpoint import Checkpoint, Requests
 from ..model.key_template import placeholders
 from ..settings import get_settings
 from ..stores import StoreReader, open_reader, open_writer
@@ -36,11 +36,7 @@ def copy_segments(source: Target, target: Target, checkpoint: Checkpoint, run: s
     if checkpoint.requests is None:
         return None
     originals, copies = stored_segments(source), SegmentFiles(*_folder(target, open_writer, target.writer()), run)
-    segments: list[Segment] = []
-    for number, segment in enumerate(checkpoint.requests.segments, 1):
-        with originals.open(segment) as file:
-            segments.append(copies.store_segment(copies.name(number), file, segment.bytes, segment.digest))
-    return replace(checkpoint.requests, segments=tuple(segments))
+    return replace(checkpoint.requests, segments=copies.copy(originals, checkpoint.requests.segments))
 
 
 def drop_segments(target: Target, keys: Sequence[str], pruned: Pruned, names: set[str]) -> None:

@@ -79,6 +79,11 @@ class Batch:
                 self.after.append(Range(position, position + 1, start_byte, self.bytes))
         return self.bytes - start_byte
 
+    def all_after(self, epoch: int) -> None:
+        """Take note that all its items come after the newest state item; there have been *epoch* of these."""
+        self.after = [Range(0, self.slot.itemcount, 0, self.bytes)]
+        self.epoch = epoch
+
     def skip(self, epoch: int) -> tuple[tuple[int, int], ...]:
         """Return the positions of the items after the newest state item, given that there have been *epoch* state items."""
         return tuple((after.start, after.end) for after in self.after) if self.epoch == epoch else ()

@@ -18,12 +18,8 @@ from ..model.checkpoint import Checkpoint, Requests
 from ..scrapy_internals import until_closed
 from ..settings import StateSettings
 from .commits import Commits
+from .due import Due
 from .durable_items import DurableItems
-
-#: For how long a cut that is due waits for a clean state item at least, even if STATE_INTERVAL is shorter
-_LEAST_WAIT_SECONDS = 10.0
-#: The first cut of a crawl with requests comes no earlier than this: a clean state item may follow soon
-_FIRST_CUT_SECONDS = 0.5
 
 
 class Checkpointer:
@@ -47,18 +43,14 @@ class Checkpointer:
         self._commits = commits
         #: the newest state since the last cut; None if there is none
         self._state: dict[str, Any] | None = None
-        self._last_cut = time.monotonic()
+        self._due = Due(settings.interval_seconds, self._cut_with_requests, self._log)
         #: the side that was cut and is not committed yet, and the task that commits it
         self._old_side: Side | None = None
         self._commit_task: asyncio.Task[None] | None = None
         self._opened = False
-        #: whether a checkpoint needs no requests: the newest state item was clean, and no cut with requests has come since.
-        #: None before the first state item or cut
-        self._is_clean: bool | None = None
-        self._has_cut = False
         self._makes_last_cut = False
-        #: the next cut with requests
-        self._due: asyncio.TimerHandle | None = None
+        #: whether a cut with requests has been due during the commit that is under way
+        self._waits_for_commit = False
         #: whether the last cut has been made, so that no more items can be exported
         self.closed = False
         self._has_late_items = False
@@ -69,6 +61,11 @@ class Checkpointer:
         """The newest checkpoint of this run; None if it has stored none."""
         return None if self._commits is None else self._commits.last
 
+    @property
+    def is_clean(self) -> bool:
+        """Whether a checkpoint needs no requests."""
+        return bool(self._due.is_clean)
+
     async def opening(self) -> None:
         """Check that item files can be stored, and store the opening checkpoint. To be called before the first request.
 
@@ -78,9 +75,8 @@ class Checkpointer:
         if self._commits is not None:
             requests = await self._requests_at_opening()
             await self._commits.open(requests)
-            self._has_cut = requests is not None
+            self._due.opened(with_requests=requests is not None)
         self._opened = True
-        self._last_cut = time.monotonic()
 
     def state_yielded(self, state: dict[str, Any], is_start: bool = False) -> None:
         """Remember *state*, and cut here if a checkpoint is due. *is_start*: whether ``start()`` yields it."""
@@ -89,26 +85,21 @@ class Checkpointer:
         recorder = self._barrier.recorder
         if recorder is not None:
             is_clean = recorder.begin_anew(state, is_start)
-            self._note_clean(is_clean)
-            if not is_clean:
-                self.requests_changed()
+            self._due.note_clean(is_clean)
+            self._due.cancel()  # it may be due earlier or later now
+            self.requests_changed()
+            if not is_clean or self._barrier.ended:  # exporting the items before the state may have failed
                 return
         self._tickets.next_epoch()
         self._state = state
-        stopping = not self._crawler.crawling
-        due = stopping or time.monotonic() - self._last_cut >= self._settings.interval_seconds
-        if due and self._commit_task is None:
+        is_due = self._due.now or not self._crawler.crawling
+        if is_due and self._commit_task is None:
             self._commit_task = asyncio.create_task(self._cut())
 
     def requests_changed(self) -> None:
-        """Cut once a checkpoint is due. If the last state item was clean, wait for another one, for one interval at most."""
-        if self._due is None and self._opened and not self._makes_last_cut:
-            interval_seconds = self._settings.interval_seconds
-            due_at = self._last_cut + (interval_seconds if self._has_cut else max(interval_seconds, _FIRST_CUT_SECONDS))
-            if self._is_clean:
-                due_at += max(interval_seconds, _LEAST_WAIT_SECONDS)
-            delay_seconds = max(0.0, due_at - time.monotonic())
-            self._due = asyncio.get_running_loop().call_later(delay_seconds, self._cut_with_requests)
+        """Cut with the requests once that is due."""
+        if self._opened and not self._makes_last_cut:
+            self._due.requests_changed()
 
     async def make_durable(self, closing: bool = False) -> bool:
         """Cut now, without a state item. Wait, and return whether every item that is settled by now has become durable."""
@@ -164,7 +155,7 @@ class Checkpointer:
         """Start the clock of STATE_CLOSE_TIMEOUT if somebody has stopped the crawl. Backpressure may last until the close."""
         if not self._crawler.crawling:
             self._items.retry.closing(stopped=True)
-        if self._barrier.recorder is not None and not self._is_clean and not self._barrier.ended:
+        if self._barrier.recorder is not None and not self._due.is_clean and not self._barrier.ended:
             self._cut_with_requests()  # somebody may kill the process before it is closed
 
     async def close(self, reason: str) -> None:
@@ -179,30 +170,14 @@ class Checkpointer:
 
     def _cut_with_requests(self) -> None:
         """Cut now, unless a commit is under way: then once that is done."""
-        self._cancel_due()
+        self._due.cancel()
         recorder = self._barrier.recorder
-        if recorder is None or self._commit_task is not None or self._makes_last_cut or self._failure.error is not None:
+        self._waits_for_commit = self._commit_task is not None
+        if recorder is None or self._waits_for_commit or self._makes_last_cut or self._failure.error is not None:
             return
         if recorder.has_changed:
-            self._note_clean(False)
+            self._due.note_clean(False)
             self._commit_task = asyncio.create_task(self._cut(with_requests=True))
-
-    def _note_clean(self, is_clean: bool) -> None:
-        if self._is_clean == is_clean:
-            return
-        is_switch = self._is_clean is not None
-        self._is_clean = is_clean
-        if is_switch:
-            self._log.info(
-                "checkpoints contain %s from now on: %s",
-                *(("only the state", "the spider yields state items while nothing else is under way") if is_clean else
-                  ("the state and the requests that are not done", "other requests are under way when state items come")),
-            )  # fmt: skip
-
-    def _cancel_due(self) -> None:
-        if self._due is not None:
-            self._due.cancel()
-            self._due = None
 
     async def _requests_at_opening(self) -> Requests | None:
         """Return the requests that this run continues with, after storing what it knows of them before it has begun."""
@@ -221,14 +196,13 @@ class Checkpointer:
         :param is_over: whether the next run begins a new crawl
         """
         recorder = self._barrier.recorder
-        all_items = recorder is not None and not self._is_clean
+        all_items = recorder is not None and not self._due.is_clean
         snapshot = None
         if recorder is not None and all_items:
             self._state = recorder.state(getattr(self._crawler.spider, "state", {}))
             snapshot = recorder.snapshot() if with_requests else None
-        self._has_cut = True
+        self._due.cut()
         side = self._old_side = self._tickets.cut()
-        self._last_cut = time.monotonic()
         self._crawler.stats.set_value("state/items_waiting", side.out)
         fields: dict[str, Any] = {"state": self._state, "reason": reason, "is_over": is_over}
         if self._commits is not None and self._barrier.tracking is not None:
@@ -263,13 +237,15 @@ class Checkpointer:
             self._failure.fail("state_store_failed", StateError(f"{type(error).__name__}: {error}"))
         finally:
             self._commit_task = self._old_side = None
-        if self._barrier.recorder is not None and self._barrier.recorder.has_changed:
+        if self._waits_for_commit:
+            self._cut_with_requests()
+        elif self._barrier.recorder is not None and self._barrier.recorder.has_changed:
             self.requests_changed()
 
     async def _close(self, reason: str) -> None:
         self._barrier.end()
         self._makes_last_cut = True
-        self._cancel_due()
+        self._due.cancel()
         self._items.retry.closing(stopped=not self._crawler.crawling)
         recorder = self._barrier.recorder
         # No item is in the pipelines any more. Those that are not settled were cancelled, or have failed.
@@ -301,7 +277,7 @@ class Checkpointer:
             return self._failure.error is None and reason == "finished"
         if self._failure.error is not None or not recorder.concludes(reason):
             return False
-        if not self._is_clean:
+        if not self._due.is_clean:
             recorder.release_all()
         return True
 

@@ -16,7 +16,7 @@ from .codec.values import Values
 if TYPE_CHECKING:
     from scrapy.core.engine import ExecutionEngine
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("scrapy_state.state")
 
 _TEXT, _FLAG, _MAYBE_TEXT, _MAYBE_NUMBER = (str,), (bool,), (str, type(None)), (int, type(None))
 #: The arguments of http.cookiejar.Cookie -> their types

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from queuelib.queue import FifoMemoryQueue, LifoMemoryQueue
@@ -133,12 +133,17 @@ async def open_frontier(
     continued = resolver.continued
     if continued is not None:
         _check_fingerprints(continued, fingerprints)
-        await asyncio.to_thread(_read, crawler, continued, restored)
+        stored = _stored_segments(crawler, settings)
+        await asyncio.to_thread(stored.read, continued.segments, restored)
         restored.check_names(codec)
     deaths = restored.count_deaths(settings_concurrency(crawler)) if resolver.was_killed else {}
     files = SegmentFiles(*open_requests(crawler, open_writer), barrier.run_id) if writes else None
     if files is not None and settings.requests_uri is not None:  # the opening checkpoint proves only its own folder
         await asyncio.to_thread(patiently, files.probe)
+    copied = 0
+    if continued is not None and files is not None and settings.read_from is not None:  # segments of another prefix
+        continued = replace(continued, segments=await asyncio.to_thread(files.copy, stored, continued.segments))
+        copied = len(continued.segments)
     had_ended = continued is not None and continued.start_state is None
     pages = Pages(
         NoJournal(), barrier.unit_items or NoItems(), Start(dict(resolver.state), had_ended), restored.number,
@@ -147,7 +152,7 @@ async def open_frontier(
     cookies = CookieJars(crawler.engine)
     cookies.restore(restored.jars.values())
     seen = restored.seen
-    recorder = Recorder(crawler, settings, pages, codec, cookies, files, continued, fingerprints, seen.__len__, stop)
+    recorder = Recorder(crawler, settings, pages, codec, cookies, files, continued, fingerprints, seen.__len__, stop, copied)
     _connect(barrier, recorder, deaths, writes)
     state = resolver.start.state if resolver.start is not None and continued is not None and not had_ended else None
     return Opened(
@@ -166,10 +171,10 @@ def _connect(barrier: Barrier, recorder: Recorder, deaths: dict[int, int], write
     barrier.recorder = recorder
 
 
-def _read(crawler: Crawler, requests: Requests, restored: Restored) -> None:
-    read_from = get_settings(crawler).read_from
+def _stored_segments(crawler: Crawler, settings: StateSettings) -> StoredSegments:
+    read_from = settings.read_from
     states = open_template(crawler, read_from, None, open_reader) if isinstance(read_from, str) else None
-    StoredSegments(*open_requests(crawler, open_reader, states)).read(requests.segments, restored)
+    return StoredSegments(*open_requests(crawler, open_reader, states))
 
 
 def _backlog(settings: StateSettings, crawler_settings: BaseSettings, scheduler: Scheduler) -> Backlog:

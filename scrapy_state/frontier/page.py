@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -67,14 +68,16 @@ class Page:
     :param in_every_run: whether each run sends it, as it sends what ``start()`` yields, so that it isn't stored
     :param out: how many of its requests are under way: itself, stand-ins, and children that can't be stored
     :param idle: how many of these requests have no more to yield: their callbacks have ended
-    :param sent: how many requests it has sent since its last clean state item; *first_sent*: the first of them, encoded
+    :param sent: how many requests it has yielded since its last clean state item; *on_way*: how many of them have not reached
+        the scheduler; *first_sent*: the first that the scheduler has taken, encoded
     :param open_children: how many of the pages that it has sent are not settled
     :param over: whether nothing of it is under way
     :param hopeless: whether it stays pending, because the crawl is being closed
     :param held: why it has failed, if the next run is to try it again
     :param failures: URL and reason of its failures, if these are skipped
     :param fingerprints: what becomes seen once it is settled: those of stand-ins, and of children that can't be stored
-    :param children: the pages that wait for it
+    :param children: the pages that wait for it, in their order
+    :param folded: what remains of those that were over before it was settled, and the forms of its own among them
     :param forms: the forms of the children that earlier tries have sent; *left_out*: how many of each may still come again
     :param ticket: the ticket of its items; None if it has yielded none since its last clean state item
     """
@@ -91,6 +94,7 @@ class Page:
     out: int = 1
     idle: int = 0
     sent: int = 0
+    on_way: int = 0
     first_sent: bytes = b""
     open_children: int = 0
     over: bool = False
@@ -98,7 +102,8 @@ class Page:
     held: str = ""
     failures: Sequence[tuple[str, str]] = ()
     fingerprints: Sequence[bytes] = ()
-    children: Sequence[Page] = ()
+    children: dict[Page, None] | None = None
+    folded: Page | None = None
     forms: Sequence[str] = ()
     left_out: Counter[str] | None = None
     ticket: Ticket | None = None
@@ -127,3 +132,19 @@ class Start:
 def form_of(request: bytes) -> str:
     """Return the form of an encoded request: equal requests have equal forms."""
     return blake2b(request, digest_size=8).hexdigest()
+
+
+def start_form_of(request: bytes) -> str:
+    """Return the form that an encoded request, which a callback has sent, would have if ``start()`` sent it.
+
+    Scrapy's middlewares mark requests of callbacks and of ``start()`` differently.
+    """
+    values = json.loads(request)
+    if "headers" in values:
+        values["headers"].pop("Referer", None)
+        if not values["headers"]:
+            del values["headers"]
+    if "meta" in values:
+        values["meta"].pop("depth", None)
+        values["meta"]["is_start_request"] = True
+    return form_of(json.dumps(values, separators=(",", ":")).encode())

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from ..barrier.tickets import Side, Ticket
-from .page import Items, Journal, Page, Start, Waiting, form_of
+from .page import Items, Journal, Page, Start, Waiting, form_of, start_form_of
 
 T = TypeVar("T")
 
@@ -45,8 +45,8 @@ class Pages:
         self._of: dict[Hashable, Page | Waiting] = {}
         #: the requests whose callbacks have ended
         self._idle: set[Hashable] = set()
-        #: the pages that the engine has, and since when (time.monotonic()), in their order
-        self._taken: dict[Page, float] = {}
+        #: the pages that the engine has, in their order: the request it got first, and when (time.monotonic())
+        self._taken: dict[Page, tuple[Hashable, float]] = {}
         #: where the next run would begin if it began anew: start(), or the page that has yielded the last clean state item.
         #: None once that is settled
         self.beginning: Page | None = Page(0, known=True, left_out=Counter(forms))
@@ -84,7 +84,8 @@ class Pages:
         """Begin a page that becomes known once *parent* is settled. *request* waits in the scheduler."""
         self.number += 1
         page = Page(self.number, encoded, priority, is_start, parent, parent)
-        parent.children = _with(parent.children, page)
+        parent.children = parent.children or {}
+        parent.children[page] = None
         self._begun(parent, encoded)
         self._of[request] = page
 
@@ -117,7 +118,7 @@ class Pages:
         if isinstance(entry, Waiting):
             entry = self._of[request] = Page(entry.number, parent=entry.parent, known=True, stored=True)
         if entry is not None:
-            self._taken.setdefault(entry, time.monotonic())
+            self._taken.setdefault(entry, (request, time.monotonic()))
         return entry
 
     def end(self, request: Hashable) -> None:
@@ -150,12 +151,25 @@ class Pages:
     def oldest(self) -> tuple[Hashable, float] | None:
         """Return the request of the page that the engine has had longest, if that page holds something back, and since when."""
         page = next(iter(self._taken), None)
-        if page is None or not (page.ticket is not None or page.children):
+        if page is None or not (page.ticket or page.folded or page.children):
             return None
-        request = next((request for request, entry in self._of.items() if entry is page), None)
-        return None if request is None else (request, self._taken[page])
+        return self._taken[page]
 
     # What a page yields
+
+    @staticmethod
+    def yielded_request(page: Page) -> None:
+        """*page* yields a request. Scrapy may keep it in a queue before it reaches the scheduler."""
+        page.sent += 1
+        page.on_way += 1
+
+    @staticmethod
+    def request_arrived(page: Page) -> None:
+        """A request of *page* has reached the scheduler."""
+        if page.on_way:
+            page.on_way -= 1
+        else:  # it was not yielded, but sent with engine.crawl()
+            page.sent += 1
 
     def ticket(self, page: Page) -> Ticket:
         """Return the ticket for an item of *page*."""
@@ -193,7 +207,7 @@ class Pages:
 
     @staticmethod
     def _only_items(page: Page) -> bool:
-        return page.out == page.idle and not page.children
+        return page.out == page.idle and not (page.children or page.on_way)
 
     def begin_anew(self, page: Page, state: dict[str, Any]) -> list[Side]:
         """*page* has yielded a clean state item: from here on the next run would begin with its *state*.
@@ -206,9 +220,10 @@ class Pages:
             ended.add(self.beginning)
         self.beginning = page
         self.journal.forget_forms()
-        if page.sent:
-            self.journal.form(form_of(page.first_sent))
+        if page.open_children:
+            self._note_form(page, page.first_sent)
         self._forget(page)
+        self._keep_folded(page)
         self._let_children_go(page)
         page.left_out, page.sent, page.first_sent = None, 0, b""
         tickets = [each.ticket for each in (page, *ended)]
@@ -246,28 +261,39 @@ class Pages:
         """*page* can't be finished in this run, but has not failed: the next run begins it again."""
         page.hopeless = True
         self._drop_items(page)
+        if page.folded is not None:
+            page.folded.hopeless = True
+            self._drop_items(page.folded)
 
-    def release_all(self) -> None:
-        """The crawl is over: keep the items of all pages, finished or not."""
+    def release_all(self) -> list[Side]:
+        """Keep the items of all pages, finished or not. Return their sides: some of the items may still be in the pipelines."""
+        sides: list[Side] = []
         pages = [page for page in self._of.values() if isinstance(page, Page)]
         pages += [] if self.beginning is None else [self.beginning]
         while pages:
             page = pages.pop()
-            pages += page.children
+            pages += page.children or ()
+            pages += [] if page.folded is None else [page.folded]
             if page.ticket is not None and not page.ticket.side.failed:
                 self._items.release(page.ticket.side)
+                sides.append(page.ticket.side)
                 page.ticket = None
+        return sides
 
     def _begun(self, parent: Page | None, encoded: bytes) -> None:
         self._open += 1
         if parent is None:
             return
-        if not parent.sent:
+        if not parent.open_children:
             parent.first_sent = encoded
-        parent.sent += 1
         parent.open_children += 1
         if parent is self.beginning or parent.in_every_run:
-            self.journal.form(form_of(encoded))
+            self._note_form(parent, encoded)
+
+    def _note_form(self, page: Page, encoded: bytes) -> None:
+        """The next run's ``start()`` is not to send a request of *page* again."""
+        is_clean = page is self.beginning and page.number  # it has yielded a clean state item, from which start() continues
+        self.journal.form(start_form_of(encoded) if is_clean else form_of(encoded))
 
     def _look(self, page: Page) -> None:
         """See whether *page* is over, and what follows."""
@@ -293,6 +319,14 @@ class Pages:
             self.start.ended = True
             for form in page.forms:
                 self.journal.form(form)
+        self._keep(page)
+        self._keep_folded(page)
+        self._forget(page)
+        self._gone(page)
+        self._let_children_go(page)
+
+    def _keep(self, page: Page) -> None:
+        """What has come of *page* counts from now on."""
         if page.ticket is not None:
             self._items.release(page.ticket.side)
         for fingerprint in page.fingerprints:
@@ -300,43 +334,71 @@ class Pages:
         for url, reason in page.failures:
             self.failed += 1
             self.journal.failed(url, reason)
-        self._forget(page)
-        self._gone(page)
-        self._let_children_go(page)
+
+    def _keep_folded(self, page: Page) -> None:
+        folded, page.folded = page.folded, None
+        if folded is not None:
+            self._keep(folded)
 
     def _fold(self, page: Page) -> None:
         """*page* is over before it is known. It will be settled together with the page it waits for, so let that take it in."""
         by = page.by
         assert by is not None
-        if page.ticket is not None:
-            self._items.move(page.ticket.side, self.ticket(by).side)
-        by.fingerprints = [*by.fingerprints, *page.fingerprints]
-        by.failures = [*by.failures, *page.failures]
-        by.children = [child for child in (*by.children, *page.children) if child is not page]
-        for child in page.children:
+        into = by.folded = by.folded or Page(0, hopeless=by.hopeless)
+        if page.parent is by:
+            into.forms = _with(into.forms, form_of(page.request))
+        for each in (page, page.folded):
+            if each is not None:
+                self._take_in(each, into)
+        children = by.children or {}
+        children.pop(page, None)
+        for child in page.children or ():
             child.by = by
+            children[child] = None
+        by.children = children
         self._gone(page)
 
+    def _take_in(self, page: Page, into: Page) -> None:
+        if page.ticket is not None:
+            self._items.move(page.ticket.side, self.ticket(into).side)
+        for fingerprint in page.fingerprints:
+            into.fingerprints = _with(into.fingerprints, fingerprint)
+        for failure in page.failures:
+            into.failures = _with(into.failures, failure)
+
     def _hold(self, page: Page) -> None:
-        page.forms = [*page.forms, *(form_of(child.request) for child in page.children)]
-        self._let_children_go(page)
+        """*page* is for the next run; what it has sent is not. As long as nobody knows of it, that waits, too."""
         if page.known:
             self._note_held(page)
+            self._let_children_go(page)
 
     def _note_held(self, page: Page) -> None:
         self.held.add(page.number)
-        self.journal.held(page.number, page.held, list(page.forms))
+        forms = [*page.forms, *(page.folded.forms if page.folded is not None else ())]
+        forms += (form_of(child.request) for child in page.children or () if child.parent is page)
+        if page.stored:  # otherwise each run sends it, or it can't be stored
+            self.journal.held(page.number, page.held, forms)
+        self._keep_folded(page)
 
     def _let_children_go(self, page: Page) -> None:
         """The children that wait for *page* become known. None of them is over, unless it is held: it would be folded."""
-        children, page.children = page.children, ()
-        for child in children:
-            child.known, child.by = True, None
-            self.journal.add(child.number, child.priority, child.is_start, child.request)
-            self.pending += 1
-            child.stored, child.request = True, b""
-            if child.held and child.over:
-                self._note_held(child)
+        pages = [page]
+        while pages:
+            page = pages.pop()
+            children, page.children = page.children, None
+            for child in children or ():
+                if child.held and child.over:
+                    pages.append(child)
+                self._let_go(child)
+
+    def _let_go(self, child: Page) -> None:
+        request, child.known, child.by = child.request, True, None
+        self.journal.add(child.number, child.priority, child.is_start, request)
+        self.pending += 1
+        child.stored = True
+        if child.held and child.over:
+            self._note_held(child)
+        child.request = b""
 
     def _drop_items(self, page: Page) -> None:
         if page.ticket is not None:

@@ -18,7 +18,7 @@ from scrapy.spidermiddlewares.httperror import HttpError
 from ..barrier.barrier import get_barrier
 from ..barrier.log import SpiderLog
 from ..barrier.tickets import Ticket
-from ..exceptions import PageFailed, StoreError
+from ..exceptions import PageFailed, StateError
 from ..model.checkpoint import Requests, Segment
 from ..model.json_values import json_object
 from ..model.key_template import without_credentials
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 #: A page that holds items or requests back for that many intervals, and that many seconds, is worth a warning.
 _SLOW_INTERVALS, _SLOW_SECONDS = 10, 60.0
+#: How the reasons begin with which Scrapy, or this package, closes a spider that may have more to do
+_LIMITS = ("closespider_", "memusage_", "shutdown", "state_", "start_error")
 #: The session of an earlier run has expired, if the site answers a request of that run so.
 _SESSION_STATUSES = (401, 403, 407)
 
@@ -62,6 +64,7 @@ class Recorder:
     :param requests: what this run continues with
     :param fingerprints: those of three made-up requests
     :param count_seen: returns how many fingerprints the filter has seen
+    :param copied: how many segments this run has stored already: copies of another prefix's
     :param stop: makes the scheduler Scrapy's own, for the rest of the run
     """
 
@@ -77,6 +80,7 @@ class Recorder:
         fingerprints: tuple[str, ...],
         count_seen: Callable[[], int],
         stop: Callable[[], None],
+        copied: int = 0,
     ) -> None:
         self._crawler = crawler
         self._log = SpiderLog(crawler)
@@ -93,7 +97,7 @@ class Recorder:
         #: the newest page of earlier runs
         self._first_number = pages.number
         #: how many segments this run has stored
-        self._number = 0
+        self._number = copied
         #: the request of the page that was warned of last
         self._warned_of: object = None
         self._merging: asyncio.Task[None] | None = None
@@ -118,6 +122,12 @@ class Recorder:
             self._barrier.unit_items.release(side)  # type: ignore[union-attr]
             side.join(self._barrier.tickets.current.side)
         return True
+
+    def yielded_request(self, is_start: bool) -> None:
+        """A request is yielded now. *is_start*: whether ``start()`` yields it."""
+        page = self._page(is_start)
+        if page is not None:
+            self.pages.yielded_request(page)
 
     def yielded_all(self) -> None:
         """The callback at work has ended."""
@@ -232,7 +242,14 @@ class Recorder:
 
     def concludes(self, reason: str) -> bool:
         """Return whether the crawl is over, now that the spider is closed for *reason*. If not, the next run continues it."""
-        return self._is_over or (reason == "finished" and not self.pages.has_failed)
+        if self.pages.has_failed and not self._is_over:
+            return False
+        # A handler of spider_idle may raise CloseSpider with a reason of its own: then nothing is left to do.
+        is_idle = not self.pages.pending and self._crawler.crawling and not reason.startswith(_LIMITS)
+        self._is_over = self._is_over or reason == "finished" or is_idle
+        if self._is_over:
+            self._crawler.stats.set_value("state/requests_pending", 0)
+        return self._is_over
 
     @property
     def continues(self) -> bool:
@@ -245,7 +262,8 @@ class Recorder:
 
     def stop(self) -> None:
         """The spider has units: from now on they say what is done."""
-        self.pages.release_all()
+        for side in self.pages.release_all():
+            side.join(self._barrier.tickets.current.side)
         self._stop()
 
     def log_held(self) -> bool:
@@ -264,7 +282,7 @@ class Recorder:
         self._number += 1
         try:
             merged = await threads.run(self._files.merge, chosen, first == 0, self._number)
-        except StoreError as error:
+        except StateError as error:
             self._log.warning("segments of the requests could not be merged, so a start will read more files: %s", error)
             return
         finally:

@@ -36,8 +36,10 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 logger = logging.getLogger("scrapy_state.state")
-#: If fewer requests than this wait in Scrapy's queues, more are taken from the backlog, this many at once.
+#: If fewer requests than this wait in Scrapy's queues, more are taken from the backlog.
 _FEW_REQUESTS = 500
+#: So many at once: some 3 ms of work, since each is decoded.
+_REFILL_REQUESTS = 100
 #: With STATE_REQUESTS_ON_DISK, no more than this many wait in Scrapy's queues.
 _MANY_REQUESTS = 2000
 
@@ -96,7 +98,7 @@ class Scheduler(ScrapyScheduler):
         self._opened, self._listener = opened, get_barrier(crawler).listener
         watch_pages(engine)
         watch_done(engine, self._done)
-        watch_start(engine, self._start.yielded, self._start_ended, opened.recorder.start_raised)
+        watch_start(engine, self._start.yielded, self._start_ended, self._start_raised)
         watch_failures(engine.scraper, opened.recorder.not_taken, opened.recorder.spider_failed)
         self._start.begin()
 
@@ -138,8 +140,13 @@ class Scheduler(ScrapyScheduler):
                 return self._join(request, page)
         is_from_start = request is self._start.newest
         page = self._pages.beginning if is_from_start else self._pages.of(PAGE.get())
+        if page is not None:
+            self._pages.request_arrived(page)
         if request.meta.get(EVERY_RUN):
             return self._send_every_run(request)
+        if self._is_seen(request, is_from_start, page):
+            self.df.log(request, self.spider)
+            return False
         try:
             encoded = opened.codec.encode_text(request)
         except ValueError as error:
@@ -179,6 +186,12 @@ class Scheduler(ScrapyScheduler):
         return request
 
     # How requests become pages
+
+    def _is_seen(self, request: Request, is_from_start: bool, page: Page | None) -> bool:
+        """Whether the filter drops *request* and nothing else matters, so that it need not be encoded. Most links are such."""
+        if not self._own_filter or request.dont_filter or is_from_start or (page is not None and page.left_out):
+            return False
+        return self._fingerprint(request) in self._seen
 
     def _is_sent_before(self, encoded: bytes, fingerprint: bytes, is_from_start: bool, page: Page | None) -> bool:
         if page is not None and self._pages.is_sent_before(page, encoded):
@@ -220,14 +233,16 @@ class Scheduler(ScrapyScheduler):
 
     def _join(self, request: Request, page: Page | None, form: str = "") -> bool:
         """Let *request* be a part of *page*: it stands in for its request, or can't be stored."""
-        fingerprint = b"" if request.dont_filter or not self._own_filter else self._fingerprint(request)
-        if not self._passes(request, fingerprint):
+        is_in_every_run = bool(request.meta.get(EVERY_RUN))
+        is_filtered = not (request.dont_filter or is_in_every_run)  # an earlier run has seen where a log-in redirects to
+        fingerprint = self._fingerprint(request) if is_filtered and self._own_filter else b""
+        if is_filtered and not self._passes(request, fingerprint):
             return False
         if page is None:
             self._pages.add_unstored(request)
         else:
             self._pages.join(request, page, fingerprint, form)
-        if request.meta.get(EVERY_RUN):
+        if is_in_every_run:
             self._start.every_run_sent()
         self._push(request)
         self._count_enqueued()
@@ -262,6 +277,11 @@ class Scheduler(ScrapyScheduler):
             self._start.ended()
             self._changed()
 
+    def _start_raised(self, error: Exception) -> None:
+        if self._opened is not None:
+            self._opened.recorder.start_raised(error)
+            self._start.release()
+
     # The queues
 
     def _push(self, request: Request) -> None:
@@ -282,7 +302,7 @@ class Scheduler(ScrapyScheduler):
     def _refill(self) -> None:
         """Take requests from the backlog into Scrapy's queues, which bring them into their order."""
         assert self._opened is not None
-        entries = self._backlog.pop(_FEW_REQUESTS)
+        entries = self._backlog.pop(_REFILL_REQUESTS)
         for entry in sorted(entries, key=lambda entry: entry.page):
             if entry.page in self._opened.fatal:
                 self._opened.give_up(entry)

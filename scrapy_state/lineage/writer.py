@@ -62,6 +62,7 @@ class CheckpointWriter:
         extra: Mapping[str, Any] | None = None,
         start: Checkpoint | None = None,
         requests: Requests | None = None,
+        ended: bool = False,
     ) -> Checkpoint:
         """Store the opening checkpoint. This proves that the run can write under the prefix, and claims its first id.
 
@@ -74,6 +75,7 @@ class CheckpointWriter:
         :param start: the checkpoint, from this prefix or another, whose state *state* is, with the units finished beyond it,
             and with the requests that this run continues with
         :param requests: these requests, as the opening has them
+        :param ended: whether the crawl is over with this checkpoint
         :raises StateConflict: if another run has stored a checkpoint since, so that *state* is no longer where to start
         :raises StoreError: if the opening can't be stored
         """
@@ -87,7 +89,7 @@ class CheckpointWriter:
                 return newest
             if parent is not began_with and (parent is None or _position(parent) != began_at):
                 break
-            opening = self._opening(state, resolution, reason, extra, start, requests)
+            opening = self._sealed(replace(self._opening(state, resolution, reason, extra, start, requests), ended=ended))
             try:
                 self._create(opening)
                 return opening
@@ -132,7 +134,7 @@ class CheckpointWriter:
                 crawl=(parent.crawl or 1) + parent.is_over,
                 overlap=_position(parent) != _position(_began_at(state, start)),
             )
-        return self._sealed(opening)
+        return opening
 
     def next(
         self,

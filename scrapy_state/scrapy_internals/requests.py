@@ -91,8 +91,8 @@ def watch_failures(
         try:
             return await call_spider(result, request)
         except Exception as error:
-            if isinstance(result, Failure):
-                not_taken(error, request)
+            if isinstance(result, Failure) and error is result.value:
+                not_taken(error, request)  # an errback that raises another error comes to handle_spider_error()
             raise
 
     def handle_spider_error(failure: Failure, request: Request, response: Any) -> None:

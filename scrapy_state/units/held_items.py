@@ -82,6 +82,8 @@ class HeldItems:
         self._in_files.pop(side, None)
         if side.batches:
             self._feeds.close_side(side)
+            for batch in side.batches:
+                batch.all_after(now.epoch)  # its items count from now on
             now.side.batches += side.batches
         if side.errors:
             now.side.errors[now.epoch] += side.errors.total()

@@ -18,6 +18,7 @@ from scrapy.http.request import NO_CALLBACK
 
 from scrapy_state.barrier.order_check import MANY_INTERVALS, MANY_ITEMS, OrderCheck, Page, StateItemCheck
 
+WITHOUT_REQUESTS = {"STATE_REQUESTS": False}
 STATE = object()
 Steps = Iterator[Any]
 Callback = Callable[["Engine", Request], Steps]
@@ -269,14 +270,14 @@ def test_enough_state_items(caplog: pytest.LogCaptureFixture, monkeypatch: pytes
 
 
 def test_state_items_while_requests_are_out(tmp_path: Path, numbered_site: Any) -> None:
-    """State items that come while other requests are out get a warning, and one with the numbers at the end. Others get
-    none."""
+    """Without requests in the checkpoints, state items that come while other requests are out get a warning, and one with the
+    numbers at the end. Others get none, nor does a crawl whose checkpoints contain requests."""
     request_first = SITE_SPIDER.replace(
         "        yield StateItem({", "        yield from self.next(page)\n        yield StateItem({"
     )
     request_first = request_first.rpartition("        yield from self.next(page)")[0]
     for number, source in enumerate((SITE_SPIDER, request_first)):
-        run = crawl(tmp_path / str(number), source, "-a", f"site={numbered_site.url}/")
+        run = crawl(tmp_path / str(number), source, "-a", f"site={numbered_site.url}/", settings=WITHOUT_REQUESTS)
         assert checkpoints(tmp_path / str(number))[-1]["state"] == {"page": 6}, run.log
         assert not run.lines("] WARNING: "), run.log
     concurrent = SITE_SPIDER + "\n    def first(self):\n        return range(5)\n    def next(self, page):\n        return []\n"
@@ -292,14 +293,18 @@ def test_state_items_while_requests_are_out(tmp_path: Path, numbered_site: Any) 
         yield {"detail": response.url}
 """
     for name, source, count in (("concurrent", concurrent, 4), ("details", details, 5)):
-        run = crawl(tmp_path / name, source, "-a", f"site={numbered_site.url}/")
+        site = ("-a", f"site={numbered_site.url}/")
+        run = crawl(tmp_path / name, source, *site, settings=WITHOUT_REQUESTS)
         first, last, *_ = run.lines("] WARNING: ")
         assert "a state item came while requests that were yielded before it are still out (" in first
-        assert int(re.search(r"WARNING: (\d+) of \d state items came while requests", last)[1]) >= count, run.log  # type: ignore[index]
+        assert int(re.search(r"WARNING: (\d+) of \d state items came while requests", last)[1]) >= count  # type: ignore[index]
+        run = crawl(tmp_path / f"{name} with requests", source, *site)
+        assert not run.lines("] WARNING: "), run.log
 
 
 def test_no_state_item(tmp_path: Path) -> None:
-    """A spider that yields items but no state item gets a warning during the crawl and one at its end, with the numbers."""
+    """Without requests in the checkpoints, a spider that yields items but no state item gets a warning during the crawl, and
+    one at its end with the numbers."""
     source = """
 import scrapy
 
@@ -310,12 +315,12 @@ class TestSpider(scrapy.Spider):
         for number in range(150):
             yield {"number": number}
 """
-    run = crawl(tmp_path, source, settings={"STATE_INTERVAL": 0})
+    run = crawl(tmp_path, source, settings={"STATE_INTERVAL": 0, **WITHOUT_REQUESTS})
     first, last = run.lines("] WARNING: ")
     assert "100 items in 0 s, and no state item yet: if this run is killed now, the next one begins before them." in first
     assert "the spider yielded 150 items and no state item: no checkpoint names them, and the next run begins" in last
     assert run.lines("spider closed (finished)")
-    after = crawl(tmp_path / "after", SPIDER + '        yield {"page": -1}\n').lines("] WARNING: ")
+    after = crawl(tmp_path / "after", SPIDER + '        yield {"page": -1}\n', settings=WITHOUT_REQUESTS).lines("] WARNING: ")
     assert [line.partition("WARNING: ")[2][:56] for line in after] == [
         "the spider yielded 1 items after the last state item: no"
     ]

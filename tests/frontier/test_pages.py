@@ -107,19 +107,22 @@ class Site:
     """Pages that link to one another, made by chance. Every page gives two items.
 
     Some links are sent with dont_filter: those form trees, so that each such page has one parent only.
+
+    :param is_deep: whether most links are, and many pages fail
     """
 
-    def __init__(self, chance: random.Random) -> None:
+    def __init__(self, chance: random.Random, is_deep: bool = False) -> None:
         count = chance.randrange(2, 25)
         names = [f"p{number}" for number in range(count)]
         self.links: dict[str, list[Request]] = {name: [] for name in names}
         self.redirects: dict[str, str] = {}
-        self.failing = {name for name in names if chance.random() < 0.1}
+        self.failing = {name for name in names if chance.random() < (0.3 if is_deep else 0.1)}
+        dont_filter = 0.85 if is_deep else 0.35
         self.start = [Request(names[0])]
         for number, name in enumerate(names[1:], 1):
             parent = chance.choice(names[:number])
             kind = chance.random()
-            request = Request(name, dont_filter=kind < 0.35, is_storable=kind < 0.25 or kind > 0.4)
+            request = Request(name, dont_filter=kind < dont_filter, is_storable=not 0.25 <= kind <= 0.4)
             (self.start if chance.random() < 0.2 else self.links[parent]).append(request)
             if not request.dont_filter:  # others link to it, too
                 for other in chance.sample(names, chance.randrange(0, 2)):
@@ -260,14 +263,15 @@ def check(stored: Stored) -> None:
     assert set(stored.held) <= set(stored.pending)
 
 
+@pytest.mark.parametrize("is_deep", [False, True])
 @pytest.mark.parametrize("policy", ["skip", "hold"])
 @pytest.mark.parametrize("seeds", [range(start, start + 150) for start in range(0, 600, 150)], ids=lambda seeds: f"{seeds[0]}-")
-def test_random_histories(policy: str, seeds: range) -> None:
+def test_random_histories(policy: str, seeds: range, is_deep: bool) -> None:
     """Whatever happens in whatever order, with crashes and cuts at any moment: at each cut each page's items are there once or
     not at all, and in the end every page's items are there exactly once."""
     for seed in seeds:
         chance = random.Random(seed)
-        site = Site(chance)
+        site = Site(chance, is_deep)
         stored = Stored()
         for run in range(100):
             crawl = Crawl(site, stored, chance, policy)

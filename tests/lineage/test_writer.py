@@ -135,7 +135,15 @@ class TestOpening:
         assert found.time is not None
         assert UTC.fullmatch(found.time)
         assert found == Checkpoint(
-            {"t": 0}, id=1, spider="flights", run="ours", job="1/2/3", reason="opened", time=found.time, digest=found.digest
+            {"t": 0},
+            id=1,
+            spider="flights",
+            run="ours",
+            job="1/2/3",
+            reason="opened",
+            time=found.time,
+            crawl=1,
+            digest=found.digest,
         )
 
     def test_numbers_on(self) -> None:

@@ -137,7 +137,7 @@ class World:
     def newest(self) -> int:
         """Return the id of the newest stored checkpoint."""
         keys = self.client.list_objects_v2(Bucket=self.bucket, Prefix="data/numbers/state/")["Contents"]
-        return max(int(Path(each["Key"]).stem) for each in keys)
+        return max(int(Path(each["Key"]).stem) for each in keys if each["Key"].endswith(".json"))
 
     def is_right(self, keys_of_page: int = 3) -> None:
         """Check that each checkpoint names just the items before its state, once, and that nothing was overwritten."""

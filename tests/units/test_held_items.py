@@ -30,6 +30,13 @@ class Feeds:
         self.discarded.append(side)
 
 
+class Batch:
+    """A fake of a batch that is told that its items count from now on."""
+
+    def all_after(self, epoch: int) -> None:
+        assert epoch == 0
+
+
 SIZE = bytes_in_memory("x" * 951)
 
 
@@ -85,10 +92,11 @@ def test_largest_unit_moves_to_files() -> None:
     assert [each for each, _ in exported] == [item(n) for n in range(200)]
     assert {side for _, side in exported} == {large.side}
     assert items._bytes == 9 * SIZE
-    large.side.batches.append("a batch")
+    batch = Batch()
+    large.side.batches.append(batch)
     items.release(large.side)
     assert feeds.closed == [large.side]
-    assert tickets.current.side.batches == ["a batch"]
+    assert tickets.current.side.batches == [batch]
     items.release(small.side)
     assert exported[-1] == (item(8), tickets.current.side)
 
@@ -124,12 +132,13 @@ def test_few_files_are_open() -> None:
         for n in range(201):
             items.hold(item(n), each)
     assert feeds.closed == [units[0].side]
-    units[0].side.batches.append("the closed one")
+    closed = Batch()
+    units[0].side.batches.append(closed)
     items.hold(item(9), units[0])
     assert items._bytes == SIZE
     items.release(units[0].side)
     assert exported[-1] == (item(9), tickets.current.side)
-    assert tickets.current.side.batches == ["the closed one"]
+    assert tickets.current.side.batches == [closed]
     items.drop(units[1].side)
     assert len(items._in_files) == held.MAX_SIDES_IN_FILES - 1
 

@@ -169,6 +169,19 @@ class SegmentFiles(StoredSegments):
         self._writer.create(self._folder + name, file)
         return Segment(name, size, digest)
 
+    def copy(self, stored: StoredSegments, segments: Sequence[Segment]) -> tuple[Segment, ...]:
+        """Store copies of *segments*, which are in another place, as this run's first ones.
+
+        :param stored: where they are
+        :raises CheckpointError: as :meth:`open`
+        :raises StoreError: as :meth:`open`
+        """
+        copies: list[Segment] = []
+        for number, segment in enumerate(segments, 1):
+            with stored.open(segment) as file:
+                copies.append(self.store_segment(self.name(number), file, segment.bytes, segment.digest))
+        return tuple(copies)
+
     def merge(self, segments: Sequence[Segment], is_oldest: bool, number: int) -> Segment:
         """Store one segment, *number*, that says what *segments* say, oldest first. It may be called again after an error.
 

@@ -1,0 +1,161 @@
+"""The spider of pending.py, and a download handler that makes up its responses. It prints what it measures as JSON lines.
+
+It is run as ``bench.py``, with the settings BENCH_SIZE (how many pages to collect) and BENCH_MODE:
+
+- ``fill``: collect links to all pages, wait for a checkpoint with them, crawl 1,000 pages, wait for the next checkpoint;
+- ``resume``: run until the first page would be downloaded.
+
+At the end it kills itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import scrapy
+from scrapy.core.downloader.handlers.base import BaseDownloadHandler
+from scrapy.crawler import Crawler
+from scrapy.http import Response, TextResponse
+from typing_extensions import Self
+
+from scrapy_state.barrier.barrier import get_barrier
+from scrapy_state.signals import checkpoint_stored
+
+#: WARM_UP pages come before those that are measured: the first item opens files and imports modules.
+HUBS, WARM_UP, PAGES = 100, 50, 1000
+objects: set[str] = set()
+
+
+def audit(event: str, arguments: tuple[Any, ...]) -> None:
+    """Take note of the stored files that are read."""
+    if event == "open" and isinstance(arguments[0], str) and "/data/state/" in arguments[0]:
+        objects.add(arguments[0])
+
+
+sys.addaudithook(audit)
+
+
+class Held:
+    """Measures how long the event loop is held at most: CPU seconds of the process, and seconds."""
+
+    def __init__(self) -> None:
+        self.cpu = self.seconds = 0.0
+        self._task = asyncio.create_task(self._measure())
+
+    async def _measure(self) -> None:
+        while True:
+            cpu, seconds = time.process_time(), time.monotonic()
+            await asyncio.sleep(0)
+            self.cpu = max(self.cpu, time.process_time() - cpu)
+            self.seconds = max(self.seconds, time.monotonic() - seconds)
+
+    def end(self) -> dict[str, float]:
+        self._task.cancel()
+        return {"held_cpu": self.cpu, "held_seconds": self.seconds}
+
+
+class Stub(BaseDownloadHandler):
+    """Answers at once, but lets pages wait until the spider lets them go."""
+
+    async def download_request(self, request: scrapy.Request) -> Response:
+        spider: Any = self.crawler.spider
+        await asyncio.sleep(0.001)  # so that no more requests are in flight, and callbacks at work, than in other crawls
+        if "/page/" in request.url:
+            if spider.mode == "resume":
+                spider.resumed()
+            while not spider.to_go:
+                await spider.change()
+            spider.to_go -= 1
+        return TextResponse(request.url, body=b"<html></html>", request=request)
+
+
+class PendingSpider(scrapy.Spider):
+    name = "bench"
+
+    @classmethod
+    def from_crawler(cls, crawler: Crawler, *args: Any, **kwargs: Any) -> Self:
+        spider = super().from_crawler(crawler, *args, **kwargs)
+        spider.size, spider.mode = crawler.settings.getint("BENCH_SIZE"), crawler.settings["BENCH_MODE"]
+        spider.began = time.monotonic()
+        spider.keeps_requests = "STATE_INTERVAL" in crawler.settings
+        spider.changed = asyncio.Event()
+        spider.to_go = spider.hubs_done = spider.pages_done = 0
+        spider.stored, spider.segment_bytes = None, 0
+        crawler.signals.connect(spider.checkpoint_stored, checkpoint_stored)
+        return spider
+
+    async def start(self) -> AsyncIterator[Any]:
+        if self.mode == "fill":
+            self.task = asyncio.create_task(self.measure())
+            for hub in range(HUBS):
+                yield scrapy.Request(f"http://site.invalid/hub/{hub}", self.parse_hub, priority=1)
+
+    def parse_hub(self, response: Response) -> Iterator[Any]:
+        for n in range(int(response.url.rpartition("/")[2]), self.size, HUBS):
+            yield scrapy.Request(f"http://site.invalid/page/{hashlib.md5(b'%d' % n).hexdigest()[:12]}/{n}")
+        self.hubs_done += 1
+        self.changed.set()
+
+    def parse(self, response: Response) -> Iterator[Any]:
+        yield {"url": response.url}
+        self.pages_done += 1
+        self.changed.set()
+
+    async def measure(self) -> None:
+        while self.hubs_done < HUBS:
+            await self.change()
+        took = {"seconds": time.monotonic() - self.began, "cpu": time.process_time()}
+        self.say(**took)
+        await self.crawl_until(WARM_UP)
+        self.segment_bytes = 0
+        held = Held()
+        await self.crawl_until(WARM_UP + PAGES)
+        self.say(**held.end(), segment_bytes=self.segment_bytes)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    async def crawl_until(self, pages: int) -> None:
+        """Crawl until so many pages are done, a checkpoint says so, and no segments are being merged."""
+        self.to_go = pages - self.pages_done
+        self.changed.set()
+        while self.pages_done < pages or not self.is_stored(self.size - pages):
+            await self.change()
+
+    def resumed(self) -> None:
+        assert self.crawler.engine is not None
+        assert self.crawler.engine._slot is not None
+        waiting = len(self.crawler.engine._slot.scheduler)  # type: ignore[arg-type]
+        self.say(seconds=time.monotonic() - self.began, cpu=time.process_time(), waiting=waiting, objects=len(objects))
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    async def change(self) -> None:
+        self.changed.clear()
+        await self.changed.wait()
+
+    def checkpoint_stored(self, checkpoint: Any) -> None:
+        if checkpoint.requests is not None and (self.stored is None or checkpoint.requests != self.stored.requests):
+            self.segment_bytes += checkpoint.requests.segments[-1].bytes if checkpoint.requests.segments else 0
+        self.stored = checkpoint
+        self.changed.set()
+
+    def is_stored(self, pending: int) -> bool:
+        """Whether the newest checkpoint has so many pending requests, and segments are not being merged."""
+        if not self.keeps_requests:
+            return True
+        recorder: Any = get_barrier(self.crawler).recorder
+        if recorder._merging is not None:
+            recorder._merging.add_done_callback(lambda _: self.changed.set())
+            return False
+        return self.stored.requests is not None and self.stored.requests.pending == pending
+
+    def say(self, **values: float) -> None:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        print(json.dumps({**values, "memory": peak}), flush=True)
