@@ -64,7 +64,7 @@ class Checkpointer:
     @property
     def is_clean(self) -> bool:
         """Whether a checkpoint needs no requests."""
-        return bool(self._is_clean)
+        return bool(self._due.is_clean)
 
     async def opening(self) -> None:
         """Check that item files can be stored, and store the opening checkpoint. To be called before the first request.
