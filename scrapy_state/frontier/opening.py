@@ -170,6 +170,7 @@ def _read(crawler: Crawler, requests: Requests, restored: Restored) -> None:
     read_from = get_settings(crawler).read_from
     states = open_template(crawler, read_from, None, open_reader) if isinstance(read_from, str) else None
     StoredSegments(*open_requests(crawler, open_reader, states)).read(requests.segments, restored)
+    _ = restored.backlog.top_priority  # brings a million of them into their order: not in the event loop's thread
 
 
 def _backlog(settings: StateSettings, crawler_settings: BaseSettings, scheduler: Scheduler) -> Backlog:
