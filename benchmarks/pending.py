@@ -1,8 +1,8 @@
 """What a crawl with very many pending requests takes: memory, bytes of a checkpoint, blocking, and the next run's start.
 
 ``python benchmarks/pending.py --size 1000000``: crawls on this machine, each in its own process, without a network: a
-download handler makes up the responses. Each crawl collects SIZE requests from 100 hub pages, crawls 1,000 of them, and is
-killed. Then the next run starts. Scrapy without checkpoints is next to it, in memory and with JOBDIR.
+download handler makes up the responses. Each crawl collects SIZE requests from 100 hub pages, crawls 1,000 with 5 new links
+each, and is killed. Then the next run starts. Scrapy without checkpoints is next to it, in memory and with JOBDIR.
 
 Goals, for 1,000,000 pending requests:
 
@@ -74,7 +74,7 @@ def show(name: str, values: dict[str, Any]) -> None:
     shown = []
     for key, value in values.items():
         is_bytes = key.startswith("memory") or key.endswith("bytes")
-        shown.append(f"{key} {value / 1e6:,.2f} MB" if is_bytes else f"{key} {round(value, 3):,}")
+        shown.append(f"{key} {value / 1e6:,.3f} MB" if is_bytes else f"{key} {round(value, 3):,}")
     print(f"{name:24} {', '.join(shown)}", flush=True)
 
 

@@ -2,7 +2,8 @@
 
 It is run as ``bench.py``, with the settings BENCH_SIZE (how many pages to collect) and BENCH_MODE:
 
-- ``fill``: collect links to all pages, wait for a checkpoint with them, crawl 1,000 pages, wait for the next checkpoint;
+- ``fill``: collect links to all pages, wait for a checkpoint with them, crawl 1,000 pages with 5 new links each, and wait for
+  the next checkpoint;
 - ``resume``: run until the first page would be downloaded.
 
 At the end it kills itself.
@@ -30,8 +31,8 @@ from typing_extensions import Self
 from scrapy_state.barrier.barrier import get_barrier
 from scrapy_state.signals import checkpoint_stored
 
-#: WARM_UP pages come before those that are measured: the first item opens files and imports modules.
-HUBS, WARM_UP, PAGES = 100, 50, 1000
+#: WARM_UP pages come before those that are measured: the first item opens files and imports modules. Each page has LINKS links.
+HUBS, WARM_UP, PAGES, LINKS = 100, 50, 1000, 5
 objects: set[str] = set()
 
 
@@ -101,14 +102,19 @@ class PendingSpider(scrapy.Spider):
 
     def parse_hub(self, response: Response) -> Iterator[Any]:
         for n in range(int(response.url.rpartition("/")[2]), self.size, HUBS):
-            yield scrapy.Request(f"http://site.invalid/page/{hashlib.md5(b'%d' % n).hexdigest()[:12]}/{n}")
+            yield self.page(f"{n}")
         self.hubs_done += 1
         self.changed.set()
 
     def parse(self, response: Response) -> Iterator[Any]:
         yield {"url": response.url}
+        for n in range(LINKS):
+            yield self.page(f"{response.url.rpartition('/')[2]}-{n}")
         self.pages_done += 1
         self.changed.set()
+
+    def page(self, name: str) -> scrapy.Request:
+        return scrapy.Request(f"http://site.invalid/page/{hashlib.md5(name.encode()).hexdigest()[:12]}/{name}")
 
     async def measure(self) -> None:
         while self.hubs_done < HUBS:
@@ -126,7 +132,7 @@ class PendingSpider(scrapy.Spider):
         """Crawl until so many pages are done, a checkpoint says so, and no segments are being merged."""
         self.to_go = pages - self.pages_done
         self.changed.set()
-        while self.pages_done < pages or not self.is_stored(self.size - pages):
+        while self.pages_done < pages or not self.is_stored(self.size + (LINKS - 1) * pages):
             await self.change()
 
     def resumed(self) -> None:

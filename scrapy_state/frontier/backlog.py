@@ -21,6 +21,8 @@ _MOST_PRIORITY = 2**62
 _CACHE_KIB = 2000
 #: MemoryBacklog forgets what was removed when there is more of it than of the rest, and more than this.
 _REMOVED = 1000
+#: MemoryBacklog orders all rows anew if a larger part than one in this many was pushed.
+_FEW_PUSHED = 20
 
 
 #: rank, queue, place (the smallest is sent first), page, is_start, data. The garbage collector leaves such plain tuples alone.
@@ -74,7 +76,9 @@ class _Order:
         self._start_first_out = start_first_out
 
     def row(self, page: int, priority: int, is_start: bool, data: bytes) -> _Row:
-        rank = -max(-_MOST_PRIORITY, min(_MOST_PRIORITY, priority))
+        rank = -priority
+        if not -_MOST_PRIORITY <= rank <= _MOST_PRIORITY:
+            rank = _MOST_PRIORITY if rank > 0 else -_MOST_PRIORITY
         if is_start and self._start_first_out is not None:
             return rank, 1, page if self._start_first_out else -page, page, is_start, data
         return rank, 0, page if self._first_out else -page, page, is_start, data
@@ -85,7 +89,8 @@ def _entry(row: _Row) -> Entry:
 
 
 class MemoryBacklog:
-    """A :class:`Backlog` in memory. Nothing in it blocks, but removing many entries may take 1 µs for each that is left.
+    """A :class:`Backlog` in memory. Nothing in it blocks, but after many were pushed or removed, the next look at the first one
+    may take 1 µs for each entry.
 
     :param first_out: whether the oldest page is sent first (FIFO), rather than the newest (LIFO)
     :param start_first_out: the same for start requests; None if they wait in the same queue as the others
@@ -97,19 +102,20 @@ class MemoryBacklog:
         self._rows: dict[int, _Row] = {}
         #: all rows, and some that were removed
         self._heap: list[_Row] = []
+        #: rows that are not in the heap yet
+        self._pushed: list[_Row] = []
 
     def push(self, page: int, priority: int, is_start: bool, data: bytes) -> None:
         """See :class:`Backlog`."""
         self._rows[page] = row = self._order.row(page, priority, is_start, data)
-        heappush(self._heap, row)
+        self._pushed.append(row)
 
     def remove(self, pages: Iterable[int]) -> None:
         """See :class:`Backlog`."""
         for page in pages:
             self._rows.pop(page, None)
-        if len(self._heap) > 2 * len(self._rows) + _REMOVED:
-            self._heap = list(self._rows.values())
-            heapify(self._heap)
+        if len(self._heap) + len(self._pushed) > 2 * len(self._rows) + _REMOVED:
+            self._heap, self._pushed = [], list(self._rows.values())
 
     def pop(self, count: int) -> list[Entry]:
         """See :class:`Backlog`."""
@@ -132,12 +138,24 @@ class MemoryBacklog:
         """See :class:`Backlog`."""
         self._rows.clear()
         self._heap.clear()
+        self._pushed.clear()
 
     def _skip_removed(self) -> bool:
         """Drop what was removed from the top of the heap; return whether anything is left."""
+        if self._pushed:
+            self._push_all()
         while self._heap and self._rows.get(self._heap[0][3]) is not self._heap[0]:
             heappop(self._heap)
         return bool(self._heap)
+
+    def _push_all(self) -> None:
+        rows, self._pushed = self._pushed, []
+        if len(rows) * _FEW_PUSHED > len(self._heap):  # heappush() takes some ten times as long for each row
+            self._heap += rows
+            heapify(self._heap)
+        else:
+            for row in rows:
+                heappush(self._heap, row)
 
 
 class DiskBacklog:

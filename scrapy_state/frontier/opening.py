@@ -134,7 +134,7 @@ async def open_frontier(
     if continued is not None:
         _check_fingerprints(continued, fingerprints)
         stored = _stored_segments(crawler, settings)
-        await asyncio.to_thread(stored.read, continued.segments, restored)
+        await asyncio.to_thread(_read, stored, continued, restored)
         restored.check_names(codec)
     deaths = restored.count_deaths(settings_concurrency(crawler)) if resolver.was_killed else {}
     files = SegmentFiles(*open_requests(crawler, open_writer), barrier.run_id) if writes else None
@@ -175,6 +175,11 @@ def _stored_segments(crawler: Crawler, settings: StateSettings) -> StoredSegment
     read_from = settings.read_from
     states = open_template(crawler, read_from, None, open_reader) if isinstance(read_from, str) else None
     return StoredSegments(*open_requests(crawler, open_reader, states))
+
+
+def _read(stored: StoredSegments, requests: Requests, restored: Restored) -> None:
+    stored.read(requests.segments, restored)
+    _ = restored.backlog.top_priority  # brings a million of them into their order: not in the event loop's thread
 
 
 def _backlog(settings: StateSettings, crawler_settings: BaseSettings, scheduler: Scheduler) -> Backlog:

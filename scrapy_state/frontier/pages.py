@@ -7,14 +7,14 @@ checkpoint, and the children that were waiting for it become known. docs/request
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, TypeVar
 
 from ..barrier.tickets import Side, Ticket
-from .page import Items, Journal, Page, Start, Waiting, form_of, start_form_of
+from .page import Items, Journal, Page, Start, form_of, start_form_of
+from .under_way import UnderWay
 
 T = TypeVar("T")
 
@@ -27,6 +27,7 @@ class Pages:
     :param held: the numbers of those that have failed, and that the next run tries again
     :param failed: how many pages of the crawl have failed and were skipped
     :param forms: the forms of the requests that ``start()`` has sent in earlier runs, how many of each
+    :ivar under_way: which page each request belongs to
     """
 
     def __init__(
@@ -42,11 +43,7 @@ class Pages:
         self._items = items
         #: how many pages are not settled, known or not; without start()
         self._open = pending
-        self._of: dict[Hashable, Page | Waiting] = {}
-        #: the requests whose callbacks have ended
-        self._idle: set[Hashable] = set()
-        #: the pages that the engine has, in their order: the request it got first, and when (time.monotonic())
-        self._taken: dict[Page, tuple[Hashable, float]] = {}
+        self.under_way = UnderWay()
         #: where the next run would begin if it began anew: start(), or the page that has yielded the last clean state item.
         #: None once that is settled
         self.beginning: Page | None = Page(0, known=True, left_out=Counter(forms))
@@ -59,26 +56,17 @@ class Pages:
 
     # The requests of a page, on their way
 
-    def of(self, request: Hashable) -> Page | None:
-        """Return the page that *request*, which the engine has, belongs to; None if there is none."""
-        page = self._of.get(request)
-        return page if isinstance(page, Page) else None
-
     def add_known(self, encoded: bytes, priority: int, is_start: bool, parent: Page | None) -> int:
-        """Begin a page that is known at once; return its number. Call :meth:`wait` for its request."""
+        """Begin a page that is known at once; return its number. Its request is for :attr:`under_way`, or the backlog."""
         self.number += 1
         self.journal.add(self.number, priority, is_start, encoded)
         self.pending += 1
         self._begun(parent, encoded)
         return self.number
 
-    def wait(self, request: Hashable, number: int, parent: Page | None = None) -> None:
-        """*request*, that of the known page *number*, waits in the scheduler."""
-        self._of[request] = Waiting(number, parent)
-
     def try_again(self, request: Hashable, number: int, forms: Sequence[str]) -> None:
         """*request* waits in the scheduler; an earlier run has held its page, which had sent children of these *forms*."""
-        self._of[request] = Page(number, known=True, stored=True, forms=forms, left_out=Counter(forms))
+        self.under_way.wait(request, Page(number, known=True, stored=True, forms=forms, left_out=Counter(forms)))
 
     def add_unknown(self, request: Hashable, encoded: bytes, priority: int, is_start: bool, parent: Page) -> None:
         """Begin a page that becomes known once *parent* is settled. *request* waits in the scheduler."""
@@ -87,7 +75,7 @@ class Pages:
         parent.children = parent.children or {}
         parent.children[page] = None
         self._begun(parent, encoded)
-        self._of[request] = page
+        self.under_way.wait(request, page)
 
     def add_unstored(self, request: Hashable, in_every_run: bool = False) -> None:
         """Begin a page that can't be stored, and that no page has sent: it is lost if the process dies.
@@ -97,7 +85,7 @@ class Pages:
         self.number += 1
         self._begun(None, b"")
         left_out = self._start_forms if in_every_run else None
-        self._of[request] = Page(self.number, known=True, in_every_run=in_every_run, left_out=left_out)
+        self.under_way.wait(request, Page(self.number, known=True, in_every_run=in_every_run, left_out=left_out))
 
     def join(self, request: Hashable, page: Page, fingerprint: bytes = b"", form: str = "") -> None:
         """Let *request* be a part of *page*: a stand-in, or a child that can't be stored.
@@ -106,54 +94,23 @@ class Pages:
         :param form: the form of a child of ``start()``, by which the next run leaves it out once *page* is settled
         """
         page.out += 1
-        self._of[request] = page
+        self.under_way.wait(request, page)
         if fingerprint:
             page.fingerprints = _with(page.fingerprints, fingerprint)
         if form:
             page.forms = _with(page.forms, form)
 
-    def take(self, request: Hashable) -> Page | None:
-        """The engine gets *request*: return its page. None if it is not in the books."""
-        entry = self._of.get(request)
-        if isinstance(entry, Waiting):
-            entry = self._of[request] = Page(entry.number, parent=entry.parent, known=True, stored=True)
-        if entry is not None:
-            self._taken.setdefault(entry, (request, time.monotonic()))
-        return entry
-
     def end(self, request: Hashable) -> None:
         """The engine is done with *request*: its callback has ended, and its items have left the pipelines."""
-        page = self._of.pop(request, None)
-        if isinstance(page, Page):
-            page.out -= 1
-            if request in self._idle:
-                self._idle.discard(request)
-                page.idle -= 1
+        page = self.under_way.end(request)
+        if page is not None:
             self._look(page)
-
-    def yielded_all(self, request: Hashable) -> None:
-        """The callback of *request* has ended. Its items may still be in the pipelines."""
-        page = self.of(request)
-        if page is not None and request not in self._idle:
-            self._idle.add(request)
-            page.idle += 1
 
     def start_ended(self) -> None:
         """``start()`` has yielded all."""
         if self.beginning is not None:  # number 0: a state item of another page is clean only once start() has ended
             self.beginning.out -= 1
             self._look(self.beginning)
-
-    def in_flight(self) -> list[int]:
-        """Return the numbers of the stored pages that the engine has."""
-        return [page.number for page in self._taken if page.stored and not page.over]
-
-    def oldest(self) -> tuple[Hashable, float] | None:
-        """Return the request of the page that the engine has had longest, if that page holds something back, and since when."""
-        page = next(iter(self._taken), None)
-        if page is None or not (page.ticket or page.folded or page.children):
-            return None
-        return self._taken[page]
 
     # What a page yields
 
@@ -202,8 +159,7 @@ class Pages:
 
     def _ending(self) -> set[Page]:
         """Return the known pages of which only items are left, in the pipelines."""
-        pages = {self.of(request) for request in self._idle}
-        return {page for page in pages if page is not None and page.known and page.number and self._only_items(page)}
+        return {page for page in self.under_way.idle_pages() if page.known and page.number and self._only_items(page)}
 
     @staticmethod
     def _only_items(page: Page) -> bool:
@@ -268,7 +224,7 @@ class Pages:
     def release_all(self) -> list[Side]:
         """Keep the items of all pages, finished or not. Return their sides: some of the items may still be in the pipelines."""
         sides: list[Side] = []
-        pages = [page for page in self._of.values() if isinstance(page, Page)]
+        pages = self.under_way.pages()
         pages += [] if self.beginning is None else [self.beginning]
         while pages:
             page = pages.pop()
@@ -302,7 +258,7 @@ class Pages:
         if page.ticket is not None and page.ticket.side.out:  # a pipeline has submitted items that it still processes
             page.ticket.side.when_settled = lambda: self._look(page)
             return
-        self._taken.pop(page, None)
+        self.under_way.over(page)
         if page.hopeless:
             return
         page.over = True

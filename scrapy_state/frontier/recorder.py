@@ -131,7 +131,7 @@ class Recorder:
 
     def yielded_all(self) -> None:
         """The callback at work has ended."""
-        self.pages.yielded_all(PAGE.get())
+        self.pages.under_way.yielded_all(PAGE.get())
 
     def item_failed(self, ticket: Ticket) -> bool:
         """A pipeline has raised for an item: if it is that of a page, the page stays pending. Return whether it is."""
@@ -146,7 +146,7 @@ class Recorder:
     def not_taken(self, error: BaseException, request: Request) -> None:
         """The download of *request* failed, and no errback handled *error*."""
         if isinstance(error, HttpError):
-            status, page = error.response.status, self.pages.of(request)
+            status, page = error.response.status, self.pages.under_way.of(request)
             is_expired = status in _SESSION_STATUSES and page is not None and 0 < page.number <= self._first_number
             if is_expired or status in self._retry_statuses:
                 self._failed(request, f"HTTP {status}", hold=is_expired)
@@ -197,7 +197,7 @@ class Recorder:
             journal.name(kind, name)
         pages.journal = self.new_journal()
         self._warn_of_slow_page()
-        in_flight = pages.in_flight()
+        in_flight = pages.under_way.in_flight()
         requests = Requests(
             segments=tuple(self._segments),
             start={"state": pages.start.state, "ended": pages.start.ended},
@@ -291,7 +291,7 @@ class Recorder:
         self._segments = [*self._segments[:first], merged, *self._segments[end:]]
 
     def _warn_of_slow_page(self) -> None:
-        oldest = self.pages.oldest()
+        oldest = self.pages.under_way.oldest()
         if oldest is None or oldest[0] is self._warned_of:
             return
         request, since = oldest
@@ -304,10 +304,10 @@ class Recorder:
             )  # fmt: skip
 
     def _page(self, is_start: bool) -> Page | None:
-        return self.pages.beginning if is_start else self.pages.of(PAGE.get())
+        return self.pages.beginning if is_start else self.pages.under_way.of(PAGE.get())
 
     def _failed(self, request: Request, reason: str, hold: bool = False) -> None:
-        page = self.pages.of(request)
+        page = self.pages.under_way.of(request)
         if page is None or self._is_over:
             return
         if is_closing(self._crawler.engine):

@@ -46,7 +46,8 @@ class Restored:
     def add(self, page: int, priority: int, is_start: bool, data: bytes) -> None:
         """See :class:`~scrapy_state.frontier.segments.Target`, also for the other methods."""
         self.backlog.push(page, priority, is_start, data)
-        self.number = max(self.number, page)
+        if page > self.number:
+            self.number = page
 
     def remove(self, pages: Sequence[int]) -> None:
         """These pages are settled."""

@@ -27,7 +27,7 @@ from ..scrapy_internals import (
 )
 from .dupefilter import fingerprinter, local_dupefilter, warn_of_jobdir
 from .opening import Opened, open_frontier
-from .page import Page, form_of
+from .page import Page, Waiting, form_of
 from .start import EVERY_RUN
 
 if TYPE_CHECKING:
@@ -135,11 +135,11 @@ class Scheduler(ScrapyScheduler):
         if opened is None:
             return super().enqueue_request(request)
         if request is STAND_IN.get():
-            page = self._pages.of(PAGE.get())
+            page = self._pages.under_way.of(PAGE.get())
             if page is not None:
                 return self._join(request, page)
         is_from_start = request is self._start.newest
-        page = self._pages.beginning if is_from_start else self._pages.of(PAGE.get())
+        page = self._pages.beginning if is_from_start else self._pages.under_way.of(PAGE.get())
         if page is not None:
             self._pages.request_arrived(page)
         if request.meta.get(EVERY_RUN):
@@ -181,7 +181,7 @@ class Scheduler(ScrapyScheduler):
             return None
         self.stats.inc_value("scheduler/dequeued/memory")
         self.stats.inc_value("scheduler/dequeued")
-        self._pages.take(request)
+        self._pages.under_way.take(request)
         PAGE.set(request)
         return request
 
@@ -220,7 +220,7 @@ class Scheduler(ScrapyScheduler):
         if self._opened is not None and self._opened.on_disk and self._waiting >= _MANY_REQUESTS:
             self._backlog.push(number, request.priority, is_start, encoded)
             return
-        pages.wait(request, number, page)
+        pages.under_way.wait(request, Waiting(number, page))
         self._push(request)
         self._changed()
 
@@ -260,7 +260,7 @@ class Scheduler(ScrapyScheduler):
         self.stats.inc_value("scheduler/enqueued")
 
     def _done(self, request: Request) -> None:
-        if self._pages.of(request) is None:
+        if self._pages.under_way.of(request) is None:
             return  # a pipeline or a callback has downloaded it
         self._pages.end(request)
         self._changed()
@@ -327,7 +327,7 @@ class Scheduler(ScrapyScheduler):
             return
         forms = self._opened.forms_of_held.pop(number, None)
         if forms is None:
-            self._pages.wait(request, number)
+            self._pages.under_way.wait(request, Waiting(number))
         else:
             self._pages.try_again(request, number, forms)
         self._push(request)

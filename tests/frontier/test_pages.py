@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from scrapy_state.barrier.tickets import Side
-from scrapy_state.frontier.page import Page, Start, form_of
+from scrapy_state.frontier.page import Page, Start, Waiting, form_of
 from scrapy_state.frontier.pages import Pages
 
 
@@ -155,7 +155,7 @@ class Crawl:
             if number in stored.held:
                 self.pages.try_again(request, number, stored.held[number])
             else:
-                self.pages.wait(request, number)
+                self.pages.under_way.wait(request, Waiting(number))
             self.queue.append(request)
 
     @property
@@ -188,7 +188,7 @@ class Crawl:
             self.pages.add_unknown(own, own.encoded, 0, False, page)
             self.queue.append(own)
             return
-        self.pages.wait(own, self.pages.add_known(own.encoded, 0, is_start, page), page)
+        self.pages.under_way.wait(own, Waiting(self.pages.add_known(own.encoded, 0, is_start, page), page))
         self.queue.append(own)
 
     def step(self) -> bool:
@@ -210,7 +210,7 @@ class Crawl:
 
     def download(self) -> None:
         request = self.queue.pop(self.chance.randrange(len(self.queue)))
-        page = self.pages.take(request)
+        page = self.pages.under_way.take(request)
         assert page is not None
         target = self.site.redirects.get(request.page)
         if target is not None:
@@ -222,7 +222,7 @@ class Crawl:
 
     def work(self) -> None:
         request = self.chance.choice(list(self.running))
-        page = self.pages.of(request)
+        page = self.pages.under_way.of(request)
         assert page is not None
         if request.page in self.site.failing and self.chance.random() < 0.3:
             self.fail(request, page)
