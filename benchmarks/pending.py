@@ -1,8 +1,8 @@
 """What a crawl with very many pending requests takes: memory, bytes of a checkpoint, blocking, and the next run's start.
 
 ``python benchmarks/pending.py --size 1000000``: crawls on this machine, each in its own process, without a network: a
-download handler makes up the responses. Each crawl collects SIZE requests from 100 hub pages, crawls 1,000 with 5 new links each,
-and is killed. Then the next run starts. Scrapy without checkpoints is next to it, in memory and with JOBDIR.
+download handler makes up the responses. Each crawl collects SIZE requests from 100 hub pages, then crawls 1,000 of them, with 5
+new links each, and is killed. Then the next run starts. Scrapy without checkpoints is next to it, in memory and with JOBDIR.
 
 Goals, for 1,000,000 pending requests:
 
