@@ -1,8 +1,8 @@
 """What a crawl with very many pending requests takes: memory, bytes of a checkpoint, blocking, and the next run's start.
 
 ``python benchmarks/pending.py --size 1000000``: crawls on this machine, each in its own process, without a network: a
-download handler makes up the responses. Each crawl collects SIZE requests from 100 hub pages, crawls 1,000 with 5 new links
-each, and is killed. Then the next run starts. Scrapy without checkpoints is next to it, in memory and with JOBDIR.
+download handler makes up the responses. Each crawl collects SIZE requests from 100 hub pages, then crawls 1,000 of them, with 5
+new links each, and is killed. Then the next run starts. Scrapy without checkpoints is next to it, in memory and with JOBDIR.
 
 Goals, for 1,000,000 pending requests:
 
@@ -12,8 +12,9 @@ Goals, for 1,000,000 pending requests:
 - 10,000,000 fingerprints seen take at most 300 MB (measured with ten times SIZE).
 
 How long the loop is held is what a task measures that only sleeps. Other processes delay it, too, so next to the seconds are
-the CPU seconds that the process has used in that time. These include its threads, whether or not they hold the GIL. "memory" is
-the peak of the whole process so far, in MB of 10**6 bytes.
+the CPU seconds that the process has used in one turn of the loop. These include its threads, whether or not they hold the GIL,
+but not Python's garbage collector, which may take long in plain Scrapy, too: "gc_cpu" is its longest pause. "memory" is the
+peak of the whole process so far, in MB of 10**6 bytes.
 """
 
 from __future__ import annotations

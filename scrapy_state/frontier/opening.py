@@ -26,10 +26,10 @@ from ..settings import StateSettings, get_settings
 from ..stores import open_reader, open_writer
 from ..stores.retry import patiently
 from .backlog import Backlog, DiskBacklog, Entry, MemoryBacklog
+from .books.page import Start
+from .books.pages import Pages
 from .codec import Codec
 from .cookies import CookieJars
-from .page import Start
-from .pages import Pages
 from .recorder import Recorder
 from .restoring import MOST_DEATHS, Restored
 from .seen import SeenSet

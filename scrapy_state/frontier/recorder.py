@@ -10,22 +10,19 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from scrapy import Request
 from scrapy.crawler import Crawler
-from scrapy.exceptions import CloseSpider, IgnoreRequest
-from scrapy.spidermiddlewares.httperror import HttpError
 
 from ..barrier.barrier import get_barrier
 from ..barrier.log import SpiderLog
 from ..barrier.tickets import Ticket
-from ..exceptions import PageFailed, StateError
+from ..exceptions import StateError
 from ..model.checkpoint import Requests, Segment
 from ..model.json_values import json_object
-from ..model.key_template import without_credentials
-from ..scrapy_internals import PAGE, is_closing
+from ..scrapy_internals import PAGE
+from .books.page import Page
+from .books.pages import Pages
 from .cookies import CookieJars
-from .page import Page
-from .pages import Pages
+from .failures import PageFailures
 from .segments import OpenSegment, to_merge
 from .segments.files import SegmentFiles
 
@@ -39,8 +36,6 @@ if TYPE_CHECKING:
 _SLOW_INTERVALS, _SLOW_SECONDS = 10, 60.0
 #: How the reasons begin with which Scrapy, or this package, closes a spider that may have more to do
 _LIMITS = ("closespider_", "memusage_", "shutdown", "state_", "start_error")
-#: The session of an earlier run has expired, if the site answers a request of that run so.
-_SESSION_STATUSES = (401, 403, 407)
 
 
 @dataclass(frozen=True)
@@ -94,17 +89,13 @@ class Recorder:
         self._fingerprints = fingerprints
         self._count_seen = count_seen
         self._stop = stop
-        #: the newest page of earlier runs
-        self._first_number = pages.number
         #: how many segments this run has stored
         self._number = copied
         #: the request of the page that was warned of last
         self._warned_of: object = None
         self._merging: asyncio.Task[None] | None = None
-        #: whether the spider itself has said that the crawl is over
-        self._is_over = False
+        self.failures = PageFailures(crawler, settings, pages)
         self._has_left_out = False
-        self._retry_statuses = set(map(int, crawler.settings.getlist("RETRY_HTTP_CODES")))
 
     # What the spider yields: the middleware, the exporter and the checkpointer call these methods
 
@@ -140,29 +131,6 @@ class Recorder:
             return False
         self.pages.leave_pending(page)
         return True
-
-    # What happens to requests
-
-    def not_taken(self, error: BaseException, request: Request) -> None:
-        """The download of *request* failed, and no errback handled *error*."""
-        if isinstance(error, HttpError):
-            status, page = error.response.status, self.pages.under_way.of(request)
-            is_expired = status in _SESSION_STATUSES and page is not None and 0 < page.number <= self._first_number
-            if is_expired or status in self._retry_statuses:
-                self._failed(request, f"HTTP {status}", hold=is_expired)
-        elif not isinstance(error, IgnoreRequest):
-            self._failed(request, type(error).__name__)
-
-    def spider_failed(self, error: BaseException, request: Request) -> None:
-        """The callback or errback of *request* has raised *error*."""
-        if isinstance(error, CloseSpider):
-            self._is_over = True
-        else:
-            self._failed(request, f"{type(error).__name__} in the callback")
-
-    def start_raised(self, error: Exception) -> None:
-        """``start()`` has raised *error*."""
-        self._is_over = self._is_over or isinstance(error, CloseSpider)
 
     # Checkpoints
 
@@ -242,14 +210,13 @@ class Recorder:
 
     def concludes(self, reason: str) -> bool:
         """Return whether the crawl is over, now that the spider is closed for *reason*. If not, the next run continues it."""
-        if self.pages.has_failed and not self._is_over:
-            return False
         # A handler of spider_idle may raise CloseSpider with a reason of its own: then nothing is left to do.
         is_idle = not self.pages.pending and self._crawler.crawling and not reason.startswith(_LIMITS)
-        self._is_over = self._is_over or reason == "finished" or is_idle
-        if self._is_over:
-            self._crawler.stats.set_value("state/requests_pending", 0)
-        return self._is_over
+        has_ended = (reason == "finished" or is_idle) and not self.pages.has_failed
+        if not (has_ended or self.failures.spider_has_closed):
+            return False
+        self._crawler.stats.set_value("state/requests_pending", 0)
+        return True
 
     @property
     def continues(self) -> bool:
@@ -305,21 +272,3 @@ class Recorder:
 
     def _page(self, is_start: bool) -> Page | None:
         return self.pages.beginning if is_start else self.pages.under_way.of(PAGE.get())
-
-    def _failed(self, request: Request, reason: str, hold: bool = False) -> None:
-        page = self.pages.under_way.of(request)
-        if page is None or self._is_over:
-            return
-        if is_closing(self._crawler.engine):
-            self.pages.leave_pending(page)  # it may have failed only because the crawl is closing
-            return
-        url = without_credentials(request.url)
-        self._crawler.stats.inc_value("state/pages_failed")
-        choice = self._settings.on_page_error
-        if choice == "skip" and not hold:
-            self.pages.skip(page, url, reason)
-            return
-        self.pages.hold(page, reason)
-        if choice == "stop":
-            error = PageFailed(f"the page {url} failed: {reason}")
-            self._barrier.failure.fail("state_page_failed", error, blocks_newest=False)

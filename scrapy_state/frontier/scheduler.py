@@ -25,10 +25,12 @@ from ..scrapy_internals import (
     watch_pages,
     watch_start,
 )
+from .books.page import Page, Waiting, form_of
 from .dupefilter import fingerprinter, local_dupefilter, warn_of_jobdir
 from .opening import Opened, open_frontier
-from .page import Page, Waiting, form_of
+from .queues import Queues
 from .start import EVERY_RUN
+from .unstorable import UnstorableRequests
 
 if TYPE_CHECKING:
     from scrapy.pqueues import ScrapyPriorityQueue
@@ -36,12 +38,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 logger = logging.getLogger("scrapy_state.state")
-#: If fewer requests than this wait in Scrapy's queues, more are taken from the backlog.
-_FEW_REQUESTS = 500
-#: So many at once: some 3 ms of work, since each is decoded.
-_REFILL_REQUESTS = 100
-#: With STATE_REQUESTS_ON_DISK, no more than this many wait in Scrapy's queues.
-_MANY_REQUESTS = 2000
 
 
 class Scheduler(ScrapyScheduler):
@@ -75,11 +71,9 @@ class Scheduler(ScrapyScheduler):
         """Get ready. The requests of the last run are read before the first request, when the crawl can still be refused."""
         opened = super().open(spider)
         self._opened: Opened | None = None
-        #: how many requests wait in Scrapy's queues
-        self._waiting = 0
         self._released = False
-        self._unstorable = self._accepted = 0
-        self._has_warned = self._has_warned_again = False
+        self._accepted = 0
+        self._unstorable = UnstorableRequests(self.crawler)
         engine = self.crawler.engine
         assert engine is not None
         if is_crawl(self.crawler) and closes_when_idle(engine):
@@ -94,12 +88,13 @@ class Scheduler(ScrapyScheduler):
             return
         self._own_filter = type(self.df) is RFPDupeFilter
         self._fingerprint = fingerprinter(crawler)
-        self._pages, self._start, self._backlog, self._seen = opened.pages, opened.start, opened.backlog, opened.seen
+        self._pages, self._start, self._seen = opened.pages, opened.start, opened.seen
+        self._queues = Queues(self.mqs, opened)
         self._opened, self._listener = opened, get_barrier(crawler).listener
         watch_pages(engine)
         watch_done(engine, self._done)
         watch_start(engine, self._start.yielded, self._start_ended, self._start_raised)
-        watch_failures(engine.scraper, opened.recorder.not_taken, opened.recorder.spider_failed)
+        watch_failures(engine.scraper, opened.recorder.failures.not_taken, opened.recorder.failures.spider_failed)
         self._start.begin()
 
     def stop(self) -> None:
@@ -112,7 +107,7 @@ class Scheduler(ScrapyScheduler):
         """Forget the requests. The last checkpoint has been stored, or is about to be."""
         if self._opened is not None:
             self._start.close()
-            self._backlog.close()
+            self._opened.backlog.close()
         return super().close(reason)
 
     # The engine's calls
@@ -121,13 +116,13 @@ class Scheduler(ScrapyScheduler):
         """Whether requests wait, also those of the last run."""
         if self._opened is None:
             return super().has_pending_requests()
-        return bool(self._waiting or len(self._backlog) or self._opened.suspects)
+        return len(self._queues) > 0
 
     def __len__(self) -> int:
         """How many requests wait."""
         if self._opened is None:
             return super().__len__()
-        return self._waiting + len(self._backlog) + len(self._opened.suspects)
+        return len(self._queues)
 
     def enqueue_request(self, request: Request) -> bool:
         """Take *request*, unless the filter drops it, or an earlier run has sent it."""
@@ -150,7 +145,7 @@ class Scheduler(ScrapyScheduler):
         try:
             encoded = opened.codec.encode_text(request)
         except ValueError as error:
-            self._warn_unstorable(request, error, page)
+            self._unstorable.add(request, error, page, self._accepted)
             return self._join_unstorable(request, page, is_from_start)
         fingerprint = b""
         if self._own_filter and (not request.dont_filter or is_from_start):
@@ -168,15 +163,9 @@ class Scheduler(ScrapyScheduler):
 
     def next_request(self) -> Request | None:
         """Return the next request: those of the last run follow once ``start()`` has begun to yield."""
-        opened = self._opened
-        if opened is None:
+        if self._opened is None:
             return super().next_request()
-        while self._released and self._waiting < _FEW_REQUESTS and len(self._backlog):
-            self._refill()
-        request = self._pop()
-        if request is None and self._released and opened.suspects:
-            self._push_suspects()
-            request = self._pop()
+        request = self._queues.pop(also_stored=self._released)
         if request is None:
             return None
         self.stats.inc_value("scheduler/dequeued/memory")
@@ -214,14 +203,14 @@ class Scheduler(ScrapyScheduler):
             pages.journal.saw(fingerprint)
         elif page is not None and page is not pages.beginning and not page.in_every_run:
             pages.add_unknown(request, encoded, request.priority, is_start, page)
-            self._push(request)
+            self._queues.push(request)
             return
         number = pages.add_known(encoded, request.priority, is_start, page)
-        if self._opened is not None and self._opened.on_disk and self._waiting >= _MANY_REQUESTS:
-            self._backlog.push(number, request.priority, is_start, encoded)
+        if self._opened is not None and self._opened.on_disk and self._queues.are_long:
+            self._opened.backlog.push(number, request.priority, is_start, encoded)
             return
         pages.under_way.wait(request, Waiting(number, page))
-        self._push(request)
+        self._queues.push(request)
         self._changed()
 
     def _join_unstorable(self, request: Request, page: Page | None, is_from_start: bool) -> bool:
@@ -244,14 +233,14 @@ class Scheduler(ScrapyScheduler):
             self._pages.join(request, page, fingerprint, form)
         if is_in_every_run:
             self._start.every_run_sent()
-        self._push(request)
+        self._queues.push(request)
         self._count_enqueued()
         return True
 
     def _send_every_run(self, request: Request) -> bool:
         self._pages.add_unstored(request, in_every_run=True)
         self._start.every_run_sent()
-        self._push(request)
+        self._queues.push(request)
         self._count_enqueued()
         return True
 
@@ -279,75 +268,11 @@ class Scheduler(ScrapyScheduler):
 
     def _start_raised(self, error: Exception) -> None:
         if self._opened is not None:
-            self._opened.recorder.start_raised(error)
+            self._opened.recorder.failures.start_raised(error)
             self._start.release()
-
-    # The queues
-
-    def _push(self, request: Request) -> None:
-        self.mqs.push(request)
-        self._waiting += 1
-
-    def _pop(self) -> Request | None:
-        request: Request | None = self.mqs.pop()
-        self._waiting -= request is not None
-        return request
 
     def _release(self) -> None:
         self._released = True
         assert self._opened is not None
         self._opened.set_state()
         wake_up(self.crawler.engine)
-
-    def _refill(self) -> None:
-        """Take requests from the backlog into Scrapy's queues, which bring them into their order."""
-        assert self._opened is not None
-        entries = self._backlog.pop(_REFILL_REQUESTS)
-        for entry in sorted(entries, key=lambda entry: entry.page):
-            if entry.page in self._opened.fatal:
-                self._opened.give_up(entry)
-            elif entry.page in self._opened.late:
-                self._opened.suspects.append(entry)
-            else:
-                self._push_stored(entry.page, entry.data)
-
-    def _push_suspects(self) -> None:
-        """The pages that were in flight when a process died come last."""
-        assert self._opened is not None
-        suspects, self._opened.suspects = self._opened.suspects, []
-        for entry in suspects:
-            self._push_stored(entry.page, entry.data)
-
-    def _push_stored(self, number: int, data: bytes) -> None:
-        assert self._opened is not None
-        try:
-            request = self._opened.codec.decode_text(data)
-        except ValueError as error:
-            self._opened.set_aside(number, error)
-            return
-        forms = self._opened.forms_of_held.pop(number, None)
-        if forms is None:
-            self._pages.under_way.wait(request, Waiting(number))
-        else:
-            self._pages.try_again(request, number, forms)
-        self._push(request)
-
-    def _warn_unstorable(self, request: Request, error: ValueError, page: Page | None) -> None:
-        self._unstorable += 1
-        self.stats.inc_value("scheduler/unserializable")
-        if not self._has_warned:
-            self._has_warned = True
-            effect = "if this run is killed now, it is lost" if page is None else (
-                "the page that has sent it is not done before that is, and is fetched again if this run is killed before"
-            )  # fmt: skip
-            logger.warning(
-                "%s can't be stored (%s): %s. Further ones are only counted (scheduler/unserializable)", request, error, effect,
-                extra={"spider": self.spider},
-            )  # fmt: skip
-        elif not self._has_warned_again and self._unstorable > max(100, self._accepted):
-            self._has_warned_again = True
-            logger.warning(
-                "more than half of the requests can't be stored (%s of %s), so a kill costs much: give them callbacks that are "
-                "methods of the spider, and values that JSON can hold", self._unstorable, self._unstorable + self._accepted,
-                extra={"spider": self.spider},
-            )  # fmt: skip

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from scrapy_state.barrier.tickets import Side
-from scrapy_state.frontier.page import Page, Start, Waiting, form_of
-from scrapy_state.frontier.pages import Pages
+from scrapy_state.frontier.books.page import Page, Start, Waiting, form_of
+from scrapy_state.frontier.books.pages import Pages
 
 
 @dataclass

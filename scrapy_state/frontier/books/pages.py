@@ -12,7 +12,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from ..barrier.tickets import Side, Ticket
+from ...barrier.tickets import Side, Ticket
 from .page import Items, Journal, Page, Start, form_of, start_form_of
 from .under_way import UnderWay
 

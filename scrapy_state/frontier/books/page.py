@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, Protocol
 
-from ..barrier.tickets import Side, Ticket
+from ...barrier.tickets import Side, Ticket
 
 
 class Journal(Protocol):
