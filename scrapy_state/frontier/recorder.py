@@ -19,6 +19,7 @@ from ..exceptions import StateError
 from ..model.checkpoint import Requests, Segment
 from ..model.json_values import json_object
 from ..scrapy_internals import PAGE
+from .books.clean import begin_anew, is_clean
 from .books.page import Page
 from .books.pages import Pages
 from .cookies import CookieJars
@@ -107,9 +108,9 @@ class Recorder:
     def begin_anew(self, state: dict[str, Any], is_start: bool) -> bool:
         """The spider has yielded *state*: return whether that is clean. If so, the items before it join the current side."""
         page = self._page(is_start)
-        if page is None or not self.pages.is_clean(page):
+        if page is None or not is_clean(self.pages, page):
             return False
-        for side in self.pages.begin_anew(page, state):
+        for side in begin_anew(self.pages, page, state):
             self._barrier.unit_items.release(side)  # type: ignore[union-attr]
             side.join(self._barrier.tickets.current.side)
         return True

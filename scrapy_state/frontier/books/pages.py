@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from ...barrier.tickets import Side, Ticket
 from .page import Items, Journal, Page, Start, form_of, start_form_of
@@ -42,7 +42,7 @@ class Pages:
         self.failed = failed
         self._items = items
         #: how many pages are not settled, known or not; without start()
-        self._open = pending
+        self.open = pending
         self.under_way = UnderWay()
         #: where the next run would begin if it began anew: start(), or the page that has yielded the last clean state item.
         #: None once that is settled
@@ -104,13 +104,13 @@ class Pages:
         """The engine is done with *request*: its callback has ended, and its items have left the pipelines."""
         page = self.under_way.end(request)
         if page is not None:
-            self._look(page)
+            self.look(page)
 
     def start_ended(self) -> None:
         """``start()`` has yielded all."""
         if self.beginning is not None:  # number 0: a state item of another page is clean only once start() has ended
             self.beginning.out -= 1
-            self._look(self.beginning)
+            self.look(self.beginning)
 
     # What a page yields
 
@@ -149,47 +149,6 @@ class Pages:
         page.left_out[form] -= 1
         return True
 
-    def is_clean(self, page: Page) -> bool:
-        """Whether a state item of *page* is clean now: nothing else is under way, and *page* has sent one request at most."""
-        if not page.open_children <= page.sent <= 1 or not (self.beginning in (None, page) or self._only_items(self.beginning)):
-            return False
-        ending = self._ending()
-        others = self._open - bool(page.number) - (len(ending) - (page in ending))
-        return others == page.open_children - sum(each.parent is page for each in ending)
-
-    def _ending(self) -> set[Page]:
-        """Return the known pages of which only items are left, in the pipelines."""
-        return {page for page in self.under_way.idle_pages() if page.known and page.number and self._only_items(page)}
-
-    @staticmethod
-    def _only_items(page: Page) -> bool:
-        return page.out == page.idle and not (page.children or page.on_way)
-
-    def begin_anew(self, page: Page, state: dict[str, Any]) -> list[Side]:
-        """*page* has yielded a clean state item: from here on the next run would begin with its *state*.
-
-        :returns: the sides of all items that have been yielded before it
-        """
-        self.start = Start(state)
-        ended = self._ending() - {page}
-        if self.beginning is not None and self.beginning is not page:
-            ended.add(self.beginning)
-        self.beginning = page
-        self.journal.forget_forms()
-        if page.open_children:
-            self._note_form(page, page.first_sent)
-        self._forget(page)
-        self._keep_folded(page)
-        self._let_children_go(page)
-        page.left_out, page.sent, page.first_sent = None, 0, b""
-        tickets = [each.ticket for each in (page, *ended)]
-        page.ticket = None
-        for other in ended:
-            other.ticket = None
-            self._forget(other)
-            self._look(other)
-        return [ticket.side for ticket in tickets if ticket is not None]
-
     # How a page ends
 
     def skip(self, page: Page, url: str, reason: str) -> None:
@@ -208,7 +167,7 @@ class Pages:
         """The page *number*, which waits outside the books, has failed for good."""
         self.failed += 1
         self.pending -= 1
-        self._open -= 1
+        self.open -= 1
         self.held.discard(number)
         self.journal.failed(url, reason)
         self.journal.settle(number)
@@ -237,26 +196,26 @@ class Pages:
         return sides
 
     def _begun(self, parent: Page | None, encoded: bytes) -> None:
-        self._open += 1
+        self.open += 1
         if parent is None:
             return
         if not parent.open_children:
             parent.first_sent = encoded
         parent.open_children += 1
         if parent is self.beginning or parent.in_every_run:
-            self._note_form(parent, encoded)
+            self.note_form(parent, encoded)
 
-    def _note_form(self, page: Page, encoded: bytes) -> None:
+    def note_form(self, page: Page, encoded: bytes) -> None:
         """The next run's ``start()`` is not to send a request of *page* again."""
         is_clean = page is self.beginning and page.number  # it has yielded a clean state item, from which start() continues
         self.journal.form(start_form_of(encoded) if is_clean else form_of(encoded))
 
-    def _look(self, page: Page) -> None:
+    def look(self, page: Page) -> None:
         """See whether *page* is over, and what follows."""
         if page.out or page.over:
             return
         if page.ticket is not None and page.ticket.side.out:  # a pipeline has submitted items that it still processes
-            page.ticket.side.when_settled = lambda: self._look(page)
+            page.ticket.side.when_settled = lambda: self.look(page)
             return
         self.under_way.over(page)
         if page.hopeless:
@@ -276,10 +235,10 @@ class Pages:
             for form in page.forms:
                 self.journal.form(form)
         self._keep(page)
-        self._keep_folded(page)
-        self._forget(page)
+        self.keep_folded(page)
+        self.forget(page)
         self._gone(page)
-        self._let_children_go(page)
+        self.let_children_go(page)
 
     def _keep(self, page: Page) -> None:
         """What has come of *page* counts from now on."""
@@ -291,7 +250,8 @@ class Pages:
             self.failed += 1
             self.journal.failed(url, reason)
 
-    def _keep_folded(self, page: Page) -> None:
+    def keep_folded(self, page: Page) -> None:
+        """What has come of the pages that *page* has taken in counts from now on."""
         folded, page.folded = page.folded, None
         if folded is not None:
             self._keep(folded)
@@ -326,7 +286,7 @@ class Pages:
         """*page* is for the next run; what it has sent is not. As long as nobody knows of it, that waits, too."""
         if page.known:
             self._note_held(page)
-            self._let_children_go(page)
+            self.let_children_go(page)
 
     def _note_held(self, page: Page) -> None:
         self.held.add(page.number)
@@ -334,9 +294,9 @@ class Pages:
         forms += (form_of(child.request) for child in page.children or () if child.parent is page)
         if page.stored:  # otherwise each run sends it, or it can't be stored
             self.journal.held(page.number, page.held, forms)
-        self._keep_folded(page)
+        self.keep_folded(page)
 
-    def _let_children_go(self, page: Page) -> None:
+    def let_children_go(self, page: Page) -> None:
         """The children that wait for *page* become known. None of them is over, unless it is held: it would be folded."""
         pages = [page]
         while pages:
@@ -360,7 +320,8 @@ class Pages:
         if page.ticket is not None:
             self._items.drop(page.ticket.side)
 
-    def _forget(self, page: Page) -> None:
+    def forget(self, page: Page) -> None:
+        """*page* is not pending any more."""
         if page.stored:
             page.stored = False
             self.pending -= 1
@@ -368,7 +329,7 @@ class Pages:
             self.journal.settle(page.number)
 
     def _gone(self, page: Page) -> None:
-        self._open -= bool(page.number)
+        self.open -= bool(page.number)
         if page.parent is not None:
             page.parent.open_children -= 1
 
