@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 from ..exceptions import StateError
 from ..stores.naming import TEMPORARY
 
-#: So many pushed entries are written at once.
+#: How many pushed entries are written at once
 _BUFFERED = 500
 #: SQLite's integers have 64 bits; beyond this limit priorities count as equal.
 _MOST_PRIORITY = 2**62

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 #: If fewer requests than this wait in Scrapy's queues, more are taken from the backlog.
 _FEW_REQUESTS = 500
-#: So many at once: some 3 ms of work, since each is decoded.
+#: How many are taken at once: some 3 ms of work, since each is decoded
 _REFILL_REQUESTS = 100
 #: With STATE_REQUESTS_ON_DISK, no more than this many wait in Scrapy's queues.
 _MANY_REQUESTS = 2000
@@ -38,7 +38,7 @@ class Queues:
 
     @property
     def are_long(self) -> bool:
-        """Whether so many requests are in Scrapy's queues that further ones should be kept on the disk."""
+        """Whether Scrapy's queues have enough requests, so that further ones should be kept on the disk."""
         return self._waiting >= _MANY_REQUESTS
 
     def push(self, request: Request) -> None:

@@ -74,8 +74,7 @@ class CheckpointWriter:
         :param reason: why the checkpoint is stored; *extra*: what else it contains
         :param start: the checkpoint, from this prefix or another, whose state *state* is, with the units finished beyond it,
             and with the requests that this run continues with
-        :param requests: these requests, as the opening has them
-        :param ended: whether the crawl is over with this checkpoint
+        :param requests: these requests, as the opening has them; *ended*: whether the crawl is over with this checkpoint
         :raises StateConflict: if another run has stored a checkpoint since, so that *state* is no longer where to start
         :raises StoreError: if the opening can't be stored
         """
