@@ -70,7 +70,7 @@ class StoreRefused(StoreError):
 
 
 class ContentDamaged(StoreError, CheckpointError):
-    """What was read does not fit the checksum that the store keeps with it. A state file is then passed over, as a torn one."""
+    """What was read does not fit the checksum that the store keeps with it. A state file is then skipped, as a torn one."""
 
 
 class KeyTaken(StoreError):

@@ -191,7 +191,7 @@ class StateResolver(SpiderSettingsState):
             uri = settings.read_from
             resolution = in_thread(lambda: self._resolve(uri, None, None, settings.at))
         self.found = resolution
-        for uri, why in resolution.passed_over:
+        for uri, why in resolution.skipped:
             logger.warning("%s is skipped: %s", uri, why, extra={"spider": self.crawler.spider})
         self._check_item_feeds(resolution)
         checkpoint = self.start = resolution.checkpoint

@@ -100,7 +100,7 @@ def verify_lineage(options: Namespace, settings: Settings) -> int:
     """Check every checkpoint of the lineage, and every file it names."""
     target = find_target(options.target, settings, options.arguments)
     resolution = target.resolution()
-    for uri, why in resolution.passed_over:
+    for uri, why in resolution.skipped:
         say(f"warning: {uri} is skipped: {why}", "yellow")
     if resolution.checkpoint is None:
         return no_checkpoint(target)
@@ -136,5 +136,5 @@ def _print_verification(verification: Verification, problems: list[Problem], res
     out_json({
         **numbers,
         "problems": [{"uri": problem.uri, "problem": problem.why} for problem in problems],
-        "passed_over": [list(pair) for pair in resolution.passed_over],
+        "passed_over": [list(pair) for pair in resolution.skipped],
     })  # fmt: skip

@@ -41,7 +41,7 @@ def show(options: Namespace, settings: Settings) -> int:
             "checkpoint": None if checkpoint is None else checkpoint.to_json(),
             "age_seconds": None if checkpoint is None else seconds_since(checkpoint.time),
             "next_run": following,
-            "passed_over": [{"uri": uri, "why": why} for uri, why in resolution.passed_over],
+            "passed_over": [{"uri": uri, "why": why} for uri, why in resolution.skipped],
         })  # fmt: skip
     elif target.spider is not None or checkpoint is not None:
         out(f"STATE {as_text(resolver.state)} {resolver.origin}")

@@ -20,16 +20,16 @@ class Resolution:
     :param checkpoint: the checkpoint to start from, with its ``id`` and ``digest`` where they are known; None if there is none
     :param uri: its URI
     :param newest_id: the id in the newest key, whether its file is valid or not; 0 if there are no keys
-    :param passed_over: newer files that are not valid checkpoints: for each reason the first URI, and the reason
+    :param skipped: newer files that are not valid checkpoints: for each reason the first URI, and the reason
     :param newest: the newest valid checkpoint: *checkpoint*, unless an older one was asked for
     :param template: the keys; for a bare prefix, as far as the name of the newest file tells
-    :param passed_over_count: how many files were skipped
+    :param skipped_count: how many files were skipped
     """
 
     checkpoint: Checkpoint | None = None
     uri: str | None = None
     newest_id: int = 0
-    passed_over: tuple[tuple[str, str], ...] = ()
+    skipped: tuple[tuple[str, str], ...] = ()
     newest: Checkpoint | None = None
     template: KeyTemplate | None = field(default=None, compare=False)
-    passed_over_count: int = 0
+    skipped_count: int = 0

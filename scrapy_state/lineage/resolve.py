@@ -58,7 +58,7 @@ def resolve(
         by_id = by_id and key is not None
     uri = store.uri(key.key) if key else None
     newest_id = template.id_of(last.key) or 0
-    resolution = Resolution(newest, uri, newest_id, valid.passed_over, newest, template, valid.passed_over_count)
+    resolution = Resolution(newest, uri, newest_id, valid.skipped, newest, template, valid.skipped_count)
     if newest is None and not by_id:
         return resolution if at in ("latest", "none") else _at_nothing(store, template, at)
     if key is not None and newest is not None and not template.writable and newest.id is not None:

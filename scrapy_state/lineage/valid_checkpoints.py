@@ -51,7 +51,7 @@ class ValidCheckpoints:
         self._ends: dict[tuple[str | None, int], int] = {}
 
     @property
-    def passed_over(self) -> tuple[tuple[str, str], ...]:
+    def skipped(self) -> tuple[tuple[str, str], ...]:
         """What was skipped so far: for each reason the first URI, and the reason."""
         return tuple(
             (uri, f"{why}; likewise {count - 1:,} older ones" if count > 1 else why)
@@ -59,7 +59,7 @@ class ValidCheckpoints:
         )
 
     @property
-    def passed_over_count(self) -> int:
+    def skipped_count(self) -> int:
         """How many files were skipped so far."""
         return sum(count for _, count in self._reasons.values())
 
@@ -106,7 +106,7 @@ class ValidCheckpoints:
     def _count_read(self) -> None:
         self._read += 1
         if self._read >= _MOST:
-            (uri, why), *_ = self.passed_over
+            (uri, why), *_ = self.skipped
             whose = f" of the spider {self._spider!r}" if self._spider else ""
             raise TooMany(
                 f"{_MOST:,} files were read, and none is a valid checkpoint{whose} ({uri}: {why})",

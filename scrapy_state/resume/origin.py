@@ -24,7 +24,7 @@ def describe(resolution: Resolution) -> str:
 def differences(settings: StateSettings, resolution: Resolution) -> str:
     """Return what the log line adds: which checkpoints this run does not start from, and why; "; less STATE_LAG …"."""
     chosen, newest = resolution.checkpoint, resolution.newest
-    text = f"; {resolution.passed_over_count:,} newer skipped (not valid)" if resolution.passed_over else ""
+    text = f"; {resolution.skipped_count:,} newer skipped (not valid)" if resolution.skipped else ""
     if settings.explicit:
         return f"{text}; it takes precedence over {describe(resolution)}" if chosen else text
     if newest is not None and newest is not chosen and newest != chosen:

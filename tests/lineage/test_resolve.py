@@ -134,8 +134,8 @@ class TestEveryStore:
         assert found.checkpoint == checkpoints[1]
         assert found.uri == place.state_uri(2)
         assert found.newest_id == 30
-        assert [uri for uri, _ in found.passed_over] == [place.state_uri(30), place.state_uri(7), place.state_uri(5)]
-        assert [why for _, why in found.passed_over] == ["it has no state", "it is not whole JSON", "it is empty"]
+        assert [uri for uri, _ in found.skipped] == [place.state_uri(30), place.state_uri(7), place.state_uri(5)]
+        assert [why for _, why in found.skipped] == ["it has no state", "it is not whole JSON", "it is empty"]
 
     def test_scrapys_own(self, place: History) -> None:
         """Runs resume from files that plain Scrapy wrote; their id is the one in the key."""
@@ -167,10 +167,10 @@ def test_bad_newest_files_are_skipped(content: Callable[[Checkpoint], bytes], wh
     assert found.checkpoint == checkpoints[5]
     assert found.uri == store.uri(TEMPLATE.key(6))
     assert found.newest_id == bad[-1]
-    assert found.passed_over_count == count
-    assert found.passed_over[0][0] == store.uri(TEMPLATE.key(bad[-1]))
-    assert all(why in text for _, text in found.passed_over)
-    assert len(found.passed_over) == 1 or found.passed_over[1][0] == store.uri(TEMPLATE.key(bad[0]))
+    assert found.skipped_count == count
+    assert found.skipped[0][0] == store.uri(TEMPLATE.key(bad[-1]))
+    assert all(why in text for _, text in found.skipped)
+    assert len(found.skipped) == 1 or found.skipped[1][0] == store.uri(TEMPLATE.key(bad[0]))
 
 
 @dataclass
@@ -212,10 +212,10 @@ def test_another_spiders_runs(ordered: bool) -> None:
     store.put(*ours, *foreign(3, 20_000, "a"), *foreign(20_003, 3, "b"), *foreign(20_006, 1, "c", "ships"))
     store.reads = 0
     found = resolve(store, TEMPLATE, "flights")
-    assert (found.checkpoint, found.newest_id, found.passed_over_count) == (ours[-1], 20_006, 20_004)
-    assert [uri for uri, _ in found.passed_over] == [store.uri(TEMPLATE.key(id)) for id in (20_006, 20_005)]
-    assert "'ships'; put %(name)s into" in found.passed_over[0][1]
-    assert found.passed_over[1][1].endswith("URI; likewise 20,002 older ones")
+    assert (found.checkpoint, found.newest_id, found.skipped_count) == (ours[-1], 20_006, 20_004)
+    assert [uri for uri, _ in found.skipped] == [store.uri(TEMPLATE.key(id)) for id in (20_006, 20_005)]
+    assert "'ships'; put %(name)s into" in found.skipped[0][1]
+    assert found.skipped[1][1].endswith("URI; likewise 20,002 older ones")
     assert store.reads < 60
 
 
@@ -269,7 +269,7 @@ def test_only_bad_files() -> None:
     """If no file is valid, there is no checkpoint, but the highest id and the reasons are known."""
     store = Memory({TEMPLATE.key(3): b"", TEMPLATE.key(4): b"{"})
     found = resolve(store, TEMPLATE)
-    assert (found.checkpoint, found.uri, found.newest_id, found.passed_over_count) == (None, None, 4, 2)
+    assert (found.checkpoint, found.uri, found.newest_id, found.skipped_count) == (None, None, 4, 2)
 
 
 def test_bad_older_files() -> None:
@@ -280,7 +280,7 @@ def test_bad_older_files() -> None:
     found = resolve(store, TEMPLATE)
     assert found.checkpoint is not None
     assert found.checkpoint.id == 5
-    assert found.passed_over == ()
+    assert found.skipped == ()
     assert store.reads == 2
 
 
@@ -291,8 +291,8 @@ def test_damaged_parent(content: bytes) -> None:
     store.put(*chain(7))
     store.content[TEMPLATE.key(6)] = content
     found = resolve(store, TEMPLATE)
-    assert found.passed_over[0][0] == store.uri(TEMPLATE.key(7))
-    assert "checkpoint 6" in found.passed_over[0][1]
+    assert found.skipped[0][0] == store.uri(TEMPLATE.key(7))
+    assert "checkpoint 6" in found.skipped[0][1]
 
 
 def test_parent_gone() -> None:
@@ -311,7 +311,7 @@ def test_deleted_since_the_listing() -> None:
     store.put(*chain(7))
     found = resolve(store, TEMPLATE)
     assert found.checkpoint is not None
-    assert (found.checkpoint.id, found.newest_id, found.passed_over) == (7, 8, ())
+    assert (found.checkpoint.id, found.newest_id, found.skipped) == (7, 8, ())
 
 
 @pytest.mark.parametrize("error", [StoreUnreachable("no answer"), StoreRefused("forbidden")])

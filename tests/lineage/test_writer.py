@@ -105,7 +105,7 @@ def test_two_runs(place: History) -> None:
         commit(made, {"t": first + 2}, ItemFile("c", 1), reason="finished")
     found = resolve(store, template, "flights")
     assert found.checkpoint is not None
-    assert found.passed_over == ()
+    assert found.skipped == ()
     checkpoints = lineage(store, template, found.checkpoint)
     assert [each.id for each in checkpoints] == [6, 5, 4, 3, 2, 1]
     assert [each.run for each in checkpoints] == ["two"] * 3 + ["one"] * 3

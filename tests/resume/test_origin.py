@@ -43,7 +43,7 @@ def test_no_age(time: str | None) -> None:
         ({"STATE_AT": "none"}, Resolution(newest=checkpoint(8)), "; 8 newer skipped (STATE_AT is none)"),
         (
             {"STATE_LAG": {"page": 1}},
-            Resolution(checkpoint(5), "u", passed_over=(("u9", "it is empty"),), newest=checkpoint(5), passed_over_count=1200),
+            Resolution(checkpoint(5), "u", skipped=(("u9", "it is empty"),), newest=checkpoint(5), skipped_count=1200),
             '; 1,200 newer skipped (not valid); less STATE_LAG {"page": 1}',
         ),
     ],

@@ -183,7 +183,7 @@ class TestS3:
             found = resolve(store, template)
         assert found.checkpoint is not None
         assert (found.checkpoint.state, found.newest_id) == ({"t": 0}, 2)
-        [(uri, why)] = found.passed_over
+        [(uri, why)] = found.skipped
         assert uri == s3_place.reader.uri(template.key(2))
         assert "is damaged" in why
 

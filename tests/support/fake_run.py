@@ -214,12 +214,12 @@ class Run:
     def finish(self, index: int, outcome: str) -> None:
         n = list(self.inside)[index % len(self.inside)]
         future = self.inside.pop(n)
-        passed_over = self.config.on_item_error == "skip" and not (outcome == "cancelled" and self.closing)
+        skipped = self.config.on_item_error == "skip" and not (outcome == "cancelled" and self.closing)
         if outcome in ("same", "replaced"):
             self.fates[n] = "exported"
         elif outcome == "dropped":
             self.fates[n] = "dropped"
-        elif outcome in ("raised", "cancelled") and passed_over:
+        elif outcome in ("raised", "cancelled") and skipped:
             self.fates[n] = "skipped"
         else:
             self.fates[n] = "failed"
