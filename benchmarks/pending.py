@@ -13,8 +13,8 @@ Goals, for 1,000,000 pending requests:
 
 How long the loop is held is what a task measures that only sleeps. Other processes delay it, too, so next to the seconds are
 the CPU seconds that the process has used in one turn of the loop. These include its threads, whether or not they hold the GIL,
-but not Python's garbage collector, which may take long in plain Scrapy, too: "gc_cpu" is its longest pause. "memory" is the peak
-of the whole process so far, in MB of 10**6 bytes.
+but not Python's garbage collector, which may take long in plain Scrapy, too: "gc_cpu" is its longest pause. "memory" is the
+peak of the whole process so far, in MB of 10**6 bytes.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ sys.addaudithook(audit)
 
 
 class Held:
-    """Measures how long the event loop is held at most: seconds; the CPU seconds of the process in one turn of the loop, without
+    """Measures how long the event loop is held at most: seconds; CPU seconds of the process in one turn of the loop, without
     those of Python's garbage collector; and the latter.
     """
 
