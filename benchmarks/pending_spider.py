@@ -47,8 +47,8 @@ sys.addaudithook(audit)
 
 
 class Held:
-    """Measures how long the event loop is held at most: seconds; the CPU seconds of the process in one turn of the loop,
-    without those of Python's garbage collector; and the latter.
+    """Measures how long the event loop is held at most: seconds; CPU seconds of the process in one turn of the loop, without
+    those of Python's garbage collector; and the latter.
     """
 
     def __init__(self) -> None:

@@ -36,10 +36,12 @@ class Queues:
     def __len__(self) -> int:
         return self._waiting + len(self._opened.backlog) + len(self._opened.suspects)
 
-    @property
-    def are_long(self) -> bool:
-        """Whether Scrapy's queues have enough requests, so that further ones should be kept on the disk."""
-        return self._waiting >= _MANY_REQUESTS
+    def belongs_on_disk(self, request: Request) -> bool:
+        """Whether Scrapy's queues have enough requests, and *request* need not come before those on the disk."""
+        if self._waiting < _MANY_REQUESTS:
+            return False
+        top_priority = self._opened.backlog.top_priority
+        return top_priority is None or request.priority <= top_priority
 
     def push(self, request: Request) -> None:
         """Put *request* into Scrapy's queues."""

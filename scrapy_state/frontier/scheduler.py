@@ -206,7 +206,7 @@ class Scheduler(ScrapyScheduler):
             self._queues.push(request)
             return
         number = pages.add_known(encoded, request.priority, is_start, page)
-        if self._opened is not None and self._opened.on_disk and self._queues.are_long:
+        if self._opened is not None and self._opened.on_disk and self._queues.belongs_on_disk(request):
             self._opened.backlog.push(number, request.priority, is_start, encoded)
             return
         pages.under_way.wait(request, Waiting(number, page))

@@ -26,7 +26,7 @@ from .engine import (
 )
 from .feed_files import file_of, replace_inherited_methods, write_csv_header
 from .pages import PAGE, STAND_IN, hold_output, slot_limits, watch_pages
-from .requests import RequestWatcher, watch_done, watch_errbacks, watch_failures, watch_fetch, watch_requests
+from .requests import RequestWatcher, is_unset, watch_done, watch_errbacks, watch_failures, watch_fetch, watch_requests
 
 __all__ = [
     "PAGE",
@@ -47,6 +47,7 @@ __all__ = [
     "is_closing",
     "is_crawl",
     "is_reading_start",
+    "is_unset",
     "make_spider",
     "mind_closing",
     "nearest_spider_middleware",

@@ -6,15 +6,25 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, Protocol
 
+from scrapy import Request
 from scrapy.utils.asyncgen import as_async_generator
 from twisted.python.failure import Failure
 
 if TYPE_CHECKING:
-    from scrapy import Request
     from scrapy.core.downloader import Downloader
     from scrapy.core.engine import ExecutionEngine
     from scrapy.core.scraper import Scraper
     from scrapy.http import Response
+
+
+#: the attributes that Request makes when they are read, and where it keeps them: None before
+_LAZY = {name: f"_{name}" for name in Request.attributes if getattr(Request("data:,"), f"_{name}", "") is None}
+
+
+def is_unset(request: Request, name: str) -> bool:
+    """Whether nobody has set or read this attribute of *request*. Reading it makes an empty one, which the request keeps."""
+    private = _LAZY.get(name)
+    return private is not None and getattr(request, private) is None
 
 
 class RequestWatcher(Protocol):

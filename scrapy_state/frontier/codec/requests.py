@@ -11,6 +11,7 @@ from typing import Any
 
 from scrapy import Request, Spider
 
+from ...scrapy_internals import is_unset
 from .classes import Classes
 from .values import Values
 
@@ -228,8 +229,10 @@ class Codec:
         values: dict[str, Any] = {"url": request.url}
         whole = type(request) is not Request
         for name in request.attributes:
+            if name in ("url", "callback", "errback") or (not whole and is_unset(request, name)):
+                continue
             value = getattr(request, name)
-            if name not in ("url", "callback", "errback") and (whole or value != _USUAL.get(name)):
+            if whole or value != _USUAL.get(name):
                 values[name] = value
         for name in ("callback", "errback"):
             function = getattr(request, name)

@@ -20,6 +20,7 @@ from scrapy.spiders import CrawlSpider
 
 from scrapy_state.frontier.codec import Codec, Unreadable
 from scrapy_state.frontier.codec.classes import Classes
+from scrapy_state.scrapy_internals import is_unset
 
 
 class Thing(scrapy.Item):
@@ -276,3 +277,10 @@ def test_deep_values_are_refused_when_written() -> None:
         deep = [deep]
     with pytest.raises(ValueError, match="recursion"):
         Codec(TextSpider()).encode_text(request(meta={"deep": deep}))
+
+
+def test_encoding_a_request_makes_it_no_larger() -> None:
+    """A million requests wait in memory; reading ``cb_kwargs``, ``flags`` or ``cookies`` would give each an empty one."""
+    encoded = scrapy.Request("http://x.invalid/", headers={"A": "b"}, meta={"depth": 1})
+    Codec(TextSpider()).encode_text(encoded)
+    assert [name for name in ("cb_kwargs", "cookies", "flags") if not is_unset(encoded, name)] == []
