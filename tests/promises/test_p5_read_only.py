@@ -5,6 +5,7 @@ It sends no request that could change anything under the state prefix.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -59,4 +60,38 @@ def test_requests_on_s3(tmp_path: Path, bucket: str, s3_settings: dict[str, str]
     assert run.code == 0, run.log
     assert run.lines("begins at 3 {'page': 3}")
     assert len((tmp_path / "dev.jsonl").read_text().splitlines()) == 6
+    assert {seen.request.partition(" ")[0] for seen in proxy.log} == {"GET"}
+
+
+LINKS = """
+import scrapy
+
+class TestSpider(scrapy.Spider):
+    name = "numbers"
+
+    async def start(self):
+        for page in range(120):
+            yield scrapy.Request(f"data:,{page}", cb_kwargs={"page": page})
+
+    def parse(self, response, page):
+        yield {"page": page}
+"""
+
+
+def test_pending_requests_on_s3(tmp_path: Path, bucket: str, s3_settings: dict[str, str]) -> None:
+    """With STATE_REQUESTS on the command line a read-only run processes 50 of production's pending requests, and still sends
+    nothing but GET requests to S3."""
+    with Proxy(s3_settings["AWS_ENDPOINT_URL"]) as proxy:
+        settings = {**s3_settings, "AWS_ENDPOINT_URL": proxy.url, "CONCURRENT_REQUESTS": 4}
+        first = crawl(tmp_path, LINKS, "-s", "CLOSESPIDER_PAGECOUNT=20", settings={**settings, "FEEDS": s3_feeds(bucket)})
+        assert first.code == 0, first.log
+        assert proxy.seen("^PUT .*/state/requests/")
+        proxy.log.clear()
+        development = {**settings, "FEEDS": {f"s3://{bucket}/{STATES}": STATE_OPTIONS}, "STATE_READONLY": True}
+        options = ("-O", "dev.jsonl", "-s", "STATE_REQUESTS=True", "-s", "CLOSESPIDER_PAGECOUNT=50")
+        run = crawl(tmp_path, LINKS, *options, settings=development)
+    assert run.code == 0, run.log
+    assert run.lines("pending requests")
+    pages = [json.loads(line)["page"] for line in (tmp_path / "dev.jsonl").read_text().splitlines()]
+    assert 50 <= len(pages) == len(set(pages)) < 60
     assert {seen.request.partition(" ")[0] for seen in proxy.log} == {"GET"}
