@@ -14,7 +14,6 @@ from scrapy import Spider, signals
 from scrapy.crawler import Crawler
 from scrapy.exceptions import NotConfigured
 from scrapy.settings import SETTINGS_PRIORITIES
-from scrapy.utils.job import job_dir
 from scrapy.utils.misc import load_object
 
 from .exceptions import StateError, StateSettingsError
@@ -29,7 +28,8 @@ from .resume.arguments import warn_of_changes
 from .resume.lag import earlier
 from .resume.origin import describe, differences, less_lag
 from .resume.refusal import get_refusal, refuse
-from .resume.requests import keeps_pages, log_left_behind, why_without_requests
+from .resume.remembering import warn_of_jobdir
+from .resume.requests import log_left_behind, why_without_requests
 from .resume.sources import find
 from .resume.write_guard import check_places, item_places
 from .scrapy_internals import is_crawl
@@ -128,14 +128,8 @@ class SpiderSettingsState:
         set_state(settings, deepcopy(self.state))
         spider.state = deepcopy(self.state)  # type: ignore[attr-defined]
         logger.info("STATE %s %s", in_log(self.state), self.origin, extra={"spider": spider})
-        folder = job_dir(settings)
-        reads_jobdir = not keeps_pages(self.crawler)
-        if self.state and folder and reads_jobdir and (Path(folder) / "requests.seen").exists():
-            logger.warning(
-                "JOBDIR %s remembers the requests of an earlier run, so the request that start() yields for the state may be "
-                "filtered as a duplicate. Yield it with dont_filter=True, or use a new JOBDIR",
-                folder, extra={"spider": spider},
-            )  # fmt: skip
+        if self.state:
+            warn_of_jobdir(self.crawler)
 
     @property
     def continued(self) -> Requests | None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from scrapy.crawler import Crawler
+from scrapy.utils.job import job_dir
 from scrapy.utils.misc import load_object
 
 from ..scrapy_internals import component_classes
 from ..settings import names_class
+from .requests import keeps_pages
 
 logger = logging.getLogger("scrapy_state.state")
 #: Classes by name, because many packages contain copies of them: what they do, and how to make them forget
@@ -54,3 +57,14 @@ def _components(crawler: Crawler) -> Iterator[type]:
     if names_class(crawler.settings["DUPEFILTER_CLASS"], object):
         classes.append(load_object(crawler.settings["DUPEFILTER_CLASS"]))
     yield from dict.fromkeys(classes)
+
+
+def warn_of_jobdir(crawler: Crawler) -> None:
+    """Warn if the request that ``start()`` yields for the state may be dropped, because JOBDIR remembers it. Reads a folder."""
+    folder = job_dir(crawler.settings)
+    if folder and not keeps_pages(crawler) and (Path(folder) / "requests.seen").exists():
+        logger.warning(
+            "JOBDIR %s remembers the requests of an earlier run, so the request that start() yields for the state may be "
+            "filtered as a duplicate. Yield it with dont_filter=True, or use a new JOBDIR",
+            folder, extra={"spider": crawler.spider},
+        )  # fmt: skip
