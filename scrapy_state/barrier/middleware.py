@@ -122,8 +122,11 @@ class StateMiddleware(BaseSpiderMiddleware):
         if item is not None and self._barrier.listener is not None:
             recorder = self._barrier.recorder
             if recorder is not None:
+                is_start = page is not None and page.is_start
+                if recorder.leaves_out_item(is_start):
+                    return None
                 self._check.items += 1
-                self._barrier.tickets.issue(item, recorder.ticket(page is not None and page.is_start))
+                self._barrier.tickets.issue(item, recorder.ticket(is_start))
             elif self._barrier.tracking is None:
                 self._barrier.tickets.issue(item)
                 if not self._barrier.keeps_requests:

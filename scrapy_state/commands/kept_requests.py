@@ -109,7 +109,8 @@ def with_requests(target: Target, newest: Checkpoint) -> Checkpoint | None:
     :return: None if that has no requests, either
     :raises StateError: as :func:`~scrapy_state.lineage.chain.ancestors`
     """
-    near = islice(ancestors(target.store, target.template, newest), 2 if newest.is_over else 1)
+    has_ended = newest.is_over and newest.reason != "set"  # otherwise somebody has left its requests behind
+    near = islice(ancestors(target.store, target.template, newest), 2 if has_ended else 1)
     return next((checkpoint for checkpoint in near if checkpoint.requests is not None), None)
 
 

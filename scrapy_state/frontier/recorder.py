@@ -90,6 +90,8 @@ class Recorder:
         self._fingerprints = fingerprints
         self._count_seen = count_seen
         self._stop = stop
+        #: whether ``start()`` had ended in an earlier run of this crawl
+        self._start_had_ended = pages.start.ended
         #: how many segments this run has stored
         self._number = copied
         #: the request of the page that was warned of last
@@ -105,11 +107,23 @@ class Recorder:
         page = self._page(is_start)
         return None if page is None else self.pages.ticket(page)
 
+    def leaves_out_item(self, is_start: bool) -> bool:
+        """Whether an item that is yielded now is left out.
+
+        If ``start()`` had ended in an earlier run of this crawl, its items are in the checkpoints already. A clean state item
+        of this run says that what follows is new.
+        """
+        if not (is_start and self._start_had_ended):
+            return False
+        self._crawler.stats.inc_value("state/items_left_out")
+        return True
+
     def begin_anew(self, state: dict[str, Any], is_start: bool) -> bool:
         """The spider has yielded *state*: return whether that is clean. If so, the items before it join the current side."""
         page = self._page(is_start)
         if page is None or not is_clean(self.pages, page):
             return False
+        self._start_had_ended = False
         for side in begin_anew(self.pages, page, state):
             self._barrier.unit_items.release(side)  # type: ignore[union-attr]
             side.join(self._barrier.tickets.current.side)

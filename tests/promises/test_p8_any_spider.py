@@ -28,7 +28,7 @@ def long_scenario(seed: int, shape: str, **chosen: Any) -> Scenario:
 
 LONG = [
     *(long_scenario(100 + number, name) for number, name in enumerate(SHAPES) if not SHAPES[name].clean),
-    *(long_scenario(200 + number, name, interval=0, ends=OTHER_ENDS) for number, name in enumerate(SHAPES)),
+    *(long_scenario(200 + number, name, interval=0, ends=OTHER_ENDS) for number, name in enumerate(list(SHAPES)[::3])),
 ]
 
 
@@ -50,7 +50,7 @@ def test_killed_crawls_name_each_item_once(scenario: Scenario, tmp_path: Path) -
 @pytest.mark.long
 @pytest.mark.parametrize("scenario", LONG, ids=lambda each: f"{each.shape}-{each.ends[0]}")
 def test_no_shape_loses_or_doubles_an_item(scenario: Scenario, tmp_path: Path) -> None:
-    """The same for every shape, and for runs that end in other ways."""
+    """The same for every shape, and for some in runs that end in other ways; `make chaos-requests` has the others."""
     crawl_and_check(scenario, tmp_path)
 
 

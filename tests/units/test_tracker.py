@@ -480,7 +480,7 @@ class Slow:  # until start() is held, so that no more requests come
         while not self.is_held:
             waiting = len(self.crawler.engine.scheduler)
             await asyncio.sleep(0.5)
-            self.is_held = 0 < waiting == len(self.crawler.engine.scheduler)
+            self.is_held = self.is_held or 0 < waiting == len(self.crawler.engine.scheduler)
 """
     ended = local(tmp_path, source, STATE_INTERVAL=60)
     [line] = ended.lines("most requests waiting")
@@ -506,7 +506,7 @@ def test_jobdir(tmp_path: Path) -> None:
             await asyncio.sleep(0.2)
             raise CloseSpider("early")
 """
-    settings = {"JOBDIR": str(tmp_path / "job"), "CONCURRENT_REQUESTS": 2, "DOWNLOAD_DELAY": 0.02}
+    settings = {"JOBDIR": str(tmp_path / "job"), "CONCURRENT_REQUESTS": 2, "DOWNLOAD_DELAY": 0.02, "STATE_REQUESTS": False}
     local(tmp_path, source, "-a", "early=5", **settings)
     done_first = {int(key) for key in keys(tmp_path) if key.isdigit()}
     assert sorted(keys(tmp_path)) == sorted(f"{u}{more}" for u in done_first for more in ("", ".child"))
