@@ -8,7 +8,9 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from heapq import heapify, heappop, heappush
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
+
+from queuelib.queue import FifoMemoryQueue, LifoMemoryQueue
 
 from ..exceptions import StateError
 from ..stores.naming import TEMPORARY
@@ -242,6 +244,12 @@ class DiskBacklog:
                 uri=self._folder,
                 remedy="free space there, or set FEED_TEMPDIR to a folder on another disk",
             ) from error
+
+
+def is_first_out(queue: Any) -> bool:
+    """Whether requests leave *queue*, one of Scrapy's classes, first in, first out."""
+    # LifoMemoryQueue is a subclass of FifoMemoryQueue
+    return issubclass(queue, FifoMemoryQueue) and not issubclass(queue, LifoMemoryQueue)
 
 
 def _nameless_database(folder: str) -> sqlite3.Connection:

@@ -8,7 +8,6 @@ from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from queuelib.queue import FifoMemoryQueue, LifoMemoryQueue
 from scrapy import Request
 from scrapy.core.scheduler import Scheduler
 from scrapy.crawler import Crawler
@@ -17,7 +16,7 @@ from scrapy.settings import BaseSettings
 from ..barrier.barrier import Barrier, get_barrier
 from ..barrier.log import SpiderLog
 from ..barrier.tickets import Side
-from ..exceptions import StateSettingsError
+from ..exceptions import CheckpointError, StateSettingsError
 from ..extension import StateResolver, get_extension
 from ..feeds import open_template
 from ..feedstorages import temporary_folder
@@ -25,7 +24,7 @@ from ..model.checkpoint import Requests
 from ..settings import StateSettings, get_settings
 from ..stores import open_reader, open_writer
 from ..stores.retry import patiently
-from .backlog import Backlog, DiskBacklog, Entry, MemoryBacklog
+from .backlog import Backlog, DiskBacklog, Entry, MemoryBacklog, is_first_out
 from .books.page import Start
 from .books.pages import Pages
 from .codec import Codec
@@ -136,7 +135,7 @@ async def open_frontier(
         stored = _stored_segments(crawler, settings)
         await asyncio.to_thread(_read, stored, continued, restored)
         restored.check_names(codec)
-    deaths = restored.count_deaths(settings_concurrency(crawler)) if resolver.was_killed else {}
+    deaths = restored.count_deaths(crawler.settings.getint("CONCURRENT_REQUESTS") or 100) if resolver.was_killed else {}
     files = SegmentFiles(*open_requests(crawler, open_writer), barrier.run_id) if writes else None
     if files is not None and settings.requests_uri is not None:  # the opening checkpoint proves only its own folder
         await asyncio.to_thread(patiently, files.probe)
@@ -150,7 +149,11 @@ async def open_frontier(
         len(restored.backlog), restored.held_pages, restored.failed_pages, restored.forms,
     )  # fmt: skip
     cookies = CookieJars(crawler.engine)
-    cookies.restore(restored.jars.values())
+    try:
+        cookies.restore(restored.jars.values())
+    except ValueError as error:
+        remedy = "start without these requests (-s STATE_REQUESTS=False)"
+        raise CheckpointError(f"the requests of the last run: {error}", remedy=remedy) from error
     seen = restored.seen
     recorder = Recorder(crawler, settings, pages, codec, cookies, files, continued, fingerprints, seen.__len__, stop, copied)
     _connect(barrier, recorder, deaths, writes)
@@ -186,17 +189,6 @@ def _backlog(settings: StateSettings, crawler_settings: BaseSettings, scheduler:
     start_queue = scheduler._smqclass
     order = is_first_out(scheduler.mqclass), None if start_queue is None else is_first_out(start_queue)
     return DiskBacklog(temporary_folder(crawler_settings), *order) if settings.requests_on_disk else MemoryBacklog(*order)
-
-
-def is_first_out(queue: Any) -> bool:
-    """Whether requests leave *queue*, one of Scrapy's, first in, first out."""
-    # LifoMemoryQueue is a subclass of FifoMemoryQueue.
-    return issubclass(queue, FifoMemoryQueue) and not issubclass(queue, LifoMemoryQueue)
-
-
-def settings_concurrency(crawler: Crawler) -> int:
-    """Return CONCURRENT_REQUESTS."""
-    return crawler.settings.getint("CONCURRENT_REQUESTS") or 100
 
 
 def _fingerprints(crawler: Crawler) -> tuple[str, ...]:

@@ -252,9 +252,10 @@ class Recorder:
         """Log how many pages have failed and are tried again. Return whether there are any."""
         if not self.pages.has_failed:
             return False
+        what = f"{self.pages.pending} pages" if self.pages.pending else "requests of start()"
         self._log.error(
             "%s failed and are held (STATE_ON_PAGE_ERROR): none of their items is stored, and the next run tries them again. "
-            "See scrapy state frontier --failed", f"{len(self.pages.held)} pages" if self.pages.held else "requests of start()",
+            "See scrapy state frontier --failed", what,
         )  # fmt: skip
         return True
 
@@ -264,7 +265,7 @@ class Recorder:
         self._number += 1
         try:
             merged = await threads.run(self._files.merge, chosen, first == 0, self._number)
-        except StateError as error:
+        except (StateError, OSError) as error:
             self._log.warning("segments of the requests could not be merged, so a start will read more files: %s", error)
             return
         finally:

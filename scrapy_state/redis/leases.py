@@ -10,8 +10,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from queuelib.queue import FifoMemoryQueue, LifoMemoryQueue
-
+from ..frontier.backlog import is_first_out
 from ..scrapy_internals import slot_limits
 from .frontier import NO_LIMIT, slot_name
 
@@ -137,8 +136,8 @@ class Order:
 
     def __init__(self, queue: type, start_queue: type | None) -> None:
         self._has_start_queue = start_queue is not None
-        self.first_out = _is_first_out(queue)
-        self.start_first_out = _is_first_out(start_queue or queue)
+        self.first_out = is_first_out(queue)
+        self.start_first_out = is_first_out(start_queue or queue)
 
     def is_start(self, request: Request) -> bool:
         """Whether *request* goes to the queue for start requests."""
@@ -151,11 +150,6 @@ class Order:
 
     def _first_out(self, request: Request) -> bool:
         return self.start_first_out if self.is_start(request) else self.first_out
-
-
-def _is_first_out(queue: type) -> bool:
-    # LifoMemoryQueue is a subclass of FifoMemoryQueue
-    return issubclass(queue, FifoMemoryQueue) and not issubclass(queue, LifoMemoryQueue)
 
 
 class Pace:

@@ -19,6 +19,7 @@ from ..barrier.barrier import get_barrier
 from ..barrier.item_processor import BarrierItemProcessor
 from ..exceptions import StateSettingsError, StoreError
 from ..frontier.codec import Codec
+from ..frontier.dupefilter import local_dupefilter
 from ..scrapy_internals import PAGE, hold_output, watch_done, watch_pages
 from ..scrapy_internals.engine import closes_when_idle, hold_start, is_closing, is_reading_start, wake_up
 from . import log
@@ -27,7 +28,7 @@ from .frontier import NewRequest, Reply
 from .incoming import Ending, Incoming
 from .leases import Acknowledging, Leases, Order, Pace
 from .opening import Opening
-from .settings import RedisSettings, check_dupefilter, local_dupefilter
+from .settings import RedisSettings, check_dupefilter
 from .unit_requests import UnitRequests
 from .worker import Worker
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import re
-from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +12,6 @@ from scrapy import Spider
 from scrapy.crawler import Crawler
 from scrapy.dupefilters import BaseDupeFilter, RFPDupeFilter
 from scrapy.settings import BaseSettings, default_settings
-from scrapy.utils.misc import build_from_crawler, load_object
 from scrapy.utils.python import global_object_name
 
 from ..exceptions import StateSettingsError
@@ -147,19 +145,6 @@ class _Attributes(dict[str, Any]):
 
     def __missing__(self, name: str) -> Any:
         return getattr(self._whose, name)
-
-
-def local_dupefilter(crawler: Crawler) -> Any:
-    """Return the filter of DUPEFILTER_CLASS, without JOBDIR. Scrapy's own serves only requests that Redis can't hold."""
-    filter_class = load_object(crawler.settings["DUPEFILTER_CLASS"])
-    if filter_class is RFPDupeFilter:
-        debug = crawler.settings.getbool("DUPEFILTER_DEBUG")
-        return RFPDupeFilter(None, debug, fingerprinter=crawler.request_fingerprinter)
-    without = copy(crawler)
-    without.settings = crawler.settings.copy()
-    without.settings.frozen = False
-    without.settings.set("JOBDIR", None, crawler.settings.getpriority("JOBDIR") or 0)
-    return build_from_crawler(filter_class, without)
 
 
 def check_dupefilter(dupefilter: Any, spider: Spider) -> None:

@@ -49,12 +49,14 @@ class HeldItems:
         self._export = export
         self._in_memory: dict[Side, _InMemory] = {}
         self._bytes = 0
+        self._most_bytes = min(MAX_BYTES_IN_MEMORY, feeds.spool_bytes)
+        self._most_items = feeds.fewest_items
         self._in_files: dict[Side, None] = {}
 
     @property
     def crowded(self) -> bool:
         """Whether more bytes are in memory than there should be."""
-        return self._bytes > min(MAX_BYTES_IN_MEMORY, self._feeds.spool_bytes)
+        return self._bytes > self._most_bytes
 
     def hold(self, item: Any, ticket: Ticket) -> None:
         """Keep a copy of *item* until the page or unit of *ticket* is done."""
@@ -69,7 +71,7 @@ class HeldItems:
         in_memory.items.append(own)
         in_memory.bytes += size
         self._bytes += size
-        if len(in_memory.items) >= self._feeds.fewest_items:
+        if len(in_memory.items) >= self._most_items:
             self._move_to_files(side)  # so that it doesn't become many files at once when it is released
         elif self.crowded:
             self._move_largest_to_files()

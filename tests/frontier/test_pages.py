@@ -255,6 +255,15 @@ class Crawl:
             self.send(output, page)
 
 
+def test_a_pending_page_keeps_the_crawl_from_being_over() -> None:
+    """A known page that never came back from a queue is for the next run: the crawl is not over, whatever the engine says."""
+    stored = Stored()
+    pages = Pages(Log(stored), Kept(stored), Start({}))
+    pages.add_known(b"request", 0, False, pages.beginning)
+    pages.start_ended()
+    assert pages.has_failed
+
+
 def check(stored: Stored) -> None:
     """No page's items are there twice or in part, and no pending page has any."""
     counts = Counter(stored.items)

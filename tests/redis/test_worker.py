@@ -23,11 +23,12 @@ from twisted.python.failure import Failure
 from scrapy_state.barrier import BarrierItemProcessor
 from scrapy_state.exceptions import StateSettingsError, StoreUnreachable
 from scrapy_state.frontier.codec import Codec
+from scrapy_state.frontier.dupefilter import local_dupefilter
 from scrapy_state.redis.frontier import MOST_BYTES, NewRequest, Reply
 from scrapy_state.redis.incoming import Ending, Incoming
 from scrapy_state.redis.leases import Acknowledging, Pace
 from scrapy_state.redis.scheduler import Scheduler
-from scrapy_state.redis.settings import RedisSettings, check_dupefilter, local_dupefilter
+from scrapy_state.redis.settings import RedisSettings, check_dupefilter
 from scrapy_state.redis.worker import MOST_UNSENT, Worker
 from scrapy_state.scrapy_internals import PAGE
 from scrapy_state.units.tracker import UNIT

@@ -52,7 +52,7 @@ class Pages:
     @property
     def has_failed(self) -> bool:
         """Whether, now that nothing is under way, something has failed that the next run tries again."""
-        return bool(self.held) or self.beginning is not None
+        return self.pending > 0 or bool(self.held) or self.beginning is not None
 
     # The requests of a page, on their way
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from tempfile import TemporaryFile
 from typing import IO, Any, Protocol
 
+from ...exceptions import StoreError
 from .lines import (
     A_LINE,
     MOST_FAILED,
@@ -56,6 +57,8 @@ class OpenSegment:
         self._again: set[int] = set()
         self._seen = bytearray()
         self._forms: Counter[str] = Counter()
+        #: why lines are lost: :meth:`finish` raises it, so that nobody has to look out for it before
+        self._error: OSError | None = None
 
     @property
     def empty(self) -> bool:
@@ -131,7 +134,12 @@ class OpenSegment:
 
         :param in_flight: the pages that are in flight at this cut
         :return: the file, at its beginning, its size in bytes, and its digest as checkpoints have it
+        :raises StoreError: if some of the changes could not be written to the temporary file
         """
+        if self._error is not None:
+            raise StoreError(
+                f"the requests could not be written to a temporary file: {self._error}", remedy="make room on that disk"
+            ) from self._error
         self._write_gone()
         self._write_seen()
         self._write_forms()
@@ -177,10 +185,13 @@ class OpenSegment:
     def _spill(self) -> None:
         """Compress one slice if too much waits."""
         waiting = len(self._lines) + len(self._pages) + len(self._deaths) + len(self._held)
-        if waiting > _WAITING_LINES or self._bytes > _WAITING_BYTES:
-            if self._writer is None:
-                self._writer = Writer(self._open_file(), self._header)
-            self._writer.write(self._slice())
+        if self._error is None and (waiting > _WAITING_LINES or self._bytes > _WAITING_BYTES):
+            try:
+                if self._writer is None:
+                    self._writer = Writer(self._open_file(), self._header)
+                self._writer.write(self._slice())
+            except OSError as error:
+                self._error = error
 
     def _slice(self) -> list[bytes]:
         """Take some lines from those that wait, oldest first; what is about a page follows the page."""

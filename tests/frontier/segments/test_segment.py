@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import io
@@ -18,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from segment_books import Books, read, segment, written
 
-from scrapy_state.exceptions import CheckpointError, CheckpointTooNew
+from scrapy_state.exceptions import CheckpointError, CheckpointTooNew, StoreError
 from scrapy_state.frontier.segments import OpenSegment, merge, read_lines, read_segments, to_merge
 
 REQUEST = '{"url":"http://a.example/ü\u2028"}'
@@ -469,3 +470,21 @@ def test_larger_crawls_merge_little_more() -> None:
     """The writes per byte grow with the logarithm of the number of cuts, not with the number."""
     written = [simulate([1000] * number)[0] for number in (300, 3000, 30_000)]
     assert all(more - less < 5 for less, more in pairwise(written)), written
+
+
+class Full(io.BytesIO):
+    """A file on a full disk."""
+
+    def write(self, data: Any) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk_is_reported_when_the_segment_is_finished(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If changes can't be written to the temporary file, nobody who notes one is disturbed; but no checkpoint follows."""
+    monkeypatch.setattr("scrapy_state.frontier.segments.segment._WAITING_LINES", 3)
+    changes = OpenSegment("20261121T015756-924cd5", "links", Full)
+    for page in range(1, 20):
+        changes.add(page, 0, False, REQUEST)
+    assert not changes.empty
+    with pytest.raises(StoreError, match="No space left on device; make room"):
+        changes.finish([])
