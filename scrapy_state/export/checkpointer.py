@@ -86,7 +86,6 @@ class Checkpointer:
         if recorder is not None:
             is_clean = recorder.begin_anew(state, is_start)
             self._due.note_clean(is_clean)
-            self._due.cancel()  # it may be due earlier or later now
             self.requests_changed()
             if not is_clean or self._barrier.ended:  # exporting the items before the state may have failed
                 return

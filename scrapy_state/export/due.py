@@ -45,6 +45,7 @@ class Due:
 
     def cut(self) -> None:
         """A cut is made now."""
+        self.cancel()
         self._has_cut = True
         self._last_cut = time.monotonic()
 
@@ -67,7 +68,10 @@ class Due:
     def note_clean(self, is_clean: bool) -> None:
         """A state item has come, or a cut with requests; log it if the way of cutting changes."""
         before, self.is_clean = self.is_clean, is_clean
-        if before is None or before == is_clean:
+        if before == is_clean:
+            return
+        self.cancel()  # the next cut with requests is due earlier or later now
+        if before is None:
             return
         if is_clean:
             what, why = "only the state", "the spider yields state items while nothing else is under way"
