@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -74,6 +76,11 @@ def open_nameless(spider: Spider) -> IO[bytes]:
 def temporary_folder(settings: BaseSettings) -> str:
     """Return the folder for temporary files: FEED_TEMPDIR, or the system's."""
     return str(settings["FEED_TEMPDIR"] or tempfile.gettempdir())
+
+
+def temporary_files(settings: BaseSettings) -> Callable[[], IO[bytes]]:
+    """Return a function that returns a new temporary file, of which nothing remains, in :func:`temporary_folder`."""
+    return partial(nameless_file, temporary_folder(settings))
 
 
 def disk_error(error: OSError, slot: FeedSlot) -> tuple[str, str]:

@@ -19,7 +19,7 @@ from ..barrier.tickets import Side
 from ..exceptions import CheckpointError, StateSettingsError
 from ..extension import StateResolver, get_extension
 from ..feeds import open_template
-from ..feedstorages import temporary_folder
+from ..feedstorages import temporary_files, temporary_folder
 from ..model.checkpoint import Requests
 from ..settings import StateSettings, get_settings
 from ..stores import open_reader, open_writer
@@ -126,7 +126,7 @@ async def open_frontier(
         return None
     assert crawler.spider is not None
     assert crawler.engine is not None
-    codec = Codec(crawler.spider)
+    codec, open_file = Codec(crawler.spider), temporary_files(crawler.settings)
     fingerprints = _fingerprints(crawler)
     restored = Restored(_backlog(settings, crawler.settings, scheduler))
     continued = resolver.continued
@@ -136,7 +136,7 @@ async def open_frontier(
         await asyncio.to_thread(_read, stored, continued, restored)
         restored.check_names(codec)
     deaths = restored.count_deaths(crawler.settings.getint("CONCURRENT_REQUESTS") or 100) if resolver.was_killed else {}
-    files = SegmentFiles(*open_requests(crawler, open_writer), barrier.run_id) if writes else None
+    files = SegmentFiles(*open_requests(crawler, open_writer), barrier.run_id, open_file) if writes else None
     if files is not None and settings.requests_uri is not None:  # the opening checkpoint proves only its own folder
         await asyncio.to_thread(patiently, files.probe)
     copied = 0
@@ -177,7 +177,7 @@ def _connect(barrier: Barrier, recorder: Recorder, deaths: dict[int, int], write
 def _stored_segments(crawler: Crawler, settings: StateSettings) -> StoredSegments:
     read_from = settings.read_from
     states = open_template(crawler, read_from, None, open_reader) if isinstance(read_from, str) else None
-    return StoredSegments(*open_requests(crawler, open_reader, states))
+    return StoredSegments(*open_requests(crawler, open_reader, states), temporary_files(crawler.settings))
 
 
 def _read(stored: StoredSegments, requests: Requests, restored: Restored) -> None:

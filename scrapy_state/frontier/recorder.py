@@ -16,6 +16,7 @@ from ..barrier.barrier import get_barrier
 from ..barrier.log import SpiderLog
 from ..barrier.tickets import Ticket
 from ..exceptions import StateError
+from ..feedstorages import temporary_files
 from ..model.checkpoint import Requests, Segment
 from ..model.json_values import json_object
 from ..scrapy_internals import PAGE
@@ -197,7 +198,7 @@ class Recorder:
         """Return an empty journal."""
         assert self._files is not None
         assert self._crawler.spider is not None
-        return OpenSegment(self._barrier.run_id, self._crawler.spider.name)
+        return OpenSegment(self._barrier.run_id, self._crawler.spider.name, temporary_files(self._crawler.settings))
 
     async def store(self, snapshot: Snapshot, threads: StoreThreads, retry: Retry) -> Requests:
         """Store the segment of *snapshot*, and return what the checkpoint says. Call it for one snapshot after the other.

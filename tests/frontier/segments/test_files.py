@@ -20,6 +20,7 @@ from scrapy.settings import Settings
 from segment_books import Books, segment, written
 
 from scrapy_state.exceptions import CheckpointError, CheckpointTooNew, KeyTaken, StateSettingsError, StoreUnreachable
+from scrapy_state.feedstorages import temporary_files
 from scrapy_state.frontier.segments.files import SegmentFiles, StoredSegments, open_requests
 from scrapy_state.items import StateItem
 from scrapy_state.model.checkpoint import Checkpoint, Requests, Segment
@@ -256,3 +257,11 @@ def test_the_reader_in_the_docs(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONIOENCODING": "utf-8"}
     ran = subprocess.run([sys.executable, "-c", script, path], capture_output=True, check=True, env=environment)
     assert ran.stdout.decode().split("\n") == ['{"url":"0"}', '{"url":"ü\u20281"}', '{"url":"ü\u20281202"}', ""]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="only Linux tells where a file without a name is")
+def test_temporary_files_are_in_feed_tempdir(tmp_path: Path) -> None:
+    """Segments that are being written or read take no memory of a machine whose /tmp is in memory, if FEED_TEMPDIR is set."""
+    with temporary_files(Settings({"FEED_TEMPDIR": str(tmp_path)}))() as file:
+        assert os.readlink(f"/proc/self/fd/{file.fileno()}").startswith(str(tmp_path))
+    assert not list(tmp_path.iterdir())
