@@ -20,9 +20,10 @@ from .exceptions import StateError, StateSettingsError
 from .feeds import StateFeed, open_template
 from .lineage.resolution import Resolution
 from .lineage.resolve import At, resolve
-from .model.checkpoint import Checkpoint, Requests
+from .model.checkpoint import Checkpoint
 from .model.json_values import in_log, json_object, shortened
 from .model.key_template import placeholders
+from .model.requests import Requests
 from .model.setting_names import names_close_to_ours
 from .resume.arguments import warn_of_changes
 from .resume.lag import earlier

@@ -8,8 +8,9 @@ from typing import Any, Protocol
 from scrapy import Request
 from scrapy.crawler import Crawler
 
-from ..model.checkpoint import Checkpoint, Requests
+from ..model.checkpoint import Checkpoint
 from ..model.json_values import in_log
+from ..model.requests import Requests
 from ..stores.threads import StoreThreads
 from .backpressure import Backpressure
 from .failure import CrawlFailure

@@ -19,8 +19,9 @@ from ..lineage.history import newest_first, runs
 from ..lineage.prune import Pruned, prunable, roll_up
 from ..lineage.resolve import Resolution, resolve
 from ..lineage.writer import CheckpointWriter, new_run_id
-from ..model.checkpoint import Checkpoint, Requests
+from ..model.checkpoint import Checkpoint
 from ..model.json_values import as_text, json_object
+from ..model.requests import Requests
 from ..stores.retry import in_thread
 from .segments import copy_segments, drop_segments
 from .state import NO, OK

@@ -16,7 +16,7 @@ from ..dataset.item_files import Lineage, crawl_of, items_of, lineage_of
 from ..dataset.moved import Moved
 from ..dataset.verify import Problem, Verification
 from ..lineage.resolve import Resolution
-from ..model.checkpoint import ItemFile
+from ..model.item_file import ItemFile
 from .segments import segment_problems
 from .state import NO, OK
 from .target import Target, find_target, no_checkpoint

@@ -14,8 +14,9 @@ from scrapy.settings import Settings
 
 from ..exceptions import StateSettingsError
 from ..frontier.codec import PUSHED, Codec, Unreadable, unpacked
-from ..model.checkpoint import Checkpoint, Requests
+from ..model.checkpoint import Checkpoint
 from ..model.json_values import as_text
+from ..model.requests import Requests
 from ..model.times import in_words
 from ..redis.settings import RedisSettings
 from ..report import FailedPage

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 from ..extension import SpiderSettingsState
 from ..lineage.chain import ancestors
-from ..model.checkpoint import Checkpoint, Requests
+from ..model.checkpoint import Checkpoint
 from ..model.json_values import as_text
+from ..model.requests import Requests
 from ..report import FailedPage
 from .segments import stored_segments
 from .target import Target

@@ -15,8 +15,9 @@ from ..exceptions import StateSettingsError
 from ..extension import SpiderSettingsState, StateResolver
 from ..lineage.history import Run, StateFile, newest_first, runs, tree
 from ..lineage.resolve import Resolution
-from ..model.checkpoint import Checkpoint, Requests
+from ..model.checkpoint import Checkpoint
 from ..model.json_values import as_text
+from ..model.requests import Requests
 from ..resume.sources import last_state, state_in_log
 from ..stores import open_reader
 from ..stores.retry import in_thread

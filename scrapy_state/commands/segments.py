@@ -9,8 +9,9 @@ from typing import TypeVar
 from ..exceptions import StateSettingsError
 from ..frontier.segments.files import SegmentFiles, StoredSegments, open_requests
 from ..lineage.prune import Pruned, delete_segments
-from ..model.checkpoint import Checkpoint, Requests
+from ..model.checkpoint import Checkpoint
 from ..model.key_template import placeholders
+from ..model.requests import Requests
 from ..settings import get_settings
 from ..stores import StoreReader, open_reader, open_writer
 from .target import Target

@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 from typing import Any, NoReturn
 
 from ..exceptions import CheckpointError, StateSettingsError
-from ..model.checkpoint import ItemFile
+from ..model.item_file import ItemFile
 
 _COMPRESSED: dict[bytes, Callable[[Any], Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
 _COMPRESSED_SUFFIXES = (".gz", ".bz2", ".xz", ".lzma")

@@ -13,7 +13,8 @@ from typing import Any
 from ..exceptions import CheckpointError
 from ..lineage.chain import ancestors
 from ..lineage.read_ahead import ReadsAhead
-from ..model.checkpoint import Checkpoint, ItemFile
+from ..model.checkpoint import Checkpoint
+from ..model.item_file import ItemFile
 from ..model.key_template import KeyTemplate
 from ..stores import StoreReader, open_reader
 from ..stores.retry import patiently

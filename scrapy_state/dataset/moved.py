@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..exceptions import StateSettingsError
-from ..model.checkpoint import ItemFile
+from ..model.item_file import ItemFile
 
 
 class Moved:

@@ -16,7 +16,7 @@ from scrapy.utils.defer import ensure_awaitable
 
 from ..exceptions import StoreError, StoreUnreachable
 from ..feedstorages import DurableFeedStorage, disk_error
-from ..model.checkpoint import ItemFile
+from ..model.item_file import ItemFile
 from ..scrapy_internals import file_of, write_csv_header
 
 #: Exporters that write each item immediately and as a whole. A subclass may write later, or in another order.

@@ -14,7 +14,8 @@ from ..barrier.barrier import Barrier
 from ..barrier.log import SpiderLog
 from ..barrier.tickets import BEFORE_ALL, Side, Ticket
 from ..exceptions import ItemFailed, StateConflict, StateError
-from ..model.checkpoint import Checkpoint, Requests
+from ..model.checkpoint import Checkpoint
+from ..model.requests import Requests
 from ..scrapy_internals import until_closed
 from ..settings import StateSettings
 from .commits import Commits

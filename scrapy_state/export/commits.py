@@ -14,8 +14,10 @@ from scrapy.crawler import Crawler
 from ..barrier.log import SpiderLog
 from ..lineage.last_run import Orphan, OrphanFeeds, abort_unfinished, find_orphans, treat_orphans
 from ..lineage.writer import CheckpointWriter
-from ..model.checkpoint import Checkpoint, ItemFile, Requests
+from ..model.checkpoint import Checkpoint
+from ..model.item_file import ItemFile
 from ..model.json_values import in_log
+from ..model.requests import Requests
 from ..signals import checkpoint_stored
 from ..stores.retry import patiently
 from ..stores.threads import StoreThreads

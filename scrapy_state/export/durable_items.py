@@ -16,7 +16,7 @@ from ..barrier.log import SpiderLog
 from ..barrier.tickets import Side, Ticket
 from ..exceptions import ItemFailed
 from ..feedstorages import check_temporary_folder
-from ..model.checkpoint import ItemFile
+from ..model.item_file import ItemFile
 from ..settings import StateSettings
 from ..stores.retry import patiently
 from ..stores.threads import StoreThreads

@@ -12,7 +12,7 @@ from scrapy.crawler import Crawler
 from ..barrier.failure import CrawlFailure
 from ..barrier.log import SpiderLog
 from ..exceptions import StoreError
-from ..model.checkpoint import ItemFile
+from ..model.item_file import ItemFile
 from ..stores.threads import UPLOADS_AT_ONCE
 from .batch import Batch
 from .retry import Retry

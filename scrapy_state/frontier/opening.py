@@ -20,7 +20,7 @@ from ..exceptions import CheckpointError, StateSettingsError
 from ..extension import StateResolver, get_extension
 from ..feeds import open_template
 from ..feedstorages import temporary_files, temporary_folder
-from ..model.checkpoint import Requests
+from ..model.requests import Requests
 from ..settings import StateSettings, get_settings
 from ..stores import open_reader, open_writer
 from ..stores.retry import patiently

@@ -17,8 +17,8 @@ from ..barrier.log import SpiderLog
 from ..barrier.tickets import Ticket
 from ..exceptions import StateError
 from ..feedstorages import temporary_files
-from ..model.checkpoint import Requests, Segment
 from ..model.json_values import json_object
+from ..model.requests import Requests, Segment
 from ..scrapy_internals import PAGE
 from .books.clean import begin_anew, is_clean
 from .books.page import Page

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from ..exceptions import CheckpointError
-from ..model.checkpoint import Checkpoint, Requests
+from ..model.checkpoint import Checkpoint
 from ..model.key_template import KeyTemplate
+from ..model.requests import Requests
 from ..stores import StoreReader
 from .archive import StoreWithRollups
 from .key_search import find_keys

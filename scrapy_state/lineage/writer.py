@@ -11,8 +11,10 @@ from datetime import datetime, timezone
 from typing import Any
 
 from ..exceptions import CheckpointError, KeyTaken, StateConflict
-from ..model.checkpoint import Checkpoint, ItemFile, Requests
+from ..model.checkpoint import Checkpoint
+from ..model.item_file import ItemFile
 from ..model.key_template import KeyTemplate
+from ..model.requests import Requests
 from ..model.times import format_time
 from ..stores import StoreWriter
 from .chain import read_checkpoint

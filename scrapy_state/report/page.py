@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ..lineage.history import Run
-from ..model.checkpoint import Checkpoint, Requests
+from ..model.checkpoint import Checkpoint
+from ..model.requests import Requests
 from ..model.times import moment
 from .series import Series
 from .svg import day_and_time

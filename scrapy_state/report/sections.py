@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any
 
 from ..lineage.history import Run
-from ..model.checkpoint import Requests
+from ..model.requests import Requests
 from ..model.times import in_words, moment
 from .page import KINDS, Page, count_of, time_of
 from .svg import clean

@@ -7,7 +7,7 @@ import logging
 from scrapy.crawler import Crawler
 from scrapy.utils.misc import load_object
 
-from ..model.checkpoint import Requests
+from ..model.requests import Requests
 from ..settings import StateSettings
 
 logger = logging.getLogger("scrapy_state.state")

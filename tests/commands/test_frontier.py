@@ -13,7 +13,8 @@ from faulty import Proxy
 from histories import History, state
 
 from scrapy_state.frontier.segments import OpenSegment
-from scrapy_state.model.checkpoint import Checkpoint, Requests
+from scrapy_state.model.checkpoint import Checkpoint
+from scrapy_state.model.requests import Requests
 
 pytestmark = pytest.mark.long
 

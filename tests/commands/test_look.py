@@ -10,7 +10,8 @@ import pytest
 from commands import DEADLINE_SECONDS, refused, run, start
 from histories import History, state, zipped
 
-from scrapy_state.model.checkpoint import Checkpoint, Requests
+from scrapy_state.model.checkpoint import Checkpoint
+from scrapy_state.model.requests import Requests
 
 pytestmark = pytest.mark.long
 

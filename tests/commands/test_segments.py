@@ -17,7 +17,8 @@ from scrapy_state.exceptions import CheckpointError
 from scrapy_state.frontier.segments.files import StoredSegments
 from scrapy_state.lineage import prune
 from scrapy_state.lineage.prune import Pruned, delete_segments, prunable, roll_up
-from scrapy_state.model.checkpoint import Checkpoint, Requests, Segment
+from scrapy_state.model.checkpoint import Checkpoint
+from scrapy_state.model.requests import Requests, Segment
 
 RUN = "20261101T000000-abc000"
 

@@ -9,7 +9,8 @@ import pytest
 from commands import DEADLINE_SECONDS, start
 from histories import History, state
 
-from scrapy_state.model.checkpoint import Checkpoint, Requests
+from scrapy_state.model.checkpoint import Checkpoint
+from scrapy_state.model.requests import Requests
 
 pytestmark = pytest.mark.long
 

@@ -22,7 +22,7 @@ from scrapy_state.export.retry import Retry
 from scrapy_state.export.spool import Spool
 from scrapy_state.export.uploads import Uploads
 from scrapy_state.feedstorages import DurableFeedStorage, disk_error
-from scrapy_state.model.checkpoint import ItemFile
+from scrapy_state.model.item_file import ItemFile
 from scrapy_state.stores import s3
 
 

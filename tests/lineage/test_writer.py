@@ -15,7 +15,7 @@ from scrapy_state.exceptions import KeyTaken, StateConflict, StoreRefused, Store
 from scrapy_state.lineage.chain import lineage
 from scrapy_state.lineage.resolve import Resolution, resolve
 from scrapy_state.lineage.writer import CheckpointWriter
-from scrapy_state.model.checkpoint import ItemFile
+from scrapy_state.model.item_file import ItemFile
 from scrapy_state.model.key_template import KeyTemplate
 from scrapy_state.stores import StoreWriter
 

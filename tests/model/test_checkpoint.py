@@ -16,7 +16,9 @@ from scrapy.exporters import JsonItemExporter, JsonLinesItemExporter
 
 from scrapy_state import Checkpoint, StateItem
 from scrapy_state.exceptions import CheckpointError, CheckpointTooNew, StateError
-from scrapy_state.model.checkpoint import FORMATS, VERSION, ItemFile, Requests, Segment, digest_of
+from scrapy_state.model.checkpoint import FORMATS, VERSION, digest_of
+from scrapy_state.model.item_file import ItemFile
+from scrapy_state.model.requests import Requests, Segment
 
 text = st.text(max_size=6)
 counts = st.integers(0, 2**53)

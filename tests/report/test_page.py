@@ -18,7 +18,9 @@ from histories import History, state
 from pages import CHROMIUM, Page, browser_says
 
 from scrapy_state.lineage.history import StateFile, runs
-from scrapy_state.model.checkpoint import Checkpoint, ItemFile, Requests
+from scrapy_state.model.checkpoint import Checkpoint
+from scrapy_state.model.item_file import ItemFile
+from scrapy_state.model.requests import Requests
 from scrapy_state.report import FailedPage, Series, render
 from scrapy_state.report import Page as Report
 from scrapy_state.report.series import Buckets

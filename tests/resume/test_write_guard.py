@@ -14,7 +14,8 @@ from scrapy.utils.test import get_crawler
 
 from scrapy_state.exceptions import StateSettingsError
 from scrapy_state.lineage.resolve import resolve
-from scrapy_state.model.checkpoint import Checkpoint, ItemFile
+from scrapy_state.model.checkpoint import Checkpoint
+from scrapy_state.model.item_file import ItemFile
 from scrapy_state.model.key_template import KeyTemplate
 from scrapy_state.resume.write_guard import check_places, item_places
 from scrapy_state.stores import open_reader

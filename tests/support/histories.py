@@ -16,8 +16,10 @@ from commands import Ran, run
 from scrapy_state.frontier.segments import OpenSegment
 from scrapy_state.lineage.resolve import resolve
 from scrapy_state.lineage.writer import CheckpointWriter
-from scrapy_state.model.checkpoint import Checkpoint, ItemFile, Segment
+from scrapy_state.model.checkpoint import Checkpoint
+from scrapy_state.model.item_file import ItemFile
 from scrapy_state.model.key_template import KeyTemplate
+from scrapy_state.model.requests import Segment
 from scrapy_state.stores import open_writer
 
 _runs = count(1)

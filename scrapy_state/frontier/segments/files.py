@@ -12,8 +12,8 @@ from scrapy.crawler import Crawler
 
 from ...exceptions import CheckpointError, CheckpointTooNew, StateSettingsError
 from ...feeds import StateFeed, open_template, requests_template
-from ...model.checkpoint import Segment
 from ...model.key_template import KeyTemplate, without_credentials
+from ...model.requests import Segment
 from ...settings import get_settings
 from ...stores import StoreReader, StoreWriter
 from ...stores.retry import patiently

@@ -23,8 +23,9 @@ from scrapy_state.exceptions import CheckpointError, CheckpointTooNew, KeyTaken,
 from scrapy_state.feedstorages import temporary_files
 from scrapy_state.frontier.segments.files import SegmentFiles, StoredSegments, open_requests
 from scrapy_state.items import StateItem
-from scrapy_state.model.checkpoint import Checkpoint, Requests, Segment
+from scrapy_state.model.checkpoint import Checkpoint
 from scrapy_state.model.key_template import KeyTemplate
+from scrapy_state.model.requests import Requests, Segment
 from scrapy_state.stores import StoreWriter, open_reader, open_writer
 from scrapy_state.stores.base import keys_within
 
