@@ -22,7 +22,7 @@ from swift_server import CannotStart, Swift, swift
 
 pytest.register_assert_rewrite("scrapy_state.testing")
 
-hypothesis.settings.register_profile("tests", deadline=None, max_examples=60)
+hypothesis.settings.register_profile("tests", deadline=None, max_examples=60, derandomize=True)
 hypothesis.settings.load_profile("tests")
 
 #: An environment variable. If it is set, tests of Swift fail where they would otherwise be skipped.
