@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 from scrapy import Request
@@ -124,6 +124,33 @@ class Recorder(Protocol):
         """Take note that the spider has units, which are counted in another way."""
 
 
+class Memory(Protocol):
+    """Something else that the next run must know, as the checkpointer sees it. Its methods are called in the event loop.
+
+    :param name: its name in checkpoints: lower-case letters and underscores
+    """
+
+    name: str
+
+    async def opening(self, threads: StoreThreads, retry: Any) -> Mapping[str, Any] | None:
+        """Return what the opening checkpoint says; None: what its parent says. Called before the first request.
+
+        :raises StateError: if that can't be stored
+        """
+
+    def snapshot(self, side: Side) -> Any:
+        """Return what the checkpoint of *side*, which is cut now, is about. Its last items may not be settled yet."""
+
+    async def store(self, snapshot: Any, threads: StoreThreads, retry: Any) -> Mapping[str, Any]:
+        """Store what *snapshot* needs, and return what the checkpoint says. All items of its side are durable by now.
+
+        :raises StateError: if that can't be stored
+        """
+
+    def stored(self, threads: StoreThreads) -> None:
+        """Take note that a checkpoint names what was stored."""
+
+
 class UnitItems(Protocol):
     """Holds the items of units until these are done (units/held_items.py)."""
 
@@ -191,6 +218,8 @@ class Barrier:
         self.keeps_requests = False
         #: None where checkpoints contain no requests
         self.recorder: Recorder | None = None
+        #: what else checkpoints contain; to be added before the first request
+        self.memories: list[Memory] = []
         self.run_id = ""
         self.tracker: Tracker | None = None
         #: the tracker, once a request has begun a unit; None for a spider that gives its requests no state

@@ -23,8 +23,8 @@ from ..model.checkpoint import Checkpoint
 from ..model.json_values import as_text, json_object
 from ..model.requests import Requests
 from ..stores.retry import in_thread
-from .segments import copy_segments, drop_segments
 from .state import NO, OK
+from .stored import copy_memories, copy_segments, drop_stored
 from .target import Target, find_target, no_checkpoint
 from .terminal import confirm, out, out_json, progress, say
 
@@ -52,8 +52,12 @@ def copy(options: Namespace, settings: Settings) -> int:
         return no_checkpoint(source)
     _check(target, original.state)
     extra = {"copied_from": {"uri": resolution.uri, "run": original.run, "digest": original.digest}}
-    requests_for = partial(copy_segments, source, target, original)
-    return store_by_hand(target, original.state, options, "copied", extra, original, requests_for)
+
+    def copy_files(run: str) -> tuple[Requests | None, Mapping[str, Any]]:
+        copy_memories(source, target, original)
+        return copy_segments(source, target, original, run), original.memories
+
+    return store_by_hand(target, original.state, options, "copied", extra, original, copy_files)
 
 
 def prune(options: Namespace, settings: Settings) -> int:
@@ -69,7 +73,7 @@ def prune(options: Namespace, settings: Settings) -> int:
     keys = prunable(target.store, target.template, newest.id, keep=options.keep, before=before)
     pruned = Pruned()
     with progress("checkpoints", len(keys)) as step:
-        roll_up(store, target.template, keys, pruned, step, partial(drop_segments, target, keys, pruned))
+        roll_up(store, target.template, keys, pruned, step, partial(drop_stored, target, keys, pruned))
     if options.json:
         out_json(vars(pruned))
         return OK
@@ -77,7 +81,7 @@ def prune(options: Namespace, settings: Settings) -> int:
         say(f"warning: {uri} stays where it is: {why}", "yellow")
     for uri in pruned.rollups:
         out(uri)
-    also = f", and {pruned.segments:,} segments of their requests" if pruned.segments else ""
+    also = f", and {pruned.stored:,} other file{'' if pruned.stored == 1 else 's'} that only they name" if pruned.stored else ""
     out(f"{pruned.deleted:,} state files deleted, {pruned.rolled_up:,} of them rolled up now{also}")
     return OK
 
@@ -100,7 +104,7 @@ def store_by_hand(
     reason: str,
     extra: Mapping[str, Any] | None = None,
     start: Checkpoint | None = None,
-    requests_for: Callable[[str], Requests | None] = lambda run: None,
+    copy_files: Callable[[str], tuple[Requests | None, Mapping[str, Any]]] = lambda run: (None, {}),
     ends_crawl: bool = False,
 ) -> int:
     """Store *state* as a new checkpoint, unless the user, asked about a run that may be alive, says no. Return the exit code.
@@ -108,6 +112,8 @@ def store_by_hand(
     :param options: of the command line: parent, yes, json
     :param reason: the checkpoint's; *extra*: what else it contains
     :param start: the checkpoint whose state it is, with the units finished beyond it
+    :param copy_files: given the id of a run, stores what it names; returns the requests that the checkpoint contains, and its
+        memories, if they are not its parent's
     :param ends_crawl: whether the next run begins a new crawl
     """
     store = target.writer()
@@ -123,12 +129,9 @@ def store_by_hand(
     run = new_run_id()
     writer = CheckpointWriter(store, target.template, format=target.format, spider=name, run=run, job=None)
     again = partial(_resolve, target, options.parent)
-    requests = in_thread(lambda: requests_for(run))
-    stored = in_thread(
-        lambda: writer.open(
-            state, resolution, again, reason=reason, extra=extra, start=start, requests=requests, ended=ends_crawl
-        )
-    )
+    requests, memories = in_thread(lambda: copy_files(run))
+    opening = partial(writer.open, state, resolution, again, reason=reason, extra=extra, start=start)
+    stored = in_thread(lambda: opening(requests=requests, memories=memories, ended=ends_crawl))
     assert stored.id is not None
     uri = store.uri(target.template.key(stored.id))
     left = resolution.checkpoint.requests if resolution.checkpoint is not None and stored.requests is None else None

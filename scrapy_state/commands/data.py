@@ -17,8 +17,8 @@ from ..dataset.moved import Moved
 from ..dataset.verify import Problem, Verification
 from ..lineage.resolve import Resolution
 from ..model.item_file import ItemFile
-from .segments import segment_problems
 from .state import NO, OK
+from .stored import stored_problems
 from .target import Target, find_target, no_checkpoint
 from .terminal import out, out_json, out_json_line, progress, say, size
 
@@ -109,8 +109,8 @@ def verify_lineage(options: Namespace, settings: Settings) -> int:
     )
     problems = []
     with progress("checkpoints and files") as step:
-        segments = segment_problems(target, resolution.checkpoint, options.deep)
-        for problem in chain(verification.problems(resolution.checkpoint), starmap(_segment_problem, segments)):
+        stored = stored_problems(target, resolution.checkpoint, options.deep)
+        for problem in chain(verification.problems(resolution.checkpoint), starmap(_stored_problem, stored)):
             step()
             if problem is not None:
                 problems.append(problem)
@@ -127,8 +127,8 @@ def verify_lineage(options: Namespace, settings: Settings) -> int:
     return NO if problems else OK
 
 
-def _segment_problem(uri: str, reason: str | None) -> Problem | None:
-    return None if reason is None else Problem(uri, reason.removeprefix("the segment "))
+def _stored_problem(uri: str, reason: str | None) -> Problem | None:
+    return None if reason is None else Problem(uri, reason.removeprefix("the segment ").removeprefix("the file "))
 
 
 def _print_verification(verification: Verification, problems: list[Problem], resolution: Resolution) -> None:

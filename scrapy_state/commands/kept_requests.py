@@ -14,7 +14,7 @@ from ..model.checkpoint import Checkpoint
 from ..model.json_values import as_text
 from ..model.requests import Requests
 from ..report import FailedPage
-from .segments import stored_segments
+from .stored import stored_segments
 from .target import Target
 
 

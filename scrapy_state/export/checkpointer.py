@@ -21,6 +21,7 @@ from ..settings import StateSettings
 from .commits import Commits
 from .due import Due
 from .durable_items import DurableItems
+from .memories import Memories, Snapshots
 
 
 class Checkpointer:
@@ -42,6 +43,7 @@ class Checkpointer:
         self._failure = barrier.failure
         self._items = items
         self._commits = commits
+        self._memories = Memories(barrier.memories, items.threads, items.retry)
         #: the newest state since the last cut; None if there is none
         self._state: dict[str, Any] | None = None
         self._due = Due(settings.interval_seconds, self._cut_with_requests, self._log)
@@ -75,7 +77,7 @@ class Checkpointer:
         await self._items.open()
         if self._commits is not None:
             requests = await self._requests_at_opening()
-            await self._commits.open(requests)
+            await self._commits.open(requests, await self._memories.opening())
             self._due.opened(with_requests=requests is not None)
         self._opened = True
 
@@ -208,9 +210,11 @@ class Checkpointer:
         if self._commits is not None and self._barrier.tracking is not None:
             fields["units"] = self._barrier.tracking.report()
         self._state = None
-        return self._commit(side, fields, snapshot, all_items)
+        return self._commit(side, fields, snapshot, self._memories.snapshots(side), all_items)
 
-    async def _commit(self, side: Side, fields: dict[str, Any], snapshot: Any, all_items: bool) -> None:
+    async def _commit(
+        self, side: Side, fields: dict[str, Any], snapshot: Any, memories: Snapshots, all_items: bool
+    ) -> None:  # fmt: skip
         """Make *side* durable, and store the checkpoint. *all_items*: whether items after the last state item count, too."""
         began = time.monotonic()
         epoch = self._tickets.current.epoch
@@ -225,9 +229,12 @@ class Checkpointer:
             errors = sum(count for at, count in side.errors.items() if all_items or at < epoch)
             if snapshot is not None and recorder is not None:
                 fields["requests"] = await recorder.store(snapshot, self._items.threads, self._items.retry)
+            fields["memories"] = await self._memories.store(memories)
             await self._commits.commit(files, began, errors=errors, **fields)
-            if snapshot is not None and recorder is not None and fields["reason"] is None:
-                recorder.stored(self._items.threads)
+            if fields["reason"] is None:
+                self._memories.stored()
+                if snapshot is not None and recorder is not None:
+                    recorder.stored(self._items.threads)
         except StateConflict as error:
             self._failure.fail("state_conflict", error)
         except StateError as error:

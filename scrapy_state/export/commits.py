@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -63,8 +63,8 @@ class Commits:
         """The newest checkpoint; None before the opening one."""
         return self._writer.last
 
-    async def open(self, requests: Requests | None) -> None:
-        """Store the opening checkpoint, with the *requests* that this run continues with.
+    async def open(self, requests: Requests | None, memories: Mapping[str, Mapping[str, Any]]) -> None:
+        """Store the opening checkpoint, with the *requests* that this run continues with, and its *memories*.
 
         :raises StateError: if it can't be stored
         """
@@ -74,7 +74,7 @@ class Commits:
         self._orphans = await self._threads.run(find_orphans, writer.store, writer.template, resolution, self._orphan_feeds)
         state = resolver.state if resolver.start is None else resolver.start.state
         opening = partial(
-            writer.open, state, resolution, resolver.resolve_own, start=resolver.start, requests=requests
+            writer.open, state, resolution, resolver.resolve_own, start=resolver.start, requests=requests, memories=memories
         )  # fmt: skip
         checkpoint = await self._threads.run(patiently, opening)
         if not writer.store.atomic:

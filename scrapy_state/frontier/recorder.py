@@ -18,7 +18,8 @@ from ..barrier.tickets import Ticket
 from ..exceptions import StateError
 from ..feedstorages import temporary_files
 from ..model.json_values import json_object
-from ..model.requests import Requests, Segment
+from ..model.requests import Requests
+from ..model.stored_file import StoredFile
 from ..scrapy_internals import PAGE
 from .books.clean import begin_anew, is_clean
 from .books.page import Page
@@ -87,7 +88,7 @@ class Recorder:
         self._codec = codec
         self._cookies = cookies
         self._files = files
-        self._segments: Sequence[Segment] = requests.segments if requests is not None else ()
+        self._segments: Sequence[StoredFile] = requests.segments if requests is not None else ()
         self._fingerprints = fingerprints
         self._count_seen = count_seen
         self._stop = stop

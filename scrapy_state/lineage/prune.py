@@ -7,7 +7,7 @@ next prune continues where it stopped. This is not part of archive.py, which eve
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import datetime
 
@@ -23,6 +23,9 @@ from .read_ahead import ahead
 #: How many state files, and how many bytes of them, a roll-up holds at most: it is read whole.
 ROLLUP_FILES, ROLLUP_BYTES = 10_000, 32 * 1024 * 1024
 
+#: (folder, name) of files that checkpoints name beside item files
+Stored = set[tuple[str, str]]
+
 
 class Pruned:
     """The progress of :func:`roll_up`."""
@@ -34,8 +37,8 @@ class Pruned:
         self.rolled_up = 0
         #: how many state files were deleted
         self.deleted = 0
-        #: how many segments of requests were deleted
-        self.segments = 0
+        #: how many files that checkpoints name beside item files were deleted, such as segments of requests
+        self.stored = 0
         #: (URI, why) of files that are not checkpoints; they stay
         self.left: list[tuple[str, str]] = []
 
@@ -70,7 +73,7 @@ def roll_up(
     keys: Sequence[str],
     pruned: Pruned,
     step: Callable[[], object] = lambda: None,
-    drop: Callable[[set[str]], object] = lambda names: None,
+    drop: Callable[[Stored], object] = lambda stored: None,
 ) -> None:
     """Pack the state files *keys*, oldest first, into roll-ups, and delete them. Blocks.
 
@@ -78,8 +81,8 @@ def roll_up(
 
     :param pruned: filled in along the way
     :param step: called for each file that has been read
-    :param drop: called with the names of the segments that the state files name, before those are deleted: so a prune that is
-        killed is followed by one that still knows the names
+    :param drop: called with the files that the state files name beside item files, before those are deleted: so a prune that
+        is killed is followed by one that still knows the names
     :raises CheckpointTooNew: if a newer scrapy_state stored one of the files
     :raises CheckpointError: if a roll-up is damaged
     :raises StoreError: if the store does not answer or refuses
@@ -88,14 +91,14 @@ def roll_up(
     known = rollups.list()
     pending: list[tuple[str, bytes]] = []
     done: list[str] = []
-    segments: set[str] = set()
+    stored: Stored = set()
     size = 0
     for key, data in ahead(store.read, keys):
         step()
         if data is None:  # another prune is running
             continue
         try:
-            segments |= _segments_of(data)
+            stored |= _stored(data)
         except CheckpointError as error:
             pruned.left.append((store.uri(key), str(error)))
             continue
@@ -110,37 +113,36 @@ def roll_up(
             pending, size = [], 0
     if pending:
         done += _store(store, template, pending, pruned)
-    drop(segments)
+    drop(stored)
     for _ in ahead(store.delete, done):
         pruned.deleted += 1
 
 
-def delete_segments(
-    states: StoreReader,
-    template: KeyTemplate,
-    keys: Sequence[str],
-    names: set[str],
-    store: StoreWriter,
-    folder: str,
-    pruned: Pruned,
-) -> None:
-    """Delete the segments *names*, but none that a checkpoint other than *keys* names, on whatever branch. Blocks.
+def not_needed(states: StoreReader, template: KeyTemplate, keys: Sequence[str], stored: Stored) -> Stored:
+    """Return *stored* without the files that a checkpoint other than *keys* names, on whatever branch. Blocks.
 
     :param states: the store of the state files; *template*: their keys
-    :param store: the store of the segments; *folder*: the prefix of their keys
-    :raises CheckpointTooNew: if a newer scrapy_state stored one of the other checkpoints; then nothing is deleted
-    :raises StoreError: if a store does not answer or refuses
+    :raises CheckpointTooNew: if a newer scrapy_state stored one of the other checkpoints
+    :raises StoreError: if the store does not answer or refuses
     """
-    if not names:
-        return
+    if not stored:
+        return stored
     rest = set(keys)
     others = [key for key in template.in_order(keys_within(states, template.prefix, template.depth)) if key not in rest]
-    needed: set[str] = set()
+    needed: Stored = set()
     for _, data in ahead(states.read, others):
         with suppress(CheckpointError):  # a torn file is no checkpoint
-            needed |= _segments_of(data)
-    for _ in ahead(store.delete, [folder + name for name in sorted(names - needed)]):
-        pruned.segments += 1
+            needed |= _stored(data)
+    return stored - needed
+
+
+def delete_stored(store: StoreWriter, keys: Iterable[str], pruned: Pruned) -> None:
+    """Delete files that checkpoints name beside item files. Blocks.
+
+    :raises StoreError: if the store does not answer or refuses
+    """
+    for _ in ahead(store.delete, sorted(keys)):
+        pruned.stored += 1
 
 
 def _store(store: StoreWriter, template: KeyTemplate, files: list[tuple[str, bytes]], pruned: Pruned) -> list[str]:
@@ -157,9 +159,9 @@ def _store(store: StoreWriter, template: KeyTemplate, files: list[tuple[str, byt
     return [key for key, _ in files]
 
 
-def _segments_of(data: bytes | None) -> set[str]:
-    requests = None if data is None else Checkpoint.from_bytes(data).requests
-    return set() if requests is None else {segment.name for segment in requests.segments}
+def _stored(data: bytes | None) -> Stored:
+    stored = {} if data is None else Checkpoint.from_bytes(data).stored
+    return {(folder, file.name) for folder, files in stored.items() for file in files}
 
 
 def _time(data: bytes | None) -> datetime | None:

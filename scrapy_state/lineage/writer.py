@@ -64,6 +64,7 @@ class CheckpointWriter:
         extra: Mapping[str, Any] | None = None,
         start: Checkpoint | None = None,
         requests: Requests | None = None,
+        memories: Mapping[str, Mapping[str, Any]] | None = None,
         ended: bool = False,
     ) -> Checkpoint:
         """Store the opening checkpoint. This proves that the run can write under the prefix, and claims its first id.
@@ -77,6 +78,7 @@ class CheckpointWriter:
         :param start: the checkpoint, from this prefix or another, whose state *state* is, with the units finished beyond it,
             and with the requests that this run continues with
         :param requests: these requests, as the opening has them; *ended*: whether the crawl is over with this checkpoint
+        :param memories: what else it contains for the next run, in place of the parent's memories of the same names
         :raises StateConflict: if another run has stored a checkpoint since, so that *state* is no longer where to start
         :raises StoreError: if the opening can't be stored
         """
@@ -90,7 +92,10 @@ class CheckpointWriter:
                 return newest
             if parent is not began_with and (parent is None or _position(parent) != began_at):
                 break
-            opening = self._sealed(replace(self._opening(state, resolution, reason, extra, start, requests), ended=ended))
+            if parent is not None and began_with is not None and parent.memories != began_with.memories:
+                break
+            opening = replace(self._opening(state, resolution, reason, extra, start, requests), ended=ended)
+            opening = self._sealed(replace(opening, memories={**opening.memories, **(memories or {})}))
             try:
                 self._create(opening)
                 return opening
@@ -132,6 +137,7 @@ class CheckpointWriter:
                 items=parent.items,
                 errors=parent.errors,
                 arguments=parent.arguments,
+                memories=parent.memories,
                 crawl=(parent.crawl or 1) + parent.is_over,
                 overlap=_position(parent) != _position(_began_at(state, start)),
             )
@@ -146,6 +152,7 @@ class CheckpointWriter:
         reason: str | None = None,
         units: Mapping[str, Any] | None = None,
         requests: Requests | None = None,
+        memories: Mapping[str, Mapping[str, Any]] | None = None,
         is_over: bool = False,
     ) -> Checkpoint:
         """Return the checkpoint to store next, a child of the last one. Does no I/O.
@@ -154,6 +161,7 @@ class CheckpointWriter:
         :param files: the item files of the side it closes, all of them durable
         :param units: a checkpoint's fields about units; None: the last one's
         :param requests: what the next run continues with, besides the state
+        :param memories: what else it must know, in place of the last one's memories of the same names
         :param is_over: whether the next run begins a new crawl
         """
         parent = self.last
@@ -172,6 +180,7 @@ class CheckpointWriter:
                 arguments=parent.arguments,
                 crawl=parent.crawl,
                 requests=requests,
+                memories={**parent.memories, **(memories or {})},
                 ended=is_over,
                 **(_units_of(parent) if units is None else units),
             )

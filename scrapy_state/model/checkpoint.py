@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,9 +13,12 @@ from typing import Any
 from ..exceptions import CheckpointError, CheckpointTooNew
 from .item_file import ItemFile
 from .requests import Requests
+from .stored_file import StoredFile
 
 #: The newest version that this package reads
 VERSION = 2
+#: It names a folder, too.
+_MEMORY_NAME = re.compile(r"[a-z]+(_[a-z]+)*")
 #: feed format -> whether the file is a list with one object (json); otherwise it is one line (jsonlines)
 FORMATS = {"json": True, "jsonlines": False, "jsonl": False, "jl": False}
 
@@ -43,8 +47,9 @@ class Checkpoint:
     :param arguments: the spider's arguments in that run, as resume/arguments.py keeps them; None if they are not known
     :param crawl: the number of the crawl, counted along the lineage; None: a version before crawls were counted
     :param ended: whether the crawl is over, so that the next run begins a new one
-    :param requests: what the next run continues with, besides *state*; None: it begins with ``start()`` from *state*. Only a
-        checkpoint with requests has version 2, so that an older package refuses what it would lose
+    :param requests: what the next run continues with, besides *state*; None: it begins with ``start()`` from *state*
+    :param memories: what else the next run must know: a JSON object for each memory's name. If it has ``stored``, that lists
+        files in the folder of this name, next to the state files
     :param digest: SHA-256 of the rest; :meth:`to_bytes` computes it
     :param extra: keys that this version does not know; they are kept
     """
@@ -70,6 +75,7 @@ class Checkpoint:
     crawl: int | None = None
     ended: bool = False
     requests: Requests | None = None
+    memories: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     digest: str | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 
@@ -80,8 +86,14 @@ class Checkpoint:
 
     @property
     def version(self) -> int:
-        """The version of the file format that it needs."""
-        return 1 if self.requests is None else 2
+        """The version of the file format that it needs: an older package refuses what it would lose."""
+        return 2 if self.requests is not None or self.memories else 1
+
+    @property
+    def stored(self) -> dict[str, tuple[StoredFile, ...]]:
+        """The files that it names beside item files, by the name of their folder."""
+        files = {name: _stored(memory) for name, memory in self.memories.items()}
+        return files if self.requests is None else {"requests": self.requests.segments, **files}
 
     def to_json(self) -> dict[str, Any]:
         """Return the object to store, with its ``digest``."""
@@ -98,6 +110,8 @@ class Checkpoint:
             data["ended"] = True
         if self.requests is not None:
             data["requests"] = self.requests.to_json()
+        if self.memories:
+            data["memories"] = {name: dict(memory) for name, memory in self.memories.items()}
         data.update(self.extra)
         data["digest"] = digest_of(data)
         return data
@@ -142,6 +156,11 @@ class Checkpoint:
                 known["requests"] = Requests.from_json(fields["requests"])
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise CheckpointError("its requests can't be read") from error
+        try:
+            if "memories" in fields:
+                known["memories"] = _memories(fields["memories"])
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise CheckpointError("its memories can't be read") from error
         return cls(**known, extra={name: fields[name] for name in fields.keys() - {"version", *known}})
 
 
@@ -161,7 +180,20 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "arguments": (dict,),
     "crawl": (int,),
     "requests": (dict,),
+    "memories": (dict,),
 }
+
+
+def _memories(data: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    for name, memory in data.items():
+        if not (isinstance(memory, dict) and _MEMORY_NAME.fullmatch(name)) or name == "requests":
+            raise ValueError("memories")
+        _stored(memory)
+    return dict(data)
+
+
+def _stored(memory: Mapping[str, Any]) -> tuple[StoredFile, ...]:
+    return tuple(map(StoredFile.from_json, memory.get("stored", ())))
 
 
 def _of_kind(values: list[Any], name: str, kind: type) -> tuple[Any, ...]:

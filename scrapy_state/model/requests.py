@@ -2,27 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-#: A name leads to no other folder: prune deletes what it names.
-_SEGMENT_NAME = re.compile(r"[^/\\]+\.tsv\.gz")
-
-
-@dataclass(frozen=True)
-class Segment:
-    """A stored file with a part of a crawl's requests (frontier/segments/).
-
-    :param name: its name, without the folder
-    :param bytes: its size
-    :param digest: ``sha256:`` and the SHA-256 of its bytes, in hex
-    """
-
-    name: str
-    bytes: int
-    digest: str
+from .stored_file import StoredFile
 
 
 @dataclass(frozen=True)
@@ -38,7 +22,7 @@ class Requests:
     :param fingerprints: those of three made-up requests, to notice another fingerprinter
     """
 
-    segments: tuple[Segment, ...] = ()
+    segments: tuple[StoredFile, ...] = ()
     start: Mapping[str, Any] = field(default_factory=dict)
     pending: int = 0
     in_flight: int = 0
@@ -59,8 +43,8 @@ class Requests:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Requests:
         """Read what :meth:`to_json` wrote; raise KeyError, TypeError or ValueError for anything else."""
-        segments = tuple(Segment(str(each["name"]), int(each["bytes"]), str(each["digest"])) for each in data["segments"])
-        if not all(_SEGMENT_NAME.fullmatch(segment.name) for segment in segments):
+        segments = tuple(map(StoredFile.from_json, data["segments"]))
+        if not all(segment.name.endswith(".tsv.gz") for segment in segments):  # prune deletes what they name
             raise ValueError("segments")
         start = data["start"]
         if not (isinstance(start["state"], dict) and isinstance(start["ended"], bool)):

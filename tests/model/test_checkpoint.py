@@ -18,7 +18,8 @@ from scrapy_state import Checkpoint, StateItem
 from scrapy_state.exceptions import CheckpointError, CheckpointTooNew, StateError
 from scrapy_state.model.checkpoint import FORMATS, VERSION, digest_of
 from scrapy_state.model.item_file import ItemFile
-from scrapy_state.model.requests import Requests, Segment
+from scrapy_state.model.requests import Requests
+from scrapy_state.model.stored_file import StoredFile
 
 text = st.text(max_size=6)
 counts = st.integers(0, 2**53)
@@ -322,7 +323,7 @@ def test_counted(skip: tuple[tuple[int, int], ...], counted: int) -> None:
 def test_requests_survive_a_round_trip_and_need_version_2() -> None:
     """A checkpoint with requests is read back as it was, and only such a checkpoint has version 2."""
     requests = Requests(
-        (Segment("20261121T015756-924cd5-00001.tsv.gz", 120, "sha256:00"),), {"state": {"page": 1}, "ended": False},
+        (StoredFile("20261121T015756-924cd5-00001.tsv.gz", 120, "sha256:00"),), {"state": {"page": 1}, "ended": False},
         pending=3, in_flight=2, seen=9, failed=1, held=1, fingerprints=("aa", "bb", "cc"),
     )  # fmt: skip
     checkpoint = Checkpoint({"page": 2}, id=3, crawl=1, requests=requests)
@@ -339,4 +340,33 @@ def test_requests_that_cannot_be_read(change: dict[str, Any]) -> None:
     data["requests"].update(change)
     data["digest"] = digest_of(data)
     with pytest.raises(CheckpointError, match="its requests"):
+        Checkpoint.from_bytes(json.dumps([data]).encode())
+
+
+def test_memories_survive_a_round_trip_and_need_version_2() -> None:
+    """Memories are read back as they were, and the files that they list are known by folder."""
+    file = StoredFile("5f1e.tar", 9, "sha256:00")
+    kept = {"stored": [{"name": "5f1e.tar", "bytes": 9, "digest": "sha256:00"}], "more": {"a": [1]}}
+    checkpoint = Checkpoint({"page": 2}, id=3, memories={"kept": kept, "objects": {"ids": [1]}})
+    read = Checkpoint.from_bytes(checkpoint.to_bytes())
+    assert (read.memories, read.version, read.extra) == (checkpoint.memories, 2, {})
+    assert read.stored == {"kept": (file,), "objects": ()}
+
+
+@pytest.mark.parametrize(
+    "memories",
+    [
+        {"kept": []},
+        {"../x": {}},
+        {"requests": {}},
+        {"kept": {"stored": [{"name": "a"}]}},
+        {"kept": {"stored": [{"name": "../0000000001.json", "bytes": 1, "digest": "sha256:00"}]}},
+        {"kept": {"stored": [{"name": "..", "bytes": 1, "digest": "sha256:00"}]}},
+    ],
+)
+def test_memories_that_cannot_be_read(memories: dict[str, Any]) -> None:
+    """If the memories of a checkpoint are malformed, or name files elsewhere, it is not a checkpoint."""
+    data = {**Checkpoint({}, id=1).to_json(), "memories": memories}
+    data["digest"] = digest_of(data)
+    with pytest.raises(CheckpointError, match="its memories"):
         Checkpoint.from_bytes(json.dumps([data]).encode())

@@ -19,7 +19,7 @@ from scrapy_state.lineage.writer import CheckpointWriter
 from scrapy_state.model.checkpoint import Checkpoint
 from scrapy_state.model.item_file import ItemFile
 from scrapy_state.model.key_template import KeyTemplate
-from scrapy_state.model.requests import Segment
+from scrapy_state.model.stored_file import StoredFile
 from scrapy_state.stores import open_writer
 
 _runs = count(1)
@@ -87,12 +87,12 @@ class History:
         self.put(*stored)
         return stored
 
-    def segment(self, number: int, segment: OpenSegment, in_flight: Sequence[int] = ()) -> Segment:
+    def segment(self, number: int, segment: OpenSegment, in_flight: Sequence[int] = ()) -> StoredFile:
         """Store *segment* next to the state files; return it as a checkpoint names it."""
         name = f"r1-{number:05d}.tsv.gz"
         file, size, digest = segment.finish(in_flight)
         self.store.create(f"{self.template.prefix}requests/{name}", file)
-        return Segment(name, size, digest)
+        return StoredFile(name, size, digest)
 
     def put_bytes(self, id: int, content: bytes) -> None:
         """Store a state file."""

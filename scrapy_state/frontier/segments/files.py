@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, closing
 from tempfile import TemporaryFile
 from typing import IO, TypeVar
@@ -12,17 +11,15 @@ from scrapy.crawler import Crawler
 
 from ...exceptions import CheckpointError, CheckpointTooNew, StateSettingsError
 from ...feeds import StateFeed, open_template, requests_template
+from ...lineage.stored_files import StoredFiles
 from ...model.key_template import KeyTemplate, without_credentials
-from ...model.requests import Segment
+from ...model.stored_file import StoredFile
 from ...settings import get_settings
 from ...stores import StoreReader, StoreWriter
-from ...stores.retry import patiently
 from .merging import merge
 from .segment import Target, read_segments
 
 S = TypeVar("S", bound=StoreReader)
-#: How much is read at once
-_PART_BYTES = 8 << 20
 _REMEDY = "restore it, or start without requests: -s STATE_REQUESTS=False"
 
 
@@ -59,38 +56,13 @@ class StoredSegments:
     """
 
     def __init__(self, store: StoreReader, folder: str, open_file: Callable[[], IO[bytes]] = TemporaryFile) -> None:
-        self._reader = store
         self._folder = folder
         self._open_file = open_file
+        self._files = StoredFiles(store, folder, "segment", _REMEDY, open_file)
+        #: returns where a segment is stored, and a copy of it in a temporary file: see :class:`StoredFiles`
+        self.uri, self.open = self._files.uri, self._files.open
 
-    def uri(self, segment: Segment) -> str:
-        """Return where *segment* is stored, without credentials."""
-        return self._reader.uri(self._folder + segment.name)
-
-    def open(self, segment: Segment) -> IO[bytes]:
-        """Return a copy of *segment* in a temporary file, at its beginning.
-
-        :raises CheckpointError: if it is missing, or not what the checkpoint says
-        :raises StoreError: if the store does not answer or refuses
-        """
-        file = self._open_file()
-        try:
-            digest = hashlib.sha256()
-            for part in self._parts(segment):
-                digest.update(part)
-                file.write(part)
-            if file.tell() != segment.bytes:
-                size = "more than" if file.tell() > segment.bytes else f"{file.tell():,} of"
-                raise self._wrong(segment, f"the segment is damaged: it has {size} {segment.bytes:,} bytes")
-            if f"sha256:{digest.hexdigest()}" != segment.digest:
-                raise self._wrong(segment, "the segment is damaged: its digest does not match")
-            file.seek(0)
-        except BaseException:
-            file.close()
-            raise
-        return file
-
-    def read(self, segments: Sequence[Segment], target: Target) -> None:
+    def read(self, segments: Sequence[StoredFile], target: Target) -> None:
         """Tell *target* what is in *segments*, oldest first; see :func:`~.segments.read_segments`.
 
         :raises CheckpointError: as :meth:`open`
@@ -112,38 +84,19 @@ class StoredSegments:
                 error.uri, error.remedy = self.uri(reading[0]), error.remedy or _REMEDY
                 raise
 
-    def problem(self, segment: Segment, deep: bool) -> str | None:
+    def problem(self, segment: StoredFile, deep: bool) -> str | None:
         """Return what is wrong with *segment*; None if nothing is.
 
         :param deep: whether to read all of it, not just its end
         :raises StoreError: if the store does not answer or refuses
         """
-        if deep:
-            try:
-                self.read([segment], _Nobody())
-            except CheckpointError as error:
-                return error.reason
-            return None
-        end = patiently(lambda: self._reader.read_part(self._folder + segment.name, max(segment.bytes - 1, 0), 2))
-        if end is None:
-            return "the segment is missing (prune deletes those of pruned checkpoints)"
-        return None if len(end) == 1 else f"the segment has {'fewer' if not end else 'more'} than {segment.bytes} bytes"
-
-    def _parts(self, segment: Segment) -> Iterator[bytes]:
-        """Yield the bytes of *segment*, one more if the file is too long."""
-        key, begin = self._folder + segment.name, 0
-        while begin <= segment.bytes:
-            size = min(_PART_BYTES, segment.bytes + 1 - begin)
-            part = patiently(lambda begin=begin, size=size: self._reader.read_part(key, begin, size))  # type: ignore[misc]
-            if part is None:
-                raise self._wrong(segment, "the segment is missing (prune deletes those of pruned checkpoints)")
-            if not part:
-                return
-            yield part
-            begin += len(part)
-
-    def _wrong(self, segment: Segment, reason: str) -> CheckpointError:
-        return CheckpointError(reason, uri=self.uri(segment), remedy=_REMEDY)
+        if not deep:
+            return self._files.problem(segment)
+        try:
+            self.read([segment], _Nobody())
+        except CheckpointError as error:
+            return error.reason
+        return None
 
 
 class SegmentFiles(StoredSegments):
@@ -161,28 +114,28 @@ class SegmentFiles(StoredSegments):
         """Return the name of a run's segment *number*."""
         return f"{self._run}-{number:05d}.tsv.gz"
 
-    def store_segment(self, name: str, file: IO[bytes], size: int, digest: str) -> Segment:
+    def store_segment(self, name: str, file: IO[bytes], size: int, digest: str) -> StoredFile:
         """Store a segment. After a StoreUnreachable, call it again with the same one.
 
         :raises StoreError: if it can't be stored
         """
         self._writer.create(self._folder + name, file)
-        return Segment(name, size, digest)
+        return StoredFile(name, size, digest)
 
-    def copy(self, stored: StoredSegments, segments: Sequence[Segment]) -> tuple[Segment, ...]:
+    def copy(self, stored: StoredSegments, segments: Sequence[StoredFile]) -> tuple[StoredFile, ...]:
         """Store copies of *segments*, which are in another place, as this run's first ones.
 
         :param stored: where they are
         :raises CheckpointError: as :meth:`open`
         :raises StoreError: as :meth:`open`
         """
-        copies: list[Segment] = []
+        copies: list[StoredFile] = []
         for number, segment in enumerate(segments, 1):
             with stored.open(segment) as file:
                 copies.append(self.store_segment(self.name(number), file, segment.bytes, segment.digest))
         return tuple(copies)
 
-    def merge(self, segments: Sequence[Segment], is_oldest: bool, number: int) -> Segment:
+    def merge(self, segments: Sequence[StoredFile], is_oldest: bool, number: int) -> StoredFile:
         """Store one segment, *number*, that says what *segments* say, oldest first. It may be called again after an error.
 
         :param is_oldest: whether no older segment precedes them

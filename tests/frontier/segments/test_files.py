@@ -25,7 +25,8 @@ from scrapy_state.frontier.segments.files import SegmentFiles, StoredSegments, o
 from scrapy_state.items import StateItem
 from scrapy_state.model.checkpoint import Checkpoint
 from scrapy_state.model.key_template import KeyTemplate
-from scrapy_state.model.requests import Requests, Segment
+from scrapy_state.model.requests import Requests
+from scrapy_state.model.stored_file import StoredFile
 from scrapy_state.stores import StoreWriter, open_reader, open_writer
 from scrapy_state.stores.base import keys_within
 
@@ -47,13 +48,13 @@ def files(place: tuple[str, dict[str, Any]]) -> SegmentFiles:
     return SegmentFiles(store, folder, RUN)
 
 
-def store(files: SegmentFiles, number: int, *pages: int) -> Segment:
+def store(files: SegmentFiles, number: int, *pages: int) -> StoredFile:
     """Store a segment with these pages."""
     content = segment(lambda opened: [opened.add(page, 0, False, f'"{page}"') for page in pages], pages[:1])
     return keep(files, number, content.read())
 
 
-def keep(files: SegmentFiles, number: int, data: bytes) -> Segment:
+def keep(files: SegmentFiles, number: int, data: bytes) -> StoredFile:
     digest = "sha256:" + hashlib.sha256(data).hexdigest()
     return files.store_segment(files.name(number), io.BytesIO(data), len(data), digest)
 
@@ -117,7 +118,7 @@ class TestWhere:
 
 def test_what_is_stored_is_read(files: SegmentFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     """Segments come back as they were stored, in parts if they are large."""
-    monkeypatch.setattr("scrapy_state.frontier.segments.files._PART_BYTES", 50)
+    monkeypatch.setattr("scrapy_state.lineage.stored_files._PART_BYTES", 50)
     stored = [store(files, 1, 1, 2, *range(10, 40)), store(files, 2, 3)]
     assert [each.name for each in stored] == [f"{RUN}-00001.tsv.gz", f"{RUN}-00002.tsv.gz"]
     books = Books()
@@ -156,7 +157,7 @@ def test_a_merge_is_stored(files: SegmentFiles) -> None:
     assert vars(apart) == vars(together)
 
 
-def damaged(files: SegmentFiles) -> Iterator[tuple[Segment, str, bool]]:
+def damaged(files: SegmentFiles) -> Iterator[tuple[StoredFile, str, bool]]:
     """Segments that can't be read, why, and whether it takes a deep look to see that."""
     whole = store(files, 1, 1)
     yield replace(whole, name="missing.tsv.gz"), "missing", False
@@ -176,7 +177,7 @@ def test_what_is_missing_or_damaged(files: SegmentFiles) -> None:
             files.merge([good, broken], False, 9)
         assert files.problem(broken, deep=True) is not None
         assert (files.problem(broken, deep=False) is None) == deep
-    assert files.problem(Segment(files.name(9), 1, ""), deep=False).startswith("the segment is missing")
+    assert files.problem(StoredFile(files.name(9), 1, ""), deep=False).startswith("the segment is missing")
 
 
 def test_a_newer_version_says_which_file(files: SegmentFiles) -> None:
@@ -240,7 +241,7 @@ def test_segments_are_no_state_files(place: tuple[str, dict[str, Any]], files: S
 def test_a_name_leads_nowhere_else(name: str) -> None:
     """A checkpoint whose segments are outside the folder, or are no segments, can't be read: prune deletes what it names."""
     start = {"state": {}, "ended": True}
-    data = Checkpoint({}, requests=Requests((Segment(name, 1, ""),), start)).to_bytes()
+    data = Checkpoint({}, requests=Requests((StoredFile(name, 1, ""),), start)).to_bytes()
     with pytest.raises(CheckpointError, match="requests can't be read"):
         Checkpoint.from_bytes(data)
 

@@ -16,9 +16,10 @@ from segment_books import Books, segment
 from scrapy_state.exceptions import CheckpointError
 from scrapy_state.frontier.segments.files import StoredSegments
 from scrapy_state.lineage import prune
-from scrapy_state.lineage.prune import Pruned, delete_segments, prunable, roll_up
+from scrapy_state.lineage.prune import Pruned, Stored, delete_stored, not_needed, prunable, roll_up
 from scrapy_state.model.checkpoint import Checkpoint
-from scrapy_state.model.requests import Requests, Segment
+from scrapy_state.model.requests import Requests
+from scrapy_state.model.stored_file import StoredFile
 
 RUN = "20261101T000000-abc000"
 
@@ -27,15 +28,15 @@ def folder(history: History) -> str:
     return f"{history.template.prefix}requests/"
 
 
-def store(history: History, page: int, at: str = "") -> Segment:
+def store(history: History, page: int, at: str = "") -> StoredFile:
     """Store a segment with one page."""
     data = segment(lambda opened: opened.add(page, 0, False, f'"{page}"')).read()
     name = f"{RUN}-{page:05d}.tsv.gz"
     history.store.create((at or folder(history)) + name, io.BytesIO(data))
-    return Segment(name, len(data), "sha256:" + hashlib.sha256(data).hexdigest())
+    return StoredFile(name, len(data), "sha256:" + hashlib.sha256(data).hexdigest())
 
 
-def checkpoint(id: int, parent: Checkpoint | None, *segments: Segment) -> Checkpoint:
+def checkpoint(id: int, parent: Checkpoint | None, *segments: StoredFile) -> Checkpoint:
     requests = Requests(segments, {"state": {}, "ended": True}, pending=len(segments))
     made = Checkpoint(
         {"page": id},
@@ -49,7 +50,7 @@ def checkpoint(id: int, parent: Checkpoint | None, *segments: Segment) -> Checkp
     return replace(made, digest=made.to_json()["digest"])
 
 
-def fill(history: History) -> list[Segment]:
+def fill(history: History) -> list[StoredFile]:
     """Five checkpoints. The second one names what the first one does; the third one has merged all; the fifth is a branch."""
     a, b, merged, c, d = (store(history, page) for page in range(1, 6))
     one = checkpoint(1, None, a)
@@ -87,7 +88,7 @@ class TestPrune:
         assert (ran.code, ran.err) == (0, "")
         assert stored(place) == [1, 2, 3, 4, 5], "the branch needs the first two"
         ran = state(place, "prune", "--keep", "1")
-        assert ran.out.endswith("2 state files deleted, 2 of them rolled up now, and 2 segments of their requests\n")
+        assert ran.out.endswith("2 state files deleted, 2 of them rolled up now, and 2 other files that only they name\n")
         assert stored(place) == [1, 2, 5]
         assert pages(place, read(place, 5)) == [1, 2, 5]
 
@@ -95,7 +96,7 @@ class TestPrune:
         """What a merge has replaced is deleted with the checkpoints before the merge."""
         fill(history)
         history.store.delete(history.template.key(5))
-        assert state(history, "prune", "--keep", "2", "--json").json["segments"] == 2
+        assert state(history, "prune", "--keep", "2", "--json").json["stored"] == 2
         assert stored(history) == [3, 4, 5]
         assert pages(history, read(history, 4)) == [3, 4]
 
@@ -154,8 +155,9 @@ class TestPrune:
         dying = Dying(history.store, at, after)
         keys, pruned = prunable(history.store, history.template, 4, keep=1), Pruned()
 
-        def drop(names: set[str]) -> None:
-            delete_segments(dying, history.template, keys, names, dying, folder(history), pruned)
+        def drop(stored: Stored) -> None:
+            rest = not_needed(dying, history.template, keys, stored)
+            delete_stored(dying, [folder(history) + name for _, name in rest], pruned)
 
         try:
             roll_up(dying, history.template, keys, pruned, drop=drop)
@@ -266,6 +268,59 @@ class TestVerify:
         ran = state(history, "verify", "--deep")
         assert ran.code == 1
         assert f"{a.name} is damaged: its digest does not match" in ran.out
+
+
+class TestMemories:
+    """Files of memories, which checkpoints name in folders of their own, are pruned, copied and verified like segments."""
+
+    def keep(self, history: History, *contents: bytes) -> dict[str, Any]:
+        """Store a file for each of *contents*; return the memory that names them."""
+        stored = []
+        for data in contents:
+            digest = hashlib.sha256(data).hexdigest()
+            history.store.create(f"{history.template.prefix}kept/{digest}", io.BytesIO(data))
+            stored.append({"name": digest, "bytes": len(data), "digest": f"sha256:{digest}"})
+        return {"stored": stored, "count": len(stored)}
+
+    def fill(self, history: History) -> None:
+        """Three checkpoints; the file b, which is empty, is in all of them."""
+        contents = ((b"a", b""), (b"", b"c"), (b"", b"c", b"d"))
+        history.chain(*(Checkpoint({"n": n}, memories={"kept": self.keep(history, *each)}) for n, each in enumerate(contents)))
+
+    def kept(self, history: History) -> int:
+        return len([*history.store.keys(f"{history.template.prefix}kept/")])
+
+    def test_prune(self, place: History) -> None:
+        """A file goes with the last checkpoint that names it."""
+        self.fill(place)
+        assert state(place, "prune", "--keep", "1").out.endswith("and 1 other file that only they name\n")
+        assert self.kept(place) == 3
+
+    def test_copy_and_verify(self, history: History, tmp_path: Path) -> None:
+        """The copy has the memories and their files; verify finds a damaged and a missing one."""
+        self.fill(history)
+        target = History(str(tmp_path / "dev"))
+        assert state(history, "copy", target.uri).code == 0
+        made = read(target, 1)
+        assert (made.memories, self.kept(target)) == (read(history, 3).memories, 3)
+        assert state(target, "verify", "--deep").code == 0
+        first, _, last = made.stored["kept"]
+        target.store.delete(f"{target.template.prefix}kept/{first.name}")
+        target.store.delete(f"{target.template.prefix}kept/{last.name}")
+        target.store.create(f"{target.template.prefix}kept/{last.name}", io.BytesIO(b"x"))
+        assert (
+            state(target, "verify")
+            .out.splitlines()[0]
+            .endswith(f"{first.name} is missing (prune deletes those of pruned checkpoints)")
+        )
+        ran = state(target, "verify", "--deep")
+        assert (ran.code, "2 wrong" in ran.out, f"{last.name} is damaged" in ran.out) == (1, True, True)
+
+    def test_set(self, history: History) -> None:
+        """A state that is set by hand keeps what else the next run must know."""
+        self.fill(history)
+        assert state(history, "set", '{"n": 9}', "--yes").code == 0
+        assert read(history, 4).memories == read(history, 3).memories
 
 
 def test_segments_are_no_orphans(tmp_path: Path) -> None:

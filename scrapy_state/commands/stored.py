@@ -1,4 +1,4 @@
-"""The segments that checkpoints name, for the verbs that copy, check or delete them."""
+"""The files that checkpoints name beside item files, for the verbs that copy, check or delete them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TypeVar
 
 from ..exceptions import StateSettingsError
 from ..frontier.segments.files import SegmentFiles, StoredSegments, open_requests
-from ..lineage.prune import Pruned, delete_segments
+from ..lineage.prune import Pruned, Stored, delete_stored, not_needed
+from ..lineage.stored_files import StoredFiles, copy_files
 from ..model.checkpoint import Checkpoint
 from ..model.key_template import placeholders
 from ..model.requests import Requests
@@ -40,26 +41,47 @@ def copy_segments(source: Target, target: Target, checkpoint: Checkpoint, run: s
     return replace(checkpoint.requests, segments=copies.copy(originals, checkpoint.requests.segments))
 
 
-def drop_segments(target: Target, keys: Sequence[str], pruned: Pruned, names: set[str]) -> None:
-    """Delete the segments *names*, but none that a checkpoint other than *keys* names. Blocks.
+def copy_memories(source: Target, target: Target, checkpoint: Checkpoint) -> None:
+    """Copy the files of *checkpoint*'s memories to the folders of *target*. Blocks.
 
-    :raises StateError: as :func:`~scrapy_state.lineage.prune.delete_segments`
+    :raises CheckpointError: if a file is missing or damaged
+    :raises StoreError: if a store does not answer or refuses
     """
-    if names:
-        folder = _folder(target, open_writer, target.writer())
-        delete_segments(target.store, target.template, keys, names, *folder, pruned)
+    for name, files in checkpoint.stored.items():
+        if name != "requests":
+            copy_files(_memory(source, name), files, target.writer(), f"{target.template.prefix}{name}/")
 
 
-def segment_problems(target: Target, checkpoint: Checkpoint, deep: bool) -> Iterator[tuple[str, str | None]]:
-    """Yield the URI of each segment of *checkpoint*, and what is wrong with it, if anything. Blocks.
+def drop_stored(target: Target, keys: Sequence[str], pruned: Pruned, stored: Stored) -> None:
+    """Delete the files *stored*, but none that a checkpoint other than *keys* names. Blocks.
+
+    :raises StateError: as :func:`~scrapy_state.lineage.prune.not_needed`
+    """
+    stored = not_needed(target.store, target.template, keys, stored)
+    for folder in sorted({folder for folder, _ in stored}):
+        store, prefix = (
+            _folder(target, open_writer, target.writer())
+            if folder == "requests"
+            else (target.writer(), f"{target.template.prefix}{folder}/")
+        )
+        delete_stored(store, [prefix + name for of, name in stored if of == folder], pruned)
+
+
+def stored_problems(target: Target, checkpoint: Checkpoint, deep: bool) -> Iterator[tuple[str, str | None]]:
+    """Yield the URI of each file that *checkpoint* names beside item files, and what is wrong with it, if anything. Blocks.
 
     :param deep: whether to read them, not just their ends
     :raises StoreError: if a store does not answer or refuses
     """
-    if checkpoint.requests is not None and checkpoint.requests.segments:
-        stored = stored_segments(target)
-        for segment in checkpoint.requests.segments:
-            yield stored.uri(segment), stored.problem(segment, deep)
+    for name, files in checkpoint.stored.items():
+        if files:
+            stored = stored_segments(target) if name == "requests" else _memory(target, name)
+            for file in files:
+                yield stored.uri(file), stored.problem(file, deep)
+
+
+def _memory(target: Target, name: str) -> StoredFiles:
+    return StoredFiles(target.store, f"{target.template.prefix}{name}/", "file", "restore it")
 
 
 def _folder(target: Target, opener: Callable[..., tuple[S, str]], states: S) -> tuple[S, str]:

@@ -1,0 +1,108 @@
+"""Files that checkpoints name beside item files: storing them, and reading what was stored. Every call to a store blocks."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from tempfile import TemporaryFile
+from typing import IO
+
+from ..exceptions import CheckpointError
+from ..model.stored_file import StoredFile
+from ..stores import StoreReader, StoreWriter
+from ..stores.retry import patiently
+
+#: How much is read at once
+_PART_BYTES = 8 << 20
+
+
+class StoredFiles:
+    """Files in one folder of a store, to be read.
+
+    :param folder: the prefix of their keys
+    :param what: what a message calls such a file, such as "segment"; *remedy*: what helps if one is missing or damaged
+    :param open_file: returns a new temporary file
+    """
+
+    def __init__(
+        self, store: StoreReader, folder: str, what: str, remedy: str, open_file: Callable[[], IO[bytes]] = TemporaryFile
+    ) -> None:
+        self.store = store
+        self.folder = folder
+        self.what = what
+        self.remedy = remedy
+        self.open_file = open_file
+
+    def uri(self, file: StoredFile) -> str:
+        """Return where *file* is stored, without credentials."""
+        return self.store.uri(self.folder + file.name)
+
+    def open(self, file: StoredFile) -> IO[bytes]:
+        """Return a copy of *file* in a temporary file, at its beginning.
+
+        :raises CheckpointError: if it is missing, or not what the checkpoint says
+        :raises StoreError: if the store does not answer or refuses
+        """
+        copy = self.open_file()
+        try:
+            digest = hashlib.sha256()
+            for part in self._parts(file):
+                digest.update(part)
+                copy.write(part)
+            if copy.tell() != file.bytes:
+                size = "more than" if copy.tell() > file.bytes else f"{copy.tell():,} of"
+                raise self._wrong(file, f"the {self.what} is damaged: it has {size} {file.bytes:,} bytes")
+            if f"sha256:{digest.hexdigest()}" != file.digest:
+                raise self._wrong(file, f"the {self.what} is damaged: its digest does not match")
+            copy.seek(0)
+        except BaseException:
+            copy.close()
+            raise
+        return copy
+
+    def problem(self, file: StoredFile, deep: bool = False) -> str | None:
+        """Return what is wrong with *file*; None if nothing is.
+
+        :param deep: whether to read all of it, not just its end
+        :raises StoreError: if the store does not answer or refuses
+        """
+        if deep:
+            try:
+                self.open(file).close()
+            except CheckpointError as error:
+                return error.reason
+            return None
+        end = patiently(lambda: self.store.read_part(self.folder + file.name, max(file.bytes - 1, 0), 2))
+        if end is None:
+            return f"the {self.what} is missing (prune deletes those of pruned checkpoints)"
+        # Of an empty file there is nothing to read.
+        if len(end) == min(file.bytes, 1):
+            return None
+        return f"the {self.what} has {'fewer' if not end else 'more'} than {file.bytes} bytes"
+
+    def _parts(self, file: StoredFile) -> Iterator[bytes]:
+        """Yield the bytes of *file*, one more if it is too long."""
+        key, begin = self.folder + file.name, 0
+        while begin <= file.bytes:
+            size = min(_PART_BYTES, file.bytes + 1 - begin)
+            part = patiently(lambda begin=begin, size=size: self.store.read_part(key, begin, size))  # type: ignore[misc]
+            if part is None:
+                raise self._wrong(file, f"the {self.what} is missing (prune deletes those of pruned checkpoints)")
+            if not part:
+                return
+            yield part
+            begin += len(part)
+
+    def _wrong(self, file: StoredFile, reason: str) -> CheckpointError:
+        return CheckpointError(reason, uri=self.uri(file), remedy=self.remedy)
+
+
+def copy_files(stored: StoredFiles, files: Sequence[StoredFile], store: StoreWriter, folder: str) -> None:
+    """Store copies of *files*, under the same names, in another folder or store. What is there already stays.
+
+    :raises CheckpointError: as :meth:`StoredFiles.open`
+    :raises StoreError: if a store does not answer or refuses
+    """
+    for file in files:
+        with stored.open(file) as copy:
+            store.create(folder + file.name, copy)
