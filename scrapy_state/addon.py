@@ -26,6 +26,7 @@ _MIDDLEWARE = "scrapy_state.barrier.StateMiddleware"
 _NEAREST = -100_000
 _RESOLVER = "scrapy_state.extension.StateResolver"
 _SCHEDULER = "scrapy_state.frontier.Scheduler"
+_DELTA = "scrapy_state.delta.Delta"
 _SELFCHECK = "scrapy_state.selfcheck.SelfCheck"
 _EXPORTER = "scrapy_state.feedexport.CheckpointFeedExporter"
 
@@ -52,6 +53,8 @@ class Addon:
         settings.setdefault_in_component_priority_dict("EXTENSIONS", load_object(_SELFCHECK), 10)
         if values is not None:
             _set_scheduler(settings, values)
+            if values.enabled and values.delta:
+                settings.setdefault_in_component_priority_dict("EXTENSIONS", load_object(_DELTA), 10)
         if is_enabled:
             from .settings import DOWNLOADER, ITEM_PROCESSOR
 

@@ -159,8 +159,10 @@ class CheckpointFeedExporter(FeedExporter):
                 self._checkpointer.item_came_too_late(ticket)
             elif ticket.side.is_held and ticket.side.into is None:
                 self._held_items.hold(item, ticket)
+                ticket.note_key()
                 ticket.settle()
-            elif self._items.export(item, ticket.to_export):
+            elif self._items.export(item, exported := ticket.to_export):
+                exported.note_key()
                 ticket.settle()
         if self.slots:
             super().item_scraped(item, spider)

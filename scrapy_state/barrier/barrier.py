@@ -151,6 +151,19 @@ class Memory(Protocol):
         """Take note that a checkpoint names what was stored."""
 
 
+class Delta(Protocol):
+    """Knows which pages gave items in earlier crawls (delta/delta.py), as the middleware sees it."""
+
+    def skips(self, request: Request, is_start: bool) -> bool:
+        """Return whether to leave out *request*, which the spider has yielded. *is_start*: whether ``start()`` has."""
+
+    def ticket(self, item: Any, request: Request | None, ticket: Ticket) -> Ticket:
+        """Return the ticket for *item* of the callback of *request* (None: ``start()``), which would have *ticket*."""
+
+    def failed(self, request: Request | None, ticket: Ticket) -> None:
+        """Take note that the callback of *request* (None: ``start()``), whose items have *ticket*, has raised."""
+
+
 class UnitItems(Protocol):
     """Holds the items of units until these are done (units/held_items.py)."""
 
@@ -220,6 +233,8 @@ class Barrier:
         self.recorder: Recorder | None = None
         #: what else checkpoints contain; to be added before the first request
         self.memories: list[Memory] = []
+        #: None in a crawl that is not incremental
+        self.delta: Delta | None = None
         self.run_id = ""
         self.tracker: Tracker | None = None
         #: the tracker, once a request has begun a unit; None for a spider that gives its requests no state

@@ -11,7 +11,7 @@ from typing import Any
 
 from scrapy import Request, Spider, signals
 from scrapy.crawler import Crawler
-from scrapy.exceptions import IgnoreRequest
+from scrapy.exceptions import CloseSpider, IgnoreRequest
 from scrapy.http import Response
 from scrapy.spidermiddlewares.base import BaseSpiderMiddleware
 from scrapy.spidermiddlewares.httperror import HttpError
@@ -26,6 +26,7 @@ from ..settings import get_settings
 from .barrier import get_barrier
 from .log import SpiderLog
 from .order_check import OrderCheck, Page, StateItemCheck
+from .tickets import Ticket
 
 
 class StateMiddleware(BaseSpiderMiddleware):
@@ -86,6 +87,8 @@ class StateMiddleware(BaseSpiderMiddleware):
                 elif (item := self._processed_item(output, request, page)) is not None:
                     yield item
         except Exception as error:
+            if self._barrier.delta is not None and not isinstance(error, CloseSpider):
+                self._barrier.delta.failed(request, self._ticket(request, page.is_start))
             if self._barrier.tracking is not None:
                 self._barrier.tracking.yielding_failed(error, request)
             raise
@@ -107,6 +110,8 @@ class StateMiddleware(BaseSpiderMiddleware):
         self._barrier.log_progress(f"{request} failed ({type(failure.value).__name__})")
 
     def _is_to_be_sent(self, request: Request, page: Page) -> bool:
+        if self._barrier.delta is not None and self._barrier.delta.skips(request, page.is_start):
+            return False
         tracker = self._barrier.tracker
         if tracker is not None and (self._barrier.tracking is not None or "state" in request.meta):
             return tracker.request_yielded(request, page.request)
@@ -121,19 +126,27 @@ class StateMiddleware(BaseSpiderMiddleware):
             return None
         if item is not None and self._barrier.listener is not None:
             recorder = self._barrier.recorder
+            is_start = page is not None and page.is_start
             if recorder is not None:
-                is_start = page is not None and page.is_start
                 if recorder.leaves_out_item(is_start):
                     return None
                 self._check.items += 1
-                self._barrier.tickets.issue(item, recorder.ticket(is_start))
-            elif self._barrier.tracking is None:
-                self._barrier.tickets.issue(item)
-                if not self._barrier.keeps_requests:
-                    self._check.item()
-            else:
-                self._barrier.tickets.issue(item, self._barrier.tracking.ticket(request))
+            elif self._barrier.tracking is None and not self._barrier.keeps_requests:
+                self._check.item()
+            ticket = self._ticket(request, is_start)
+            if self._barrier.delta is not None:
+                ticket = self._barrier.delta.ticket(item, request, ticket)
+            self._barrier.tickets.issue(item, ticket)
         return item
+
+    def _ticket(self, request: Request | None, is_start: bool) -> Ticket:
+        """Return the ticket for an item of the callback of *request*, or of ``start()``, that is yielded now."""
+        ticket = None
+        if self._barrier.recorder is not None:
+            ticket = self._barrier.recorder.ticket(is_start)
+        elif self._barrier.tracking is not None:
+            ticket = self._barrier.tracking.ticket(request)
+        return ticket or self._barrier.tickets.current
 
     def _state_item(self, item: StateItem, page: Page | None) -> None:
         spider = self.crawler.spider

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -28,6 +29,8 @@ class Side:
     :param into: the side that these items have joined before they had left the pipelines
     :param waiting: where tasks wait until all items are settled
     :param when_settled: called once, when all items are settled
+    :param keys: the keys of the pages (delta/) whose items these are, each with the epoch of its newest item. If that is
+        infinite, the page does not count, because something of it is missing
     """
 
     out: int = 0
@@ -40,6 +43,7 @@ class Side:
     into: Side | None = None
     waiting: ParkingLot = field(default_factory=ParkingLot)
     when_settled: Callable[[], None] | None = None
+    keys: dict[int, float] = field(default_factory=dict)
 
     def take(self) -> None:
         """Take note of one more item."""
@@ -64,6 +68,16 @@ class Side:
             when_settled, self.when_settled = self.when_settled, None
             when_settled()
 
+    def note_key(self, key: int, epoch: float) -> None:
+        """Note that the page with this *key* has an item here."""
+        self.keys[key] = max(epoch, self.keys.get(key, epoch))
+
+    def void_keys_from(self, epoch: int) -> None:
+        """Note that items of this *epoch* and of later ones are left out."""
+        for key, newest in self.keys.items():
+            if newest >= epoch:
+                self.keys[key] = math.inf
+
     async def settled(self) -> None:
         """Wait until every item of this side is settled."""
         while self.out:
@@ -72,10 +86,14 @@ class Side:
 
 @dataclass(eq=False, slots=True)
 class Ticket:
-    """The side of an item, and its epoch: how many state items the spider had yielded before it. A ticket never changes."""
+    """The side of an item, and its epoch: how many state items the spider had yielded before it. A ticket never changes.
+
+    :param key: the key of its page, if what was stored of that page is remembered (delta/)
+    """
 
     side: Side
     epoch: int
+    key: int | None = None
 
     def settle(self) -> None:
         """Take note that one item with this ticket has been exported, dropped or skipped."""
@@ -84,7 +102,17 @@ class Ticket:
     @property
     def to_export(self) -> Ticket:
         """The ticket under which its item is exported: that of the side which its own side has joined."""
-        return self if self.side.into is None else Ticket(self.side.into, self.epoch)
+        return self if self.side.into is None else Ticket(self.side.into, self.epoch, self.key)
+
+    def note_key(self) -> None:
+        """Take note that the item has been exported."""
+        if self.key is not None:
+            self.side.note_key(self.key, self.epoch)
+
+    def void_key(self) -> None:
+        """Take note that something of the item's page has failed."""
+        if self.key is not None:
+            self.to_export.side.note_key(self.key, math.inf)
 
 
 #: The ticket of the item that is in the pipelines, for the items that these submit themselves

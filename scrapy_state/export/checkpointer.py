@@ -123,6 +123,7 @@ class Checkpointer:
         if self._settings.on_item_error == "skip":
             exported = ticket.to_export
             exported.side.errors[exported.epoch] += 1
+            exported.void_key()
             ticket.settle()
             return
         if ticket.side.unit and self._barrier.tracking is not None:

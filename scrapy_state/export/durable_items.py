@@ -94,6 +94,7 @@ class DurableItems:
         await self._settled(side)
         if is_last:
             self.batches.split_side(side, epoch)
+            side.void_keys_from(epoch)
         self.batches.close_side(side)
         files = await self._uploads.stored(side.batches)
         if files is None or not is_last:

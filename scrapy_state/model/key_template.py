@@ -23,6 +23,8 @@ _REAL_TIMES = {"time": _REAL_TIME % "", "batch_time": _REAL_TIME % "[.][0-9]{6}"
 ROLLUP_NAME = r"rollup-([0-9]{10,})-([0-9]{10,})([^/]*)\.tar\.gz"
 #: The key of a segment (frontier/segments/files.py), after the prefix of the state files, unless a setting says otherwise
 _SEGMENT_KEY = r"[^/]*requests/[^/]*\.tsv\.gz"
+#: The key of a run of keys (delta/files.py), likewise
+_RUN_KEY = r"[^/]*delta/[^/]*\.keys"
 _ZERO_PADDED = re.compile(r"0+([1-9][0-9]*)[di]")
 
 
@@ -210,8 +212,8 @@ class KeyTemplate:
     def _compiled(self, pattern_of: Callable[[Placeholder], str]) -> re.Pattern[str]:
         seen: set[str] = set()
         parts = [re.escape(self.prefix)]
-        # Under a bare prefix there are roll-ups and segments, too.
-        for part in self.rest or (rf"(?!(?:.*/)?(?:{ROLLUP_NAME}|{_SEGMENT_KEY})\Z).*",):
+        # Under a bare prefix there are roll-ups, segments and runs of keys, too.
+        for part in self.rest or (rf"(?!(?:.*/)?(?:{ROLLUP_NAME}|{_SEGMENT_KEY}|{_RUN_KEY})\Z).*",):
             if isinstance(part, str):
                 parts.append(re.escape(part) if self.rest else part)
             else:

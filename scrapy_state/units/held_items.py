@@ -89,6 +89,8 @@ class HeldItems:
             now.side.batches += side.batches
         if side.errors:
             now.side.errors[now.epoch] += side.errors.total()
+        for key, epoch in side.keys.items():
+            now.side.note_key(key, max(epoch, now.epoch))
 
     def move(self, side: Side, to: Side) -> None:
         """Keep the items of *side*, none of which is in the pipelines, with those of *to*."""
@@ -109,6 +111,8 @@ class HeldItems:
             self._feeds.close_side(side)
             to.batches += side.batches
         to.errors += side.errors
+        for key, epoch in side.keys.items():
+            to.note_key(key, epoch)
 
     def drop(self, side: Side) -> None:
         """Forget the items of *side*, and those that are still to come."""
