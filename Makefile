@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: test test-long test-matrix lint demo demo-s3 scrapy-suite chaos chaos-redis chaos-requests bench bench-requests bench-spool bench-frontier bench-units bench-pending clean
+.PHONY: test test-long test-matrix lint demo demo-s3 scrapy-suite chaos chaos-redis chaos-requests bench bench-requests bench-spool bench-frontier bench-units bench-pending bench-delta clean
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
@@ -51,6 +51,10 @@ bench-units: $(STAMP)
 # Memory, blocking and start-up with 1,000,000 pending requests: make bench-pending ARGS='--size 20000'
 bench-pending: $(STAMP)
 	$(BIN)/python benchmarks/pending.py $(ARGS)
+
+# Memory, start-up and lookups with the pages of earlier crawls, 10,000,000 of them: make bench-delta ARGS='--keys 200000'
+bench-delta: $(STAMP)
+	$(BIN)/python benchmarks/delta.py $(ARGS)
 
 # Kills random crawls at random moments for a while: make chaos ARGS='--minutes 30 --seed 7'
 chaos: $(STAMP)

