@@ -60,9 +60,8 @@ def load(folder: Path) -> None:
     random = Random(99)
     misses = [random.getrandbits(64) for _ in range(LOOKUPS)]
     random.shuffle(hits)
-    print(json.dumps({
-        "keys": len(known), "seconds": seconds, "MB": megabytes, "hit": _median(known.day, hits), "miss": _median(known.day, misses),
-    }))  # fmt: skip
+    found = {"keys": len(known), "seconds": seconds, "MB": megabytes}
+    print(json.dumps({**found, "hit": _median(known.day, hits), "miss": _median(known.day, misses)}))
 
 
 def _median(look_up: object, keys: list[int]) -> float:

@@ -34,10 +34,25 @@ _BY_PACKAGE = {
         "flush its keys before the next run, or use scrapy_state.redis.Scheduler",
     ),
 }
+#: Settings of other packages, and what replaces them
+_REPLACED = {
+    "DELTAFETCH_ENABLED": "STATE_DELTA",
+    "DELTAFETCH_DIR": "nothing (the checkpoints remember; scrapy state delta SPIDER --import takes its database over)",
+    "DELTAFETCH_RESET": "-s STATE_DELTA_RESET=True, for one run",
+}
 
 
 def warn_of_memories(crawler: Crawler) -> None:
-    """Log a warning for each component in use that remembers too early, as far as such components are known."""
+    """Log a warning for each component in use that remembers too early, as far as such components are known.
+
+    Log what replaces the settings of such components, whether or not these are in use.
+    """
+    replaced = [f"{name}: {instead}" for name, instead in _REPLACED.items() if name in crawler.settings]
+    if replaced:
+        logger.info(
+            "settings of scrapy-deltafetch, and what replaces them: %s. See docs/delta.md",
+            "; ".join(replaced), extra={"spider": crawler.spider},
+        )  # fmt: skip
     for component in _components(crawler):
         for cls in component.__mro__:
             known = _BY_NAME.get(cls.__name__) or _BY_PACKAGE.get((cls.__module__.partition(".")[0], cls.__name__))
