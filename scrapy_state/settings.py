@@ -66,11 +66,8 @@ class StateSettings:
     :param spool_bytes: STATE_SPOOL_SIZE, the limit on the local disk for open batches and batches that wait for upload
     :param retry_seconds: STATE_RETRY_TIMEOUT, for how long a failed upload is retried
     :param close_seconds: STATE_CLOSE_TIMEOUT, the same while the crawl is closing; after a signal, how long uploads may take
-    :param delta: STATE_DELTA: whether a request whose page gave items in an earlier crawl is left out
-    :param delta_reset: STATE_DELTA_RESET, given for this run alone: whether to forget the earlier crawls
-    :param delta_max_age_seconds: STATE_DELTA_MAX_AGE: pages that gave items longer ago are crawled again; None: none are
-    :param delta_start: STATE_DELTA_START: whether requests of ``start()`` are left out, too
-    :param delta_items: STATE_DELTA_ITEMS: which items make a page known, "stored" ones or "all"
+    :param delta: STATE_DELTA: whether requests whose pages gave items in an earlier crawl are left out (the other STATE_DELTA_*
+        settings: delta/settings.py)
     :param selfcheck: STATE_SELFCHECK, whether to try out the request queues before the first request
     :param requests_uri: STATE_REQUESTS_URI, a URI template: the folder with the segments; None: next to the state files
     :param fallback_item_processor: STATE_FALLBACK_ITEM_PROCESSOR, the one the project would have without scrapy_state
@@ -98,10 +95,6 @@ class StateSettings:
     retry_seconds: float
     close_seconds: float
     delta: bool
-    delta_reset: bool
-    delta_max_age_seconds: float | None
-    delta_start: bool
-    delta_items: str
     selfcheck: bool
     requests_uri: str | None
     fallback_item_processor: Any
@@ -120,7 +113,7 @@ class StateSettings:
         return cls(
             state={} if state is None else state,
             state_priority=None if state is None else settings.getpriority("STATE"),
-            explicit=state is not None and _is_explicit(settings, "STATE"),
+            explicit=state is not None and is_explicit(settings, "STATE"),
             enabled=get_bool(settings, "STATE_ENABLED", True),
             read_from=read_from,
             at=_at(settings.get("STATE_AT", "latest")),
@@ -139,10 +132,6 @@ class StateSettings:
             retry_seconds=get_seconds(settings, "STATE_RETRY_TIMEOUT", 900),
             close_seconds=get_seconds(settings, "STATE_CLOSE_TIMEOUT", 25),
             delta=get_bool(settings, "STATE_DELTA", False),
-            delta_reset=_delta_reset(settings),
-            delta_max_age_seconds=_max_age(settings),
-            delta_start=get_bool(settings, "STATE_DELTA_START", True),
-            delta_items=get_choice(settings, "STATE_DELTA_ITEMS", "stored", "all"),
             selfcheck=get_bool(settings, "STATE_SELFCHECK", True),
             requests_uri=folder_uri(settings, "STATE_REQUESTS_URI"),
             fallback_item_processor=_fallback(settings, "STATE_FALLBACK_ITEM_PROCESSOR", ITEM_PROCESSOR),
@@ -257,27 +246,7 @@ def _object(settings: BaseSettings, name: str, expected: str) -> dict[str, Any] 
         raise wrong_value(name, value, f"{expected}: {error}") from error
 
 
-def _delta_reset(settings: BaseSettings) -> bool:
-    reset = get_bool(settings, "STATE_DELTA_RESET", False)
-    if reset and not _is_explicit(settings, "STATE_DELTA_RESET"):
-        raise StateSettingsError(
-            "STATE_DELTA_RESET is in the settings, where it would forget the earlier crawls at each start",
-            remedy="remove it there, and give it for one run: -s STATE_DELTA_RESET=True",
-        )
-    return reset
-
-
-def _max_age(settings: BaseSettings) -> float | None:
-    value = settings.get("STATE_DELTA_MAX_AGE")
-    if value is None or value == "":
-        return None
-    try:
-        return in_seconds(value)
-    except ValueError as error:
-        raise wrong_value("STATE_DELTA_MAX_AGE", value, 'a length of time, like "30d"') from error
-
-
-def _is_explicit(settings: BaseSettings, name: str) -> bool:
+def is_explicit(settings: BaseSettings, name: str) -> bool:
     """Whether the setting was given for this run alone."""
     if typed(name, ("job_settings",)) is not None:
         return True

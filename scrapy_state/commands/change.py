@@ -13,6 +13,7 @@ from typing import Any
 
 from scrapy.settings import Settings
 
+from ..delta.memory import next_crawl
 from ..exceptions import StateError, StateSettingsError
 from ..lineage.chain import find_checkpoint
 from ..lineage.history import newest_first, runs
@@ -54,8 +55,8 @@ def copy(options: Namespace, settings: Settings) -> int:
     extra = {"copied_from": {"uri": resolution.uri, "run": original.run, "digest": original.digest}}
 
     def copy_files(run: str) -> tuple[Requests | None, Mapping[str, Any]]:
-        copy_memories(source, target, original)
-        return copy_segments(source, target, original, run), original.memories
+        crawl = next_crawl(_resolve(target, options.parent).checkpoint)
+        return copy_segments(source, target, original, run), copy_memories(source, target, original, crawl)
 
     return store_by_hand(target, original.state, options, "copied", extra, original, copy_files)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from ..delta.files import NAME as DELTA
+from ..delta.memory import Remembered
 from ..exceptions import StateSettingsError
 from ..frontier.segments.files import SegmentFiles, StoredSegments, open_requests
 from ..lineage.prune import Pruned, Stored, delete_stored, not_needed
@@ -41,15 +43,20 @@ def copy_segments(source: Target, target: Target, checkpoint: Checkpoint, run: s
     return replace(checkpoint.requests, segments=copies.copy(originals, checkpoint.requests.segments))
 
 
-def copy_memories(source: Target, target: Target, checkpoint: Checkpoint) -> None:
-    """Copy the files of *checkpoint*'s memories to the folders of *target*. Blocks.
+def copy_memories(source: Target, target: Target, checkpoint: Checkpoint, crawl: int) -> dict[str, Mapping[str, Any]]:
+    """Copy the files of *checkpoint*'s memories to the folders of *target*. Return the memories as they are there. Blocks.
 
+    :param crawl: the number of the crawl that continues from the copy
     :raises CheckpointError: if a file is missing or damaged
     :raises StoreError: if a store does not answer or refuses
     """
     for name, files in checkpoint.stored.items():
         if name != "requests":
             copy_files(_memory(source, name), files, target.writer(), f"{target.template.prefix}{name}/")
+    memories = dict(checkpoint.memories)
+    if DELTA in memories:
+        memories[DELTA] = Remembered.of(checkpoint).to_json(crawl)
+    return memories
 
 
 def drop_stored(target: Target, keys: Sequence[str], pruned: Pruned, stored: Stored) -> None:

@@ -22,12 +22,13 @@ from ..extension import StateResolver, get_extension
 from ..frontier.start import EVERY_RUN
 from ..resume.refusal import refuse
 from ..scrapy_internals import PAGE, is_crawl, watch_fetch
-from ..settings import StateSettings, get_settings
+from ..settings import get_settings
 from ..stores.retry import in_thread, patiently
 from .keys import RequestKeys, is_exempt, own_key
 from .known import Known
 from .memory import DAY_SECONDS, DeltaMemory, today
 from .opening import find, to_write
+from .settings import DeltaSettings
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -41,12 +42,12 @@ class Delta:
     :class:`~scrapy_state.barrier.StateMiddleware` asks it about each request and item that the spider yields.
     """
 
-    def __init__(self, crawler: Crawler, settings: StateSettings) -> None:
+    def __init__(self, crawler: Crawler, settings: DeltaSettings) -> None:
         self._crawler = crawler
         self._settings = settings
         self._log = SpiderLog(crawler)
         self._known = Known()
-        #: pages that gave items before this day, as runs of keys have it, are crawled again
+        #: pages that last gave items on this day (since 1970) or earlier are crawled again
         self._oldest = 0
         self._has_skipped = False
 
@@ -59,11 +60,12 @@ class Delta:
         if not is_crawl(crawler):
             raise NotConfigured
         try:
-            settings = get_settings(crawler)
+            is_on = get_settings(crawler).enabled and get_settings(crawler).delta
+            settings = DeltaSettings.from_settings(crawler.settings)
         except StateSettingsError as error:
             refuse(crawler, error)
             raise NotConfigured from error
-        if not (settings.enabled and settings.delta):
+        if not is_on:
             raise NotConfigured
         delta = cls(crawler, settings)
         get_barrier(crawler).openers.append(delta.open)
@@ -76,7 +78,7 @@ class Delta:
         """
         crawler, barrier = self._crawler, get_barrier(self._crawler)
         resolver = get_extension(StateResolver, crawler)
-        search = partial(find, crawler, resolver) if resolver is not None else lambda: None
+        search = partial(find, crawler, resolver, self._settings.reset) if resolver is not None else lambda: None
         found = await asyncio.to_thread(patiently, search) if is_asyncio_available() else in_thread(search)
         if found is None or resolver is None:
             self._log.warning("STATE_DELTA has no effect: there is neither a state feed nor STATE_FROM to read from")
@@ -85,13 +87,13 @@ class Delta:
         assert crawler.stats is not None
         self._keys = RequestKeys(crawler.request_fingerprinter.fingerprint)
         self._known = found.known
-        if self._settings.delta_max_age_seconds is not None:
-            self._oldest = today() - math.ceil(self._settings.delta_max_age_seconds / DAY_SECONDS)
+        if self._settings.max_age_seconds is not None:
+            self._oldest = today() - math.ceil(self._settings.max_age_seconds / DAY_SECONDS)
         crawler.stats.set_value("state/delta_known", len(found.known))
         self._log_known()
         assert crawler.engine is not None
         watch_fetch(crawler.engine.downloader, lambda request: True, self._fetched)
-        if barrier.listener is not None and resolver.feed is not None and not self._settings.readonly:
+        if barrier.listener is not None and resolver.feed is not None and not resolver.settings.readonly:
             write = partial(to_write, crawler, resolver, found, barrier.run_id)
             files = await asyncio.to_thread(patiently, write)
             barrier.memories.append(DeltaMemory(files, found.remembered, found.crawl, crawler.stats))
@@ -103,7 +105,7 @@ class Delta:
         :param is_start: whether ``start()`` has yielded it
         """
         self._keys.begin(request)
-        if (is_start and not self._settings.delta_start) or is_exempt(request) or request.meta.get(EVERY_RUN):
+        if (is_start and not self._settings.start) or is_exempt(request) or request.meta.get(EVERY_RUN):
             return False
         day = self._known.day(self._keys.of(request))
         if day <= self._oldest:
@@ -128,7 +130,7 @@ class Delta:
             key = self._key_of_page(request)
         if key is None:
             return ticket
-        if self._settings.delta_items == "all":
+        if self._settings.items == "all":
             ticket.to_export.side.note_key(key, ticket.epoch)
             return ticket
         return Ticket(ticket.side, ticket.epoch, key)
@@ -136,7 +138,7 @@ class Delta:
     def failed(self, request: Request | None, ticket: Ticket) -> None:
         """The callback of *request* has raised, and its items have *ticket*: the page may have more to give."""
         key = self._key_of_page(request)
-        if key is not None and self._settings.delta_items == "stored":
+        if key is not None and self._settings.items == "stored":
             Ticket(ticket.side, ticket.epoch, key).void_key()
 
     def _key_of_page(self, request: Request | None) -> int | None:

@@ -26,7 +26,7 @@ def read_deltafetch(path: Path) -> dict[int, int]:
     fingerprint, and as text, too: it may be either.
 
     :param path: the file, with or without the ending that a module of dbm appends
-    :raises StateSettingsError: if there is no such database, or this Python can't read it
+    :raises StateSettingsError: if that is not a database, or this Python can't read it
     """
     days: dict[int, int] = {}
     for key, value in _entries(path):
@@ -60,9 +60,9 @@ def _name_of(path: Path) -> str:
         if str(path).endswith(suffix) and dbm.whichdb(name):
             return name
     if not path.exists():
-        raise StateSettingsError(f"--import {path}: there is no such file", remedy="name the database of one spider")
+        raise StateSettingsError(f"--import {path}: the file does not exist", remedy="name the database of one spider")
     raise StateSettingsError(
-        f"--import {path}: it is no database that dbm knows",
+        f"--import {path}: it is not a database that dbm knows",
         remedy="name the .db file in the folder that DELTAFETCH_DIR named (by default .scrapy/deltafetch)",
     )
 

@@ -16,7 +16,7 @@ class Known:
     """Looks up keys. Two pages share a key by chance once in 2**64 / (number of keys) lookups.
 
     :param parts: keys with their days, each key once, in ascending order
-    :param most: how many keys there are at most; memory for so many is taken while the parts are read
+    :param most: how many keys there are at most: the memory that is taken while the parts are read
     """
 
     def __init__(self, parts: Iterable[Part] = (), most: int = 0) -> None:

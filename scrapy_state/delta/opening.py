@@ -26,7 +26,7 @@ from .files import RunFiles, StoredRuns
 from .known import Known
 from .memory import Remembered, next_crawl
 
-#: Of so many earlier workers the newest checkpoints are read; each names what those before it had stored.
+#: The newest checkpoints of this many workers are read. Each names what was stored before its worker began.
 _MOST_WORKERS = 50
 
 
@@ -44,9 +44,10 @@ class Found:
     known: Known
 
 
-def find(crawler: Crawler, resolver: StateResolver) -> Found | None:
+def find(crawler: Crawler, resolver: StateResolver, reset: bool) -> Found | None:
     """Read the pages of earlier crawls. Return None if there is neither a state feed nor STATE_FROM. Blocks.
 
+    :param reset: STATE_DELTA_RESET
     :raises CheckpointError: if a file that a checkpoint names is missing or damaged
     :raises StoreError: if a store does not answer or refuses
     """
@@ -64,7 +65,7 @@ def find(crawler: Crawler, resolver: StateResolver) -> Found | None:
         remembered = Remembered.of(resolve(store, template, or_none=True).checkpoint)
     else:
         remembered = Remembered.of((resolver.found if _starts_elsewhere(resolver) else resolver.resolution).checkpoint)
-    if settings.delta_reset:
+    if reset:
         remembered = replace(remembered, old=())
     runs = StoredRuns(store, template.prefix, temporary_files(crawler.settings))
     return Found(runs, remembered, next_crawl(resolver.resolution.checkpoint), runs.known(remembered.old))

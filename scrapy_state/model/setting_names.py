@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Iterator
 
-#: All names; the redis folder reads the STATE_REDIS_* ones
+#: All names; the redis and delta folders read the STATE_REDIS_* and STATE_DELTA_* ones
 KNOWN = (
     *("STATE", "STATE_ENABLED", "STATE_FROM", "STATE_AT", "STATE_LAG", "STATE_READONLY"),
     *("STATE_INTERVAL", "STATE_ON_ITEM_ERROR", "STATE_ON_UNIT_ERROR", "STATE_ORPHANS"),

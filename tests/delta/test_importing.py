@@ -34,9 +34,9 @@ def test_key_rules(tmp_path: Path) -> None:
         assert len(found) == 4
 
 
-@pytest.mark.parametrize(("content", "says"), [(None, "no such file"), (b"something else", "no database that dbm knows")])
+@pytest.mark.parametrize(("content", "says"), [(None, "does not exist"), (b"something else", "not a database that dbm knows")])
 def test_no_database(tmp_path: Path, content: bytes | None, says: str) -> None:
-    """What is no database is an error that names the path."""
+    """Anything but a database is an error that names the path."""
     path = tmp_path / "shop.db"
     if content is not None:
         path.write_bytes(content)
