@@ -168,6 +168,8 @@ class TestS3:
         ) as caught:
             store.read("a")
         assert not isinstance(caught.value, StoreUnreachable | StoreRefused)
+        answering.answers = [(200, LISTED), (200, DAMAGED), (200, "<whole>")]  # as after a lost reply
+        store.create("a", io.BytesIO(b"<whole>"))
         answering.answers = [(200, LISTED), (200, DAMAGED)]
         with pytest.raises(ContentDamaged):
             store.create("a", io.BytesIO(DAMAGED.encode()))
