@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: test test-long test-matrix lint demo demo-s3 scrapy-suite chaos chaos-redis chaos-requests soak bench bench-requests bench-spool bench-frontier bench-units bench-pending clean
+.PHONY: test test-long test-matrix lint demo demo-s3 scrapy-suite chaos chaos-redis chaos-requests soak bench bench-requests bench-spool bench-frontier bench-units bench-pending bench-year clean
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
@@ -43,6 +43,10 @@ bench-requests: $(STAMP)
 # Disk and memory while the store is slower than the crawl, 10 GB: make bench-spool ARGS='--size 1GB'
 bench-spool: $(STAMP)
 	$(BIN)/python benchmarks/spool.py $(ARGS)
+
+# A start, log, report, verify and prune with 500,000 checkpoints: make bench-year ARGS='--checkpoints 20000 --stores s3'
+bench-year: $(STAMP)
+	$(BIN)/python benchmarks/year.py $(ARGS)
 
 # CPU with units beside the same crawl without
 bench-units: $(STAMP)
