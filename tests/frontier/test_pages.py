@@ -272,7 +272,7 @@ def test_a_chain_of_pages_leaves_memory(dont_filter: bool) -> None:
     pages = Pages(Log(stored), Kept(stored), Start({}))
     page = pages.beginning
     assert page is not None
-    before = number_of_pages()
+    before, previous = number_of_pages(), None
     for number in range(100):
         request = Request(str(number))
         pages.yielded_request(page)
@@ -281,7 +281,7 @@ def test_a_chain_of_pages_leaves_memory(dont_filter: bool) -> None:
         else:
             pages.under_way.wait(request, Waiting(pages.add_known(request.encoded, 0, False, page), page))
         pages.request_arrived(page)
-        if number == 0:
+        if previous is None:
             pages.start_ended()
         else:
             pages.end(previous)
