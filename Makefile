@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: test test-long test-matrix lint demo demo-s3 scrapy-suite chaos chaos-redis chaos-requests bench bench-requests bench-spool bench-frontier bench-units bench-pending bench-delta clean
+.PHONY: test test-long test-matrix lint demo demo-s3 scrapy-suite chaos chaos-redis chaos-requests bench bench-requests bench-spool bench-frontier bench-units bench-pending bench-delta soak bench-year clean
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
@@ -44,6 +44,10 @@ bench-requests: $(STAMP)
 bench-spool: $(STAMP)
 	$(BIN)/python benchmarks/spool.py $(ARGS)
 
+# A start, log, report, verify and prune with 500,000 checkpoints: make bench-year ARGS='--checkpoints 20000 --stores s3'
+bench-year: $(STAMP)
+	$(BIN)/python benchmarks/year.py $(ARGS)
+
 # CPU with units beside the same crawl without
 bench-units: $(STAMP)
 	$(BIN)/python benchmarks/units.py $(ARGS)
@@ -67,6 +71,10 @@ chaos-redis: $(STAMP)
 # Kills crawls of spiders of any shape: make chaos-requests ARGS='--minutes 10 --seed 7 --shapes crawl,listings --swift'
 chaos-requests: $(STAMP)
 	PYTHONPATH=tests/support:tests/campaigns $(BIN)/python tests/campaigns/chaos_requests.py $(or $(ARGS),--minutes 10)
+
+# A long crawl while the store misbehaves: nothing grows, nothing is lost: make soak ARGS='--minutes 60 --seed 7'
+soak: $(STAMP)
+	PYTHONPATH=tests/support:tests/campaigns $(BIN)/python tests/campaigns/soak.py $(ARGS)
 
 # Pages per second with the frontier in Redis beside Scrapy's own schedulers, and scrapy-redis where that is installed
 bench-frontier: $(STAMP)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
 from itertools import islice
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from ..exceptions import ContentDamaged, KeyTaken, StateSettingsError, StoreRefused, StoreUnreachable
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 #: https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html; OpenStack Swift 1,000)
 PART_BYTES = 64 * 1024 * 1024
 _CONFLICT_ATTEMPTS = 5
+T = TypeVar("T")
 logger = logging.getLogger("scrapy_state.state")
 
 
@@ -85,16 +86,20 @@ class S3Reader:
         return found if found is None else found[:size]
 
     def _get(self, key: str, **options: Any) -> bytes | None:
-        damaged: ContentDamaged | None = None
-        for _ in range(2):  # once more if it is damaged: that may have happened in transit
-            try:
-                with self._errors(key, "GetObject"):
-                    body = self._open(key, **options)
-                    return None if body is None else body.read()
-            except ContentDamaged as error:
-                damaged = error
-        assert damaged is not None
-        raise damaged
+        def read() -> bytes | None:
+            body = self._open(key, **options)
+            return None if body is None else body.read()
+
+        return self._undamaged(key, read)
+
+    def _undamaged(self, key: str, read: Callable[[], T]) -> T:
+        """Call *read*; once more if the content is damaged, since that may have happened in transit."""
+        try:
+            with self._errors(key, "GetObject"):
+                return read()
+        except ContentDamaged:
+            with self._errors(key, "GetObject"):
+                return read()
 
     def _open(self, key: str, **options: Any) -> StreamingBody | None:
         """Return the answer of GetObject; None if the key does not exist.
@@ -161,13 +166,20 @@ class S3Writer(S3Reader):
         self._sent.pop(key, None)
         if was_free:
             return
-        with self._errors(key, "GetObject"):
-            stored = self._open(key)
-            if stored is None:
-                reason = "the store says that the file exists, but does not find it"
-                raise StoreUnreachable(reason, uri=self.uri(key), remedy="it may pass, try again later")
-            if not _is_same(stored, file):
-                raise KeyTaken("the file exists already, with other content; nothing is overwritten", uri=self.uri(key))
+        if not self._undamaged(key, lambda: self._has(key, file)):
+            raise KeyTaken("the file exists already, with other content; nothing is overwritten", uri=self.uri(key))
+
+    def _has(self, key: str, file: IO[bytes]) -> bool:
+        """Return whether the stored file has the content of *file*."""
+        stored = self._open(key)
+        if stored is None:
+            reason = "the store says that the file exists, but does not find it"
+            raise StoreUnreachable(reason, uri=self.uri(key), remedy="it may pass, try again later")
+        file.seek(0)
+        is_same = True
+        for chunk in stored.iter_chunks(1 << 20):  # all of them: the checksum is checked at the end
+            is_same = is_same and chunk == file.read(len(chunk))
+        return is_same and not file.read(1)
 
     def _try_to_put(self, key: str, file: IO[bytes]) -> bool:
         """Store the file unless the key is taken; return whether it was free."""
@@ -270,11 +282,6 @@ class S3Writer(S3Reader):
             return False
         with self._errors(key, "ListBucket"):
             return key in self._listed(key)
-
-
-def _is_same(stored: StreamingBody, file: IO[bytes]) -> bool:
-    file.seek(0)
-    return all(chunk == file.read(len(chunk)) for chunk in stored.iter_chunks(1 << 20)) and not file.read(1)
 
 
 def split(uri: str) -> tuple[str, str]:

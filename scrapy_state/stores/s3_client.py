@@ -134,6 +134,7 @@ def s3_errors(where: str, action: str, options: S3Options) -> Iterator[None]:
     :param where: the URI; *action*: the permission that the request needs
     """
     from botocore import exceptions as boto
+    from urllib3.exceptions import HTTPError  # botocore lets it pass if the connection breaks within an error
 
     wrong = (boto.ParamValidationError, boto.ProfileNotFound, boto.InvalidRegionError, boto.InvalidConfigError)
     try:
@@ -172,7 +173,7 @@ def s3_errors(where: str, action: str, options: S3Options) -> Iterator[None]:
     except RecursionError as error:  # botocore asks where the bucket is, and is redirected again
         reason = f"{action}: the store redirects to another region"
         raise StoreRefused(reason, uri=where, remedy="check AWS_REGION_NAME") from error
-    except (boto.BotoCoreError, OSError) as error:
+    except (boto.BotoCoreError, HTTPError, OSError) as error:
         check = "AWS_ENDPOINT_URL" if options.endpoint_url else "the network, AWS_REGION_NAME and AWS_ENDPOINT_URL"
         reason = f"no answer from {options.at} ({type(error).__name__})"
         raise StoreUnreachable(reason, uri=where, remedy=f"check {check}") from error

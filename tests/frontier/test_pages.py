@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 from collections import Counter
 from copy import deepcopy
@@ -262,6 +263,39 @@ def test_a_pending_page_keeps_the_crawl_from_being_over() -> None:
     pages.add_known(b"request", 0, False, pages.beginning)
     pages.start_ended()
     assert pages.has_failed
+
+
+@pytest.mark.parametrize("dont_filter", [False, True])
+def test_a_chain_of_pages_leaves_memory(dont_filter: bool) -> None:
+    """If each page is sent by the one before, as in a pagination, pages that are settled don't stay in memory."""
+    stored = Stored()
+    pages = Pages(Log(stored), Kept(stored), Start({}))
+    page = pages.beginning
+    assert page is not None
+    before, previous = number_of_pages(), None
+    for number in range(100):
+        request = Request(str(number))
+        pages.yielded_request(page)
+        if dont_filter:
+            pages.add_unknown(request, request.encoded, 0, False, page)
+        else:
+            pages.under_way.wait(request, Waiting(pages.add_known(request.encoded, 0, False, page), page))
+        pages.request_arrived(page)
+        if previous is None:
+            pages.start_ended()
+        else:
+            pages.end(previous)
+        taken = pages.under_way.take(request)
+        assert taken is not None
+        page, previous = taken, request
+        pages.ticket(page)
+    assert list(stored.pending) == [page.number]
+    assert number_of_pages() <= before + 3
+
+
+def number_of_pages() -> int:
+    gc.collect()
+    return sum(isinstance(each, Page) for each in gc.get_objects())
 
 
 def check(stored: Stored) -> None:

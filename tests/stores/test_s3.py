@@ -168,6 +168,8 @@ class TestS3:
         ) as caught:
             store.read("a")
         assert not isinstance(caught.value, StoreUnreachable | StoreRefused)
+        answering.answers = [(200, LISTED), (200, DAMAGED), (200, "<whole>")]  # as after a lost reply
+        store.create("a", io.BytesIO(b"<whole>"))
         answering.answers = [(200, LISTED), (200, DAMAGED)]
         with pytest.raises(ContentDamaged):
             store.create("a", io.BytesIO(DAMAGED.encode()))
@@ -186,6 +188,15 @@ class TestS3:
         [(uri, why)] = found.skipped
         assert uri == s3_place.reader.uri(template.key(2))
         assert "is damaged" in why
+
+    @pytest.mark.parametrize("request_", ["GET .*missing", "GET .*list-type=2"])
+    def test_cut_off_within_an_answer(self, s3_place: EmptyPlace, request_: str) -> None:
+        """If the connection breaks in the middle of an error or of a listing, the store counts as unreachable, as in a file."""
+        with Proxy(s3_place.settings["AWS_ENDPOINT_URL"], [Fault("lost reply", request_)]) as proxy:
+            place = Place(s3_place.uri, {**s3_place.settings, "AWS_ENDPOINT_URL": proxy.url})
+            with pytest.raises(StoreUnreachable, match="no answer from"):
+                (place.reader.read(f"{place.key}missing"), list(place.reader.keys(place.key)))
+            assert place.reader.read(f"{place.key}missing") is None
 
     def test_empty_ca_bundle(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """An empty AWS_CA_BUNDLE is a mistake that does not pass by itself, and the error names it."""

@@ -160,7 +160,7 @@ class _Handler(Handler):
         if fault in ("reset", "time-out", "too slow"):
             self._cut()
             return
-        if fault == "damaged":
+        if fault == "damaged" and status is not None and status < 300:  # no server sends one with an error
             headers |= {"x-amz-checksum-crc32": "AAAAAA=="}
         if fault == "slow":
             proxy.closing.wait(SLOW_SECONDS)

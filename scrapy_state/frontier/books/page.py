@@ -63,7 +63,8 @@ class Page:
 
     :param number: its number in the segments; 0 for ``start()``
     :param request: the encoded request, until the journal has it
-    :param parent: the page that has sent it; *by*: the page that it waits for: once that is settled, it becomes known
+    :param parent: the page that has sent it, until this one is settled; *by*: the page that it waits for: once that is settled,
+        it becomes known
     :param known: whether checkpoints may mention it; *stored*: whether it is pending in the segments
     :param in_every_run: whether each run sends it, as it sends what ``start()`` yields, so that it isn't stored
     :param out: how many of its requests are under way: itself, stand-ins, and children that can't be stored

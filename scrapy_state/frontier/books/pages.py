@@ -332,6 +332,7 @@ class Pages:
         self.open -= bool(page.number)
         if page.parent is not None:
             page.parent.open_children -= 1
+            page.parent = None  # or a chain of pages, each sent by the one before, would stay in memory
 
 
 def _with(some: Sequence[T], one: T) -> list[T]:
