@@ -4,13 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: test test-long test-matrix lint docs demo demo-s3 scrapy-suite chaos chaos-redis chaos-requests bench bench-requests bench-spool bench-frontier bench-units bench-pending clean
+.PHONY: test redis-server test-long test-matrix lint docs demo demo-s3 scrapy-suite chaos chaos-redis chaos-requests bench bench-requests bench-spool bench-frontier bench-units bench-pending clean
 
-test: $(STAMP)
+test: $(STAMP) redis-server
 	$(BIN)/python -m pytest
 
 # More whole crawls: platforms, commands, Redis, units, and cases beside the ones that `make test` has
-test-long: $(STAMP)
+test-long: $(STAMP) redis-server
 	$(BIN)/python -m pytest -m long
 
 # Scrapy 2.18 and the newest, Python 3.10 and the newest: make test-matrix ARGS='--scrapy 2.18 --python 3.10 -- -n 2'
@@ -71,6 +71,10 @@ chaos-requests: $(STAMP)
 # Pages per second with the frontier in Redis beside Scrapy's own schedulers, and scrapy-redis where that is installed
 bench-frontier: $(STAMP)
 	$(BIN)/python benchmarks/frontier.py $(ARGS)
+
+# With apt-get, where that takes no password. Without it the tests that need it are skipped, and a line counts them.
+redis-server:
+	@tests/support/get_redis_server.sh
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)

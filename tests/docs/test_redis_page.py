@@ -21,7 +21,7 @@ class Shop(Handler):
 
 
 def test_pushed(tmp_path: Path, server: Any) -> None:
-    """With the page's settings, the page's spider makes requests of what is pushed. The other ``redis-cli`` commands push, too."""
+    """The page's spider, with the page's settings, crawls what is pushed. Its ``redis-cli`` commands push, too."""
     settings: dict[str, Any] = {}
     exec(block("docs/redis.md", "STATE_REDIS_URL = "), settings)
     settings = {name: value for name, value in settings.items() if name.isupper()}
