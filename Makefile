@@ -4,13 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: test test-long test-matrix lint demo demo-s3 scrapy-suite chaos chaos-redis chaos-requests bench bench-requests bench-spool bench-frontier bench-units bench-pending bench-delta soak bench-year clean
+.PHONY: test test-long test-matrix lint demo demo-s3 scrapy-suite chaos chaos-redis chaos-requests bench bench-requests bench-spool bench-frontier bench-units bench-pending bench-delta soak bench-year redis-server docs clean
 
-test: $(STAMP)
+test: $(STAMP) redis-server
 	$(BIN)/python -m pytest
 
 # More whole crawls: platforms, commands, Redis, units, and cases beside the ones that `make test` has
-test-long: $(STAMP)
+test-long: $(STAMP) redis-server
 	$(BIN)/python -m pytest -m long
 
 # Scrapy 2.18 and the newest, Python 3.10 and the newest: make test-matrix ARGS='--scrapy 2.18 --python 3.10 -- -n 2'
@@ -21,6 +21,10 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The site, in docs/_build/html; a warning is an error
+docs: $(VENV)/.docs-installed
+	$(BIN)/sphinx-build --quiet --fresh-env --fail-on-warning --keep-going docs docs/_build/html
 
 demo: $(STAMP)
 	$(BIN)/python sample_project/demo.py
@@ -80,10 +84,18 @@ soak: $(STAMP)
 bench-frontier: $(STAMP)
 	$(BIN)/python benchmarks/frontier.py $(ARGS)
 
+# With apt-get, where that takes no password. Without it the tests that need it are skipped, and a line counts them.
+redis-server:
+	@tests/support/get_redis_server.sh
+
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	touch $(STAMP)
 
+$(VENV)/.docs-installed: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+	touch $@
+
 clean:
-	rm -rf $(VENV) .matrix build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .matrix build dist docs/_build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -18,6 +18,7 @@ from moto.server import ThreadedMotoServer
 from numbered_site import Pages
 from page_crawls import Place
 from page_crawls import place as page_place
+from redis_server import NO_SERVER, redis_server
 from swift_server import CannotStart, Swift, swift
 
 pytest.register_assert_rewrite("scrapy_state.testing")
@@ -123,10 +124,16 @@ def swift_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swift]:
     started.__exit__(None, None, None)
 
 
+def pytest_report_teststatus(report: pytest.TestReport | pytest.CollectReport) -> tuple[str, str, str] | None:
+    """Count the tests that need a redis-server where there is none, in the last line, instead of naming each."""
+    if report.skipped and NO_SERVER in str(report.longrepr):
+        return "skipped without redis-server", "s", "SKIPPED"
+    return None
+
+
 @pytest.fixture(scope="session")
 def redis_process() -> Iterator[Any]:
     """A redis-server, one per pytest-xdist worker."""
-    from redis_server import redis_server
 
     with redis_server() as server:
         yield server

@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 from ..exceptions import StateSettingsError
 from ..items import StateItem
 from ..model.json_values import in_log, json_object
+from ..model.web_docs import docs_url
 from ..resume.remembering import warn_of_memories
 from ..scrapy_internals import engine_of, is_closing, requests_in_flight, requests_waiting
 from ..settings import get_settings
@@ -155,7 +156,7 @@ class StateMiddleware(BaseSpiderMiddleware):
                 self._has_warned = True
                 self._log.warning(
                     "state items are left out: this spider gives requests a state (meta), and the state follows those. "
-                    "Use one or the other: see docs/units.md",
+                    "Use one or the other: see %s", docs_url("units", "when-to-use-what"),
                 )  # fmt: skip
             return
         # A copy: the spider may change the same StateItem and yield it again.

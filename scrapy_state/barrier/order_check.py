@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from scrapy import Request
 from scrapy.http.request import NO_CALLBACK
 
+from ..model.web_docs import docs_url
 from .log import SpiderLog
 
 #: After this many items, and this many times STATE_INTERVAL, without a state item comes a warning
@@ -17,7 +18,7 @@ MANY_ITEMS = 100
 MANY_INTERVALS = 5
 _REMEDY = (
     "Yield a StateItem while no request is out but the one that continues from there, or give the requests units "
-    '(meta={"state": …}): see docs/state.md'
+    f'(meta={{"state": …}}): see {docs_url("state", "state-items-while-requests-are-out")}'
 )
 
 

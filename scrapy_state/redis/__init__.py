@@ -1,6 +1,6 @@
 """The frontier outside the process: pending requests and seen fingerprints in Redis, shared by several workers.
 
-``SCHEDULER = "scrapy_state.redis.Scheduler"`` and ``STATE_REDIS_URL``. Needs redis-py: ``pip install 'scrapy-state[redis]'``.
+``SCHEDULER = "scrapy_state.redis.Scheduler"`` and ``STATE_REDIS_URL``. Needs redis-py: ``pip install 'redis>=5'``.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -27,5 +27,5 @@ def __getattr__(name: str) -> Any:
         if (error.name or "").partition(".")[0] != "redis":
             raise
         raise StateSettingsError(
-            f"scrapy_state.redis.{name} needs redis-py, which is not installed", remedy="pip install 'scrapy-state[redis]'"
+            f"scrapy_state.redis.{name} needs redis-py, which is not installed", remedy="pip install 'redis>=5'"
         ) from error

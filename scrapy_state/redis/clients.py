@@ -36,6 +36,7 @@ from redis.exceptions import (
 )  # fmt: skip
 
 from ..exceptions import StateSettingsError, StoreError, StoreRefused, StoreUnreachable
+from ..model.web_docs import docs_url
 from .settings import redacted, unusable
 
 #: What a client of a cluster raises, besides RedisError and OSError, when it can't reach anything
@@ -127,7 +128,7 @@ def translated(error: RedisError, url: str) -> StoreError:
     if isinstance(error, (AuthenticationError, AuthorizationError)) or "WRONGPASS" in says or "NOAUTH" in says:
         return StoreRefused(f"wrong user or password ({says})", uri=uri, remedy="correct STATE_REDIS_URL")
     if isinstance(error, NoPermissionError) or "NOPERM" in says:
-        remedy = "give the user of STATE_REDIS_URL the rights that docs/redis.md lists"
+        remedy = f"give the user of STATE_REDIS_URL its rights: see {docs_url('redis', 'before-the-first-request')}"
         return StoreRefused(f"the user may not do what a frontier needs ({says})", uri=uri, remedy=remedy)
     if "DB index" in says or "invalid DB" in says:
         return StoreRefused(f"the database does not exist ({says})", uri=uri, remedy="correct STATE_REDIS_URL")

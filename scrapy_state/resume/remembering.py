@@ -11,6 +11,7 @@ from scrapy.crawler import Crawler
 from scrapy.utils.job import job_dir
 from scrapy.utils.misc import load_object
 
+from ..model.web_docs import docs_url
 from ..scrapy_internals import component_classes
 from ..settings import names_class
 from .requests import keeps_pages
@@ -60,8 +61,9 @@ def warn_of_memories(crawler: Crawler) -> None:
                 does, forget = known
                 logger.warning(
                     "%s.%s %s, before the items are stored. If this run is killed, the items since its last checkpoint are "
-                    "lost: the next run skips these pages. Remove it from the settings, or %s: see docs/state.md",
-                    component.__module__, component.__qualname__, does, forget, extra={"spider": crawler.spider},
+                    "lost: the next run skips these pages. Remove it from the settings, or %s: see %s",
+                    component.__module__, component.__qualname__, does, forget, docs_url("state", "what-remembers-too-early"),
+                    extra={"spider": crawler.spider},
                 )  # fmt: skip
                 break
 

@@ -460,7 +460,7 @@ def test_without_redis_py() -> None:
         "except scrapy_state.StateError as error: print(error)"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
-    assert "pip install 'scrapy-state[redis]'" in result.stdout, result.stderr
+    assert "pip install 'redis>=5'" in result.stdout, result.stderr
 
 
 # Several workers
