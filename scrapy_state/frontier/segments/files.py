@@ -137,9 +137,9 @@ class StoredSegments:
             part = patiently(lambda begin=begin, size=size: self._reader.read_part(key, begin, size))  # type: ignore[misc]
             if part is None:
                 raise self._wrong(segment, "the segment is missing (prune deletes those of pruned checkpoints)")
-            if not part:
-                return
             yield part
+            if len(part) < size:
+                return
             begin += len(part)
 
     def _wrong(self, segment: Segment, reason: str) -> CheckpointError:
