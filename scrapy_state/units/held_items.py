@@ -88,7 +88,7 @@ class HeldItems:
                 batch.all_after(now.epoch)  # its items count from now on
             now.side.batches += side.batches
         if side.errors:
-            now.side.errors[now.epoch] += side.errors.total()
+            now.side.errors[now.epoch] += sum(side.errors.values())
 
     def move(self, side: Side, to: Side) -> None:
         """Keep the items of *side*, none of which is in the pipelines, with those of *to*."""
@@ -108,7 +108,8 @@ class HeldItems:
             self._in_files.pop(side, None)
             self._feeds.close_side(side)
             to.batches += side.batches
-        to.errors += side.errors
+        for epoch, count in side.errors.items():
+            to.errors[epoch] += count
 
     def drop(self, side: Side) -> None:
         """Forget the items of *side*, and those that are still to come."""
