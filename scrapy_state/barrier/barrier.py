@@ -81,8 +81,8 @@ class Recorder(Protocol):
         :param is_start: whether ``start()`` yields it
         """
 
-    def leaves_out_item(self, is_start: bool) -> bool:
-        """Whether an item that is yielded now is one that an earlier run has yielded, so that it is left out."""
+    def leaves_out_item(self) -> bool:
+        """Whether an item that ``start()`` yields now is one that an earlier run has yielded, so that it is left out."""
 
     def begin_anew(self, state: dict[str, Any], is_start: bool) -> bool:
         """The spider has yielded *state*: return whether that is clean. If so, the items before it join the current side."""

@@ -78,7 +78,8 @@ class StateMiddleware(BaseSpiderMiddleware):
         :param response: a Failure for the output of an errback; None for that of ``start()``
         """
         request: Request | None = getattr(response, "request", None)
-        page = self._check.order.begin(request)
+        follows = self._barrier.recorder is None  # otherwise the books about pages know which requests are out
+        page = self._check.order.begin(request) if follows else Page(request)
         page.is_start = response is None
         try:
             async for output in result:
@@ -94,8 +95,9 @@ class StateMiddleware(BaseSpiderMiddleware):
                 self._barrier.tracking.yielding_failed(error, request)
             raise
         finally:
-            self._check.order.end(page)
-            if self._barrier.recorder is not None and not page.is_start:
+            if follows:
+                self._check.order.end(page)
+            elif self._barrier.recorder is not None and not page.is_start:
                 self._barrier.recorder.yielded_all()
         if self._barrier.tracking is not None:
             self._barrier.tracking.all_yielded(request)
@@ -129,7 +131,7 @@ class StateMiddleware(BaseSpiderMiddleware):
             recorder = self._barrier.recorder
             is_start = page is not None and page.is_start
             if recorder is not None:
-                if recorder.leaves_out_item(is_start):
+                if is_start and recorder.leaves_out_item():
                     return None
                 self._check.items += 1
             elif self._barrier.tracking is None and not self._barrier.keeps_requests:

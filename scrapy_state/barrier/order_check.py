@@ -33,7 +33,7 @@ class Page:
     """
 
     request: Request | None
-    before: Set[Request]
+    before: Set[Request] = frozenset()
     sent: int = 0
     is_start: bool = False
 

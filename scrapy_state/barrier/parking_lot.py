@@ -23,6 +23,8 @@ class ParkingLot:
 
     def unpark_all(self) -> None:
         """Wake every task that is waiting here now."""
+        if not self._parked:
+            return
         parked, self._parked = self._parked, []
         for future in parked:
             if not future.done():  # cancelled

@@ -21,7 +21,7 @@ from ..model.json_values import json_object
 from ..model.requests import Requests
 from ..model.stored_file import StoredFile
 from ..scrapy_internals import PAGE
-from .books.clean import begin_anew, is_clean
+from .books.clean import begin_anew
 from .books.page import Page
 from .books.pages import Pages
 from .cookies import CookieJars
@@ -109,13 +109,13 @@ class Recorder:
         page = self._page(is_start)
         return None if page is None else self.pages.ticket(page)
 
-    def leaves_out_item(self, is_start: bool) -> bool:
-        """Whether an item that is yielded now is left out.
+    def leaves_out_item(self) -> bool:
+        """Whether an item that ``start()`` yields now is left out.
 
         If ``start()`` had ended in an earlier run of this crawl, its items are in the checkpoints already. A clean state item
         of this run says that what follows is new.
         """
-        if not (is_start and self._start_had_ended):
+        if not self._start_had_ended:
             return False
         self._crawler.stats.inc_value("state/items_left_out")
         return True
@@ -123,10 +123,11 @@ class Recorder:
     def begin_anew(self, state: dict[str, Any], is_start: bool) -> bool:
         """The spider has yielded *state*: return whether that is clean. If so, the items before it join the current side."""
         page = self._page(is_start)
-        if page is None or not is_clean(self.pages, page):
+        sides = None if page is None else begin_anew(self.pages, page, state)
+        if sides is None:
             return False
         self._start_had_ended = False
-        for side in begin_anew(self.pages, page, state):
+        for side in sides:
             self._barrier.unit_items.release(side)  # type: ignore[union-attr]
             side.join(self._barrier.tickets.current.side)
         return True

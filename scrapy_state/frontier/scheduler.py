@@ -139,17 +139,17 @@ class Scheduler(ScrapyScheduler):
             self._pages.request_arrived(page)
         if request.meta.get(EVERY_RUN):
             return self._send_every_run(request)
-        if self._is_seen(request, is_from_start, page):
-            self.df.log(request, self.spider)
-            return False
+        fingerprint = b""
+        if self._own_filter and (not request.dont_filter or is_from_start):
+            fingerprint = self._fingerprint(request)
+            if fingerprint in self._seen and not (is_from_start or (page is not None and page.left_out)):
+                self.df.log(request, self.spider)  # most links are such: they need not be encoded
+                return False
         try:
             encoded = opened.codec.encode_text(request)
         except ValueError as error:
             self._unstorable.add(request, error, page, self._accepted)
             return self._join_unstorable(request, page, is_from_start)
-        fingerprint = b""
-        if self._own_filter and (not request.dont_filter or is_from_start):
-            fingerprint = self._fingerprint(request)
         if self._is_sent_before(encoded, fingerprint, is_from_start, page):
             self.stats.inc_value("state/requests_left_out")
             return False
@@ -175,12 +175,6 @@ class Scheduler(ScrapyScheduler):
         return request
 
     # How requests become pages
-
-    def _is_seen(self, request: Request, is_from_start: bool, page: Page | None) -> bool:
-        """Whether the filter drops *request* and nothing else matters, so that it need not be encoded. Most links are such."""
-        if not self._own_filter or request.dont_filter or is_from_start or (page is not None and page.left_out):
-            return False
-        return self._fingerprint(request) in self._seen
 
     def _is_sent_before(self, encoded: bytes, fingerprint: bytes, is_from_start: bool, page: Page | None) -> bool:
         if page is not None and self._pages.is_sent_before(page, encoded):
@@ -257,7 +251,7 @@ class Scheduler(ScrapyScheduler):
             self._start.every_run_done()
 
     def _changed(self) -> None:
-        if self._listener is not None and not self._pages.journal.empty:
+        if self._listener is not None:
             self._listener.requests_changed()
 
     def _start_ended(self) -> None:

@@ -37,10 +37,9 @@ class SeenSet:
         key = fingerprint[:KEY_BYTES]
         if len(key) != KEY_BYTES:
             raise ValueError(f"a fingerprint has {len(key)} bytes; at least {KEY_BYTES} are needed")
-        number = self._bucket(key)
-        if _holds(self._buckets[number], key):
+        if key in self:
             return False
-        self._buckets[number] += key
+        self._buckets[self._bucket(key)] += key
         self._count += 1
         if self._count > len(self._buckets) * _KEYS_PER_BUCKET:
             self._grow()
@@ -58,7 +57,11 @@ class SeenSet:
 
     def __contains__(self, fingerprint: bytes) -> bool:
         key = fingerprint[:KEY_BYTES]
-        return len(key) == KEY_BYTES and _holds(self._buckets[self._bucket(key)], key)
+        bucket = self._buckets[self._bucket(key)]
+        at = bucket.find(key)
+        while at > 0 and at % KEY_BYTES:  # it is found across two neighbours
+            at = bucket.find(key, at + 1)
+        return at >= 0 and len(key) == KEY_BYTES
 
     def __len__(self) -> int:
         return self._count
@@ -81,10 +84,3 @@ class SeenSet:
         self._split += 1
         if self._split == upper:
             self._mask, self._split = 2 * self._mask + 1, 0
-
-
-def _holds(bucket: bytes, key: bytes) -> bool:
-    at = bucket.find(key)
-    while at > 0 and at % KEY_BYTES:  # it is found across two neighbours
-        at = bucket.find(key, at + 1)
-    return at >= 0

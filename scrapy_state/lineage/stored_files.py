@@ -88,9 +88,9 @@ class StoredFiles:
             part = patiently(lambda begin=begin, size=size: self.store.read_part(key, begin, size))  # type: ignore[misc]
             if part is None:
                 raise self._wrong(file, f"the {self.what} is missing (prune deletes those of pruned checkpoints)")
-            if not part:
-                return
             yield part
+            if len(part) < size:
+                return
             begin += len(part)
 
     def _wrong(self, file: StoredFile, reason: str) -> CheckpointError:

@@ -88,7 +88,7 @@ class HeldItems:
                 batch.all_after(now.epoch)  # its items count from now on
             now.side.batches += side.batches
         if side.errors:
-            now.side.errors[now.epoch] += side.errors.total()
+            now.side.errors[now.epoch] += sum(side.errors.values())
         for key, epoch in side.keys.items():
             now.side.note_key(key, max(epoch, now.epoch))
 
@@ -110,7 +110,8 @@ class HeldItems:
             self._in_files.pop(side, None)
             self._feeds.close_side(side)
             to.batches += side.batches
-        to.errors += side.errors
+        for epoch, count in side.errors.items():
+            to.errors[epoch] += count
         for key, epoch in side.keys.items():
             to.note_key(key, epoch)
 

@@ -9,33 +9,20 @@ from .page import Page, Start
 from .pages import Pages
 
 
-def is_clean(pages: Pages, page: Page) -> bool:
-    """Whether a state item of *page* is clean now: nothing else is under way, and *page* has sent one request at most."""
-    if not page.open_children <= page.sent <= 1 or not (pages.beginning in (None, page) or _only_items(pages.beginning)):
-        return False
-    ending = _ending(pages)
-    others = pages.open - bool(page.number) - (len(ending) - (page in ending))
-    return others == page.open_children - sum(each.parent is page for each in ending)
+def begin_anew(pages: Pages, page: Page, state: dict[str, Any]) -> list[Side] | None:
+    """*page* has yielded *state*. If that is clean, the next run would begin with it from here on.
 
+    It is clean if nothing else is under way now, and *page* has sent one request at most.
 
-def _ending(pages: Pages) -> set[Page]:
-    """Return the known pages of which only items are left, in the pipelines."""
-    return {page for page in pages.under_way.idle_pages() if page.known and page.number and _only_items(page)}
-
-
-def _only_items(page: Page) -> bool:
-    return page.out == page.idle and not (page.children or page.on_way)
-
-
-def begin_anew(pages: Pages, page: Page, state: dict[str, Any]) -> list[Side]:
-    """*page* has yielded a clean state item: from here on the next run would begin with its *state*.
-
-    :returns: the sides of all items that have been yielded before it
+    :returns: the sides of all items that have been yielded before it; None if it is not clean
     """
+    beginning, ending = pages.beginning, _ending(pages)
+    if not (_is_alone(pages, page, ending) and (beginning in (None, page) or _only_items(beginning))):
+        return None
     pages.start = Start(state)
-    ended = _ending(pages) - {page}
-    if pages.beginning is not None and pages.beginning is not page:
-        ended.add(pages.beginning)
+    ended = ending - {page}
+    if beginning is not None and beginning is not page:
+        ended.add(beginning)
     pages.beginning = page
     pages.journal.forget_forms()
     if page.open_children:
@@ -51,3 +38,20 @@ def begin_anew(pages: Pages, page: Page, state: dict[str, Any]) -> list[Side]:
         pages.forget(other)
         pages.look(other)
     return [ticket.side for ticket in tickets if ticket is not None]
+
+
+def _is_alone(pages: Pages, page: Page, ending: set[Page]) -> bool:
+    """Whether nothing is open but *page*, one page that it has sent at most, and the pages that are *ending*."""
+    if not page.open_children <= page.sent <= 1:
+        return False
+    others = pages.open - bool(page.number) - (len(ending) - (page in ending))
+    return others == page.open_children - sum(each.parent is page for each in ending)
+
+
+def _ending(pages: Pages) -> set[Page]:
+    """Return the known pages of which only items are left, in the pipelines."""
+    return {page for page in pages.under_way.idle_pages() if page.known and page.number and _only_items(page)}
+
+
+def _only_items(page: Page) -> bool:
+    return page.out == page.idle and not (page.children or page.on_way)

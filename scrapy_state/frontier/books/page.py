@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, Protocol
@@ -31,8 +31,8 @@ class Journal(Protocol):
     def saw(self, fingerprint: bytes) -> None:
         """The filter has let *fingerprint* pass."""
 
-    def form(self, hash: str) -> None:
-        """``start()`` has sent a request of this form."""
+    def form(self, hash: str | Callable[[], str]) -> None:
+        """``start()`` has sent a request of this form. A function returns the form, if it is needed at all."""
 
     def forget_forms(self) -> None:
         """``start()`` begins anew."""

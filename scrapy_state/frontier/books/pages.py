@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import TypeVar
 
@@ -208,7 +209,7 @@ class Pages:
     def note_form(self, page: Page, encoded: bytes) -> None:
         """The next run's ``start()`` is not to send a request of *page* again."""
         is_clean = page is self.beginning and page.number  # it has yielded a clean state item, from which start() continues
-        self.journal.form(start_form_of(encoded) if is_clean else form_of(encoded))
+        self.journal.form(partial(start_form_of, encoded) if is_clean else form_of(encoded))
 
     def look(self, page: Page) -> None:
         """See whether *page* is over, and what follows."""

@@ -56,7 +56,7 @@ class OpenSegment:
         #: pages that may be in the file, or in an earlier segment, although they are in *_pages*
         self._again: set[int] = set()
         self._seen = bytearray()
-        self._forms: Counter[str] = Counter()
+        self._forms: list[str | Callable[[], str]] = []
         #: why lines are lost: :meth:`finish` raises it, so that nobody has to look out for it before
         self._error: OSError | None = None
 
@@ -98,16 +98,17 @@ class OpenSegment:
         if len(self._seen) >= A_LINE * SEEN_BYTES:
             self._write_seen()
 
-    def form(self, hash: str) -> None:
-        """Note the form of a request that ``start()`` has sent: 16 hex digits."""
-        self._forms[hash] += 1
+    def form(self, hash: str | Callable[[], str]) -> None:
+        """Note the form of a request that ``start()`` has sent: 16 hex digits, or what returns them once they are needed."""
+        self._forms.append(hash)
         if len(self._forms) >= A_LINE:
             self._write_forms()
 
     def forget_forms(self) -> None:
         """Note that the forms so far don't count any more."""
         self._forms.clear()
-        self._line(b"O")
+        if self._lines[-1:] != [b"O"]:
+            self._line(b"O")
 
     def deaths(self, page: int, number: int) -> None:
         """Note through how many deaths of a process *page* has been."""
@@ -178,7 +179,8 @@ class OpenSegment:
             self._line(seen_line(seen))
 
     def _write_forms(self) -> None:
-        forms, self._forms = self._forms, Counter()
+        forms = Counter(form if isinstance(form, str) else form() for form in self._forms)
+        self._forms.clear()
         for hash, count in forms.items():
             self._line(form_line(hash, count))
 

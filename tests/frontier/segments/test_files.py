@@ -216,6 +216,21 @@ def test_a_store_away_for_a_moment(files: SegmentFiles, monkeypatch: pytest.Monk
         StoredSegments(shaky, files._folder).open(stored)  # type: ignore[arg-type]
 
 
+def test_one_read(files: SegmentFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A segment smaller than a part is read with one request: a start reads ten, and a merge eight."""
+    stored = store(files, 1, 1, 2, 3)
+    reads: list[tuple[Any, ...]] = []
+    read_part = files._reader.read_part
+
+    def counted(*args: Any) -> bytes | None:
+        reads.append(args)
+        return read_part(*args)
+
+    monkeypatch.setattr(files._reader, "read_part", counted)
+    files.open(stored).close()
+    assert len(reads) == 1, reads
+
+
 def test_probe_leaves_nothing(place: tuple[str, dict[str, Any]], files: SegmentFiles) -> None:
     """Trying whether segments can be stored stores nothing."""
     files.probe()
