@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: test test-long test-matrix lint demo demo-s3 scrapy-suite chaos chaos-redis chaos-requests bench bench-requests bench-spool bench-frontier bench-units bench-pending clean
+.PHONY: test test-long test-matrix lint demo demo-s3 scrapy-suite chaos chaos-redis chaos-requests simulate bench bench-requests bench-spool bench-frontier bench-units bench-pending clean
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
@@ -63,6 +63,10 @@ chaos-redis: $(STAMP)
 # Kills crawls of spiders of any shape: make chaos-requests ARGS='--minutes 10 --seed 7 --shapes crawl,listings --swift'
 chaos-requests: $(STAMP)
 	PYTHONPATH=tests/support:tests/campaigns $(BIN)/python tests/campaigns/chaos_requests.py $(or $(ARGS),--minutes 10)
+
+# Whole crawls in virtual time, killed at every crash point: make simulate ARGS='--seeds 100 --shapes state_items,listings'
+simulate: $(STAMP)
+	PYTHONPATH=tests:tests/support:tests/campaigns $(BIN)/python tests/campaigns/simulate.py $(ARGS)
 
 # Pages per second with the frontier in Redis beside Scrapy's own schedulers, and scrapy-redis where that is installed
 bench-frontier: $(STAMP)

@@ -1,0 +1,90 @@
+"""What happens to a crawl in a world: runs, deaths and further runs, until it is over."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+
+from . import clock, oracle
+from .crawl import arguments_of, crawl, settings_of, spider_of
+from .shapes import Scene
+from .site import Handler, Site
+from .store import Contents, SimStore
+from .world import Crashes, World
+
+#: After so many runs it is clear that a crawl makes no progress.
+MOST_RUNS = 30
+
+
+@dataclass
+class Report:
+    """What one world and its descendants found. *path*: the crash points it has died at; *commits*: in its last run."""
+
+    path: tuple[int, ...]
+    points: int = 0
+    trace: int = 0
+    commits: int = 0
+    runs: int = 0
+    wrong: list[str] = field(default_factory=list)
+
+
+class History:
+    """One seed's world with a crawl.
+
+    :param reports: where the worlds write their reports, a line each
+    """
+
+    def __init__(self, scene: Scene, seed: int, crashes: Crashes, reports: int) -> None:
+        self.shape = shape = scene.shape
+        self._reports = reports
+        self._world = World(f"{shape.name} {seed}", crashes, self._resume, self._wrong)
+        self._contents = SimStore.contents = Contents(self._world, scene.fault)
+        chance = self._world.chance
+        self._site = Handler.site = Site(self._world, shape.size, mean_seconds=chance.choice((0.1, 0.3)))
+        self._settings = settings_of(shape, **scene.settings(chance))
+        self._report = Report(())
+        self._may_fail = scene.fault > 0
+        self._world.at_death.append(self._died)
+
+    def live(self) -> None:
+        """Run the crawl until it is over, and report."""
+        shape, contents = self.shape, self._contents
+        spider = spider_of(shape)
+        while not oracle.is_over(shape, contents.files) and not self._report.wrong:
+            self._site.run += 1
+            self._report.runs += 1
+            run = crawl(self._world, spider, self._settings, arguments_of(shape, shape.size))
+            self._world.rest()
+            self._report.commits = run.commits
+            excused = self._may_fail or contents.arrived_late or shape.errors
+            if run.reason not in (*shape.over, *shape.failed) and not excused:
+                self._wrong(f"run {self._report.runs} ended with {run.reason}")
+            if run.errors and not excused:
+                self._wrong(f"run {self._report.runs} logged errors: {run.errors[:3]}")
+            self._check()
+            if self._report.runs == MOST_RUNS:
+                self._wrong(f"it is not over after {MOST_RUNS} runs")
+        if kept := clock.real_clocks():
+            self._wrong(f"the real clock is still in {', '.join(kept)}")
+        self._write()
+
+    def _check(self) -> None:
+        for each in oracle.wrong(self.shape, self.shape.size, self._contents.files):
+            self._wrong(each)
+
+    def _resume(self) -> None:
+        self._check()
+        self.live()
+
+    def _died(self) -> None:
+        self._report = Report(self._world.path)
+
+    def _wrong(self, what: str) -> None:
+        self._report.wrong.append(what)
+        self._write()
+
+    def _write(self) -> None:
+        self._report.points, self._report.trace = self._world.points, self._world.trace
+        line = json.dumps(asdict(self._report))
+        os.write(self._reports, f"{line}\n".encode())
