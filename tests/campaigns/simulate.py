@@ -19,6 +19,7 @@ import logging
 import os
 import sys
 import tempfile
+from collections import Counter
 from typing import Any
 
 from simulation.history import History
@@ -27,8 +28,8 @@ from simulation.shapes import SCENES, Scene
 from simulation.world import Crashes
 
 
-def reports(scene: Scene, seed: int, crashes: Crashes) -> list[dict[str, Any]]:
-    """Try all crash points of a crawl; return what each world reports, in a process of its own."""
+def reports(scene: Scene, seed: int, crashes: Crashes) -> dict[tuple[int, ...], dict[str, Any]]:
+    """Try all crash points of a crawl, in a process of its own; return what each world reports, by where it has died."""
     with tempfile.TemporaryFile() as file:
         child = os.fork()
         if not child:
@@ -40,9 +41,10 @@ def reports(scene: Scene, seed: int, crashes: Crashes) -> list[dict[str, Any]]:
             os._exit(0)
         _, status = os.waitpid(child, 0)
         file.seek(0)
-        found = [json.loads(line) for line in file]
+        found = {tuple(world["path"]): world for world in map(json.loads, file)}  # the last words of each world
+    crash_free = found.setdefault((), {"points": 0, "commits": 0, "trace": 0, "wrong": []})
     if status:
-        found.append({"path": [], "points": 0, "commits": 0, "trace": 0, "wrong": [f"the process ended with status {status}"]})
+        crash_free["wrong"].append(f"the process ended with status {status}")
     return found
 
 
@@ -60,39 +62,45 @@ def main() -> int:
     if arguments.mistake:
         MISTAKES[arguments.mistake]()
     path = tuple(int(each) for each in arguments.crash.split(".") if each)
-    totals = [0, 0, 0]
+    more = f" --mistake {arguments.mistake}" if arguments.mistake else ""
+    totals = Counter[str]()
     for name in arguments.shapes.split(","):
+        crashes = Crashes(path, SCENES[name].one_of, arguments.alike)
+        commits = 0
         for seed in range(arguments.seed, arguments.seed + arguments.seeds):
-            scene = SCENES[name]
-            crashes = Crashes(path, scene.one_of, arguments.alike)
-            counts = one_seed(name, scene, seed, crashes, f" --mistake {arguments.mistake}" if arguments.mistake else "")
-            totals = [sum(each) for each in zip(totals, counts, strict=True)]
-    points, tried, bad = totals
-    print(f"{points} crash points, {tried} of them different, {bad} bad")
-    return 1 if bad else 0
+            counts = one_seed(name, seed, crashes, more)
+            commits = max(commits, counts.pop("commits"))
+            totals += counts
+        if commits < SCENES[name].commits:
+            print(f"{name}: {commits} checkpoints without a crash, so this tests nothing")
+            totals["bad"] += 1
+    print(f"{totals['points']} crash points, {totals['tried']} of them different, {totals['bad']} bad")
+    return 1 if totals["bad"] else 0
 
 
-def one_seed(name: str, scene: Scene, seed: int, crashes: Crashes, more: str) -> tuple[int, int, int]:
-    """Try one seed; print and return how many crash points it has, how many of them were tried, and how many are bad."""
+def one_seed(name: str, seed: int, crashes: Crashes, more: str) -> Counter[str]:
+    """Try one seed, and print what is bad. Return how many crash points there are, and how many of them were tried and bad.
+
+    "commits": how many checkpoints the world without a crash has stored.
+    """
     began = clock.real_seconds()
-    found = reports(scene, seed, crashes)
-    found = list({tuple(each["path"]): each for each in found}.values())  # the last words of each world
+    worlds = reports(SCENES[name], seed, crashes)
     depth = len(crashes.path) or len(crashes.one_of)
-    points = sum(each["points"] for each in found if len(each["path"]) < depth)
-    tried = len(found) - 1
-    least = 0 if crashes.path else scene.commits
-    for each in found:
-        if not each["path"] and not each["wrong"] and each["commits"] < least:
-            each["wrong"] = [f"only {each['commits']} checkpoints, so this tests nothing"]
-    bad = [each for each in found if each["wrong"]]
-    for each in bad[:10]:
-        crash = ".".join(map(str, each["path"]))
-        again = f"--shapes {name} --seed {seed} --crash {crash or 0}{more} --log INFO"
-        print(*each["wrong"][:5], f"again: make simulate ARGS='{again}'", sep="\n  ", flush=True)
-    trace = next((each["trace"] for each in found if not each["path"]), 0)
-    says = f"{points} crash points, {tried} different, {len(bad)} bad"
-    print(f"{name}, seed {seed}: {says}, {clock.real_seconds() - began:.1f} s, trace {trace:08x}", flush=True)
-    return points, tried, len(bad)
+    bad = {path: world for path, world in worlds.items() if world["wrong"]}
+    for path, world in list(bad.items())[:10]:
+        crash = ".".join(map(str, path)) or 0
+        again = f"--shapes {name} --seed {seed} --crash {crash}{more} --log INFO"
+        print(*world["wrong"][:5], f"again: make simulate ARGS='{again}'", sep="\n  ", flush=True)
+    counts = Counter(
+        points=sum(world["points"] for path, world in worlds.items() if len(path) < depth),
+        tried=len(worlds) - 1,
+        bad=len(bad),
+        commits=worlds[()]["commits"],
+    )
+    seconds, trace = clock.real_seconds() - began, worlds[()]["trace"]
+    print(f"{name}, seed {seed}: {counts['points']} crash points, {counts['tried']} different, {counts['bad']} bad, "
+          f"{seconds:.1f} s, trace {trace:08x}", flush=True)  # fmt: skip
+    return counts
 
 
 if __name__ == "__main__":

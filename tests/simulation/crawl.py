@@ -27,6 +27,7 @@ FEEDS: dict[str, tuple[str, dict[str, Any]]] = {
     "batches": (".jsonl", {"format": "jsonlines", "batch_item_count": 3}),
 }
 STATES = f"{SCHEME}state/"
+STATE_FEED = {f"{STATES}%(batch_id)010d.json": {"format": "json", "item_classes": ["scrapy_state.StateItem"]}}
 _SETTINGS: dict[str, Any] = {
     "ADDONS": {"scrapy_state.Addon": 500},
     "TWISTED_REACTOR_ENABLED": False,
@@ -64,8 +65,7 @@ class _Errors(logging.Handler):
 def settings_of(shape: Shape, **more: Any) -> dict[str, Any]:
     """Return the project's settings."""
     feeds = {f"{SCHEME}{name}/%(run_id)s-%(batch_id)05d{FEEDS[name][0]}": FEEDS[name][1] for name in shape.feeds}
-    feeds[f"{STATES}%(batch_id)010d.json"] = {"format": "json", "item_classes": ["scrapy_state.StateItem"]}
-    return {**_SETTINGS, "FEEDS": feeds, **shape.settings, **more}
+    return {**_SETTINGS, "FEEDS": {**feeds, **STATE_FEED}, **shape.settings, **more}
 
 
 def crawl(world: World, spider: type[Spider], settings: Mapping[str, Any], arguments: Mapping[str, Any]) -> Run:

@@ -7,7 +7,7 @@ import os
 from dataclasses import asdict, dataclass, field
 
 from . import clock, oracle
-from .crawl import arguments_of, crawl, settings_of, spider_of
+from .crawl import Run, arguments_of, crawl, settings_of, spider_of
 from .shapes import Scene
 from .site import Handler, Site
 from .store import Contents, SimStore
@@ -19,7 +19,7 @@ MOST_RUNS = 30
 
 @dataclass
 class Report:
-    """What one world and its descendants found. *path*: the crash points it has died at; *commits*: in its last run."""
+    """What one world and its descendants found. *path*: the crash points it has died at; *commits*: checkpoints stored."""
 
     path: tuple[int, ...]
     points: int = 0
@@ -36,32 +36,23 @@ class History:
     """
 
     def __init__(self, scene: Scene, seed: int, crashes: Crashes, reports: int) -> None:
-        self.shape = shape = scene.shape
+        self._scene = scene
+        self._shape = shape = scene.shape
         self._reports = reports
         self._world = World(f"{shape.name} {seed}", crashes, self._resume, self._wrong)
         self._contents = SimStore.contents = Contents(self._world, scene.fault)
         chance = self._world.chance
-        self._site = Handler.site = Site(self._world, shape.size, mean_seconds=chance.choice((0.1, 0.3)))
+        self._site = Handler.site = Site(self._world, shape.size, mean_seconds=chance.choice((0.1, 0.3, 0.5)))
         self._settings = settings_of(shape, **scene.settings(chance))
         self._report = Report(())
-        self._may_fail = scene.fault > 0
         self._world.at_death.append(self._died)
 
     def live(self) -> None:
         """Run the crawl until it is over, and report."""
-        shape, contents = self.shape, self._contents
-        spider = spider_of(shape)
-        while not oracle.is_over(shape, contents.files) and not self._report.wrong:
+        while not oracle.is_over(self._shape, self._contents.files) and not self._report.wrong:
             self._site.run += 1
             self._report.runs += 1
-            run = crawl(self._world, spider, self._settings, arguments_of(shape, shape.size))
-            self._world.rest()
-            self._report.commits = run.commits
-            excused = self._may_fail or contents.arrived_late or shape.errors
-            if run.reason not in (*shape.over, *shape.failed) and not excused:
-                self._wrong(f"run {self._report.runs} ended with {run.reason}")
-            if run.errors and not excused:
-                self._wrong(f"run {self._report.runs} logged errors: {run.errors[:3]}")
+            self._run()
             self._check()
             if self._report.runs == MOST_RUNS:
                 self._wrong(f"it is not over after {MOST_RUNS} runs")
@@ -69,8 +60,27 @@ class History:
             self._wrong(f"the real clock is still in {', '.join(kept)}")
         self._write()
 
+    def _run(self) -> None:
+        world, shape, beside = self._world, self._shape, self._scene.beside
+        spider, arguments = spider_of(shape), arguments_of(shape, shape.size)
+        others: list[Run] = []
+        if beside is not None:
+            settings = {**self._settings, **beside}
+            after_seconds = world.chance.uniform(0, 1.5)
+            world.start_thread(lambda: others.append(crawl(world, spider, settings, arguments)), after_seconds)
+        run = crawl(world, spider, self._settings, arguments)
+        world.rest()
+        for each in (run, *others):
+            if each.failed != str(each.reason).startswith("state_"):
+                self._wrong(f"run {self._report.runs} ended with {each.reason}, failed: {each.failed}")
+        excused = self._scene.may_fail or self._contents.arrived_late
+        if run.reason not in (*shape.over, *shape.failed) and not excused:
+            self._wrong(f"run {self._report.runs} ended with {run.reason}")
+        if run.errors and not excused:
+            self._wrong(f"run {self._report.runs} logged errors: {run.errors[:3]}")
+
     def _check(self) -> None:
-        for each in oracle.wrong(self.shape, self.shape.size, self._contents.files):
+        for each in oracle.wrong(self._shape, self._shape.size, self._contents.files):
             self._wrong(each)
 
     def _resume(self) -> None:
@@ -85,6 +95,7 @@ class History:
         self._write()
 
     def _write(self) -> None:
+        self._report.commits = len(oracle.checkpoints(self._contents.files))
         self._report.points, self._report.trace = self._world.points, self._world.trace
         line = json.dumps(asdict(self._report))
         os.write(self._reports, f"{line}\n".encode())

@@ -23,17 +23,26 @@ _READERS = {"all": jsonlines_keys, "csv": _csv_keys, "batches": jsonlines_keys}
 
 
 def wrong(shape: Shape, size: int, files: Mapping[str, bytes]) -> list[str]:
-    """Return what is wrong with *files*, by key."""
-    stored = {f"{SCHEME}{key}": content for key, content in files.items()}
+    """Return what is wrong with the first crawl in *files*, by key."""
+    last = next((key for key in checkpoints(files) if _ends(shape, files[key])), None)
+    later = {key for key in checkpoints(files) if last is not None and key > last}
+    stored = {f"{SCHEME}{key}": content for key, content in files.items() if not key.startswith("mine/") and key not in later}
     feeds = {name: Feed(f"{SCHEME}{name}/", _READERS[name]) for name in shape.feeds}
     expected = Expected(shape.keys(size), page_of, shape.optional(size))
-    return check(stored, STATES, feeds, expected, over=is_over(shape, files)).wrong
+    return check(stored, STATES, feeds, expected, over=last is not None).wrong
 
 
 def is_over(shape: Shape, files: Mapping[str, bytes]) -> bool:
-    """Whether the newest checkpoint says that the crawl is over."""
-    newest = max((key for key in files if key.startswith("state/") and key.endswith(".json")), default=None)
-    if newest is None:
-        return False
-    checkpoint = json.loads(files[newest])[0]
+    """Whether a crawl is over."""
+    return any(_ends(shape, files[key]) for key in checkpoints(files))
+
+
+def checkpoints(files: Mapping[str, bytes]) -> list[str]:
+    """Return the keys of the checkpoints, in order."""
+    return sorted(key for key in files if key.startswith("state/") and key.endswith(".json"))
+
+
+def _ends(shape: Shape, content: bytes) -> bool:
+    """Whether the crawl is over with a checkpoint."""
+    checkpoint = json.loads(content)[0]
     return checkpoint["reason"] in shape.over and not ("requests" in checkpoint and checkpoint["reason"] == "finished")

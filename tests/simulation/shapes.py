@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
 from any_shape import Shape, pages
 from any_spiders import SHAPES
+
+from .crawl import STATE_FEED
 
 _WAITS = """
 class Waits:
@@ -42,6 +45,38 @@ class Follows(Any):
     settings={"ITEM_PIPELINES": {"spider.Waits": 1}},
     clean=True,
 )
+#: Each unit is a page and its two children. Unit 1 fails in the first run; unit 2 is slow, so others overtake it.
+UNITS = Shape(
+    "units",
+    f"""
+{_WAITS}
+class Units(Any):
+    async def start(self):
+        for number in range(self.state.get("unit", 0), self.size):
+            page, state = f"/unit/{{number}}", {{"unit": number + 1}}
+            yield self.to(page, meta={{"state": state}}, cb_kwargs={{"page": page}})
+
+    async def parse(self, response, page):
+        for item in items(page, 0, 3):
+            yield item
+        if page.endswith("2"):
+            await asyncio.sleep(1)
+        for child in (1, 2):
+            yield self.to(f"{{page}}/{{child}}", callback=self.parse_child, cb_kwargs={{"page": page, "child": child}})
+
+    def parse_child(self, response, page, child):
+        yield from items(page, child)
+        failed = Path("failed")
+        if page.endswith("1") and child == 2 and not failed.exists():
+            failed.touch()
+            raise RuntimeError("this unit fails the first time")
+""",
+    lambda size: pages("unit", size, 0, 1, 2),
+    size=5,
+    settings={"ITEM_PIPELINES": {"spider.Waits": 1}},
+    errors=True,
+    failed=("state_units_failed",),
+)
 
 
 @dataclass(frozen=True)
@@ -50,19 +85,26 @@ class Scene:
 
     :param one_of: see :class:`~simulation.world.Crashes`
     :param fault: the chance that a call of a store gets no answer
+    :param beside: more settings of a run that is at work at the same time, as if in a process of its own; None: there is none
     :param commits: how many checkpoints a crawl without a crash must store; fewer would test nothing
     """
 
     shape: Shape
     one_of: tuple[int, ...] = (1,)
     fault: float = 0.0
+    beside: Mapping[str, Any] | None = None
     commits: int = 3
+
+    @property
+    def may_fail(self) -> bool:
+        """Whether a run may end with an error, although nothing is wrong with the package."""
+        return self.fault > 0 or self.shape.errors or self.beside == {}
 
     def settings(self, chance: Random) -> dict[str, Any]:
         """Return what else a project may set, at random."""
         at_once = chance.choice((1, 2, 2, 8))
         return {
-            "STATE_INTERVAL": chance.choice((0, 0.1, 0.1, 1)),
+            "STATE_INTERVAL": chance.choice((0, 0.1, 0.1, 0.5)),
             "CONCURRENT_REQUESTS": at_once,
             "CONCURRENT_REQUESTS_PER_DOMAIN": at_once,
         }
@@ -79,8 +121,21 @@ def _any(name: str, size: int) -> Shape:
 
 #: How small the shapes of any_spiders.py can be.
 _SIZES = {"listings": 20, "same": 12, "pagination": 6, "assembled": 3, "errbacks": 3, "redirects": 4, "item_limit": 45}
+#: What a developer sets, to look at production's checkpoints: the store must get nothing that changes anything there.
+READ_ONLY = {"STATE_READONLY": True, "FEEDS": {**STATE_FEED, "sim://mine/%(time)s.jsonl": {"format": "jsonlines"}}}
 SCENES = {
     "state_items": Scene(STATE_ITEMS),
+    "batches": Scene(replace(STATE_ITEMS, feeds=("csv", "batches"))),
+    "orphans": Scene(replace(STATE_ITEMS, settings={**STATE_ITEMS.settings, "STATE_ORPHANS": "delete"}), one_of=(1, 3)),
+    "units": Scene(UNITS),
     "second_crash": Scene(STATE_ITEMS, one_of=(1, 1)),
+    "second_crash_requests": Scene(_any("listings", 20), one_of=(2, 3)),
+    "second_crash_units": Scene(UNITS, one_of=(2, 3)),
+    "unreachable": Scene(STATE_ITEMS, fault=0.15),
+    "unreachable_requests": Scene(_any("same", 12), fault=0.15),
+    "unreachable_units": Scene(UNITS, fault=0.15),
+    "two_runs": Scene(STATE_ITEMS, beside={}),
+    "two_runs_requests": Scene(_any("crawl", 8), beside={}),
+    "read_only": Scene(STATE_ITEMS, beside=READ_ONLY),
     **{name: Scene(_any(name, _SIZES.get(name, 8))) for name in SHAPES},
 }

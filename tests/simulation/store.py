@@ -54,6 +54,11 @@ class Contents:
             raise StoreUnreachable(f"{SCHEME}: the reply was lost")
         return result
 
+    def allow(self, key: str, read_only: bool) -> None:
+        """Note it if a read-only run would change something that is not its own."""
+        if read_only and not key.startswith("mine/"):
+            self._world.wrong(f"P5: a read-only run would change {key}")
+
     def put(self, key: str, content: bytes) -> None:
         if self.files.setdefault(key, content) != content:
             raise KeyTaken(f"{SCHEME}{key} is taken")
@@ -115,7 +120,12 @@ class Reader:
 class Writer(Reader):
     atomic = True
 
+    def __init__(self, contents: Contents, read_only: bool) -> None:
+        super().__init__(contents)
+        self._read_only = read_only
+
     def create(self, key: str, file: IO[bytes]) -> None:
+        self._contents.allow(key, self._read_only)
         file.seek(0)
         content = file.read()
         self._contents.call(lambda: self._contents.put(key, content), changes=True)
@@ -124,6 +134,7 @@ class Writer(Reader):
         self._contents.call(lambda: None)
 
     def delete(self, key: str) -> None:
+        self._contents.allow(key, self._read_only)
         self._contents.call(lambda: self._contents.delete(key), changes=True)
 
 
@@ -138,4 +149,4 @@ class SimStore:
 
     @classmethod
     def open_writer(cls, uri: str, settings: Any) -> tuple[Writer, str]:
-        return Writer(cls.contents), uri.removeprefix(SCHEME)
+        return Writer(cls.contents, bool(settings.get("STATE_READONLY"))), uri.removeprefix(SCHEME)

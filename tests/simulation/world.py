@@ -136,7 +136,7 @@ class World:
     def rest(self) -> None:
         """Let all threads end, as a process does before it exits."""
         while self._sleepers:
-            self.sleep(max(0.0, max(self._sleepers).time - self.now))
+            self.sleep(1)
 
     def crash_point(self) -> None:
         """Die here, in a child, if the plan says so."""
