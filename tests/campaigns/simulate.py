@@ -24,26 +24,28 @@ from typing import Any
 
 from simulation.history import History
 from simulation.mistakes import MISTAKES
-from simulation.shapes import SCENES, Scene
-from simulation.world import Crashes
+from simulation.shapes import SCENES
+from simulation.world import BAD, Crashes
 
 
-def reports(scene: Scene, seed: int, crashes: Crashes) -> dict[tuple[int, ...], dict[str, Any]]:
-    """Try all crash points of a crawl, in a process of its own; return what each world reports, by where it has died."""
+def reports(name: str, seed: int, crashes: Crashes, mistake: str | None = None) -> dict[tuple[int, ...], dict[str, Any]]:
+    """Try the crash points of a crawl, in a process of its own; return what each world reports, by where it has died."""
     with tempfile.TemporaryFile() as file:
         child = os.fork()
         if not child:
+            if mistake:
+                MISTAKES[mistake].plant()
             try:
-                History(scene, seed, crashes, file.fileno()).live()
+                is_well = History(SCENES[name], seed, crashes, file.fileno()).live()
             except BaseException:
                 logging.exception("the simulation itself has failed")
                 os._exit(1)
-            os._exit(0)
+            os._exit(0 if is_well else BAD)
         _, status = os.waitpid(child, 0)
         file.seek(0)
         found = {tuple(world["path"]): world for world in map(json.loads, file)}  # the last words of each world
     crash_free = found.setdefault((), {"points": 0, "commits": 0, "trace": 0, "wrong": []})
-    if status:
+    if os.waitstatus_to_exitcode(status) not in (0, BAD):
         crash_free["wrong"].append(f"the process ended with status {status}")
     return found
 
@@ -55,20 +57,20 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="the first of them")
     parser.add_argument("--crash", default="", help="die only there: 123, or 123.45 to die again in the next run")
     parser.add_argument("--alike", action="store_true", help="try crash points that leave the same as the one before, too")
-    parser.add_argument("--mistake", choices=MISTAKES, help="make this mistake in the package; the simulation must notice")
+    parser.add_argument("--mistake", choices=MISTAKES, help="make this mistake in the package")
+    parser.add_argument("--mistakes", help=f"make each of these, and say which are noticed: all, or {','.join(MISTAKES)}")
     parser.add_argument("--log", default="CRITICAL", help="the least level of log lines to show")
     arguments = parser.parse_args()
     logging.basicConfig(level=arguments.log, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    if arguments.mistake:
-        MISTAKES[arguments.mistake]()
+    if arguments.mistakes:
+        return noticed(list(MISTAKES) if arguments.mistakes == "all" else arguments.mistakes.split(","))
     path = tuple(int(each) for each in arguments.crash.split(".") if each)
-    more = f" --mistake {arguments.mistake}" if arguments.mistake else ""
     totals = Counter[str]()
     for name in arguments.shapes.split(","):
         crashes = Crashes(path, SCENES[name].one_of, arguments.alike)
         commits = 0
         for seed in range(arguments.seed, arguments.seed + arguments.seeds):
-            counts = one_seed(name, seed, crashes, more)
+            counts = one_seed(name, seed, crashes, arguments.mistake)
             commits = max(commits, counts.pop("commits"))
             totals += counts
         if commits < SCENES[name].commits:
@@ -78,14 +80,15 @@ def main() -> int:
     return 1 if totals["bad"] else 0
 
 
-def one_seed(name: str, seed: int, crashes: Crashes, more: str) -> Counter[str]:
+def one_seed(name: str, seed: int, crashes: Crashes, mistake: str | None) -> Counter[str]:
     """Try one seed, and print what is bad. Return how many crash points there are, and how many of them were tried and bad.
 
     "commits": how many checkpoints the world without a crash has stored.
     """
     began = clock.real_seconds()
-    worlds = reports(SCENES[name], seed, crashes)
+    worlds = reports(name, seed, crashes, mistake)
     depth = len(crashes.path) or len(crashes.one_of)
+    more = f" --mistake {mistake}" if mistake else ""
     bad = {path: world for path, world in worlds.items() if world["wrong"]}
     for path, world in list(bad.items())[:10]:
         crash = ".".join(map(str, path)) or 0
@@ -101,6 +104,24 @@ def one_seed(name: str, seed: int, crashes: Crashes, more: str) -> Counter[str]:
     print(f"{name}, seed {seed}: {counts['points']} crash points, {counts['tried']} different, {counts['bad']} bad, "
           f"{seconds:.1f} s, trace {trace:08x}", flush=True)  # fmt: skip
     return counts
+
+
+def noticed(names: list[str]) -> int:
+    """Make each mistake, and say at which crash point the simulation notices it."""
+    missed = 0
+    for name in names:
+        mistake, began = MISTAKES[name], clock.real_seconds()
+        for seed in range(mistake.seed, mistake.seed + mistake.seeds):
+            crashes = Crashes((), SCENES[mistake.shape].one_of, until_bad=True)
+            worlds = reports(mistake.shape, seed, crashes, name)
+            bad = [world for world in worlds.values() if world["wrong"]]
+            if bad:
+                break
+        says = f"seed {seed}, crash point {bad[0]['path']}: {bad[0]['wrong'][0]}" if bad else "NOT NOTICED"
+        print(f"{name}: {says} ({clock.real_seconds() - began:.1f} s)", flush=True)
+        missed += not bad
+    print(f"{len(names)} mistakes, {missed} not noticed")
+    return 1 if missed else 0
 
 
 if __name__ == "__main__":

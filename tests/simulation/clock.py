@@ -6,12 +6,14 @@ A module that has imported ``time.monotonic`` before keeps the real clock, and t
 
 from __future__ import annotations
 
+import concurrent.futures
 import datetime
 import os
 import random
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 #: When virtual time begins: in seconds since 1970
@@ -42,12 +44,24 @@ class _Datetime(_RealDatetime, metaclass=_Type):
         return _RealDatetime.fromtimestamp(EPOCH + Clock.now, tz)
 
 
+class _Inline(ThreadPoolExecutor):
+    """Threads for which somebody waits at once: their calls take place in the thread that waits."""
+
+    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(function(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
 def _urandom(size: int) -> bytes:
     return Clock.chance.randbytes(size)
 
 
 def install() -> None:
-    """Replace the clocks and the sources of chance.
+    """Replace the clocks, the sources of chance, and the threads that don't belong to an event loop.
 
     :raises RuntimeError: if something that must not have the real clock is imported already
     """
@@ -57,6 +71,7 @@ def install() -> None:
     time.monotonic = time.perf_counter = lambda: Clock.now  # type: ignore[assignment]
     time.sleep = lambda seconds: Clock.sleep(seconds)
     datetime.datetime = _Datetime  # type: ignore[misc]
+    concurrent.futures.ThreadPoolExecutor = _Inline  # type: ignore[misc]
     os.urandom = random._urandom = _urandom  # type: ignore[attr-defined]  # secrets and uuid use these
 
 

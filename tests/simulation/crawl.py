@@ -13,8 +13,6 @@ from any_shape import HEAD, Shape
 from scrapy import Spider
 from scrapy.crawler import Crawler
 
-import scrapy_state.stores.retry
-
 from .loop import Loop
 from .site import URL, Handler
 from .store import SCHEME, SimStore
@@ -112,7 +110,3 @@ def spider_of(shape: Shape) -> type[Spider]:
 
 def arguments_of(shape: Shape, size: int) -> dict[str, str]:
     return {"site": URL, "pages": str(size), **shape.arguments}
-
-
-# The loop's thread calls the store itself: it would block until the other thread is done, anyway.
-scrapy_state.stores.retry.in_thread = scrapy_state.stores.retry.patiently

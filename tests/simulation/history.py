@@ -47,8 +47,8 @@ class History:
         self._report = Report(())
         self._world.at_death.append(self._died)
 
-    def live(self) -> None:
-        """Run the crawl until it is over, and report."""
+    def live(self) -> bool:
+        """Run the crawl until it is over, and report. Return whether all is well."""
         while not oracle.is_over(self._shape, self._contents.files) and not self._report.wrong:
             self._site.run += 1
             self._report.runs += 1
@@ -59,6 +59,7 @@ class History:
         if kept := clock.real_clocks():
             self._wrong(f"the real clock is still in {', '.join(kept)}")
         self._write()
+        return not self._report.wrong
 
     def _run(self) -> None:
         world, shape, beside = self._world, self._shape, self._scene.beside
@@ -83,9 +84,9 @@ class History:
         for each in oracle.wrong(self._shape, self._shape.size, self._contents.files):
             self._wrong(each)
 
-    def _resume(self) -> None:
+    def _resume(self) -> bool:
         self._check()
-        self.live()
+        return self.live()
 
     def _died(self) -> None:
         self._report = Report(self._world.path)

@@ -45,6 +45,31 @@ class Follows(Any):
     settings={"ITEM_PIPELINES": {"spider.Waits": 1}},
     clean=True,
 )
+#: Checkpoints are stored while parents are at work whose children are done, some of them with dont_filter.
+SLOW_PARENTS = Shape(
+    "slow_parents",
+    """
+class SlowParents(Any):
+    async def start(self):
+        for number in range(self.size):
+            yield self.to(f"/p/{number}", cb_kwargs={"number": number})
+            await asyncio.sleep(0.3)
+
+    async def parse(self, response, number):
+        for item in items(path_of(response), 0):
+            yield item
+        yield self.to(f"/again/{number}", callback=self.parse_child, dont_filter=True)
+        yield self.to(f"/new/{number}", callback=self.parse_child)
+        await asyncio.sleep(1)
+        for item in items(path_of(response), 1):
+            yield item
+
+    def parse_child(self, response):
+        yield from items(path_of(response), 0)
+""",
+    lambda size: pages("p", size, 0, 1) + pages("again", size, 0) + pages("new", size, 0),
+    size=3,
+)
 #: Each unit is a page and its two children. Unit 1 fails in the first run; unit 2 is slow, so others overtake it.
 UNITS = Shape(
     "units",
@@ -127,6 +152,7 @@ SCENES = {
     "state_items": Scene(STATE_ITEMS),
     "batches": Scene(replace(STATE_ITEMS, feeds=("csv", "batches"))),
     "orphans": Scene(replace(STATE_ITEMS, settings={**STATE_ITEMS.settings, "STATE_ORPHANS": "delete"}), one_of=(1, 3)),
+    "slow_parents": Scene(SLOW_PARENTS),
     "units": Scene(UNITS),
     "second_crash": Scene(STATE_ITEMS, one_of=(1, 1)),
     "second_crash_requests": Scene(_any("listings", 20), one_of=(2, 3)),

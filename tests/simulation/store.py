@@ -82,11 +82,13 @@ class Contents:
         chance = self._world.chance
         self.arrived_late = False
         for effect in self._on_its_way.values():
-            if chance.random() < 0.3:
+            when = chance.choice(("now", "soon", "later", "never"))
+            if when == "now":
                 self._arrive(effect)
-            elif chance.random() < 0.3:
+            elif when != "never":
                 self.arrived_late = True
-                self._world.start_thread(lambda effect=effect: self._arrive(effect), chance.uniform(0, 3))
+                after_seconds = chance.expovariate(5 if when == "soon" else 0.5)
+                self._world.start_thread(lambda effect=effect: self._arrive(effect), after_seconds)
         self._on_its_way.clear()
 
     def _arrive(self, effect: Callable[[], object]) -> None:

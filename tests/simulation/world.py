@@ -31,6 +31,8 @@ from .clock import Clock
 STEP_SECONDS = 1e-6
 #: After so much virtual time it is clear that a crawl never ends.
 LONGEST_SECONDS = 4 * 3600.0
+#: The exit code of a world in which something is wrong
+BAD = 3
 #: A world whose code hangs is ended after so many real seconds.
 _REAL_SECONDS = 120
 
@@ -50,6 +52,7 @@ class Crashes:
 
     :param path: only there: the number of the crash point in the first run, then in the one that resumes, …
     :param one_of: for each run: die at one of so many crash points; 1: at all of them, 0: at none
+    :param until_bad: whether to stop at the first that is bad
     :param alike: whether to die also where nothing is different from the crash point before: the next run would do the same,
         only at another time
     """
@@ -57,6 +60,7 @@ class Crashes:
     path: tuple[int, ...] = ()
     one_of: tuple[int, ...] = (1,)
     alike: bool = False
+    until_bad: bool = False
 
     def here(self, path: tuple[int, ...], seed: object) -> bool:
         """Whether to die at *path*."""
@@ -70,14 +74,14 @@ class Crashes:
 class World:
     """One virtual world.
 
-    :param after_death: what goes on after a death, in the child. Its end is the end of the child
+    :param after_death: what goes on after a death, in the child; returns whether all is well. Then the child ends
     :param wrong: is told what is wrong
     """
 
     #: returns what a crash would leave: if it is equal at two crash points, so are the worlds after these
     remains: Callable[[], object] = staticmethod(lambda: object())
 
-    def __init__(self, seed: object, crashes: Crashes, after_death: Callable[[], None], wrong: Callable[[str], None]) -> None:
+    def __init__(self, seed: object, crashes: Crashes, after_death: Callable[[], bool], wrong: Callable[[str], None]) -> None:
         self.seed = seed
         self.chance = random.Random(f"{seed}")
         self.crashes = crashes
@@ -148,17 +152,18 @@ class World:
         child = os.fork()
         if child:
             _, status = os.waitpid(child, 0)
-            if status:
-                self.wrong(f"the world after crash point {_dotted(path)} ended with status {status}")
+            if os.waitstatus_to_exitcode(status) not in (0, BAD):
+                self.wrong(f"the world after crash point {'.'.join(map(str, path))} ended with status {status}")
+            if status and self.crashes.until_bad:
+                os._exit(BAD)
             return
         try:
             self._die(path)
-            contextvars.Context().run(self._after_death)
+            is_well = contextvars.Context().run(self._after_death)
         except BaseException as error:
-            self.wrong(f"{type(error).__name__}: {error}")
-            raise
-        finally:
-            os._exit(0)
+            self.wrong(f"the simulation itself has failed: {type(error).__name__}: {error}")
+            is_well = False
+        os._exit(0 if is_well else BAD)
 
     def _differs(self) -> bool:
         if self.crashes.path or self.crashes.alike:
@@ -180,7 +185,7 @@ class World:
         first = min(self._sleepers, default=None)
         if first is None or first.time == inf or first.time > LONGEST_SECONDS:
             self.wrong("nothing will ever happen any more" if first is None or first.time == inf else "it never ends")
-            os._exit(0)
+            os._exit(BAD)
         self._sleepers.remove(first)
         Clock.now = max(Clock.now, first.time)
         if first is me:
@@ -188,7 +193,3 @@ class World:
         first.lock.release()
         if me is not None:
             me.lock.acquire()
-
-
-def _dotted(path: tuple[int, ...]) -> str:
-    return ".".join(map(str, path))
