@@ -20,8 +20,10 @@ import os
 import sys
 import tempfile
 from collections import Counter
+from contextlib import nullcontext
 from typing import Any
 
+from redis_server import redis_server
 from simulation.history import History
 from simulation.mistakes import MISTAKES
 from simulation.shapes import SCENES
@@ -30,13 +32,13 @@ from simulation.world import BAD, Crashes
 
 def reports(name: str, seed: int, crashes: Crashes, mistake: str | None = None) -> dict[tuple[int, ...], dict[str, Any]]:
     """Try the crash points of a crawl, in a process of its own; return what each world reports, by where it has died."""
-    with tempfile.TemporaryFile() as file:
+    with tempfile.TemporaryFile() as file, redis_server() if SCENES[name].redis else nullcontext() as server:
         child = os.fork()
         if not child:
             if mistake:
                 MISTAKES[mistake].plant()
             try:
-                is_well = History(SCENES[name], seed, crashes, file.fileno()).live()
+                is_well = History(SCENES[name], seed, crashes, file.fileno(), server.url if server else "").live()
             except BaseException:
                 logging.exception("the simulation itself has failed")
                 os._exit(1)

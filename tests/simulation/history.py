@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from . import clock, oracle
-from .crawl import Run, arguments_of, crawl, settings_of, spider_of
+from .crawl import STATE_FEED, Run, arguments_of, crawl, settings_of, spider_of
 from .shapes import Scene
 from .site import Handler, Site
 from .store import Contents, SimStore
@@ -33,9 +34,10 @@ class History:
     """One seed's world with a crawl.
 
     :param reports: where the worlds write their reports, a line each
+    :param redis_url: of a server, if the requests are in Redis
     """
 
-    def __init__(self, scene: Scene, seed: int, crashes: Crashes, reports: int) -> None:
+    def __init__(self, scene: Scene, seed: int, crashes: Crashes, reports: int, redis_url: str = "") -> None:
         self._scene = scene
         self._shape = shape = scene.shape
         self._reports = reports
@@ -44,12 +46,16 @@ class History:
         chance = self._world.chance
         self._site = Handler.site = Site(self._world, shape.size, mean_seconds=chance.choice((0.1, 0.3, 0.5)))
         self._settings = settings_of(shape, **scene.settings(chance))
+        if redis_url:
+            self._settings |= _in_redis(self._world, redis_url, scene.fault, self._settings["FEEDS"])
+        #: whether a run whose requests are in Redis has ended because nothing was left to do
+        self._has_finished = False
         self._report = Report(())
         self._world.at_death.append(self._died)
 
     def live(self) -> bool:
         """Run the crawl until it is over, and report. Return whether all is well."""
-        while not oracle.is_over(self._shape, self._contents.files) and not self._report.wrong:
+        while not self._is_over() and not self._report.wrong:
             self._site.run += 1
             self._report.runs += 1
             self._run()
@@ -72,6 +78,7 @@ class History:
         run = crawl(world, spider, self._settings, arguments)
         world.rest()
         for each in (run, *others):
+            self._has_finished = self._has_finished or (self._scene.redis and each.reason == "finished")
             if each.failed != str(each.reason).startswith("state_"):
                 self._wrong(f"run {self._report.runs} ended with {each.reason}, failed: {each.failed}")
         excused = self._scene.may_fail or self._contents.arrived_late
@@ -80,8 +87,17 @@ class History:
         if run.errors and not excused:
             self._wrong(f"run {self._report.runs} logged errors: {run.errors[:3]}")
 
+    def _is_over(self) -> bool:
+        return self._has_finished or (not self._scene.redis and oracle.is_over(self._shape, self._contents.files))
+
     def _check(self) -> None:
-        for each in oracle.wrong(self._shape, self._shape.size, self._contents.files):
+        shape, files = self._shape, self._contents.files
+        found = []
+        if not self._scene.redis:
+            found = oracle.wrong(shape, shape.size, files)
+        elif self._has_finished:
+            found = oracle.missing(shape, shape.size, files)
+        for each in found:
             self._wrong(each)
 
     def _resume(self) -> bool:
@@ -100,3 +116,15 @@ class History:
         self._report.points, self._report.trace = self._world.points, self._world.trace
         line = json.dumps(asdict(self._report))
         os.write(self._reports, f"{line}\n".encode())
+
+
+def _in_redis(world: World, url: str, fault: float, feeds: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings for requests in the Redis at *url*, which gets the virtual time of *world*."""
+    from .frontier import Frontier  # needs redis-py
+
+    return {
+        "SCHEDULER": "scrapy_state.redis.Scheduler",
+        "STATE_REDIS_URL": Frontier(world, url, fault).url,
+        "STATE_REDIS_FILTER_START": True,
+        "FEEDS": {uri: options for uri, options in feeds.items() if uri not in STATE_FEED},
+    }

@@ -110,7 +110,7 @@ def redirect_seen_early() -> None:
     Pages.join = early  # type: ignore[method-assign]
 
 
-@_in("orphans", seed=1)
+@_in("orphans", seed=8)
 def orphans_deleted_early() -> None:
     """Orphans are deleted before the opening checkpoint is stored, when their run's last request may still arrive."""
     from scrapy_state.export import commits

@@ -32,6 +32,13 @@ def wrong(shape: Shape, size: int, files: Mapping[str, bytes]) -> list[str]:
     return check(stored, STATES, feeds, expected, over=last is not None).wrong
 
 
+def missing(shape: Shape, size: int, files: Mapping[str, bytes]) -> list[str]:
+    """Return what *files* lack, if nobody counts how often an item is there. All of them must be whole."""
+    found = {item for key, content in files.items() for item in _READERS[key.partition("/")[0]](content)}
+    lost = sorted(set(shape.keys(size)) - found)
+    return [f"{len(lost)} items are lost: {', '.join(lost[:8])}"] if lost else []
+
+
 def is_over(shape: Shape, files: Mapping[str, bytes]) -> bool:
     """Whether a crawl is over."""
     return any(_ends(shape, files[key]) for key in checkpoints(files))

@@ -111,6 +111,7 @@ class Scene:
     :param one_of: see :class:`~simulation.world.Crashes`
     :param fault: the chance that a call of a store gets no answer
     :param beside: more settings of a run that is at work at the same time, as if in a process of its own; None: there is none
+    :param redis: whether the requests are in Redis, where each page is crawled at least once, and there are no checkpoints
     :param commits: how many checkpoints a crawl without a crash must store; fewer would test nothing
     """
 
@@ -119,6 +120,7 @@ class Scene:
     fault: float = 0.0
     beside: Mapping[str, Any] | None = None
     commits: int = 3
+    redis: bool = False
 
     @property
     def may_fail(self) -> bool:
@@ -162,6 +164,9 @@ SCENES = {
     "unreachable_units": Scene(UNITS, fault=0.15),
     "two_runs": Scene(STATE_ITEMS, beside={}),
     "two_runs_requests": Scene(_any("crawl", 8), beside={}),
+    "redis": Scene(_any("crawl", 5), redis=True, commits=0),
+    "redis_unreachable": Scene(_any("redirects", 4), redis=True, fault=0.15, commits=0),
+    "redis_two_workers": Scene(_any("crawl", 5), redis=True, beside={}, commits=0),
     "read_only": Scene(STATE_ITEMS, beside=READ_ONLY),
     **{name: Scene(_any(name, _SIZES.get(name, 8))) for name in SHAPES},
 }

@@ -32,7 +32,7 @@ class Contents:
         #: what would take effect when it arrives
         self._on_its_way: dict[int, Callable[[], object]] = {}
         world.at_death.append(self._dead)
-        world.remains = lambda: (set(self.files), set(self._on_its_way))  # type: ignore[method-assign]
+        world.remains = lambda: (set(self.files), set(self._on_its_way), world.changes)  # type: ignore[method-assign]
 
     def call(self, effect: Callable[[], T], changes: bool = False) -> T:
         """Let *effect* take place in the store, and return its result. *changes*: whether it stores or deletes something."""

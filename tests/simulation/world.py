@@ -93,6 +93,10 @@ class World:
         self.trace = 0
         #: called at a death, before anything goes on
         self.at_death: list[Callable[[], None]] = []
+        #: called before a death; each returns what is to be called afterwards, where the world goes on that has not died
+        self.keepers: list[Callable[[], Callable[[], None]]] = []
+        #: how much has changed outside the store: see :attr:`remains`
+        self.changes = 0
         self.wrong = wrong
         self._after_death = after_death
         self._last_remains: object = None
@@ -149,9 +153,12 @@ class World:
         path = (*self.path, self.points)
         if not self._differs() or not self.crashes.here(path, self.seed):
             return
+        put_back = [keep() for keep in self.keepers]
         child = os.fork()
         if child:
             _, status = os.waitpid(child, 0)
+            for each in put_back:
+                each()
             if os.waitstatus_to_exitcode(status) not in (0, BAD):
                 self.wrong(f"the world after crash point {'.'.join(map(str, path))} ended with status {status}")
             if status and self.crashes.until_bad:
