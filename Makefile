@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: test test-long test-matrix lint demo demo-s3 scrapy-suite chaos chaos-redis chaos-requests bench bench-requests bench-spool bench-frontier bench-units bench-pending bench-delta soak bench-year redis-server docs clean
+.PHONY: test test-long test-matrix lint demo demo-s3 scrapy-suite chaos chaos-redis chaos-requests bench bench-requests bench-spool bench-frontier bench-units bench-pending bench-delta soak bench-year redis-server docs simulate clean
 
 test: $(STAMP) redis-server
 	$(BIN)/python -m pytest
@@ -79,6 +79,10 @@ chaos-requests: $(STAMP)
 # A long crawl while the store misbehaves: nothing grows, nothing is lost: make soak ARGS='--minutes 60 --seed 7'
 soak: $(STAMP)
 	PYTHONPATH=tests/support:tests/campaigns $(BIN)/python tests/campaigns/soak.py $(ARGS)
+
+# Whole crawls in virtual time, killed at every crash point: make simulate ARGS='--seeds 100 --shapes state_items,listings'
+simulate: $(STAMP)
+	PYTHONPATH=tests:tests/support:tests/campaigns $(BIN)/python tests/campaigns/simulate.py $(ARGS)
 
 # Pages per second with the frontier in Redis beside Scrapy's own schedulers, and scrapy-redis where that is installed
 bench-frontier: $(STAMP)

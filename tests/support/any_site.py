@@ -6,42 +6,21 @@ import asyncio
 import random
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-
-@dataclass(frozen=True)
-class Fetch:
-    """A request that the site got. *run*: the run that sent it; *time*: in seconds since 1970."""
-
-    time: float
-    run: int
-    method: str
-    path: str
-
-
-@dataclass(frozen=True)
-class _Answer:
-    status: int = 200
-    body: str = ""
-    headers: tuple[str, ...] = ()
+from any_answers import Answers, Fetch
 
 
 class Site:
     """Serves in a thread of its own while its context lasts.
 
-    Most addresses answer with their own path. The others: /crawl/N has links; /redirect/N/H leads to /p/N in H steps;
-    /flaky/N/T fails until it has been asked T times; /never, /missing; /login, /private/N; /poll.
-
-    :param pages: how many pages link to each other
+    :param pages: see :class:`Answers`
     :param delay_seconds: how long an answer takes on average
     """
 
     def __init__(self, pages: int, delay_seconds: float = 0.0, seed: int = 0) -> None:
-        self.pages = pages
         #: the number of the run that is at work; set by the test
         self.run = 0
         self.log: list[Fetch] = []
@@ -50,9 +29,7 @@ class Site:
         self._delay_seconds = delay_seconds
         self._chance = random.Random(seed)
         self._changed = threading.Condition()
-        self._asked: Counter[str] = Counter()
-        self._sessions: set[str] = set()
-        self._released = 0
+        self._answers = Answers(pages)
         self._hanging: asyncio.Event | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
@@ -126,7 +103,7 @@ class Site:
         await self._count(fetch)
         if self._delay_seconds:
             await asyncio.sleep(self._chance.uniform(0, 2 * self._delay_seconds))
-        answer = self._answer(fetch, headers.get("cookie", ""))
+        answer = self._answers.answer(fetch, headers.get("cookie", ""))
         body = answer.body.encode()
         head = [f"HTTP/1.1 {answer.status} Any", "Content-Type: text/html", f"Content-Length: {len(body)}", *answer.headers]
         writer.write("\r\n".join([*head, "", ""]).encode() + body)
@@ -135,7 +112,7 @@ class Site:
     async def _count(self, fetch: Fetch) -> None:
         with self._changed:
             self.log.append(fetch)
-            self._asked[fetch.path] += 1
+            self._answers.asked[fetch.path] += 1
             hang, self.hang = self.hang, False
             if hang:
                 self._hanging = asyncio.Event()
@@ -143,34 +120,3 @@ class Site:
         if hang and self._hanging is not None:
             await self._hanging.wait()
             self._hanging = None
-
-    def _answer(self, fetch: Fetch, cookie: str) -> _Answer:
-        _, kind, *rest = fetch.path.split("/")
-        match kind, rest:
-            case "crawl", [number]:
-                links = "".join(f'<p><a href="/crawl/{each}">page {each}</a></p>' for each in self._links(int(number)))
-                return _Answer(body=f"<html><body>{links}</body></html>")
-            case "redirect", [number, hops]:
-                place = f"/redirect/{number}/{int(hops) - 1}" if int(hops) > 1 else f"/p/{number}"
-                return _Answer(302, headers=(f"Location: {place}",))
-            case "flaky", [_, tries]:
-                return _Answer(200 if self._asked[fetch.path] >= int(tries) else 500, fetch.path)
-            case "never", _:
-                return _Answer(500)
-            case "missing", _:
-                return _Answer(404)
-            case "login", _:
-                session = f"{fetch.run}-{len(self._sessions)}"  # it is over when the run is
-                self._sessions.add(session)
-                return _Answer(headers=(f"Set-Cookie: session={session}; Path=/",))
-            case "private", _:
-                session = cookie.partition("session=")[2].partition(";")[0]
-                return _Answer(200 if session in self._sessions and session.startswith(f"{fetch.run}-") else 403)
-            case "poll", _:
-                self._released = min(self.pages, self._released + 10)
-                return _Answer(body=str(self._released))
-        return _Answer(body=fetch.path)
-
-    def _links(self, page: int) -> list[int]:
-        further = [each for each in range(3 * page + 1, 3 * page + 4) if each < self.pages]
-        return further + [each for each in (page // 2, page - 1) if each > 0]
