@@ -48,6 +48,9 @@ class Keys(Protocol):
     def at(self, position: int) -> str | None:
         """Return the key at *position*, whether it is stored or not; None if no key can have that position. Does no I/O."""
 
+    def is_gone(self, id: int) -> bool:
+        """Whether the listing has shown that *id*, older than the newest, is not stored. Does no I/O."""
+
 
 def find_keys(
     store: StoreReader, template: KeyTemplate, depth: int | None = 0, newest_pruned: Callable[[], int] = lambda: 0
@@ -104,6 +107,10 @@ class ListedKeys:
     def at(self, position: int) -> str | None:
         """See :class:`Keys`."""
         return self._keys[position] if 0 <= position < len(self._keys) else None
+
+    def is_gone(self, id: int) -> bool:
+        """See :class:`Keys`. False: these stores are asked for nothing that costs much."""
+        return False
 
 
 class SearchedKeys:
@@ -178,6 +185,10 @@ class SearchedKeys:
     def at(self, position: int) -> str | None:
         """See :class:`Keys`."""
         return self._template.key(position) if position > 0 else None
+
+    def is_gone(self, id: int) -> bool:
+        """See :class:`Keys`. Known near the newest id, and everywhere after a prune that has left a page or less."""
+        return id >= self._tail_from and id not in self._tail
 
     def _gallop(self, low: int) -> tuple[int, int]:
         """Return two ids between which the newest is, both included. *low* is an id that exists."""
