@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: test test-long test-matrix lint demo demo-s3 scrapy-suite chaos chaos-redis chaos-requests bench bench-requests bench-spool bench-frontier bench-units bench-pending bench-delta soak bench-year redis-server docs simulate clean
+.PHONY: test test-long test-matrix lint demo demo-s3 scrapy-suite chaos chaos-redis chaos-requests bench bench-requests bench-spool bench-frontier bench-units bench-pending bench-delta soak bench-year redis-server docs simulate bench-cpu clean
 
 test: $(STAMP) redis-server
 	$(BIN)/python -m pytest
@@ -36,8 +36,12 @@ demo-s3: $(STAMP)
 scrapy-suite: $(STAMP)
 	$(BIN)/python tests/campaigns/scrapy_suite.py
 
-# CPU with checkpoints beside Scrapy's own exporter, as ratios: make bench ARGS='--pairs 15 --part requests', ARGS=--instructions
+# One table: a crawl with this package, and with what one would use instead: make bench ARGS='--pairs 5 --write docs'
 bench: $(STAMP)
+	$(BIN)/python benchmarks/table.py $(ARGS)
+
+# CPU with checkpoints beside Scrapy's own exporter: make bench-cpu ARGS='--pairs 15 --part requests', ARGS=--instructions
+bench-cpu: $(STAMP)
 	$(BIN)/python benchmarks/cpu.py $(ARGS)
 
 # Requests to find where to start, among 100 to 1,000,000 checkpoints
@@ -102,4 +106,4 @@ $(VENV)/.docs-installed: $(STAMP)
 	touch $@
 
 clean:
-	rm -rf $(VENV) .matrix build dist docs/_build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .matrix .bench build dist docs/_build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -7,7 +7,8 @@
 - ``site``: a site whose pages /COUNT/0 to /COUNT/COUNT-1 have 3 items and 10 links each, most of them to pages that others
   link to, too.
 - ``links PAGES``: a site of PAGES pages, each with links to three further ones and back.
-- ``s3``: an S3 server (moto).
+- ``listings SECONDS``: a site of listings with 10 links each to pages with 3 items each: see listings() below.
+- ``s3``: an S3 server (moto). ``GET /-/requests`` returns how many requests it got.
 - ``proxy PORT SECONDS``: a proxy that adds SECONDS to each round trip to the server at PORT.
 """
 
@@ -100,6 +101,53 @@ def linked() -> Serve:
     return site("text/html", body)
 
 
+def listings(seconds: str) -> Serve:
+    """/list/N links to /page/N-0 to /page/N-9, which take SECONDS. /-/paths returns all paths so far; /-/forget forgets them;
+    /-/until/COUNT answers once there are so many."""
+    paths: list[str] = []
+    changed = asyncio.Condition()
+
+    async def body(path: str) -> bytes:
+        _, kind, name = path.split("/")
+        if kind == "list":
+            links = "".join(f'<a href="/page/{name}-{each}">page {each}</a> ' for each in range(10))
+            return f"<html><body><h1>Listing {name}</h1><p>{links}</p></body></html>".encode()
+        if kind == "page":
+            await asyncio.sleep(float(seconds))
+            items = "".join(f"<li><b>{name}-{n}</b> <i>{'some text ' * 10}</i></li>" for n in range(3))
+            return f"<html><head><title>{name}</title></head><body><ul>{items}</ul></body></html>".encode()
+        return b""
+
+    async def about(path: str) -> bytes:
+        if path == "/-/paths":
+            return json.dumps(paths).encode()
+        if path == "/-/forget":
+            paths.clear()
+        else:
+            async with changed:
+                await changed.wait_for(lambda: len(paths) >= int(path.rpartition("/")[2]))
+        return b""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                path = head.split()[1].decode()
+                if path.startswith("/-/"):
+                    content = await about(path)
+                else:
+                    async with changed:
+                        paths.append(path)
+                        changed.notify_all()
+                    content = await body(path)
+                writer.write(f"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: {len(content)}\r\n\r\n".encode())
+                writer.write(content)
+                await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            writer.close()
+
+    return serve
+
+
 def links(pages: str) -> Serve:
     def body(page: int) -> bytes:
         found = [each for each in range(3 * page + 1, 3 * page + 4) if each < int(pages)] + [page // 2, max(0, page - 1)]
@@ -122,8 +170,8 @@ def proxy(port: str, seconds: str) -> Serve:
     return serve
 
 
-async def run(serve: Serve) -> None:
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+async def run(serve_of: Callable[..., Serve], *arguments: str) -> None:
+    server = await asyncio.start_server(serve_of(*arguments), "127.0.0.1", 0, backlog=1000)
     ends_with_stdin(server.sockets[0].getsockname()[1])
     await server.serve_forever()
 
@@ -131,9 +179,19 @@ async def run(serve: Serve) -> None:
 def run_s3() -> None:
     import logging
 
-    from moto.server import ThreadedMotoServer
+    from moto.server import DomainDispatcherApplication, ThreadedMotoServer
 
     logging.disable()
+    count, answer = [0], DomainDispatcherApplication.__call__
+
+    def counting(self: Any, environ: dict[str, Any], start_response: Any) -> Any:
+        if environ["PATH_INFO"] == "/-/requests":
+            start_response("200 OK", [("Content-Type", "application/json")])
+            return [json.dumps(count[0]).encode()]
+        count[0] += 1
+        return answer(self, environ, start_response)
+
+    DomainDispatcherApplication.__call__ = counting
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     ends_with_stdin(server.get_host_and_port()[1])
@@ -144,7 +202,8 @@ def main(kind: str, *arguments: str) -> None:
     if kind == "s3":
         run_s3()
     else:
-        asyncio.run(run({"items": items, "large": large, "links": links, "site": linked, "proxy": proxy}[kind](*arguments)))
+        kinds = {"items": items, "large": large, "links": links, "listings": listings, "site": linked, "proxy": proxy}
+        asyncio.run(run(kinds[kind], *arguments))
 
 
 if __name__ == "__main__":

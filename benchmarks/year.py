@@ -28,8 +28,8 @@ from urllib.request import urlopen
 from servers import project, server
 from year_store import ITEM_FILE, ITEMS, STATES, checkpoints
 
-#: prune keeps so many
-KEEP = 1000
+#: prune keeps so many. With more, a start also reads the parent of the newest; with 1,000 or more, it lists more than one page.
+KEEP = 1
 #: How much more memory than with a tenth of the checkpoints counts as flat: a share of it, and bytes
 FLAT_SHARE, FLAT_BYTES = 1.1, 16e6
 STORES = ("local", "s3")
@@ -107,7 +107,9 @@ def rows(place: Place) -> list[Row]:
     def state(verb: str, *more: str) -> Row:
         return measured(" ".join([verb, *more]), "state", verb, "bench.py", *more)
 
-    before = [state("get"), measured("start"), state("log"), state("report", "-o", "page.html"), state("verify")]
+    page = ("-o", "page.html")
+    before = [state("get"), measured("start"), state("log")]
+    before += [state("report", *page), state("report", "--no-orphans", *page), state("verify")]
     after = [state("prune", "--keep", str(KEEP)), state("get"), measured("start"), state("log"), state("verify")]
     for row in after[1:]:
         row.name += ", after prune"
@@ -116,7 +118,7 @@ def rows(place: Place) -> list[Row]:
 
 def shown(row: Row) -> str:
     requests = ", ".join(f"{count:,} {kind}" for kind, count in sorted(row.requests.items())) or "-"
-    return f"{row.name:22} {row.seconds:8.1f} s {row.cpu_seconds:8.1f} s CPU {row.memory / 1e6:6.0f} MB  {requests}"
+    return f"{row.name:34} {row.seconds:8.1f} s {row.cpu_seconds:8.1f} s CPU {row.memory / 1e6:6.0f} MB  {requests}"
 
 
 def in_store(kind: str, number: int) -> list[Row]:

@@ -154,4 +154,4 @@ def serve(number: str):  # type: ignore[no-untyped-def]
 
 
 if __name__ == "__main__":
-    asyncio.run(run(serve(sys.argv[1])))
+    asyncio.run(run(serve, sys.argv[1]))

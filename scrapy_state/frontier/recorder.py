@@ -213,7 +213,7 @@ class Recorder:
             self._number += 1
             file, size, digest = await threads.run(snapshot.journal.finish, snapshot.in_flight)
             store = partial(self._files.store_segment, self._files.name(self._number), file, size, digest)
-            segments.append(await retry.run("the requests", partial(threads.run, store)))
+            segments.append(await retry.run("a segment of the requests", partial(threads.run, store)))
         self._segments = segments
         stats = self._crawler.stats
         stats.set_value("state/requests_pending", snapshot.requests.pending)

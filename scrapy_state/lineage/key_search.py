@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+from array import array
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import islice
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ..model.key_template import KeyTemplate
 from ..stores import StoreReader
@@ -23,6 +24,8 @@ _FACTOR = 4
 _FEW_DIGITS = 5
 #: How many pages of foreign keys the search reads behind the newest id before it gives up
 _FOREIGN_PAGES = 10
+#: The largest id that array("Q") can hold
+_MOST_ID = 2**64 - 1
 logger = logging.getLogger("scrapy_state.state")
 
 
@@ -48,6 +51,9 @@ class Keys(Protocol):
     def at(self, position: int) -> str | None:
         """Return the key at *position*, whether it is stored or not; None if no key can have that position. Does no I/O."""
 
+    def is_gone(self, id: int) -> bool:
+        """Whether the listing has shown that *id*, older than the newest, is not stored. Does no I/O."""
+
 
 def find_keys(
     store: StoreReader, template: KeyTemplate, depth: int | None = 0, newest_pruned: Callable[[], int] = lambda: 0
@@ -64,10 +70,44 @@ def find_keys(
         keys = searched if searched.look() else None
     if keys is None:
         within = template.depth if template.rest else depth
-        keys = ListedKeys(template.in_order(keys_within(store, template.prefix, within)))
+        keys = ListedKeys(_listed(store, template, within))
     if template.writable:
         _add_unlisted(keys, store, template)
     return keys
+
+
+def _listed(store: StoreReader, template: KeyTemplate, depth: int | None) -> Sequence[str]:
+    """Return all keys of *template*, oldest first: made from their ids where possible, which take a tenth of the memory."""
+    if template.writable:
+        ids = _ids(template, keys_within(store, template.prefix, depth))
+        if ids is not None:
+            return _KeysOfIds(template, ids)
+    return template.in_order(keys_within(store, template.prefix, depth))
+
+
+def _ids(template: KeyTemplate, keys: Iterable[str]) -> array[int] | None:
+    """Return the ids in *keys*, ascending; None if a key isn't the one that its id would get today."""
+    ids = array("Q")
+    for key in keys:
+        id = template.id_of(key)
+        if id is not None and (template.key(id) != key or id > _MOST_ID):
+            return None
+        if id is not None:
+            ids.append(id)
+    return array("Q", sorted(ids))
+
+
+class _KeysOfIds(Sequence[str]):
+    """The keys of *ids*."""
+
+    def __init__(self, template: KeyTemplate, ids: array[int]) -> None:
+        self._template, self._ids = template, ids
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def __getitem__(self, at: Any) -> Any:
+        return self._template.key(self._ids[at])
 
 
 def _add_unlisted(keys: SearchedKeys | ListedKeys, store: StoreReader, template: KeyTemplate) -> None:
@@ -81,12 +121,12 @@ def _add_unlisted(keys: SearchedKeys | ListedKeys, store: StoreReader, template:
 class ListedKeys:
     """Keys that were all listed, oldest first; a position is an index into the list."""
 
-    def __init__(self, keys: list[str]) -> None:
+    def __init__(self, keys: Sequence[str]) -> None:
         self._keys = keys
 
     def append(self, id: int, key: str) -> None:
         """Add a key that is newer than the others."""
-        self._keys.append(key)
+        self._keys = [*self._keys, key]
 
     def newest(self) -> PlacedKey | None:
         """See :class:`Keys`."""
@@ -104,6 +144,10 @@ class ListedKeys:
     def at(self, position: int) -> str | None:
         """See :class:`Keys`."""
         return self._keys[position] if 0 <= position < len(self._keys) else None
+
+    def is_gone(self, id: int) -> bool:
+        """See :class:`Keys`. False: these stores are asked for nothing that costs much."""
+        return False
 
 
 class SearchedKeys:
@@ -178,6 +222,10 @@ class SearchedKeys:
     def at(self, position: int) -> str | None:
         """See :class:`Keys`."""
         return self._template.key(position) if position > 0 else None
+
+    def is_gone(self, id: int) -> bool:
+        """See :class:`Keys`. Known near the newest id, and everywhere after a prune that has left a page or less."""
+        return id >= self._tail_from and id not in self._tail
 
     def _gallop(self, low: int) -> tuple[int, int]:
         """Return two ids between which the newest is, both included. *low* is an id that exists."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 from ..exceptions import CheckpointError, CheckpointTooNew, StateSettingsError
@@ -85,7 +85,7 @@ class ValidCheckpoints:
     def _look(self, key: PlacedKey, way: Literal[1, -1]) -> tuple[Checkpoint | None, int]:
         """Return the checkpoint; or None, and how many files to skip from there on."""
         try:
-            return read_valid(self._store, self._template, key.key, self._spider), 1
+            return read_valid(self._store, self._template, key.key, self._spider, self._keys.is_gone), 1
         except _OtherSpiders as error:
             self._of_run = self._of_run + 1 if error.run == self._run else 1
             self._run = error.run
@@ -138,9 +138,16 @@ class ValidCheckpoints:
         return None if checkpoint is None else checkpoint.run
 
 
-def read_valid(store: StoreReader, template: KeyTemplate, key: str, spider: str | None) -> Checkpoint | None:
+def read_valid(
+    store: StoreReader,
+    template: KeyTemplate,
+    key: str,
+    spider: str | None,
+    is_gone: Callable[[int], bool] = lambda id: False,
+) -> Checkpoint | None:
     """Read one checkpoint, also one that was pruned; None if it does not exist.
 
+    :param is_gone: whether an id is known not to be stored any more, so that nobody needs to ask for it
     :raises CheckpointError: if it is not valid, or belongs to another spider
     """
     checkpoint = read_checkpoint(StoreWithRollups(store, template), template, key)
@@ -148,7 +155,9 @@ def read_valid(store: StoreReader, template: KeyTemplate, key: str, spider: str 
         return None
     if None not in (spider, checkpoint.spider) and checkpoint.spider != spider:
         raise _OtherSpiders(checkpoint)
-    if checkpoint.parent is not None and checkpoint.parent_digest is not None and template.writable:
+    if checkpoint.parent is None or checkpoint.parent_digest is None or not template.writable:
+        return checkpoint
+    if not is_gone(checkpoint.parent):
         try:
             parent = read_checkpoint(store, template, template.key(checkpoint.parent))
         except CheckpointError as error:

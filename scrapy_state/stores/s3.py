@@ -86,11 +86,7 @@ class S3Reader:
         return found if found is None else found[:size]
 
     def _get(self, key: str, **options: Any) -> bytes | None:
-        def read() -> bytes | None:
-            body = self._open(key, **options)
-            return None if body is None else body.read()
-
-        return self._undamaged(key, read)
+        return self._undamaged(key, lambda: None if (body := self._open(key, **options)) is None else body.read())
 
     def _undamaged(self, key: str, read: Callable[[], T]) -> T:
         """Call *read*; once more if the content is damaged, since that may have happened in transit."""

@@ -2,6 +2,7 @@
 
 import random
 import re
+import tracemalloc
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -206,6 +207,22 @@ def test_where_keys_do_not_sort_all_are_listed(trouble: str) -> None:
     assert [each.key for each in found.down(newest.position)] == keys[::-1]
     assert found.up(newest.position) == newest
     assert found.up(newest.position + 1) is None
+
+
+def test_memory_where_all_are_listed() -> None:
+    """Where all keys must be listed, as on a local disk, a start remembers few bytes of each."""
+    count = 20_000
+    store = Dense([], ordered=False, count=count)
+    tracemalloc.start()
+    try:
+        found = find_keys(store, TEMPLATE)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    newest = found.newest()
+    assert newest is not None
+    assert (newest.position, newest.key) == (count - 1, TEMPLATE.key(count))
+    assert peak < 100 * count
 
 
 def test_ids_that_outgrow_their_digits() -> None:

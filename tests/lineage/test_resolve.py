@@ -305,6 +305,17 @@ def test_parent_gone() -> None:
     assert found.checkpoint.id == 7
 
 
+@pytest.mark.parametrize(("first", "reads"), [(7, 1), (5, 2), (1, 2)])
+def test_few_requests_after_a_prune(first: int, reads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A parent that the listing shows to be gone is not asked for: then the newest checkpoint is the only one that is read."""
+    monkeypatch.setattr(Memory, "ordered", True)
+    store = Memory()
+    store.put(*chain(7)[first - 1 :])
+    found = resolve(store, TEMPLATE)
+    assert found.checkpoint is not None
+    assert (found.checkpoint.id, store.reads) == (7, reads)
+
+
 def test_deleted_since_the_listing() -> None:
     """A file that was deleted since the listing is no reason to stop or to warn; its id counts."""
     store = Memory(listed=[TEMPLATE.key(8)])
