@@ -64,7 +64,8 @@ class Scenario:
     :param concurrency: CONCURRENT_REQUESTS
     :param interval: STATE_INTERVAL
     :param store: "local", "s3" or "swift"
-    :param apart: whether the requests have a folder of their own; *on_disk*: STATE_REQUESTS_ON_DISK
+    :param apart: whether the requests have a folder of their own; *on_disk*: STATE_REQUESTS_ON_DISK;
+        *delta*: STATE_DELTA
     :param ends: how its runs end, see ENDS; further runs may end by themselves
     """
 
@@ -77,6 +78,7 @@ class Scenario:
     store: str = "local"
     apart: bool = False
     on_disk: bool = False
+    delta: bool = False
     ends: tuple[str, ...] = ("late",) * 3
 
     @classmethod
@@ -94,6 +96,7 @@ class Scenario:
             apart=rng.random() < 0.2,
             on_disk=rng.random() < 0.3,
             ends=tuple(rng.choices(ENDS, (40, 20, 10, 8, 8, 6, 4, 4), k=rng.randint(1, 4))),
+            delta=rng.random() < 0.4,
         )
 
     def settings(self, root: str, place: dict[str, Any]) -> dict[str, Any]:
@@ -110,6 +113,7 @@ class Scenario:
             "LOG_FILE_APPEND": False,
             **({"STATE_REQUESTS_URI": f"{root}/requests/"} if self.apart else {}),
             **({"STATE_REQUESTS_ON_DISK": True} if self.on_disk else {}),
+            **({"STATE_DELTA": True} if self.delta else {}),
             **shape.settings,
             **place,
         }
