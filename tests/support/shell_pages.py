@@ -69,7 +69,8 @@ class Shell:
         for command, shown in _commands(text):
             code, out, err = self.run(command)
             expected = [line for line in shown if not line.startswith(("INFO: ", "...", "Killed"))]
-            if expected and all(line.isdecimal() or "all right" in line for line in expected):
+            # How many pages were fetched twice, or came before SIGTERM, is not the same each time.
+            if "--cat |" in command or "verify" in command:
                 got = [re.sub(r"\s+", "", line) if line.strip().isdecimal() else line for line in out.splitlines()]
                 _check(_about(expected) == _about(got), f"$ {command}\nshown {expected}, printed {got}\n{err}")
             _check(code == (-signal.SIGKILL if "timeout -s KILL" in command else 0), f"$ {command}\nended with {code}\n{err}")
@@ -120,11 +121,11 @@ def _site_and_project(shell: Shell) -> subprocess.Popen[bytes]:
     for command, _ in _commands(block(TUTORIAL, "http.server")):
         if "http.server" not in command:
             shell.run(command)
-    program, _, log = block(TUTORIAL, "http.server").splitlines()[-1].removeprefix("$ ").removesuffix(" &").partition(" 2> ")
-    arguments = program.replace("8000", str(shell.port)).split()[1:]
-    server = subprocess.Popen(
-        [sys.executable, *arguments], cwd=shell.folder, stdout=subprocess.DEVNULL, stderr=(shell.folder / log).open("wb")
-    )
+    line = block(TUTORIAL, "http.server").splitlines()[-1].replace("8000", str(shell.port))
+    program, _, log = line.removeprefix("$ python ").removesuffix(" &").partition(" 2> ")
+    with (shell.folder / log).open("wb") as file:
+        command = [sys.executable, *program.split()]
+        server = subprocess.Popen(command, cwd=shell.folder, stdout=subprocess.DEVNULL, stderr=file)
     shell.run_block(block(TUTORIAL, "startproject"))
     package = shell.folder / "shop" / "shop"
     (package / "spiders" / "books.py").write_text(block(TUTORIAL, "class BooksSpider").replace("8000", str(shell.port)))
