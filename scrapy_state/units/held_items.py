@@ -89,6 +89,9 @@ class HeldItems:
             now.side.batches += side.batches
         if side.errors:
             now.side.errors[now.epoch] += side.errors.total()
+        if side.changes:
+            now.side.changes += [(now.epoch, change) for _, change in side.changes]
+            side.changes = []
 
     def move(self, side: Side, to: Side) -> None:
         """Keep the items of *side*, none of which is in the pipelines, with those of *to*."""
@@ -109,6 +112,7 @@ class HeldItems:
             self._feeds.close_side(side)
             to.batches += side.batches
         to.errors += side.errors
+        to.changes += side.changes
 
     def drop(self, side: Side) -> None:
         """Forget the items of *side*, and those that are still to come."""
