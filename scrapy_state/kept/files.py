@@ -128,7 +128,7 @@ class KeptFiles:
             return files_to_json(self._files)
         found = await threads.run(self._look)
         files, stored = found.files, {file.stored.name for file in self._files.values()}
-        changed_bytes = 0
+        before = set(stored)
         for first in range(0, len(found.changed), _AT_ONCE):
             paths = found.changed[first : first + _AT_ONCE]
             copies = await asyncio.gather(*(self._store_file(path, stored, threads, retry) for path in paths))
@@ -136,9 +136,9 @@ class KeptFiles:
                 if kept is not None:
                     files[path] = kept
                     stored.add(kept.stored.name)
-                    changed_bytes += kept.stored.bytes
-        if found.changed:
-            self._log.info("files: %s of %s have changed (%s bytes)", len(found.changed), len(files), changed_bytes)
+        new = {file.stored for file in files.values() if file.stored.name not in before}
+        if new:
+            self._log.info("files: %s, of which %s are new (%s bytes)", len(files), len(new), sum(file.bytes for file in new))
         self._check_size({path: file.stored.bytes for path, file in files.items()})
         self._files = files
         return files_to_json(files)
