@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from .extension import SpiderSettingsState, StateResolver, get_extension, get_settings_priority_name
     from .feedexport import CheckpointFeedExporter
     from .items import StateItem
+    from .kept.collections import KeptCounter, KeptDict, KeptSet
     from .model.checkpoint import Checkpoint
     from .resume import sources
     from .resume.sources import last_state
@@ -19,6 +20,9 @@ __all__ = [
     "Addon",
     "Checkpoint",
     "CheckpointFeedExporter",
+    "KeptCounter",
+    "KeptDict",
+    "KeptSet",
     "SpiderSettingsState",
     "StateError",
     "StateItem",
@@ -35,6 +39,9 @@ __version__ = "0.1.0"
 _MODULES = {
     "Checkpoint": "model.checkpoint",
     "CheckpointFeedExporter": "feedexport",
+    "KeptCounter": "kept.collections",
+    "KeptDict": "kept.collections",
+    "KeptSet": "kept.collections",
     "SpiderSettingsState": "extension",
     "StateError": "exceptions",
     "StateItem": "items",

@@ -26,6 +26,7 @@ from .export.open_batches import ItemFeed
 from .extension import StateResolver, get_extension
 from .feeds import StateFeed, is_state_feed, item_feeds_with_checkpoints, open_template, segments_feed, uri_params
 from .feedstorages import DURABLE, DurableFeedStorage, open_nameless
+from .kept.opening import keep
 from .lineage.last_run import OrphanFeeds
 from .lineage.orphans import files_left_out
 from .lineage.writer import CheckpointWriter, new_run_id
@@ -59,6 +60,8 @@ class CheckpointFeedExporter(FeedExporter):
         self.state_feed = StateFeed.from_settings(crawler.settings)
         is_enabled = self.state_settings.enabled and is_crawl(crawler)
         checkpoints = is_enabled and self.state_feed is not None and not self.state_settings.readonly
+        if is_enabled:
+            keep(crawler, writes=checkpoints, run=self.run_id)
         needs_item_feeds = checkpoints or (is_enabled and needs_durable_items(crawler.settings))
         self._item_feeds = item_feeds_with_checkpoints(crawler.settings) if needs_item_feeds else set()
         #: whether this run stores items for checkpoints or for a frontier

@@ -17,7 +17,7 @@ from .exceptions import StateSettingsError
 from .model.json_values import json_object
 from .model.setting_names import is_misspelt, names_close_to_ours
 from .model.times import in_seconds, parse_time
-from .model.values import from_json, get_bool, get_choice, get_seconds, size_in_bytes, wrong_value
+from .model.values import from_json, get_bool, get_choice, get_folder, get_paths, get_seconds, size_in_bytes, wrong_value
 from .scrapy_internals import typed
 
 if TYPE_CHECKING:
@@ -69,6 +69,10 @@ class StateSettings:
     :param delta: STATE_DELTA: whether requests whose pages gave items in an earlier crawl are left out (the other STATE_DELTA_*
         settings: delta/settings.py)
     :param selfcheck: STATE_SELFCHECK, whether to try out the request queues before the first request
+    :param files: STATE_FILES: paths and globs of files to keep, in the project's folder
+    :param files_interval_seconds: STATE_FILES_INTERVAL, the least time between two looks at them
+    :param files_bytes: STATE_FILES_MAX_SIZE, the limit on all of them together
+    :param files_folder: STATE_FILES_DIR: where a read-only run puts them; None: into the project's folder
     :param requests_uri: STATE_REQUESTS_URI, a URI template: the folder with the segments; None: next to the state files
     :param fallback_item_processor: STATE_FALLBACK_ITEM_PROCESSOR, the one the project would have without scrapy_state
     :param fallback_downloader: STATE_FALLBACK_DOWNLOADER, likewise
@@ -96,6 +100,10 @@ class StateSettings:
     close_seconds: float
     delta: bool
     selfcheck: bool
+    files: tuple[str, ...]
+    files_interval_seconds: float
+    files_bytes: int
+    files_folder: Path | None
     requests_uri: str | None
     fallback_item_processor: Any
     fallback_downloader: Any
@@ -133,6 +141,10 @@ class StateSettings:
             close_seconds=get_seconds(settings, "STATE_CLOSE_TIMEOUT", 25),
             delta=get_bool(settings, "STATE_DELTA", False),
             selfcheck=get_bool(settings, "STATE_SELFCHECK", True),
+            files=get_paths(settings, "STATE_FILES"),
+            files_interval_seconds=get_seconds(settings, "STATE_FILES_INTERVAL", 300),
+            files_bytes=size_in_bytes("STATE_FILES_MAX_SIZE", settings.get("STATE_FILES_MAX_SIZE", "1GB")),
+            files_folder=get_folder(settings, "STATE_FILES_DIR"),
             requests_uri=folder_uri(settings, "STATE_REQUESTS_URI"),
             fallback_item_processor=_fallback(settings, "STATE_FALLBACK_ITEM_PROCESSOR", ITEM_PROCESSOR),
             fallback_downloader=_fallback(settings, "STATE_FALLBACK_DOWNLOADER", DOWNLOADER),

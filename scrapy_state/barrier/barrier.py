@@ -11,6 +11,7 @@ from scrapy.crawler import Crawler
 from ..model.checkpoint import Checkpoint
 from ..model.json_values import in_log
 from ..model.requests import Requests
+from ..scrapy_internals import PAGE
 from ..stores.threads import StoreThreads
 from .backpressure import Backpressure
 from .failure import CrawlFailure
@@ -281,6 +282,15 @@ class Barrier:
         self.yielded = state
         if self.listener is not None:
             self.listener.state_yielded(state, is_start)
+
+    def ticket_now(self) -> Ticket:
+        """Return the ticket for what happens now: that of the item in the pipelines, or one of the page at work."""
+        ticket = self.tickets.now()
+        if ticket is None and self.recorder is not None:
+            ticket = self.recorder.ticket(is_start=False)
+        elif ticket is None and self.tracking is not None and self.tracking.unit_of(PAGE.get()) is not None:
+            ticket = self.tracking.ticket(PAGE.get())
+        return (ticket or self.tickets.current).to_export
 
     def log_progress(self, why: str) -> None:
         """Log the newest state that was yielded, and the newest that was stored."""

@@ -23,6 +23,7 @@ class Side:
     :param out: how many of them are not settled yet
     :param errors: how many of them a pipeline failed and STATE_ON_ITEM_ERROR skipped, by the epoch of their tickets
     :param batches: the batches that hold them, in the order they were opened
+    :param changes: what they have changed in kept objects (kept/objects/), with the epochs of their tickets, in their order
     :param is_held: whether these are the items of one page or unit: they join a side between barriers when that is done
     :param owner: that page (frontier/page.py); None for a unit
     :param unit: the unit whose items these are; otherwise empty
@@ -37,6 +38,7 @@ class Side:
     out: int = 0
     errors: defaultdict[int, int] = field(default_factory=partial(defaultdict, int))  # a Counter takes three times as long
     batches: list[Any] = field(default_factory=list)
+    changes: list[tuple[int, str]] = field(default_factory=list)
     is_held: bool = False
     owner: Any = None
     unit: str = ""
@@ -144,6 +146,11 @@ class Tickets:
         """Return the ticket of *item*, which enters the pipelines. An item that the spider did not yield gets one here."""
         return self._yielded.take(item) or self._issue_within()
 
+    def now(self) -> Ticket | None:
+        """Return the ticket of the item that is in the pipelines, as far as the caller knows; None if there is none."""
+        ticket = within.get()
+        return ticket if ticket is not None and self._is_open(ticket) else None
+
     def leave(self, ticket: Ticket, item: Any) -> None:
         """Give *ticket* to *item*, which the pipelines have returned."""
         self._processed.put(item, ticket)
@@ -168,11 +175,12 @@ class Tickets:
         If a pipeline submits it, it belongs to the item that this pipeline is processing. Otherwise (an extension; a pipeline
         that opens, closes, or returned its item long ago) no state promises that it comes again.
         """
-        ticket = within.get()
-        if ticket is None or not (ticket.side.out or ticket.side.failed or ticket.side is self.current.side):
-            ticket = Ticket(self.current.side, BEFORE_ALL)
+        ticket = self.now() or Ticket(self.current.side, BEFORE_ALL)
         ticket.side.take()
         return ticket
+
+    def _is_open(self, ticket: Ticket) -> bool:
+        return bool(ticket.side.out) or ticket.side.failed or ticket.side is self.current.side
 
 
 class _ByObject:

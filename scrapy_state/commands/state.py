@@ -263,6 +263,12 @@ def _delta(parser: argparse.ArgumentParser) -> None:
     _at(parser)
 
 
+def _kept_files(parser: argparse.ArgumentParser) -> None:
+    _target(parser)
+    _at(parser)
+    parser.add_argument("--restore", metavar="DIR", help="put the files into this folder")
+
+
 def _length(text: str) -> float:
     from ..model.times import in_seconds
 
@@ -315,6 +321,7 @@ VERBS = {
         "show the requests that are pending, seen and failed, in checkpoints or in Redis", ".frontier:frontier", _frontier
     ),
     "delta": Verb("show which pages of earlier crawls are left out (STATE_DELTA)", ".delta:delta", _delta),
+    "files": Verb("list the project's files in a checkpoint, or restore them", ".files:files", _kept_files),
     "prune": Verb("pack older state files into archives, so that there are fewer", ".change:prune", _prune),
     "copy": Verb("store the newest state of one target in another", ".change:copy", _copy),
 }

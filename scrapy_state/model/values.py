@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..exceptions import StateSettingsError
@@ -96,3 +98,33 @@ def from_json(name: str, value: Any, expected: str) -> dict[str, Any]:
     if not isinstance(data, Mapping):
         raise wrong_value(name, value, expected)
     return dict(data)
+
+
+def get_paths(settings: BaseSettings, name: str) -> tuple[str, ...]:
+    """Return the setting *name*, a list of paths and globs, JSON text of one, or text with commas; empty if it is not set.
+
+    :raises StateSettingsError: if it is something else
+    """
+    value = paths = settings.get(name)
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        with suppress(ValueError):
+            paths = json.loads(value)
+    elif isinstance(value, str):
+        paths = [path.strip() for path in value.split(",") if path.strip()]
+    paths = () if paths is None else paths
+    if not isinstance(paths, (list, tuple, set)) or not all(isinstance(path, (str, Path)) and str(path) for path in paths):
+        raise wrong_value(name, value, "a list of paths and globs in the project's folder")
+    return tuple(map(str, paths))
+
+
+def get_folder(settings: BaseSettings, name: str) -> Path | None:
+    """Return the setting *name*, the path of a folder; None if it is None, empty or not set.
+
+    :raises StateSettingsError: if it is something else
+    """
+    value = settings.get(name)
+    if value is None or value == "":
+        return None
+    if not isinstance(value, (str, Path)):
+        raise wrong_value(name, value, "the path of a folder")
+    return Path(value)

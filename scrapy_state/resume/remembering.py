@@ -12,7 +12,7 @@ from scrapy.utils.job import job_dir
 from scrapy.utils.misc import load_object
 
 from ..model.web_docs import docs_url
-from ..scrapy_internals import component_classes
+from ..scrapy_internals import components
 from ..settings import names_class
 from .requests import keeps_pages
 
@@ -70,7 +70,7 @@ def warn_of_memories(crawler: Crawler) -> None:
 
 def _components(crawler: Crawler) -> Iterator[type]:
     """Yield the classes of the middlewares, the pipelines and the duplicates filter in use, once each."""
-    classes: list[Any] = component_classes(crawler.engine)
+    classes: list[Any] = [*map(type, components(crawler.engine))]
     if names_class(crawler.settings["DUPEFILTER_CLASS"], object):
         classes.append(load_object(crawler.settings["DUPEFILTER_CLASS"]))
     yield from dict.fromkeys(classes)

@@ -6,7 +6,7 @@ An older Scrapy must be able to import them, or the add-on could not say which v
 """
 
 from .cloud import typed
-from .components import component_classes, has_async, nearest_spider_middleware
+from .components import components, extensions, has_async, nearest_spider_middleware
 from .cookies import cookie_fields, watch_cookies
 from .crawler import arguments_of, fail_when_closed, is_crawl, make_spider
 from .engine import (
@@ -34,9 +34,10 @@ __all__ = [
     "RequestWatcher",
     "arguments_of",
     "closes_when_idle",
-    "component_classes",
+    "components",
     "cookie_fields",
     "engine_of",
+    "extensions",
     "fail_when_closed",
     "file_of",
     "get_scheduler",

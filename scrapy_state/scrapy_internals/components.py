@@ -8,15 +8,21 @@ from scrapy.utils.deprecate import method_is_overridden
 
 if TYPE_CHECKING:
     from scrapy.core.engine import ExecutionEngine
+    from scrapy.crawler import Crawler
 
 
-def component_classes(engine: ExecutionEngine) -> list[type]:
-    """Return the classes of the spider middlewares, downloader middlewares and pipelines in use.
+def components(engine: ExecutionEngine) -> list[Any]:
+    """Return the spider middlewares, downloader middlewares and pipelines in use.
 
     MiddlewareManager.middlewares (scrapy/middleware.py) has them; a project's own downloader need not have a manager.
     """
     managers = (engine.scraper.spidermw, getattr(engine.downloader, "middleware", None), engine.scraper.itemproc)
-    return [type(component) for manager in managers for component in getattr(manager, "middlewares", ())]
+    return [component for manager in managers for component in getattr(manager, "middlewares", ())]
+
+
+def extensions(crawler: Crawler) -> list[Any]:
+    """Return the extensions in use: those of Crawler.extensions (scrapy/crawler.py), an ExtensionManager."""
+    return [*(crawler.extensions.middlewares if crawler.extensions is not None else ())]
 
 
 def nearest_spider_middleware(engine: ExecutionEngine) -> Any:

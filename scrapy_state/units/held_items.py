@@ -91,6 +91,9 @@ class HeldItems:
             now.side.errors[now.epoch] += sum(side.errors.values())
         for key, epoch in side.keys.items():
             now.side.note_key(key, max(epoch, now.epoch))
+        if side.changes:
+            now.side.changes += [(now.epoch, change) for _, change in side.changes]
+            side.changes = []
 
     def move(self, side: Side, to: Side) -> None:
         """Keep the items of *side*, none of which is in the pipelines, with those of *to*."""
@@ -114,6 +117,7 @@ class HeldItems:
             to.errors[epoch] += count
         for key, epoch in side.keys.items():
             to.note_key(key, epoch)
+        to.changes += side.changes
 
     def drop(self, side: Side) -> None:
         """Forget the items of *side*, and those that are still to come."""

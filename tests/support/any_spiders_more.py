@@ -212,4 +212,66 @@ class Api(Any):
     clean=True,
 )
 
-SHAPES = (PIPELINES, REDIRECTS, LOGIN, POLLING, IDLE, MIDDLEWARE, FINGERPRINTER, *FILTERS, SEVERAL_FEEDS, API)
+#: It yields each item twice, a pipeline drops the second one, and a database counts. Each run begins on an empty machine.
+REMEMBERS = Shape(
+    "remembers",
+    """
+import sqlite3
+from itemadapter import ItemAdapter
+from scrapy_state import KeptCounter, KeptSet
+
+for name in ("ids.sqlite", "ids.sqlite-wal", "ids.sqlite-shm", "notes.txt"):
+    Path(name).unlink(missing_ok=True)
+
+class Duplicates:
+    def __init__(self, crawler):
+        self.seen = KeptSet(crawler, "seen")
+        self.counts = KeptCounter(crawler, "counts")
+
+    @classmethod
+    def from_crawler(cls, crawler):
+        return cls(crawler)
+
+    def open_spider(self):
+        self.database = sqlite3.connect("ids.sqlite")
+        assert self.database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        self.database.execute("PRAGMA journal_mode=WAL")
+        self.database.execute("CREATE TABLE IF NOT EXISTS ids (id)")
+        assert self.counts["items"] == len(self.seen)
+        stored = self.database.execute("SELECT count(*) FROM ids").fetchone()[0]
+        assert stored >= len(self.seen), "the file is not older than the items"
+
+    async def process_item(self, item):
+        key = ItemAdapter(item)["key"]
+        if key in self.seen:
+            raise DropItem("twice")
+        self.seen.add(key)
+        self.database.execute("INSERT INTO ids VALUES (?)", [key])
+        self.database.commit()
+        Path("notes.txt").write_text(key)
+        await asyncio.sleep(0.001)
+        self.counts["items"] += 1
+        return item
+
+class Remembers(Any):
+    custom_settings = {"ITEM_PIPELINES": {Duplicates: 300}}
+
+    async def start(self):
+        for number in range(self.size):
+            yield self.to(f"/p/{number}", dont_filter=number % 3 == 0)
+
+    async def parse(self, response):
+        for item in items(path_of(response), 0, 1, 0):
+            yield item
+            await asyncio.sleep(0.001)
+        yield self.to(path_of(response).replace("/p/", "/q/"), callback=self.parse_more, dont_filter=len(response.url) % 2 == 0)
+
+    def parse_more(self, response):
+        yield from items(path_of(response), 0, 1, 1)
+""",
+    lambda size: pages("p", size, 0, 1) + pages("q", size, 0, 1),
+    settings={"STATE_FILES": ["*.sqlite", "notes.txt"], "STATE_FILES_INTERVAL": 0},
+    tries=None,  # files are stored between a cut and its checkpoint, which takes as long as it takes
+)
+
+SHAPES = (REMEMBERS, PIPELINES, REDIRECTS, LOGIN, POLLING, IDLE, MIDDLEWARE, FINGERPRINTER, *FILTERS, SEVERAL_FEEDS, API)

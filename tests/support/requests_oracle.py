@@ -67,13 +67,16 @@ def check(files: Files, states: str, feeds: Mapping[str, Feed], expected: Expect
     :param over: whether the crawl is over, so that every item must be there
     """
     segments = Segments(files, folder or f"{states}requests/")
-    found = oracle.check(segments.rest, states, dict(feeds), lambda state: {})
+    kept = {location for location in segments.rest if "/" in location.removeprefix(states) and location.startswith(states)}
+    rest = {location: content for location, content in segments.rest.items() if location not in kept}
+    found = oracle.check(rest, states, dict(feeds), lambda state: {})
     report = Report(found.checkpoints, len(found.orphans), wrong=found.wrong)
     lineages = {name: Lineage(name, expected) for name in feeds}
     for checkpoint, named in zip(found.checkpoints, found.named, strict=True):
         where = f"checkpoint {checkpoint['id']}"
         pending = segments.pending(checkpoint, where, report.wrong)
         report.pending = len(pending)
+        report.wrong += _wrong_memories(checkpoint, files, states, where)
         pages = {expected.page_of(request) for request in pending.values()}
         for name, lineage in lineages.items():
             report.wrong += lineage.add(named[name], pages, where)
@@ -86,6 +89,18 @@ def check(files: Files, states: str, feeds: Mapping[str, Feed], expected: Expect
     if over and report.pending > held:
         report.wrong.append(f"the crawl is over, and {report.pending - held} requests are pending")
     return report
+
+
+def _wrong_memories(checkpoint: Mapping[str, Any], files: Files, states: str, where: str) -> list[str]:
+    """Say which files of memories are not there, or not what the checkpoint says."""
+    wrong = []
+    for name, memory in checkpoint.get("memories", {}).items():
+        for file in memory.get("stored", ()):
+            content = files.get(f"{states}{name}/{file['name']}")
+            digest = None if content is None else f"sha256:{hashlib.sha256(content).hexdigest()}"
+            if digest != file["digest"]:
+                wrong.append(f"{where} names {name}/{file['name']}, whose digest is {digest}")
+    return wrong
 
 
 def _bad(report: Report) -> list[tuple[str, list[str]]]:
@@ -157,7 +172,7 @@ class Segments:
     def pending(self, checkpoint: Mapping[str, Any], where: str, wrong: list[str]) -> dict[str, Any]:
         """Return the requests that *checkpoint* has, by their numbers; add what is wrong with its segments to *wrong*."""
         requests = checkpoint.get("requests")
-        version = 1 if requests is None else 2
+        version = 1 if requests is None and "memories" not in checkpoint else 2
         if checkpoint.get("version", 1) != version:
             wrong.append(f"{where} has version {checkpoint.get('version')}, and should have {version}")
         pending: dict[str, Any] = {}
