@@ -89,8 +89,8 @@ class HeldItems:
             now.side.batches += side.batches
         if side.errors:
             now.side.errors[now.epoch] += sum(side.errors.values())
-        for key, epoch in side.keys.items():
-            now.side.note_key(key, max(epoch, now.epoch))
+        for key, newest in side.keys.items():
+            now.side.note_key(key, max(newest, now.epoch))
         if side.changes:
             now.side.changes += [(now.epoch, change) for _, change in side.changes]
             side.changes = []
@@ -115,8 +115,8 @@ class HeldItems:
             to.batches += side.batches
         for epoch, count in side.errors.items():
             to.errors[epoch] += count
-        for key, epoch in side.keys.items():
-            to.note_key(key, epoch)
+        for key, newest in side.keys.items():
+            to.note_key(key, newest)
         to.changes += side.changes
 
     def drop(self, side: Side) -> None:
