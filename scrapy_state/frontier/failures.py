@@ -64,7 +64,7 @@ class PageFailures:
         self._crawler.stats.inc_value("state/pages_failed")
         choice = self._on_page_error
         if choice == "skip" and not hold:
-            self._pages.skip(page, url, reason)
+            page.skip(url, reason)
             return
         self._pages.hold(page, reason)
         if choice == "stop":

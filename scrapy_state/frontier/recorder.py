@@ -107,7 +107,7 @@ class Recorder:
     def ticket(self, is_start: bool) -> Ticket | None:
         """Return the ticket for an item that is yielded now; None if it belongs to no page."""
         page = self._page(is_start)
-        return None if page is None else self.pages.ticket(page)
+        return None if page is None else page.take_ticket()
 
     def leaves_out_item(self) -> bool:
         """Whether an item that ``start()`` yields now is left out.
@@ -136,7 +136,7 @@ class Recorder:
         """A request is yielded now. *is_start*: whether ``start()`` yields it."""
         page = self._page(is_start)
         if page is not None:
-            self.pages.yielded_request(page)
+            page.yielded_request()
 
     def yielded_all(self) -> None:
         """The callback at work has ended."""

@@ -136,7 +136,7 @@ class Scheduler(ScrapyScheduler):
         is_from_start = request is self._start.newest
         page = self._pages.beginning if is_from_start else self._pages.under_way.of(PAGE.get())
         if page is not None:
-            self._pages.request_arrived(page)
+            page.request_arrived()
         if request.meta.get(EVERY_RUN):
             return self._send_every_run(request)
         fingerprint = b""
@@ -177,7 +177,7 @@ class Scheduler(ScrapyScheduler):
     # How requests become pages
 
     def _is_sent_before(self, encoded: bytes, fingerprint: bytes, is_from_start: bool, page: Page | None) -> bool:
-        if page is not None and self._pages.is_sent_before(page, encoded):
+        if page is not None and page.leaves_out(encoded):
             return True
         had_ended = self._opened is not None and self._opened.start_had_ended
         return is_from_start and had_ended and bool(fingerprint) and fingerprint in self._seen
@@ -209,7 +209,7 @@ class Scheduler(ScrapyScheduler):
 
     def _join_unstorable(self, request: Request, page: Page | None, is_from_start: bool) -> bool:
         fingerprint = self._fingerprint(request) if is_from_start else b""
-        if page is not None and fingerprint and self._pages.is_sent_before(page, fingerprint):
+        if page is not None and fingerprint and page.leaves_out(fingerprint):
             self.stats.inc_value("state/requests_left_out")
             return False
         return self._join(request, page, form_of(fingerprint) if fingerprint else "")

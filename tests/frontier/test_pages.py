@@ -169,7 +169,7 @@ class Crawl:
         own = Request(request.page, request.dont_filter, request.is_storable)
         fingerprint = own.page.encode()
         is_part_of_start = is_start and not own.is_storable
-        if is_part_of_start and self.pages.is_sent_before(page, fingerprint):
+        if is_part_of_start and page.leaves_out(fingerprint):
             return
         form = form_of(fingerprint) if is_part_of_start else ""
         if stand_in or not own.is_storable:
@@ -178,7 +178,7 @@ class Crawl:
                 self.pages.join(own, page, b"" if own.dont_filter else fingerprint, form)
                 self.queue.append(own)
             return
-        if self.pages.is_sent_before(page, own.encoded) or (is_start and self.had_ended and fingerprint in self.seen):
+        if page.leaves_out(own.encoded) or (is_start and self.had_ended and fingerprint in self.seen):
             return
         if not own.dont_filter:
             if fingerprint in self.seen:
@@ -234,7 +234,7 @@ class Crawl:
             return
         output = self.running[request].pop()
         if output == "item":
-            self.items.hold(request.page, self.pages.ticket(page).side)
+            self.items.hold(request.page, page.take_ticket().side)
         else:
             self.send(output, page)
 
@@ -242,7 +242,7 @@ class Crawl:
         if self.policy == "hold":
             self.pages.hold(page, "ValueError")
         else:
-            self.pages.skip(page, request.page, "ValueError")
+            page.skip(request.page, "ValueError")
             while self.running[request]:  # here it fails after its last output, so that the expected items are known
                 self.work_off(request, page)
         del self.running[request]
@@ -251,7 +251,7 @@ class Crawl:
     def work_off(self, request: Request, page: Page) -> None:
         output = self.running[request].pop()
         if output == "item":
-            self.items.hold(request.page, self.pages.ticket(page).side)
+            self.items.hold(request.page, page.take_ticket().side)
         else:
             self.send(output, page)
 

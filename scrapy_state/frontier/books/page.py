@@ -7,9 +7,11 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from ...barrier.tickets import Side, Ticket
+
+T = TypeVar("T")
 
 
 class Journal(Protocol):
@@ -109,6 +111,41 @@ class Page:
     left_out: Counter[str] | None = None
     ticket: Ticket | None = None
 
+    def yielded_request(self) -> None:
+        """It yields a request. Scrapy may keep that in a queue before it reaches the scheduler."""
+        self.sent += 1
+        self.on_way += 1
+
+    def request_arrived(self) -> None:
+        """A request of it has reached the scheduler."""
+        if self.on_way:
+            self.on_way -= 1
+        else:  # it was not yielded, but sent with engine.crawl()
+            self.sent += 1
+
+    def take_ticket(self) -> Ticket:
+        """Return the ticket for one of its items."""
+        if self.ticket is None:
+            self.ticket = Ticket(Side(is_held=True, owner=self, failed=bool(self.held) or self.hopeless), 0)
+        return self.ticket
+
+    def leaves_out(self, encoded: bytes) -> bool:
+        """Whether an earlier try of it (or an earlier run's ``start()``) has sent this request. Counts it.
+
+        :param encoded: the request, or the fingerprint of one that can't be stored
+        """
+        if not self.left_out:
+            return False
+        form = form_of(encoded)
+        if not self.left_out[form]:
+            return False
+        self.left_out[form] -= 1
+        return True
+
+    def skip(self, url: str, reason: str) -> None:
+        """It has failed; what it has yielded is kept."""
+        self.failures = with_one(self.failures, (url, reason))
+
 
 @dataclass(slots=True)
 class Waiting:
@@ -149,3 +186,11 @@ def start_form_of(request: bytes) -> str:
         values["meta"].pop("depth", None)
         values["meta"]["is_start_request"] = True
     return form_of(json.dumps(values, separators=(",", ":")).encode())
+
+
+def with_one(some: Sequence[T], one: T) -> list[T]:
+    """Return *some* with *one* more. Most pages have none, so they share an empty tuple."""
+    if isinstance(some, list):
+        some.append(one)
+        return some
+    return [*some, one]

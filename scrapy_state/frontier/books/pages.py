@@ -11,13 +11,10 @@ from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
-from typing import TypeVar
 
-from ...barrier.tickets import Side, Ticket
-from .page import Items, Journal, Page, Start, form_of, start_form_of
+from ...barrier.tickets import Side
+from .page import Items, Journal, Page, Start, form_of, start_form_of, with_one
 from .under_way import UnderWay
-
-T = TypeVar("T")
 
 
 class Pages:
@@ -97,9 +94,9 @@ class Pages:
         page.out += 1
         self.under_way.wait(request, page)
         if fingerprint:
-            page.fingerprints = _with(page.fingerprints, fingerprint)
+            page.fingerprints = with_one(page.fingerprints, fingerprint)
         if form:
-            page.forms = _with(page.forms, form)
+            page.forms = with_one(page.forms, form)
 
     def end(self, request: Hashable) -> None:
         """The engine is done with *request*: its callback has ended, and its items have left the pipelines."""
@@ -113,48 +110,7 @@ class Pages:
             self.beginning.out -= 1
             self.look(self.beginning)
 
-    # What a page yields
-
-    @staticmethod
-    def yielded_request(page: Page) -> None:
-        """*page* yields a request. Scrapy may keep it in a queue before it reaches the scheduler."""
-        page.sent += 1
-        page.on_way += 1
-
-    @staticmethod
-    def request_arrived(page: Page) -> None:
-        """A request of *page* has reached the scheduler."""
-        if page.on_way:
-            page.on_way -= 1
-        else:  # it was not yielded, but sent with engine.crawl()
-            page.sent += 1
-
-    def ticket(self, page: Page) -> Ticket:
-        """Return the ticket for an item of *page*."""
-        if page.ticket is None:
-            page.ticket = Ticket(Side(is_held=True, owner=page, failed=bool(page.held) or page.hopeless), 0)
-        return page.ticket
-
-    def is_sent_before(self, page: Page, encoded: bytes) -> bool:
-        """Whether an earlier try of *page* (or an earlier run's ``start()``) has sent this request, so that it is left out.
-
-        Counts it.
-
-        :param encoded: the request, or the fingerprint of one that can't be stored
-        """
-        if not page.left_out:
-            return False
-        form = form_of(encoded)
-        if not page.left_out[form]:
-            return False
-        page.left_out[form] -= 1
-        return True
-
     # How a page ends
-
-    def skip(self, page: Page, url: str, reason: str) -> None:
-        """*page* has failed; what it has yielded is kept."""
-        page.failures = _with(page.failures, (url, reason))
 
     def hold(self, page: Page, reason: str) -> None:
         """*page* has failed; none of its items is kept, and the next run tries it again."""
@@ -263,7 +219,7 @@ class Pages:
         assert by is not None
         into = by.folded = by.folded or Page(0, hopeless=by.hopeless)
         if page.parent is by:
-            into.forms = _with(into.forms, form_of(page.request))
+            into.forms = with_one(into.forms, form_of(page.request))
         for each in (page, page.folded):
             if each is not None:
                 self._take_in(each, into)
@@ -277,11 +233,11 @@ class Pages:
 
     def _take_in(self, page: Page, into: Page) -> None:
         if page.ticket is not None:
-            self._items.move(page.ticket.side, self.ticket(into).side)
+            self._items.move(page.ticket.side, into.take_ticket().side)
         for fingerprint in page.fingerprints:
-            into.fingerprints = _with(into.fingerprints, fingerprint)
+            into.fingerprints = with_one(into.fingerprints, fingerprint)
         for failure in page.failures:
-            into.failures = _with(into.failures, failure)
+            into.failures = with_one(into.failures, failure)
 
     def _hold(self, page: Page) -> None:
         """*page* is for the next run; what it has sent is not. As long as nobody knows of it, that waits, too."""
@@ -334,11 +290,3 @@ class Pages:
         if page.parent is not None:
             page.parent.open_children -= 1
             page.parent = None  # or a chain of pages, each sent by the one before, would stay in memory
-
-
-def _with(some: Sequence[T], one: T) -> list[T]:
-    """Return *some* with *one* more. Most pages have none, so they share an empty tuple."""
-    if isinstance(some, list):
-        some.append(one)
-        return some
-    return [*some, one]
