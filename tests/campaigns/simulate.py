@@ -27,6 +27,7 @@ from redis_server import redis_server
 from simulation.history import History
 from simulation.mistakes import MISTAKES
 from simulation.shapes import SCENES
+from simulation.soak import HOUR, soak
 from simulation.world import BAD, Crashes
 
 
@@ -61,9 +62,14 @@ def main() -> int:
     parser.add_argument("--alike", action="store_true", help="try crash points that leave the same as the one before, too")
     parser.add_argument("--mistake", choices=MISTAKES, help="make this mistake in the package")
     parser.add_argument("--mistakes", help=f"make each of these, and say which are noticed: all, or {','.join(MISTAKES)}")
+    parser.add_argument("--soak", type=float, metavar="HOURS", help="one crawl of so many virtual hours; a week has 168")
     parser.add_argument("--log", default="CRITICAL", help="the least level of log lines to show")
     arguments = parser.parse_args()
     logging.basicConfig(level=arguments.log, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    if arguments.soak:
+        wrong, found = soak(arguments.soak * HOUR)
+        print(*wrong, found, f"{len(wrong)} bad", sep="\n")
+        return 1 if wrong else 0
     if arguments.mistakes:
         return noticed(list(MISTAKES) if arguments.mistakes == "all" else arguments.mistakes.split(","))
     path = tuple(int(each) for each in arguments.crash.split(".") if each)
@@ -89,7 +95,6 @@ def one_seed(name: str, seed: int, crashes: Crashes, mistake: str | None) -> Cou
     """
     began = clock.real_seconds()
     worlds = reports(name, seed, crashes, mistake)
-    depth = len(crashes.path) or len(crashes.one_of)
     more = f" --mistake {mistake}" if mistake else ""
     bad = {path: world for path, world in worlds.items() if world["wrong"]}
     for path, world in list(bad.items())[:10]:
@@ -97,7 +102,7 @@ def one_seed(name: str, seed: int, crashes: Crashes, mistake: str | None) -> Cou
         again = f"--shapes {name} --seed {seed} --crash {crash}{more} --log INFO"
         print(*world["wrong"][:5], f"again: make simulate ARGS='{again}'", sep="\n  ", flush=True)
     counts = Counter(
-        points=sum(world["points"] for path, world in worlds.items() if len(path) < depth),
+        points=sum(world["points"] for path, world in worlds.items() if len(path) < crashes.depth),
         tried=len(worlds) - 1,
         bad=len(bad),
         commits=worlds[()]["commits"],

@@ -11,10 +11,16 @@ from .world import STEP_SECONDS, Sleeper, World
 
 
 class Loop(asyncio.base_events.BaseEventLoop):
-    """The event loop of one run in *world*. Every step is a crash point. It has no sockets."""
+    """The event loop of one run in *world*. Every step is a crash point. It has no sockets.
+
+    :ivar newest: the one that was made last
+    """
+
+    newest: Loop
 
     def __init__(self, world: World) -> None:
         super().__init__()
+        Loop.newest = self
         self._world = world
         self._selector = self  # asyncio's loop calls self._selector.select()
         self._sleeper: Sleeper | None = None

@@ -29,8 +29,6 @@ from .clock import Clock
 
 #: A loop that does nothing else takes this long for a step: otherwise float time would stand still.
 STEP_SECONDS = 1e-6
-#: After so much virtual time it is clear that a crawl never ends.
-LONGEST_SECONDS = 4 * 3600.0
 #: The exit code of a world in which something is wrong
 BAD = 3
 #: A world whose code hangs is ended after so many real seconds.
@@ -62,13 +60,16 @@ class Crashes:
     alike: bool = False
     until_bad: bool = False
 
+    @property
+    def depth(self) -> int:
+        """How often a world may die."""
+        return len(self.path) or len(self.one_of)
+
     def here(self, path: tuple[int, ...], seed: object) -> bool:
         """Whether to die at *path*."""
         if self.path:
             return path == self.path[: len(path)]
-        if len(path) > len(self.one_of) or not self.one_of[len(path) - 1]:
-            return False
-        return zlib.crc32(f"{seed} {path}".encode()) % self.one_of[len(path) - 1] == 0
+        return self.one_of[len(path) - 1] > 0 and zlib.crc32(f"{seed} {path}".encode()) % self.one_of[len(path) - 1] == 0
 
 
 class World:
@@ -76,12 +77,20 @@ class World:
 
     :param after_death: what goes on after a death, in the child; returns whether all is well. Then the child ends
     :param wrong: is told what is wrong
+    :param longest_seconds: after so much virtual time it is clear that a crawl never ends
     """
 
     #: returns what a crash would leave: if it is equal at two crash points, so are the worlds after these
     remains: Callable[[], object] = staticmethod(lambda: object())
 
-    def __init__(self, seed: object, crashes: Crashes, after_death: Callable[[], bool], wrong: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        seed: object,
+        crashes: Crashes,
+        after_death: Callable[[], bool],
+        wrong: Callable[[str], None],
+        longest_seconds: float = 4 * 3600.0,
+    ) -> None:
         self.seed = seed
         self.chance = random.Random(f"{seed}")
         self.crashes = crashes
@@ -98,6 +107,7 @@ class World:
         #: how much has changed outside the store: see :attr:`remains`
         self.changes = 0
         self.wrong = wrong
+        self._longest_seconds = longest_seconds
         self._after_death = after_death
         self._last_remains: object = None
         self._sleepers: list[Sleeper] = []
@@ -151,7 +161,7 @@ class World:
         self.points += 1
         self.trace = zlib.crc32(repr(self.now).encode(), self.trace)
         path = (*self.path, self.points)
-        if not self._differs() or not self.crashes.here(path, self.seed):
+        if len(path) > self.crashes.depth or not self._differs() or not self.crashes.here(path, self.seed):
             return
         put_back = [keep() for keep in self.keepers]
         child = os.fork()
@@ -190,7 +200,7 @@ class World:
 
     def _let_first_run(self, me: Sleeper | None) -> None:
         first = min(self._sleepers, default=None)
-        if first is None or first.time == inf or first.time > LONGEST_SECONDS:
+        if first is None or first.time == inf or first.time > self._longest_seconds:
             self.wrong("nothing will ever happen any more" if first is None or first.time == inf else "it never ends")
             os._exit(BAD)
         self._sleepers.remove(first)
