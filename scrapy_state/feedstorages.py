@@ -17,7 +17,7 @@ from scrapy.settings import BaseSettings
 
 from .exceptions import StateSettingsError
 from .stores import StoreWriter, open_writer
-from .stores.local import LocalWriter
+from .stores.local import MORE_FILES, MORE_MEMORY, LocalWriter
 from .stores.naming import make_folder, nameless_file
 
 if TYPE_CHECKING:
@@ -83,11 +83,13 @@ def temporary_files(settings: BaseSettings) -> Callable[[], IO[bytes]]:
     return partial(nameless_file, temporary_folder(settings))
 
 
-def disk_error(error: OSError, slot: FeedSlot) -> tuple[str, str]:
+def disk_error(error: OSError | MemoryError, slot: FeedSlot) -> tuple[str, str]:
     """Return why the temporary file of *slot* failed, with the disk that it is on, and what the user can do about it."""
+    if isinstance(error, MemoryError):
+        return "not enough memory", MORE_MEMORY
     reason, storage, settings = error.strerror or str(error), slot.storage, slot.crawler.settings
     if error.errno in (errno.EMFILE, errno.ENFILE):
-        return reason, "allow the process more open files (ulimit -n)"
+        return reason, MORE_FILES
     if isinstance(storage, DurableFeedStorage):
         folder = storage.folder(settings)
     elif isinstance(storage, BlockingFeedStorage):

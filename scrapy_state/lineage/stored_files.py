@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from tempfile import TemporaryFile
 from typing import IO
 
-from ..exceptions import CheckpointError
+from ..exceptions import CheckpointError, StoreError, as_state_error
 from ..model.stored_file import StoredFile
 from ..stores import StoreReader, StoreWriter
 from ..stores.retry import patiently
@@ -41,20 +42,23 @@ class StoredFiles:
         """Return a copy of *file* in a temporary file, at its beginning.
 
         :raises CheckpointError: if it is missing, or not what the checkpoint says
-        :raises StoreError: if the store does not answer or refuses
+        :raises StoreError: if the store does not answer or refuses, or if there can be no temporary file
         """
-        copy = self.open_file()
+        with temporary_file_errors(self.what):
+            copy = self.open_file()
         try:
             digest = hashlib.sha256()
             for part in self._parts(file):
                 digest.update(part)
-                copy.write(part)
+                with temporary_file_errors(self.what):
+                    copy.write(part)
             if copy.tell() != file.bytes:
                 size = "more than" if copy.tell() > file.bytes else f"{copy.tell():,} of"
                 raise self._wrong(file, f"the {self.what} is damaged: it has {size} {file.bytes:,} bytes")
             if f"sha256:{digest.hexdigest()}" != file.digest:
                 raise self._wrong(file, f"the {self.what} is damaged: its digest does not match")
-            copy.seek(0)
+            with temporary_file_errors(self.what):
+                copy.seek(0)
         except BaseException:
             copy.close()
             raise
@@ -95,6 +99,21 @@ class StoredFiles:
 
     def _wrong(self, file: StoredFile, reason: str) -> CheckpointError:
         return CheckpointError(reason, uri=self.uri(file), remedy=self.remedy)
+
+
+@contextmanager
+def temporary_file_errors(what: str) -> Iterator[None]:
+    """Turn what a temporary file raises into a StoreError.
+
+    :param what: what should be in the file, for the message
+    """
+    try:
+        yield
+    except (OSError, MemoryError) as error:
+        reason = as_state_error(error).reason
+        raise StoreError(
+            f"the {what} could not be kept in a temporary file: {reason}", remedy="make room on that disk"
+        ) from error
 
 
 def copy_files(stored: StoredFiles, files: Sequence[StoredFile], store: StoreWriter, folder: str) -> None:

@@ -14,7 +14,10 @@ from typing import IO, Any
 from w3lib.url import file_uri_to_path
 
 from ..exceptions import KeyTaken, StoreError, StoreRefused, StoreUnreachable
-from .naming import TEMPORARY, make_folder, name_file, nameless_file, sync_folder
+from .naming import TEMPORARY, SyncFailed, make_folder, name_file, nameless_file, sync_folder
+
+#: What the user can do
+MORE_FILES, MORE_MEMORY = "allow the process more open files (ulimit -n)", "give the process more memory"
 
 
 def open_reader(uri: str, settings: Mapping[str, Any]) -> tuple[LocalReader, str]:
@@ -140,12 +143,17 @@ def _errors(path: str) -> Iterator[None]:
         raise
     except (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError) as error:
         raise StoreRefused(_reason(error), uri=path, remedy="check the path in FEEDS and who may write there") from error
+    except MemoryError as error:
+        raise StoreUnreachable("not enough memory", uri=path, remedy=MORE_MEMORY) from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StoreRefused(_reason(error), uri=path, remedy="free space on the disk") from error
         if error.errno == errno.EROFS:
             raise StoreRefused(_reason(error), uri=path, remedy="use a disk that can be written") from error
-        raise StoreUnreachable(_reason(error), uri=path, remedy="check the disk") from error
+        if isinstance(error, SyncFailed):
+            raise StoreRefused(f"{_reason(error)} (fsync)", uri=path, remedy="check the disk") from error
+        remedy = MORE_FILES if error.errno in (errno.EMFILE, errno.ENFILE) else "check the disk"
+        raise StoreUnreachable(_reason(error), uri=path, remedy=remedy) from error
 
 
 def _reason(error: OSError) -> str:

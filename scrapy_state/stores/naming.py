@@ -22,6 +22,10 @@ _durable: set[str] = set()
 _DURABLE_LIMIT = 1000
 
 
+class SyncFailed(OSError):
+    """A file could not be made durable. What was written may be lost, even if another fsync(2) succeeds."""
+
+
 def make_folder(folder: str) -> None:
     """Make *folder* and its parents, as far as they are missing. ``create`` makes their names durable later."""
     missing = os.path.realpath(folder)
@@ -55,6 +59,7 @@ def name_file(file: IO[bytes], path: str) -> bool:
 
     :return: whether, of two writers at the same instant, one was sure to get FileExistsError
     :raises FileExistsError: if there is a file of that name
+    :raises SyncFailed: if it can't be made durable. Nobody may read it again then, not even to copy it
     """
     if _named(file, path):
         return True
@@ -70,7 +75,7 @@ def name_file(file: IO[bytes], path: str) -> bool:
     try:
         with open(temporary, "xb") as named:
             _copy(file, named)
-            os.fsync(named.fileno())
+            _sync_file(named)
         try:
             os.link(temporary, path)
         except OSError as error:
@@ -119,8 +124,10 @@ def _named(file: IO[bytes], path: str) -> bool:
         file.flush()
         if os.fstat(file.fileno()).st_nlink:
             return False
-        os.fsync(file.fileno())
+        _sync_file(file)
         folder = os.open(os.path.dirname(path), os.O_RDONLY)
+    except SyncFailed:
+        raise
     except (OSError, AttributeError):  # It is not a file, or the system can't open folders.
         return False
     try:
@@ -133,6 +140,13 @@ def _named(file: IO[bytes], path: str) -> bool:
     finally:
         os.close(folder)
     return True
+
+
+def _sync_file(file: IO[bytes]) -> None:
+    try:
+        os.fsync(file.fileno())
+    except OSError as error:
+        raise SyncFailed(error.errno, error.strerror) from error
 
 
 def _copy(file: IO[bytes], copy: IO[bytes]) -> None:

@@ -83,6 +83,46 @@ class TestLocal:
             local_place.create("a.json", b"content")
         assert local_place.everything() == []
 
+    @pytest.mark.parametrize("named", [False, True])
+    def test_failed_sync_is_final(
+        self, local_place: EmptyPlace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: bool
+    ) -> None:
+        """If a file can't be made durable, that is no error to try again after: what was written may be lost, although the
+        next fsync(2) would succeed. Nothing gets the name, not even a copy."""
+        if named:
+            monkeypatch.setattr(naming, "_linkable_file", lambda folder: None)
+        fsync, failing = os.fsync, [OSError(errno.EIO, os.strerror(errno.EIO))]
+
+        def fail_once(handle: int) -> None:
+            if failing:
+                raise failing.pop()
+            fsync(handle)
+
+        monkeypatch.setattr(os, "fsync", fail_once)
+        with pytest.raises(StoreRefused, match=r"Input/output error \(fsync\); check the disk"):
+            local_place.create("a.json", b"content")
+        assert failing == []
+        assert local_place.everything() == []
+
+    @pytest.mark.parametrize(
+        ("error", "says"),
+        [
+            (OSError(errno.EMFILE, os.strerror(errno.EMFILE)), "Too many open files; allow the process more open files"),
+            (MemoryError(), "not enough memory; give the process more memory"),
+        ],
+    )
+    def test_nothing_to_do_with_the_disk(
+        self, local_place: EmptyPlace, monkeypatch: pytest.MonkeyPatch, error: Exception, says: str
+    ) -> None:
+        """Too many open files, or too little memory, may pass by itself, and the error says what helps."""
+
+        def fail(*_: Any) -> None:
+            raise error
+
+        monkeypatch.setattr(naming, "_copy", fail)
+        with pytest.raises(StoreUnreachable, match=says):
+            local_place.create("a.json", b"content")
+
     def test_folders_are_durable(self, local_place: EmptyPlace, tmp_path: Path, synced: "Synced") -> None:
         """Once a file is stored, the names of all folders above it are durable, whoever made them; each is synced once."""
         (tmp_path / "items").mkdir()  # by an open batch, or by a failed attempt

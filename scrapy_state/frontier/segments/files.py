@@ -11,7 +11,7 @@ from scrapy.crawler import Crawler
 
 from ...exceptions import CheckpointError, CheckpointTooNew, StateSettingsError
 from ...feeds import StateFeed, open_template, requests_template
-from ...lineage.stored_files import StoredFiles
+from ...lineage.stored_files import StoredFiles, temporary_file_errors
 from ...model.key_template import KeyTemplate, without_credentials
 from ...model.stored_file import StoredFile
 from ...settings import get_settings
@@ -79,7 +79,8 @@ class StoredSegments:
 
         with closing(files()) as opened:
             try:
-                read_segments(opened, target)
+                with temporary_file_errors("segment"):
+                    read_segments(opened, target)
             except (CheckpointError, CheckpointTooNew) as error:
                 error.uri, error.remedy = self.uri(reading[0]), error.remedy or _REMEDY
                 raise
