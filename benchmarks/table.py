@@ -304,7 +304,8 @@ def main() -> int:
                 print(f"round {number + 1} of {chosen.pairs}, {way.name}: {results[way][-1]}", file=sys.stderr, flush=True)
             loads.append(os.getloadavg()[0])
     rows = [row(results, way) for way in ways]
-    crawl = f"{chosen.listings * 11:,} pages, {chosen.listings * 30:,} items; medians of {chosen.pairs} rounds"
+    rounds = "one round" if chosen.pairs == 1 else f"medians of {chosen.pairs} rounds"
+    crawl = f"{chosen.listings * 11:,} pages, {chosen.listings * 30:,} items; {rounds}"
     print(table_page.as_text(rows), crawl, table_page.machine(loads), sep="\n")
     for name, why in left_out.items():
         print(f"left out: {name}: {why}")
