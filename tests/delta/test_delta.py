@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from crawls import FEEDS, STATE_OPTIONS, untouched
+from crawls import FEEDS, STATE_OPTIONS, STATES, s3_feeds, untouched
+from faulty import Proxy
 from page_crawls import Place
 
 from scrapy_state.delta.keys import key_of
@@ -280,6 +281,23 @@ def test_a_run_that_only_reads(pages: Place, tmp_path: Path, readonly: bool) -> 
         assert run.code == 0, run.log
         assert dict(development.asked) == {"list": 1, "c": 1}, run.log
         assert not run.lines("ERROR")
+
+
+@pytest.mark.long
+def test_a_run_that_only_reads_s3(pages: Place, tmp_path: Path, bucket: str, s3_settings: dict[str, str]) -> None:
+    """On S3 a read-only run leaves out what production has, and sends nothing but GET requests."""
+    with Proxy(s3_settings["AWS_ENDPOINT_URL"]) as proxy:
+        settings = {**ON, **s3_settings, "AWS_ENDPOINT_URL": proxy.url}
+        first = pages.crawl(SHOP, "-a", "pages=a b", **settings, FEEDS=s3_feeds(bucket))
+        assert first.code == 0, first.log
+        assert proxy.seen("^PUT .*/state/delta/")
+        proxy.log.clear()
+        feeds = {f"s3://{bucket}/{STATES}": STATE_OPTIONS}
+        development = Place(tmp_path / "development", pages.server)
+        run = development.crawl(SHOP, "-a", "pages=a b c", "-O", "dev.jsonl", **settings, FEEDS=feeds, STATE_READONLY=True)
+    assert run.code == 0, run.log
+    assert dict(development.asked) == {"list": 1, "c": 1}
+    assert {seen.request.partition(" ")[0] for seen in proxy.log} == {"GET"}
 
 
 @pytest.mark.long
