@@ -83,7 +83,10 @@ class DeltaMemory:
         self._merging: asyncio.Task[None] | None = None
 
     async def opening(self, threads: StoreThreads, retry: Retry) -> Mapping[str, Any]:
-        """See :class:`~scrapy_state.barrier.barrier.Memory`."""
+        """See :class:`~scrapy_state.barrier.barrier.Memory`. A crawl may be too short to merge runs later, so it waits."""
+        self.stored(threads)
+        if self._merging is not None:
+            await self._merging
         return self._content
 
     def snapshot(self, side: Side) -> Side:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from crawls import FEEDS, STATE_OPTIONS, untouched
+from crawls import FEEDS, STATE_OPTIONS, STATES, s3_feeds, untouched
+from faulty import Proxy
 from page_crawls import Place
 
 from scrapy_state.delta.keys import key_of
@@ -119,6 +120,7 @@ def fingerprint(url: str) -> bytes:
     return fingerprint(Request(url))
 
 
+@pytest.mark.long
 def test_only_stored_items_count(pages: Place) -> None:
     """A page does not count if all of its items were dropped, or if one has failed, or its callback; nor one without items."""
     source = """
@@ -153,6 +155,7 @@ class Pipeline:
     assert dict(pages.asked) == {"list": 1, "nothing": 1}
 
 
+@pytest.mark.long
 def test_the_key_is_that_of_the_request_as_yielded(pages: Place) -> None:
     """A redirect does not change a page's key, and does not pass it on to what the page sends with its own meta."""
     source = SHOP.replace(
@@ -177,6 +180,7 @@ def test_the_key_is_that_of_the_request_as_yielded(pages: Place) -> None:
     assert dict(pages.asked) == {"list": 1, "a": 1, "b": 1, "child-of-a": 1, "child-of-b": 1}
 
 
+@pytest.mark.long
 def test_keys_of_ones_own(pages: Place) -> None:
     """meta["state_key"] and an item's state_key replace the fingerprint; meta["state_delta"] = False exempts a request."""
     source = """
@@ -198,6 +202,7 @@ class Shop(Any):
     assert dict(pages.asked) == {"list": 1}
 
 
+@pytest.mark.long
 def test_requests_of_start_and_of_errbacks(pages: Place) -> None:
     """Requests of start() count, unless STATE_DELTA_START is off or each run sends them; those of errbacks count, too."""
     source = """
@@ -218,6 +223,7 @@ class Shop(Any):
     assert dict(pages.asked) == {"a": 1, "login": 1, "status/404": 1}
 
 
+@pytest.mark.long
 def test_old_pages_are_crawled_again(pages: Place) -> None:
     """With STATE_DELTA_MAX_AGE, pages that gave items longer ago are crawled again, and count from then on."""
     chosen = ("-a", "pages=a b")
@@ -231,6 +237,7 @@ def test_old_pages_are_crawled_again(pages: Place) -> None:
     assert dict(pages.asked) == {"list": 1}
 
 
+@pytest.mark.long
 def test_going_back_and_forgetting(pages: Place) -> None:
     """A run from an older checkpoint knows what was known then. STATE_DELTA_RESET forgets the earlier crawls, for good; it is
     refused in the settings."""
@@ -248,6 +255,7 @@ def test_going_back_and_forgetting(pages: Place) -> None:
     assert refused.lines("STATE_DELTA_RESET is in the settings")
 
 
+@pytest.mark.long
 def test_switched_off_for_a_while(pages: Place) -> None:
     """A run without STATE_DELTA sends everything, and loses nothing of what is remembered."""
     pages.crawl(SHOP, "-a", "pages=a b", **ON)
@@ -257,7 +265,7 @@ def test_switched_off_for_a_while(pages: Place) -> None:
     assert dict(pages.asked) == {"list": 1, "c": 1}
 
 
-@pytest.mark.parametrize("readonly", [False, True])
+@pytest.mark.parametrize("readonly", [pytest.param(False, marks=pytest.mark.long), True])
 def test_a_run_that_only_reads(pages: Place, tmp_path: Path, readonly: bool) -> None:
     """A read-only run on production's store leaves out what production has, and changes nothing there."""
     pages.crawl(SHOP, "-a", "pages=a b", **ON)
@@ -275,6 +283,24 @@ def test_a_run_that_only_reads(pages: Place, tmp_path: Path, readonly: bool) -> 
         assert not run.lines("ERROR")
 
 
+@pytest.mark.long
+def test_a_run_that_only_reads_s3(pages: Place, tmp_path: Path, bucket: str, s3_settings: dict[str, str]) -> None:
+    """On S3 a read-only run leaves out what production has, and sends nothing but GET requests."""
+    with Proxy(s3_settings["AWS_ENDPOINT_URL"]) as proxy:
+        settings = {**ON, **s3_settings, "AWS_ENDPOINT_URL": proxy.url}
+        first = pages.crawl(SHOP, "-a", "pages=a b", **settings, FEEDS=s3_feeds(bucket))
+        assert first.code == 0, first.log
+        assert proxy.seen("^PUT .*/state/delta/")
+        proxy.log.clear()
+        feeds = {f"s3://{bucket}/{STATES}": STATE_OPTIONS}
+        development = Place(tmp_path / "development", pages.server)
+        run = development.crawl(SHOP, "-a", "pages=a b c", "-O", "dev.jsonl", **settings, FEEDS=feeds, STATE_READONLY=True)
+    assert run.code == 0, run.log
+    assert dict(development.asked) == {"list": 1, "c": 1}
+    assert {seen.request.partition(" ")[0] for seen in proxy.log} == {"GET"}
+
+
+@pytest.mark.long
 def test_moving_away(pages: Place, tmp_path: Path) -> None:
     """A run with STATE_FROM and a state feed of its own begins with a copy of what is remembered there."""
     pages.crawl(SHOP, "-a", "pages=a b", **ON)
@@ -289,6 +315,7 @@ def test_moving_away(pages: Place, tmp_path: Path) -> None:
     assert len(stored_keys(other.folder)) == 4
 
 
+@pytest.mark.long
 def test_state_items(pages: Place) -> None:
     """With state items alone, pages count up to the last state item. The next crawl sends what follows it again."""
     source = """
@@ -313,6 +340,100 @@ class Chain(Any):
     assert pages.keys == {"page0": 1, "page1": 1, "page2": 1, "page3": 1}
 
 
+@pytest.mark.long
+def test_a_page_in_two_checkpoints(pages: Place) -> None:
+    """If a page yields a state item between its items, and the run is killed there, it is fetched again for the rest."""
+    source = """
+class Straddling(Any):
+    async def start(self):
+        yield self.to("a")
+
+    async def parse(self, response):
+        if self.state.get("n", 0) < 1:
+            yield {"key": "a1"}
+            yield StateItem({"n": 1})
+            while self.kill:
+                if self.crawler.stats.get_value("state/checkpoints") > 1:
+                    die()
+                await asyncio.sleep(0.01)
+        yield {"key": "a2"}
+        yield StateItem({"n": 2})
+"""
+    settings = {**ON, "STATE_REQUESTS": False}
+    assert pages.crawl(source, "-a", "kill=yes", **settings).code == -9
+    assert len(stored_keys(pages.folder)) == 1
+    assert pages.crawl(source, **settings).code == 0
+    assert dict(pages.asked) == {"a": 1}
+    assert pages.keys == {"a1": 1, "a2": 1}
+    pages.crawl(source, **settings)
+    assert not pages.asked
+
+
+@pytest.mark.long
+def test_pages_that_are_over_before_their_parent(pages: Place) -> None:
+    """Pages whose items are kept until the page that has sent them is done count, too; unless their callback raised."""
+    source = SHOP.replace(
+        "            yield self.to(path)",
+        """            yield self.to(path, dont_filter=True)
+        while self.crawler.stats.get_value("response_received_count") < 4:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.3)  # so that they are over: a test that is too fast still passes
+
+    async def parse(self, response):
+        yield {"key": key(response)}
+        if key(response) == "bad":
+            raise ValueError
+""",
+    )
+    assert pages.crawl(source, "-a", "pages=a bad b", **ON).code == 0
+    assert pages.keys == {"a": 1, "b": 1, "bad": 1}
+    assert set(stored_keys(pages.folder)) == {key_of(fingerprint(f"{pages.server.url}/{name}")) for name in "ab"}
+
+
+@pytest.mark.long
+def test_units(pages: Place) -> None:
+    """With units, the pages of units that are done count, and those of a unit that has failed do not."""
+    source = """
+class Units(Any):
+    async def start(self):
+        for n in range(4):
+            yield self.to(f"list{n}", self.links, meta={"state": {"n": n + 1}, "state_delta": False}, cb_kwargs={"n": n})
+
+    async def links(self, response, n):
+        yield self.to(f"a{n}")
+        yield self.to(f"b{n}", self.parse if n != 2 else self.bad)
+
+    async def bad(self, response):
+        yield {"key": key(response)}
+        raise ValueError
+"""
+    settings = {**ON, "STATE_ON_UNIT_ERROR": "skip"}
+    assert pages.crawl(source, **settings).code == 0
+    assert pages.newest["state"] == {"n": 4}
+    names = [f"{kind}{n}" for kind in "ab" for n in (0, 1, 3)]
+    assert pages.keys == dict.fromkeys(names, 1)
+    assert set(stored_keys(pages.folder)) == {key_of(fingerprint(f"{pages.server.url}/{name}")) for name in names}
+    pages.crawl(source, "-s", "STATE={}", **settings)
+    assert {path for path in pages.asked if not path.startswith("list")} == {"a2", "b2"}
+
+
+@pytest.mark.long
+def test_switched_on_within_a_crawl(pages: Place) -> None:
+    """If STATE_DELTA is switched on when a killed crawl continues, nothing is sent twice, and the rest of its pages count."""
+    source = SHOP.replace("class Shop(Any):", 'class Shop(Any):\n    custom_settings = {"CONCURRENT_REQUESTS": 1}')
+    chosen = ("-a", "pages=a b c to/d")
+    assert pages.crawl(source, *chosen, "-a", "kill=b").code == -9
+    durable = set(pages.keys)
+    done = pages.crawl(source, *chosen, **ON)
+    assert done.code == 0, done.log
+    assert pages.asked["list"] == 0
+    assert pages.keys == {"a": 1, "b": 1, "c": 1, "d": 1}
+    assert len(stored_keys(pages.folder)) == 4 - len(durable)
+    pages.crawl(source, *chosen, **ON)
+    assert set(pages.asked) == {"list", *durable, *(["to/d"] if "d" in durable else [])}
+
+
+@pytest.mark.long
 def test_a_damaged_file(pages: Place) -> None:
     """If what is remembered can't be read, the crawl does not start, and says how to go on without."""
     pages.crawl(SHOP, "-a", "pages=a b", **ON)
@@ -327,6 +448,7 @@ def test_a_damaged_file(pages: Place) -> None:
     assert pages.asked["a"] == 1
 
 
+@pytest.mark.long
 def test_without_a_state_feed(pages: Place) -> None:
     """Without a state feed a warning says that STATE_DELTA has no effect."""
     feeds = {uri: options for uri, options in FEEDS.items() if options is not STATE_OPTIONS}

@@ -172,7 +172,7 @@ class Segments:
     def pending(self, checkpoint: Mapping[str, Any], where: str, wrong: list[str]) -> dict[str, Any]:
         """Return the requests that *checkpoint* has, by their numbers; add what is wrong with its segments to *wrong*."""
         requests = checkpoint.get("requests")
-        version = 1 if requests is None and "memories" not in checkpoint else 2
+        version = 1 if requests is None and not checkpoint.get("memories") else 2
         if checkpoint.get("version", 1) != version:
             wrong.append(f"{where} has version {checkpoint.get('version')}, and should have {version}")
         pending: dict[str, Any] = {}
