@@ -89,7 +89,7 @@ class HeldItems:
             now.side.batches += side.batches
         if side.errors:
             now.side.errors[now.epoch] += side.errors.total()
-        if side.changes:
+        if side.changes and not side.failed:
             now.side.changes += [(now.epoch, change) for _, change in side.changes]
             side.changes = []
 
