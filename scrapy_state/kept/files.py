@@ -144,7 +144,7 @@ class KeptFiles:
         return files_to_json(files)
 
     def stored(self, threads: StoreThreads) -> None:
-        """A checkpoint names the files now. There is nothing to do."""
+        """Do nothing: files are not merged."""
 
     def _look(self) -> Found:
         """Find out which files are there, and which of them have changed. An unchanged file costs one stat. Blocks."""

@@ -121,14 +121,17 @@ async def _open_files(crawler: Crawler, last: Last | None, writes: bool) -> None
         await asyncio.to_thread(finish, root)
     if not settings.files:
         return
+    if last is None:
+        log.warning("STATE_FILES has no effect: without a state feed (or STATE_FROM) there are no checkpoints to keep files in")
+        return
     if not writes and settings.files_folder is not None:
         root = settings.files_folder.resolve()
     selection = make_selection(crawler, root)
-    checkpoint = None if last is None else last.checkpoint
+    checkpoint = last.checkpoint
     kept = files_from_json({} if checkpoint is None else checkpoint.memories.get(files.NAME, {}))
     wanted = {path: file for path, file in kept.items() if selection.has(path)}
     restored, stored = Restored(), None
-    if last is not None and checkpoint is not None and files.NAME in checkpoint.memories:
+    if checkpoint is not None and files.NAME in checkpoint.memories:
         stored = last.files(crawler, files.NAME, "file", files.REMEDY)
         unknown = await asyncio.to_thread(_unknown, selection, wanted)
         restored = await asyncio.to_thread(restore, root, wanted, stored)
@@ -140,7 +143,7 @@ async def _open_files(crawler: Crawler, last: Last | None, writes: bool) -> None
     if not writes:
         return
     store, prefix = open_own(crawler)
-    elsewhere = stored if last is not None and last.is_elsewhere else None
+    elsewhere = stored if last.is_elsewhere else None
     barrier.memories.append(
         KeptFiles(
             barrier, log, selection, wanted, restored.same, elsewhere, store, f"{prefix}{files.NAME}/",

@@ -55,7 +55,11 @@ def restore(root: Path, files: Mapping[str, KeptFile], stored: StoredFiles) -> R
             finish(root)
             modes = _compare(root, files, done)
             if done.replaced:
-                _download(root, files, stored, done.replaced)
+                try:
+                    _download(root, files, stored, done.replaced)
+                except (StateError, OSError):
+                    shutil.rmtree(root / WORK)
+                    raise
                 finish(root)
             for path in modes:
                 os.chmod(root / path, files[path].mode)

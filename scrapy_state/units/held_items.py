@@ -91,7 +91,7 @@ class HeldItems:
             now.side.errors[now.epoch] += sum(side.errors.values())
         for key, newest in side.keys.items():
             now.side.note_key(key, max(newest, now.epoch))
-        if side.changes:
+        if side.changes and not side.failed:
             now.side.changes += [(now.epoch, change) for _, change in side.changes]
             side.changes = []
 

@@ -1,15 +1,28 @@
 """Files of the project in checkpoints: real crawls that are killed, and go on in an empty folder."""
 
+import asyncio
 import hashlib
 import json
+import logging
+import os
 import sqlite3
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import pytest
 from commands import run as command
 from crawls import Crawl, crawl, untouched
+
+from scrapy_state.barrier.tickets import Side
+from scrapy_state.export.retry import Retry
+from scrapy_state.kept import files
+from scrapy_state.kept.files import KeptFiles
+from scrapy_state.kept.selection import Selection
+from scrapy_state.stores.local import LocalWriter
+from scrapy_state.stores.threads import StoreThreads
 
 #: Each page adds a row, a file in a folder, and a cookie; then the spider waits for a checkpoint that has them.
 SPIDER = """
@@ -111,6 +124,84 @@ def test_a_crawl_goes_on_in_an_empty_folder(tmp_path: Path) -> None:
     assert listed.code == 0
     assert content(third / "other") == content(third / "there")
     assert rows(third / "other") == [0, 1, 2, 3]
+
+
+class Barrier:
+    """A fake: only its end matters here."""
+
+    ended = False
+
+
+class Kept:
+    """The memory of a project's folder, and what it stores on the disk."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.root, self.store, self.read = folder / "project", folder / "store", list[str]()
+        self.root.mkdir()
+        self.barrier, self.threads = Barrier(), StoreThreads()
+        self.memory = KeptFiles(
+            self.barrier, logging.getLogger(), Selection(self.root, ["*"], {}), {}, {}, None, LocalWriter(), f"{self.store}/",
+            300, 10**6, str(folder), TemporaryFile,
+        )  # type: ignore[arg-type]  # fmt: skip
+        copied = files.copy_of
+
+        def copy_of(path: str, *more: Any) -> Any:
+            self.read.append(Path(path).name)
+            return copied(path, *more)
+
+        monkeypatch.setattr(files, "copy_of", copy_of)
+
+    def write(self, **contents: str) -> None:
+        """Write files that changed long ago."""
+        for name, content in contents.items():
+            (self.root / name).write_text(content)
+            os.utime(self.root / name, (1_600_000_000 + len(content), 1_600_000_000))
+
+    def cut(self, is_due: bool = True) -> dict[str, tuple[str, str]]:
+        """Return what a checkpoint says: name -> content and mode."""
+        self.read.clear()
+        data = asyncio.run(self._store(is_due))
+        return {path: ((self.store / name).read_text(), mode) for path, (name, mode) in data["paths"].items()}
+
+    async def _store(self, is_due: bool) -> Any:
+        return await self.memory.store(is_due, self.threads, Retry(1, 1))
+
+
+@pytest.fixture
+def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kept]:
+    found = Kept(tmp_path, monkeypatch)
+    yield found
+    found.threads.close()
+
+
+def test_only_what_has_changed_is_read(kept: Kept) -> None:
+    """A file that has not changed is not even opened; equal files are stored once; one that has gone is not listed."""
+    kept.write(a="one", b="one", c="three", d="")
+    expected = {"a": ("one", "644"), "b": ("one", "644"), "c": ("three", "644"), "d": ("", "644")}
+    assert kept.cut() == expected
+    assert sorted(kept.read) == ["a", "b", "c", "d"]
+    assert len(list(kept.store.iterdir())) == 3
+    kept.write(c="another")
+    (kept.root / "b").unlink()
+    (kept.root / "a").chmod(0o600)
+    assert kept.cut(is_due=False) == expected
+    assert kept.read == []
+    assert kept.cut() == {"a": ("one", "600"), "c": ("another", "644"), "d": ("", "644")}
+    assert kept.read == ["c"]
+    assert kept.cut()
+    assert kept.read == []
+    (kept.root / "a").write_text("new")  # just now: its time stamp may be that of another change soon
+    for _ in range(2):
+        assert kept.cut()["a"] == ("new", "600")
+        assert kept.read == ["a"]
+
+
+def test_files_are_looked_at_every_interval_and_at_the_end(kept: Kept) -> None:
+    """The first cut looks, further ones only after STATE_FILES_INTERVAL, the last one in any case."""
+    assert kept.memory.snapshot(Side())
+    assert not kept.memory.snapshot(Side())
+    kept.barrier.ended = True
+    assert kept.memory.snapshot(Side())
 
 
 @pytest.mark.long

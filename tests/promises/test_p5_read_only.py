@@ -48,17 +48,21 @@ def test_moving_away(production: Path, tmp_path: Path) -> None:
 
 
 def test_requests_on_s3(tmp_path: Path, bucket: str, s3_settings: dict[str, str]) -> None:
-    """On S3 a read-only run resumes from production's checkpoint and sends nothing but GET requests."""
+    """On S3 a read-only run resumes from production's checkpoint, with its files, and sends nothing but GET requests."""
+    (tmp_path / "notes").write_text("production's")
     with Proxy(s3_settings["AWS_ENDPOINT_URL"]) as proxy:
-        settings = {**s3_settings, "AWS_ENDPOINT_URL": proxy.url}
+        settings = {**s3_settings, "AWS_ENDPOINT_URL": proxy.url, "STATE_FILES": ["notes"], "STATE_FILES_INTERVAL": 0}
         first = crawl(tmp_path, settings={**settings, "FEEDS": s3_feeds(bucket)})
         assert first.code == 0, first.log
         assert proxy.seen("^PUT .*/state/")
+        assert proxy.seen("^PUT .*/state/files/")
+        (tmp_path / "notes").write_text("of development")
         proxy.log.clear()
         states = {f"s3://{bucket}/{STATES}": STATE_OPTIONS}
         run = crawl(tmp_path, SPIDER, "-O", "dev.jsonl", settings={**settings, "FEEDS": states, "STATE_READONLY": True})
     assert run.code == 0, run.log
     assert run.lines("begins at 3 {'page': 3}")
+    assert (tmp_path / "notes").read_text() == "production's"
     assert len((tmp_path / "dev.jsonl").read_text().splitlines()) == 6
     assert {seen.request.partition(" ")[0] for seen in proxy.log} == {"GET"}
 

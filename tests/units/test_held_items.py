@@ -171,3 +171,18 @@ def test_what_an_item_takes(kind: Any) -> None:
     inner.append(inner)
     assert 100_000 <= bytes_in_memory(kind(text=inner)) < 102_000
     assert bytes_in_memory(kind(text=None)) < 2_000
+
+
+def test_changes_to_kept_objects_go_the_way_of_the_items() -> None:
+    """They count when the items are released, go with those that move, and are gone with those that are dropped."""
+    held_items, _, _, tickets = items_of()
+    first, second, third = unit().side, unit().side, unit().side
+    first.changes, second.changes, third.changes = [(0, "a")], [(0, "b")], [(0, "c")]
+    tickets.next_epoch()
+    held_items.move(first, second)
+    held_items.drop(third)
+    held_items.release(third)
+    held_items.release(second)
+    assert tickets.current.side.changes == [(1, "b"), (1, "a")]
+    held_items.release(second)
+    assert len(tickets.current.side.changes) == 2
