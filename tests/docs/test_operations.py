@@ -31,7 +31,7 @@ def test_the_image() -> None:
 
 
 def test_kubernetes() -> None:
-    """The Job starts a new pod after a kill and after 75, not after what someone must look at. It waits for the last checkpoint."""
+    """The Job starts a new pod after a kill and after 75, not after what someone must look at."""
     spec = yaml.safe_load(block(PAGE, "podFailurePolicy"))["spec"]
     ignore, fail = spec["podFailurePolicy"]["rules"]
     assert ignore["onPodConditions"] == [{"type": "DisruptionTarget"}]
