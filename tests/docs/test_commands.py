@@ -22,7 +22,7 @@ from scrapy_state.commands.state import VERBS, Command
 
 CONSOLE = [each for each in blocks() if each.commands]
 #: Programs that the pages call, besides our own command. The tests of the tutorial run its commands, others those of theirs.
-PROGRAMS = {"scrapy", "python", "pip", "make", "mkdir", "for", "timeout", "grep", "aws", "swift", "cd"}
+PROGRAMS = {"scrapy", "python", "pip", "make", "mkdir", "for", "timeout", "grep", "aws", "swift", "cd", "curl"}
 
 
 @cache
