@@ -9,7 +9,7 @@ from scrapy.settings import Settings
 
 from ..kept.files import NAME, REMEDY, files_from_json
 from ..kept.restoring import restore
-from ..lineage.stored_files import StoredFiles
+from ..stores.stored_files import StoredFiles
 from .state import NO, OK
 from .target import find_target, no_checkpoint
 from .terminal import out_json, say, size, table

@@ -9,9 +9,9 @@ from tempfile import TemporaryFile
 from typing import IO
 
 from ..exceptions import CheckpointError, CheckpointTooNew
-from ..lineage.stored_files import StoredFiles, copy_files
 from ..model.stored_file import StoredFile
 from ..stores import StoreReader, StoreWriter
+from ..stores.stored_files import StoredFiles, copy_files
 from .known import Known
 from .runs import Part, count_keys, merge, part_of, write_run
 

@@ -83,18 +83,18 @@ class DeltaMemory:
         self._merging: asyncio.Task[None] | None = None
 
     async def opening(self, threads: StoreThreads, retry: Retry) -> Mapping[str, Any]:
-        """See :class:`~scrapy_state.barrier.barrier.Memory`. A crawl may be too short to merge runs later, so it waits."""
+        """See :class:`~scrapy_state.barrier.parts.Memory`. A crawl may be too short to merge runs later, so it waits."""
         self.stored(threads)
         if self._merging is not None:
             await self._merging
         return self._content
 
     def snapshot(self, side: Side) -> Side:
-        """See :class:`~scrapy_state.barrier.barrier.Memory`. The keys are known when the last items of *side* are exported."""
+        """See :class:`~scrapy_state.barrier.parts.Memory`. The keys are known when the last items of *side* are exported."""
         return side
 
     async def store(self, snapshot: Side, threads: StoreThreads, retry: Retry) -> Mapping[str, Any]:
-        """See :class:`~scrapy_state.barrier.barrier.Memory`."""
+        """See :class:`~scrapy_state.barrier.parts.Memory`."""
         days = dict.fromkeys((key for key, epoch in snapshot.keys.items() if epoch < math.inf), today())
         if days:
             self._number += 1
@@ -104,7 +104,7 @@ class DeltaMemory:
         return self._content
 
     def stored(self, threads: StoreThreads) -> None:
-        """See :class:`~scrapy_state.barrier.barrier.Memory`. Merges runs if there are many; no checkpoint waits for that."""
+        """See :class:`~scrapy_state.barrier.parts.Memory`. Merges runs if there are many; no checkpoint waits for that."""
         if self._merging is not None:
             return
         for files in (self._old, self._new):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..barrier.barrier import Memory
+from ..barrier.parts import Memory
 from ..barrier.tickets import Side
 from ..stores.threads import StoreThreads
 from .retry import Retry

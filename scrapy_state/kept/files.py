@@ -14,9 +14,9 @@ from ..barrier.barrier import Barrier
 from ..barrier.log import SpiderLog
 from ..barrier.tickets import Side
 from ..exceptions import CheckpointError, StateSettingsError
-from ..lineage.stored_files import StoredFiles, copy_files
 from ..model.stored_file import StoredFile
 from ..stores import StoreWriter
+from ..stores.stored_files import StoredFiles, copy_files
 from ..stores.threads import StoreThreads
 from .copying import Copy, Look, copy_of, is_sidecar, look
 from .restoring import KeptFile
@@ -70,7 +70,7 @@ class Found:
 
 
 class KeptFiles:
-    """The memory "files" of checkpoints: see :class:`~scrapy_state.barrier.barrier.Memory`.
+    """The memory "files" of checkpoints: see :class:`~scrapy_state.barrier.parts.Memory`.
 
     :param files: what this run begins with; *seen*: what those looked like that were there
     :param elsewhere: where they are stored, if not in this run's own folder

@@ -15,9 +15,9 @@ from ..barrier.log import SpiderLog
 from ..barrier.tickets import Side
 from ..exceptions import CheckpointError, StateError
 from ..frontier.segments import to_merge
-from ..lineage.stored_files import StoredFiles, copy_files
 from ..model.stored_file import StoredFile
 from ..stores import StoreWriter
+from ..stores.stored_files import StoredFiles, copy_files
 from ..stores.threads import StoreThreads
 from .changes import Changes, read, write
 from .components import KeepsState, restore, snapshots
@@ -101,7 +101,7 @@ def read_objects(stored: StoredFiles, kept: Kept, found: Mapping[str, KeepsState
 
 
 class KeptObjects:
-    """The memory "objects" of checkpoints: see :class:`~scrapy_state.barrier.barrier.Memory`.
+    """The memory "objects" of checkpoints: see :class:`~scrapy_state.barrier.parts.Memory`.
 
     :param kept: what this run begins with
     :param elsewhere: where its files are, if not in this run's own folder

@@ -18,11 +18,11 @@ from ..barrier.log import SpiderLog
 from ..extension import StateResolver, get_extension
 from ..feeds import StateFeed, open_template
 from ..feedstorages import temporary_files, temporary_folder
-from ..lineage.stored_files import StoredFiles
 from ..model.checkpoint import Checkpoint
 from ..model.key_template import KeyTemplate
 from ..settings import get_settings
 from ..stores import StoreReader, StoreWriter, open_reader, open_writer
+from ..stores.stored_files import StoredFiles
 from . import files, objects
 from .components import find_components
 from .copying import is_sidecar

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..exceptions import CheckpointError, StateError
-from ..lineage.stored_files import StoredFiles
 from ..model.stored_file import StoredFile
+from ..stores.stored_files import StoredFiles
 from .copying import SIDECARS, Look, is_sqlite, look, sha256_of
 from .selection import WORK
 

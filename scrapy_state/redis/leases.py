@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from scrapy import Request
     from scrapy.core.downloader import Downloader
 
-    from ..barrier.barrier import Listener
+    from ..barrier.parts import Listener
     from .worker import Worker
 
 #: A worker leases no more requests of a download slot than the slot can send in this time.

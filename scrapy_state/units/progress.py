@@ -9,7 +9,8 @@ from typing import Any
 from scrapy import Request, Spider, signals
 from scrapy.crawler import Crawler
 
-from ..barrier.barrier import UnitItems, get_barrier
+from ..barrier.barrier import get_barrier
+from ..barrier.parts import UnitItems
 from ..barrier.tickets import Side, Ticket
 from ..exceptions import UnitFailed
 from ..model.json_values import shortened

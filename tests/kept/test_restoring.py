@@ -12,9 +12,9 @@ import pytest
 from scrapy_state.exceptions import CheckpointError
 from scrapy_state.kept import restoring
 from scrapy_state.kept.restoring import KeptFile, finish, restore
-from scrapy_state.lineage.stored_files import StoredFiles
 from scrapy_state.model.stored_file import StoredFile
 from scrapy_state.stores.local import LocalReader
+from scrapy_state.stores.stored_files import StoredFiles
 
 NEW = {"a.json": b"new a", "deep/er/b": b"new b", "empty": b"", "same": b"same", "c": b"new c" * 1000}
 OLD = {"a.json": b"old a", "same": b"same", "c": b"old c", "unknown": b"mine"}

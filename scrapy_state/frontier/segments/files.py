@@ -11,11 +11,11 @@ from scrapy.crawler import Crawler
 
 from ...exceptions import CheckpointError, CheckpointTooNew, StateSettingsError
 from ...feeds import StateFeed, open_template, requests_template
-from ...lineage.stored_files import StoredFiles, temporary_file_errors
 from ...model.key_template import KeyTemplate, without_credentials
 from ...model.stored_file import StoredFile
 from ...settings import get_settings
 from ...stores import StoreReader, StoreWriter
+from ...stores.stored_files import StoredFiles, temporary_file_errors
 from .merging import merge
 from .segment import Target, read_segments
 

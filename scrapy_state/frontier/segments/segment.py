@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from tempfile import TemporaryFile
 from typing import IO, Any, Protocol
 
-from ...lineage.stored_files import temporary_file_errors
+from ...stores.stored_files import temporary_file_errors
 from .lines import (
     A_LINE,
     MOST_FAILED,

@@ -118,7 +118,7 @@ class TestWhere:
 
 def test_what_is_stored_is_read(files: SegmentFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     """Segments come back as they were stored, in parts if they are large."""
-    monkeypatch.setattr("scrapy_state.lineage.stored_files._PART_BYTES", 50)
+    monkeypatch.setattr("scrapy_state.stores.stored_files._PART_BYTES", 50)
     stored = [store(files, 1, 1, 2, *range(10, 40)), store(files, 2, 3)]
     assert [each.name for each in stored] == [f"{RUN}-00001.tsv.gz", f"{RUN}-00002.tsv.gz"]
     books = Books()

@@ -10,8 +10,8 @@ from typing import IO
 
 from ..exceptions import CheckpointError, StoreError, as_state_error
 from ..model.stored_file import StoredFile
-from ..stores import StoreReader, StoreWriter
-from ..stores.retry import patiently
+from .base import StoreReader, StoreWriter
+from .retry import patiently
 
 #: How much is read at once
 _PART_BYTES = 8 << 20
