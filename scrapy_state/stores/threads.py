@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextvars import copy_context
 from functools import partial
-from typing import ParamSpec, TypeVar
+from typing import Generic, ParamSpec, TypeVar
 
 from ..exceptions import StoreUnreachable
 
@@ -31,8 +31,12 @@ class StoreThreads:
 
         :raises StoreUnreachable: if no thread can be started; any error of *function*
         """
-        call = partial(copy_context().run, function, *args, **kwargs)
-        return await asyncio.wrap_future(submit(self._executor, call))
+        call = _Call(partial(copy_context().run, function, *args, **kwargs))
+        try:
+            result = asyncio.get_running_loop().run_in_executor(self._executor, call)
+        except (RuntimeError, MemoryError) as error:
+            result = asyncio.wrap_future(call.taken_back(error))
+        return await result
 
     def close(self) -> None:
         """End the threads. Does not wait for running calls; the process does, before it exits."""
@@ -42,28 +46,41 @@ class StoreThreads:
 def submit(executor: ThreadPoolExecutor, function: Callable[[], T]) -> Future[T]:
     """Do what ``executor.submit()`` does, but if no thread can be started, never call *function*.
 
-    The executor would have it in its queue by then, and call it as soon as one of its threads is free.
-
     :raises StoreUnreachable: if no thread can be started
     """
-    result: Future[T] = Future()
-
-    def call() -> None:
-        if not result.set_running_or_notify_cancel():
-            return
-        try:
-            result.set_result(function())
-        except BaseException as error:
-            result.set_exception(error)
-
+    call = _Call(function)
     try:
-        queued = executor.submit(call)
+        return executor.submit(call)
     except (RuntimeError, MemoryError) as error:
-        if result.cancel():  # not if a thread has taken it from the queue
+        return call.taken_back(error)
+
+
+class _Call(Generic[T]):
+    """A call in a thread that can be taken back if no thread can be started for it.
+
+    The executor has it in its queue by then, and would make it as soon as one of its threads is free.
+    """
+
+    def __init__(self, function: Callable[[], T]) -> None:
+        self._function = function
+        self._result: Future[T] = Future()
+
+    def __call__(self) -> T:
+        if not self._result.set_running_or_notify_cancel():
+            raise CancelledError
+        try:
+            result = self._function()
+        except BaseException as error:
+            self._result.set_exception(error)
+            raise
+        self._result.set_result(result)
+        return result
+
+    def taken_back(self, error: Exception) -> Future[T]:
+        """Raise StoreUnreachable because of *error*; but if a thread has taken the call from the queue, return its result."""
+        if self._result.cancel():
             raise no_thread(error) from error
-    else:
-        queued.add_done_callback(lambda queued: queued.cancelled() and result.cancel())  # by shutdown()
-    return result
+        return self._result
 
 
 def no_thread(error: Exception) -> StoreUnreachable:
