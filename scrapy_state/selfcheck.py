@@ -22,6 +22,7 @@ from .exceptions import StateSettingsError
 from .resume.refusal import refuse
 from .scrapy_internals import get_scheduler, is_crawl
 from .settings import get_settings
+from .stores.threads import no_thread
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -63,6 +64,7 @@ class SelfCheck:
         """Check the queues. Waits at most 15 seconds for each.
 
         :raises StateSettingsError: if a queue loses or changes requests, raises an error, or does not answer
+        :raises StoreError: if there can be no thread to check them in
         """
         scheduler = get_scheduler(self.crawler.engine) if self.crawler.engine is not None else None
         if not _has_queues(scheduler):
@@ -97,7 +99,10 @@ class SelfCheck:
                 loop.call_soon_threadsafe(finish, None)
 
         # A daemon, so that a queue that never answers does not keep the process alive.
-        threading.Thread(target=check, name="scrapy_state_selfcheck", daemon=True).start()
+        try:
+            threading.Thread(target=check, name="scrapy_state_selfcheck", daemon=True).start()
+        except (RuntimeError, MemoryError) as error:
+            raise no_thread(error) from error
         try:
             await asyncio.wait_for(done, _LONGEST_SECONDS)
         except asyncio.TimeoutError as error:

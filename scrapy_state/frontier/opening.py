@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
@@ -24,6 +23,7 @@ from ..model.requests import Requests
 from ..settings import StateSettings, get_settings
 from ..stores import open_reader, open_writer
 from ..stores.retry import patiently
+from ..stores.threads import StoreThreads
 from .backlog import Backlog, DiskBacklog, Entry, MemoryBacklog, is_first_out
 from .books.page import Start
 from .books.pages import Pages
@@ -126,23 +126,23 @@ async def open_frontier(
         return None
     assert crawler.spider is not None
     assert crawler.engine is not None
-    codec, open_file = Codec(crawler.spider), temporary_files(crawler.settings)
-    fingerprints = _fingerprints(crawler)
+    codec, open_file, fingerprints = Codec(crawler.spider), temporary_files(crawler.settings), _fingerprints(crawler)
     restored = Restored(_backlog(settings, crawler.settings, scheduler))
-    continued = resolver.continued
+    continued, threads = resolver.continued, StoreThreads()
     if continued is not None:
         _check_fingerprints(continued, fingerprints)
         stored = _stored_segments(crawler, settings)
-        await asyncio.to_thread(_read, stored, continued, restored)
+        await threads.run(_read, stored, continued, restored)
         restored.check_names(codec)
     deaths = restored.count_deaths(crawler.settings.getint("CONCURRENT_REQUESTS") or 100) if resolver.was_killed else {}
     files = SegmentFiles(*open_requests(crawler, open_writer), barrier.run_id, open_file) if writes else None
     if files is not None and settings.requests_uri is not None:  # the opening checkpoint proves only its own folder
-        await asyncio.to_thread(patiently, files.probe)
+        await threads.run(patiently, files.probe)
     copied = 0
     if continued is not None and files is not None and settings.read_from is not None:  # segments of another prefix
-        continued = replace(continued, segments=await asyncio.to_thread(files.copy, stored, continued.segments))
+        continued = replace(continued, segments=await threads.run(files.copy, stored, continued.segments))
         copied = len(continued.segments)
+    threads.close()
     had_ended = continued is not None and continued.start_state is None
     pages = Pages(
         NoJournal(), barrier.unit_items or NoItems(), Start(dict(resolver.state), had_ended), restored.number,

@@ -12,6 +12,7 @@ from typing import TypeVar
 from ..model.key_template import KeyTemplate
 from ..stores import StoreReader
 from ..stores.retry import patiently
+from ..stores.threads import submit
 
 _THREADS, _AHEAD = 8, 24
 A = TypeVar("A")
@@ -55,7 +56,8 @@ class ReadsAhead:
             self._requested.pop(newer).cancel()
         for older in range(id, max(id - _AHEAD, 0), -1):
             if older not in self._requested:
-                self._requested[older] = self._pool.submit(patiently, partial(self._store.read, self._template.key(older)))
+                read = partial(self._store.read, self._template.key(older))
+                self._requested[older] = submit(self._pool, partial(patiently, read))
         return self._requested[id].result()
 
     def close(self) -> None:

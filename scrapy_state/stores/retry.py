@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TypeVar
 
 from ..exceptions import StoreUnreachable
+from .threads import submit
 
 T = TypeVar("T")
 #: With the time-outs of one request, this is how long it takes until an error says that a store does not answer.
@@ -53,9 +54,11 @@ def in_thread(function: Callable[[], T]) -> T:
     """Call *function* as :func:`patiently` does, but in a thread: the event loop's thread must not make a store's clients.
 
     Blocks, together with every other crawl on the event loop of the calling thread. The log says so every few seconds.
+
+    :raises StoreUnreachable: also if no thread can be started
     """
     with ThreadPoolExecutor(1, "scrapy_state") as pool:
-        result = pool.submit(patiently, function)
+        result = submit(pool, lambda: patiently(function))
         began = time.monotonic()
         while not wait([result], _LOG_SECONDS).done:
             logger.info(
