@@ -45,6 +45,13 @@ class StateError(Exception):
         return f"{before}{self.reason}{after}"
 
 
+def as_state_error(error: StateError | OSError | MemoryError) -> StateError:
+    """Return *error* itself, or what to say of an error of the system that nobody has put into words."""
+    if isinstance(error, StateError):
+        return error
+    return StateError(str(error) or "not enough memory", remedy="check disks and memory")
+
+
 class StateSettingsError(StateError):
     """A setting, a feed or a spider attribute can't be used."""
 

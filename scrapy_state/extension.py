@@ -16,7 +16,7 @@ from scrapy.exceptions import NotConfigured
 from scrapy.settings import SETTINGS_PRIORITIES
 from scrapy.utils.misc import load_object
 
-from .exceptions import StateError, StateSettingsError
+from .exceptions import StateError, StateSettingsError, as_state_error
 from .feeds import StateFeed, open_template
 from .lineage.resolution import Resolution
 from .lineage.resolve import At, resolve
@@ -87,8 +87,8 @@ class SpiderSettingsState:
             raise NotConfigured from error
         try:
             extension._seed(crawler.spider)
-        except StateError as error:
-            refuse(crawler, error)
+        except (StateError, OSError, MemoryError) as error:
+            refuse(crawler, as_state_error(error))
             return extension
         # The built-in SpiderState (JOBDIR) sets spider.state in its own handler, which runs before this one.
         crawler.signals.connect(extension._spider_opened, signals.spider_opened)

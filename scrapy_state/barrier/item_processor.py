@@ -12,7 +12,7 @@ from scrapy.pipelines import ItemPipelineManager
 from scrapy.utils.defer import maybe_deferred_to_future
 from scrapy.utils.misc import build_from_crawler, load_object
 
-from ..exceptions import StateError, StateSettingsError
+from ..exceptions import StateError, StateSettingsError, as_state_error
 from ..items import StateItem
 from ..resume.refusal import get_refusal, refuse
 from ..scrapy_internals import (
@@ -92,8 +92,8 @@ class BarrierItemProcessor:
                     await opener()
                 if self._barrier.listener is not None:
                     await self._barrier.listener.opening()
-            except StateError as error:
-                self._barrier.failure.refuse(error)
+            except (StateError, OSError, MemoryError) as error:
+                self._barrier.failure.refuse(as_state_error(error))
         self._opened = True
         await self._call("open_spider")
 

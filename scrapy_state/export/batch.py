@@ -147,7 +147,7 @@ class Batch:
                 file.flush()  # here an OSError is the disk's; in store() it might be the storage's
             with suppress(AttributeError, OSError, ValueError):  # a file of somebody else's storage, or a closed one
                 self.bytes = file.seek(0, io.SEEK_END)
-        except OSError as error:
+        except (OSError, MemoryError) as error:
             reason, remedy = disk_error(error, self.slot)
             raise StoreError(f"the file could not be finished: {reason}", uri=self.uri, remedy=remedy) from error
         except Exception as error:

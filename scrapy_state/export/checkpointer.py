@@ -13,7 +13,7 @@ from scrapy.crawler import Crawler
 from ..barrier.barrier import Barrier
 from ..barrier.log import SpiderLog
 from ..barrier.tickets import BEFORE_ALL, Side, Ticket
-from ..exceptions import ItemFailed, StateConflict, StateError
+from ..exceptions import ItemFailed, StateConflict, StateError, as_state_error
 from ..model.checkpoint import Checkpoint
 from ..model.requests import Requests
 from ..scrapy_internals import until_closed
@@ -230,8 +230,8 @@ class Checkpointer:
                 recorder.stored(self._items.threads)
         except StateConflict as error:
             self._failure.fail("state_conflict", error)
-        except StateError as error:
-            self._failure.fail("state_store_failed", error)
+        except (StateError, OSError, MemoryError) as error:
+            self._failure.fail("state_store_failed", as_state_error(error))
         except Exception as error:
             self._log.warning("Error storing a checkpoint", exc_info=True)
             self._failure.fail("state_store_failed", StateError(f"{type(error).__name__}: {error}"))

@@ -90,7 +90,7 @@ class OpenBatches:
         spool = self._uploads.spool
         try:
             spool.bytes += batch.add(item, ticket.epoch == epoch, epoch)
-        except OSError as error:
+        except (OSError, MemoryError) as error:
             reason, remedy = disk_error(error, batch.slot)
             raise ItemFailed(f"an item could not be exported: {reason}", uri=batch.uri, remedy=remedy) from error
         if batch.slot.itemcount >= feed.items_limit or batch.bytes >= feed.bytes_limit:

@@ -15,7 +15,7 @@ from scrapy.crawler import Crawler
 from ..barrier.barrier import get_barrier
 from ..barrier.log import SpiderLog
 from ..barrier.tickets import Ticket
-from ..exceptions import StateError
+from ..exceptions import StateError, as_state_error
 from ..feedstorages import temporary_files
 from ..model.json_values import json_object
 from ..model.requests import Requests, Segment
@@ -266,8 +266,11 @@ class Recorder:
         self._number += 1
         try:
             merged = await threads.run(self._files.merge, chosen, first == 0, self._number)
-        except (StateError, OSError) as error:
-            self._log.warning("segments of the requests could not be merged, so a start will read more files: %s", error)
+        except (StateError, OSError, MemoryError) as error:
+            self._log.warning(
+                "segments of the requests could not be merged, so a start will read more files: %s",
+                as_state_error(error),
+            )
             return
         finally:
             self._merging = None

@@ -16,8 +16,9 @@ class StoreReader(Protocol):
     Keys are text, relative to the store (an S3 bucket, the file system).
 
     Every method raises :class:`~scrapy_state.exceptions.StoreUnreachable` if the store does not answer, and
-    :class:`~scrapy_state.exceptions.StoreRefused` if it answers no. A missing key is a result, not an error. Any other
-    exception counts as a bug in the store: its trace is logged, and the crawl does not start, or stops.
+    :class:`~scrapy_state.exceptions.StoreRefused` if it answers no. A missing key is a result, not an error. After any other
+    exception the crawl does not start, or stops. Unless it is an OSError or a MemoryError, it counts as a bug in the store,
+    and its trace is logged.
     """
 
     def uri(self, key: str) -> str:

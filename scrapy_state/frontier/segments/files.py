@@ -17,6 +17,7 @@ from ...model.requests import Segment
 from ...settings import get_settings
 from ...stores import StoreReader, StoreWriter
 from ...stores.retry import patiently
+from .lines import temporary_file_errors
 from .merging import merge
 from .segment import Target, read_segments
 
@@ -71,20 +72,23 @@ class StoredSegments:
         """Return a copy of *segment* in a temporary file, at its beginning.
 
         :raises CheckpointError: if it is missing, or not what the checkpoint says
-        :raises StoreError: if the store does not answer or refuses
+        :raises StoreError: if the store does not answer or refuses, or if there can be no temporary file
         """
-        file = self._open_file()
+        with temporary_file_errors():
+            file = self._open_file()
         try:
             digest = hashlib.sha256()
             for part in self._parts(segment):
                 digest.update(part)
-                file.write(part)
+                with temporary_file_errors():
+                    file.write(part)
             if file.tell() != segment.bytes:
                 size = "more than" if file.tell() > segment.bytes else f"{file.tell():,} of"
                 raise self._wrong(segment, f"the segment is damaged: it has {size} {segment.bytes:,} bytes")
             if f"sha256:{digest.hexdigest()}" != segment.digest:
                 raise self._wrong(segment, "the segment is damaged: its digest does not match")
-            file.seek(0)
+            with temporary_file_errors():
+                file.seek(0)
         except BaseException:
             file.close()
             raise
@@ -107,7 +111,8 @@ class StoredSegments:
 
         with closing(files()) as opened:
             try:
-                read_segments(opened, target)
+                with temporary_file_errors():
+                    read_segments(opened, target)
             except (CheckpointError, CheckpointTooNew) as error:
                 error.uri, error.remedy = self.uri(reading[0]), error.remedy or _REMEDY
                 raise

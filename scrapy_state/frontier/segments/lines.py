@@ -13,7 +13,7 @@ from hashlib import sha256
 from itertools import islice
 from typing import IO, Any
 
-from ...exceptions import CheckpointError, CheckpointTooNew
+from ...exceptions import CheckpointError, CheckpointTooNew, StoreError, as_state_error
 
 #: The newest version of the format that this package reads
 VERSION = 1
@@ -52,6 +52,18 @@ def damage() -> Iterator[None]:
         yield
     except (gzip.BadGzipFile, EOFError, zlib.error, ValueError, LookupError, TypeError, RecursionError) as error:
         raise CheckpointError(f"the segment is damaged ({error})") from error
+
+
+@contextmanager
+def temporary_file_errors() -> Iterator[None]:
+    """Turn what a temporary file raises into a StoreError."""
+    try:
+        yield
+    except (OSError, MemoryError) as error:
+        reason = as_state_error(error).reason
+        raise StoreError(
+            f"the requests could not be kept in a temporary file: {reason}", remedy="make room on that disk"
+        ) from error
 
 
 def _lines(stream: io.BufferedReader) -> Iterator[bytes]:

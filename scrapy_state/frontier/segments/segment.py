@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from tempfile import TemporaryFile
 from typing import IO, Any, Protocol
 
-from ...exceptions import StoreError
 from .lines import (
     A_LINE,
     MOST_FAILED,
@@ -25,6 +24,7 @@ from .lines import (
     opened,
     page_lines,
     seen_line,
+    temporary_file_errors,
 )
 
 __all__ = ["MOST_FAILED", "SEEN_BYTES", "VERSION", "OpenSegment", "Target", "read_lines", "read_segments"]
@@ -58,7 +58,7 @@ class OpenSegment:
         self._seen = bytearray()
         self._forms: Counter[str] = Counter()
         #: why lines are lost: :meth:`finish` raises it, so that nobody has to look out for it before
-        self._error: OSError | None = None
+        self._error: OSError | MemoryError | None = None
 
     @property
     def empty(self) -> bool:
@@ -136,10 +136,12 @@ class OpenSegment:
         :return: the file, at its beginning, its size in bytes, and its digest as checkpoints have it
         :raises StoreError: if some of the changes could not be written to the temporary file
         """
-        if self._error is not None:
-            raise StoreError(
-                f"the requests could not be written to a temporary file: {self._error}", remedy="make room on that disk"
-            ) from self._error
+        with temporary_file_errors():
+            if self._error is not None:
+                raise self._error
+            return self._finish(in_flight)
+
+    def _finish(self, in_flight: Iterable[int]) -> tuple[IO[bytes], int, str]:
         self._write_gone()
         self._write_seen()
         self._write_forms()
@@ -190,7 +192,7 @@ class OpenSegment:
                 if self._writer is None:
                     self._writer = Writer(self._open_file(), self._header)
                 self._writer.write(self._slice())
-            except OSError as error:
+            except (OSError, MemoryError) as error:
                 self._error = error
 
     def _slice(self) -> list[bytes]:

@@ -475,8 +475,12 @@ def test_larger_crawls_merge_little_more() -> None:
 class Full(io.BytesIO):
     """A file on a full disk."""
 
+    full = True
+
     def write(self, data: Any) -> int:
-        raise OSError(errno.ENOSPC, "No space left on device")
+        if self.full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().write(data)
 
 
 def test_a_full_disk_is_reported_when_the_segment_is_finished(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -486,5 +490,17 @@ def test_a_full_disk_is_reported_when_the_segment_is_finished(monkeypatch: pytes
     for page in range(1, 20):
         changes.add(page, 0, False, REQUEST)
     assert not changes.empty
+    with pytest.raises(StoreError, match="No space left on device; make room"):
+        changes.finish([])
+
+
+def test_a_disk_that_is_full_only_when_the_segment_is_finished(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rest of the changes is written when the segment is finished: if that fails, the error is the same."""
+    monkeypatch.setattr("scrapy_state.frontier.segments.segment._WAITING_LINES", 3)
+    monkeypatch.setattr(Full, "full", False)
+    changes = OpenSegment("20261121T015756-924cd5", "links", Full)
+    for page in range(1, 20):
+        changes.add(page, 0, False, REQUEST)
+    monkeypatch.setattr(Full, "full", True)
     with pytest.raises(StoreError, match="No space left on device; make room"):
         changes.finish([])
