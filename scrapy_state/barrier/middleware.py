@@ -6,7 +6,7 @@ An item gets its ticket as the spider yields it, because Scrapy queues yielded i
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 from scrapy import Request, Spider, signals
@@ -78,9 +78,7 @@ class StateMiddleware(BaseSpiderMiddleware):
         :param response: a Failure for the output of an errback; None for that of ``start()``
         """
         request: Request | None = getattr(response, "request", None)
-        follows = self._barrier.recorder is None  # otherwise the books about pages know which requests are out
-        page = self._check.order.begin(request) if follows else Page(request)
-        page.is_start = response is None
+        page = self._begun(request, response is None)
         try:
             async for output in result:
                 if isinstance(output, Request):
@@ -89,18 +87,55 @@ class StateMiddleware(BaseSpiderMiddleware):
                 elif (item := self._processed_item(output, request, page)) is not None:
                     yield item
         except Exception as error:
-            if self._barrier.delta is not None and not isinstance(error, CloseSpider):
-                self._barrier.delta.failed(request, self._ticket(request, page.is_start))
-            if self._barrier.tracking is not None:
-                self._barrier.tracking.yielding_failed(error, request)
+            self._raised(error, page)
             raise
         finally:
-            if follows:
-                self._check.order.end(page)
-            elif self._barrier.recorder is not None and not page.is_start:
-                self._barrier.recorder.yielded_all()
+            self._ended(page)
         if self._barrier.tracking is not None:
             self._barrier.tracking.all_yielded(request)
+
+    def process_spider_output(  # type: ignore[override]
+        self, response: Response, result: Iterable[Any]
+    ) -> Iterable[Any]:
+        """The same for the output of a callback that is no coroutine: Scrapy before 2.17 asks for it here.
+
+        :param response: what the callback got
+        """
+        request = response.request
+        page = self._begun(request)
+        try:
+            for output in result:
+                if isinstance(output, Request):
+                    if self._is_to_be_sent(output, page):
+                        yield output
+                elif (item := self._processed_item(output, request, page)) is not None:
+                    yield item
+        except Exception as error:
+            self._raised(error, page)
+            raise
+        finally:
+            self._ended(page)
+        if self._barrier.tracking is not None:
+            self._barrier.tracking.all_yielded(request)
+
+    def _begun(self, request: Request | None, is_start: bool = False) -> Page:
+        # With a recorder, the books about pages know which requests are out.
+        page = self._check.order.begin(request) if self._barrier.recorder is None else Page(request)
+        page.is_start = is_start
+        return page
+
+    def _raised(self, error: Exception, page: Page) -> None:
+        if self._barrier.delta is not None and not isinstance(error, CloseSpider):
+            self._barrier.delta.failed(page.request, self._ticket(page.request, page.is_start))
+        self._barrier.start_raised |= page.is_start
+        if self._barrier.tracking is not None:
+            self._barrier.tracking.yielding_failed(error, page.request)
+
+    def _ended(self, page: Page) -> None:
+        if self._barrier.recorder is None:
+            self._check.order.end(page)
+        elif not page.is_start:
+            self._barrier.recorder.yielded_all()
 
     def get_processed_item(self, item: Any, response: Response | None) -> Any:
         """Give *item* its ticket and return it; of a state item return None."""
