@@ -191,6 +191,7 @@ def test_a_component_gets_back_what_it_gave(tmp_path: Path, kind: str, shown: st
     assert f"TOKEN {shown}{cuts}" in line
 
 
+@pytest.mark.long
 def test_a_component_with_one_method_is_an_error(tmp_path: Path) -> None:
     """Half of the two methods, or two components of one class, keep the crawl from starting, with one line."""
     half = LISTINGS.replace("def state_restore", "def state_resume")
