@@ -79,6 +79,22 @@ def test_a_page_that_comes_and_goes_leaves_no_trace() -> None:
     assert lines(segment(fill)) == []
 
 
+def test_forms_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forgetting says so in one line, however often, and forms that were written in between don't count."""
+    monkeypatch.setattr("scrapy_state.frontier.segments.segment.A_LINE", 2)
+
+    def changes(opened: OpenSegment) -> None:
+        for _ in range(3):
+            opened.forget_forms()
+        for _ in range(2):
+            opened.form("a" * 16)  # enough for a line
+        opened.forget_forms()
+        opened.form(lambda: "b" * 16)
+
+    assert read(segment(changes))["forms"] == {"b" * 16: 1}
+    assert lines(segment(changes)).count("O") == 2
+
+
 def test_empty() -> None:
     """Each kind of change counts; a new segment has none."""
     calls: list[Callable[[OpenSegment], object]] = [
@@ -324,7 +340,7 @@ def crawl(changes: list[Any]) -> tuple[list[IO[bytes]], dict[str, Any]]:
             opened.saw(page)
             books.saw(page)
         elif kind == "form":
-            opened.form(page)
+            opened.form(page if len(files) % 2 else lambda hash=page: hash)
             books.form(page, 1)
         elif kind == "forget_forms":
             opened.forget_forms()
