@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
 from collections.abc import Mapping
@@ -66,12 +67,20 @@ def settings_of(shape: Shape, **more: Any) -> dict[str, Any]:
     return {**_SETTINGS, "FEEDS": {**feeds, **STATE_FEED}, **shape.settings, **more}
 
 
-def crawl(world: World, spider: type[Spider], settings: Mapping[str, Any], arguments: Mapping[str, Any]) -> Run:
-    """Run *spider* until it ends; a thread of *world* may do that."""
+def crawl(
+    world: World,
+    spider: type[Spider],
+    settings: Mapping[str, Any],
+    arguments: Mapping[str, Any],
+    stop_after_seconds: float | None = None,
+) -> Run:
+    """Run *spider* until it ends, or is told to; a thread of *world* may do that."""
     errors = _Errors()
     logging.getLogger().addHandler(errors)
     crawler = Crawler(spider, dict(settings))
     loop = Loop(world)
+    if stop_after_seconds is not None:
+        loop.call_later(stop_after_seconds, lambda: loop.create_task(_stop(crawler)))
     try:
         loop.run_until_complete(crawler.crawl_async(**arguments))
     finally:
@@ -97,6 +106,13 @@ class _Note(str):
 
     def touch(self) -> None:
         self.left.add(self)
+
+
+async def _stop(crawler: Crawler) -> None:
+    """Stop *crawler* as SIGTERM does. (Before the engine runs, SIGTERM ends the process at once: that is a crash point.)"""
+    while crawler._engine is None or not crawler._engine.running:  # noqa: ASYNC110 - Scrapy has no event for it
+        await asyncio.sleep(0.05)
+    await crawler.stop_async()
 
 
 def spider_of(shape: Shape) -> type[Spider]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import asdict, dataclass, field
+from random import Random
 from typing import Any
 
 from . import clock, oracle
@@ -42,6 +43,9 @@ class History:
         self._shape = shape = scene.shape
         self._reports = reports
         self._world = World(f"{shape.name} {seed}", crashes, self._resume, self._wrong)
+        if seed % 2:
+            self._world.order = Random(seed)
+        self._stops = Random(seed)
         self._contents = SimStore.contents = Contents(self._world, scene.fault)
         chance = self._world.chance
         self._site = Handler.site = Site(self._world, shape.size, mean_seconds=chance.choice((0.1, 0.3, 0.5)))
@@ -75,14 +79,16 @@ class History:
             settings = {**self._settings, **beside}
             after_seconds = world.chance.uniform(0, 1.5)
             world.start_thread(lambda: others.append(crawl(world, spider, settings, arguments)), after_seconds)
-        run = crawl(world, spider, self._settings, arguments)
+        stop_after = self._stops.expovariate(1) if self._scene.stops and self._stops.random() < 0.7 else None
+        run = crawl(world, spider, self._settings, arguments, stop_after)
         world.rest()
         for each in (run, *others):
             self._has_finished = self._has_finished or (self._scene.redis and each.reason == "finished")
             if each.failed != str(each.reason).startswith("state_"):
                 self._wrong(f"run {self._report.runs} ended with {each.reason}, failed: {each.failed}")
         excused = self._scene.may_fail or self._contents.arrived_late
-        if run.reason not in (*shape.over, *shape.failed) and not excused:
+        ends = (*shape.over, *shape.failed, *(["shutdown"] if stop_after is not None else []))
+        if run.reason not in ends and not excused:
             self._wrong(f"run {self._report.runs} ended with {run.reason}")
         if run.errors and not excused:
             self._wrong(f"run {self._report.runs} logged errors: {run.errors[:3]}")

@@ -30,11 +30,20 @@ class Loop(asyncio.base_events.BaseEventLoop):
 
     def select(self, timeout: float | None) -> list[Any]:
         self._world.crash_point()
+        self._shuffle()
         until = inf if timeout is None else self._world.now + timeout + STEP_SECONDS
         self._sleeper = self._world.sleeper(until)
         self._world.wait(self._sleeper)
         self._sleeper = None
         return []
+
+    def _shuffle(self) -> None:
+        ready: Any = self._ready  # type: ignore[attr-defined]
+        if self._world.order is not None and len(ready) > 1:
+            shuffled = list(ready)
+            self._world.order.shuffle(shuffled)
+            ready.clear()
+            ready.extend(shuffled)
 
     def _process_events(self, event_list: list[Any]) -> None:
         pass

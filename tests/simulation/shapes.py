@@ -112,6 +112,7 @@ class Scene:
     :param fault: the chance that a call of a store gets no answer
     :param beside: more settings of a run that is at work at the same time, as if in a process of its own; None: there is none
     :param redis: whether the requests are in Redis, where each page is crawled at least once, and there are no checkpoints
+    :param stops: whether somebody stops most of the runs, as Ctrl-C does
     :param commits: how many checkpoints a crawl without a crash must store; fewer would test nothing
     """
 
@@ -121,6 +122,7 @@ class Scene:
     beside: Mapping[str, Any] | None = None
     commits: int = 3
     redis: bool = False
+    stops: bool = False
 
     @property
     def may_fail(self) -> bool:
@@ -147,7 +149,10 @@ def _any(name: str, size: int) -> Shape:
 
 
 #: How small the shapes of any_spiders.py can be.
-_SIZES = {"listings": 20, "same": 12, "pagination": 6, "assembled": 3, "errbacks": 3, "redirects": 4, "item_limit": 45}
+_SIZES = {
+    "listings": 20, "crawl": 12, "posts": 16, "same": 12, "pagination": 6, "assembled": 3, "errbacks": 6, "redirects": 4,
+    "item_limit": 45,
+}  # fmt: skip
 #: What a developer sets, to look at production's checkpoints: the store must get nothing that changes anything there.
 READ_ONLY = {"STATE_READONLY": True, "FEEDS": {**STATE_FEED, "sim://mine/%(time)s.jsonl": {"format": "jsonlines"}}}
 SCENES = {
@@ -164,6 +169,9 @@ SCENES = {
     "unreachable_units": Scene(UNITS, fault=0.15),
     "two_runs": Scene(STATE_ITEMS, beside={}),
     "two_runs_requests": Scene(_any("crawl", 8), beside={}),
+    "stopped": Scene(STATE_ITEMS, stops=True),
+    "stopped_requests": Scene(SLOW_PARENTS, stops=True),
+    "stopped_units": Scene(UNITS, stops=True),
     "redis": Scene(_any("crawl", 5), redis=True, commits=0),
     "redis_unreachable": Scene(_any("redirects", 4), redis=True, fault=0.15, commits=0),
     "redis_two_workers": Scene(_any("crawl", 5), redis=True, beside={}, commits=0),

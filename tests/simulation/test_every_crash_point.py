@@ -13,10 +13,10 @@ _SHAPES = (
     "state_items,orphans,units,two_runs",
     "slow_parents,same,redirects,two_runs_requests",
     "batches,unreachable,unreachable_requests,unreachable_units,read_only",
-    "second_crash_units,redis",
+    "second_crash_units,redis,stopped_requests",
 )
 #: What takes longer
-_LONG = ("second_crash,second_crash_requests", "redis_two_workers,redis_unreachable")
+_LONG = ("second_crash,second_crash_requests,stopped,stopped_units", "redis_two_workers,redis_unreachable")
 
 
 def _counts(output: str) -> tuple[int, int, int]:
@@ -49,3 +49,11 @@ def test_any_spider() -> None:
     """The same for spiders of all shapes, with another seed."""
     code, output = simulate("--seed", "2", "--shapes", ",".join(SHAPES), seconds=1200)
     assert (code, _counts(output)[2]) == (0, 0), output
+
+
+@pytest.mark.long
+def test_a_virtual_week() -> None:
+    """In a crawl of a week, memory, open files and tasks stay as they are, and nothing is lost."""
+    code, output = simulate("--soak", "168", seconds=1500)
+    assert code == 0, output
+    assert "168 virtual hours, 12096 pages" in output, output

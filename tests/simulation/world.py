@@ -93,6 +93,8 @@ class World:
     ) -> None:
         self.seed = seed
         self.chance = random.Random(f"{seed}")
+        #: in which order event loops call what is ready; None: in the order in which it became ready, as asyncio promises
+        self.order: random.Random | None = None
         self.crashes = crashes
         #: the crash points at which this world has died
         self.path: tuple[int, ...] = ()
