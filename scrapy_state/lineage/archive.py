@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import math
 import os.path
 import re
 import tarfile
@@ -78,7 +79,7 @@ class StoreWithRollups:
             id = self._template.id_of(key)
             if id is not None:
                 yield from ((self._template.key(older), content) for older, content in pruned.down_to(id))
-                pruned.yielded.add(id)
+                pruned.oldest_yielded = id
             yield key, data
         pruned.look_for_rollups()
         yield from ((self._template.key(id), content) for id, content in pruned.down_to(0))
@@ -93,8 +94,8 @@ class _Pruned:
         self._unread: list[Rollup] = []
         #: minus the id, so that the newest comes first, and the content
         self._read: list[tuple[int, bytes]] = []
-        #: the ids yielded so far, from here or elsewhere: a killed prune leaves files that are also in a roll-up
-        self.yielded: set[int] = set()
+        #: the last id yielded, from here or elsewhere: a killed prune leaves files that are also in a roll-up
+        self.oldest_yielded: float = math.inf
 
     def look_for_rollups(self) -> None:
         """List the roll-ups, and add those that are new."""
@@ -113,8 +114,8 @@ class _Pruned:
                 return
             else:
                 _, data = heappop(self._read)
-                if newest_read not in self.yielded:
-                    self.yielded.add(newest_read)
+                if newest_read < self.oldest_yielded:
+                    self.oldest_yielded = newest_read
                     yield newest_read, data
 
 

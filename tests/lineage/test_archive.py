@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Iterator
 
 import pytest
@@ -12,6 +13,7 @@ from scrapy_state.lineage.chain import find_checkpoint, lineage
 from scrapy_state.lineage.history import newest_first
 from scrapy_state.lineage.prune import Pruned, prunable, roll_up
 from scrapy_state.lineage.resolve import At, resolve
+from scrapy_state.model.key_template import KeyTemplate
 from scrapy_state.model.times import parse_time
 
 CHECKPOINTS, KEPT, ROLLUPS = 41, 5, 2
@@ -98,3 +100,35 @@ def test_requests_of_an_older_one(pruned: History, at: At, rollups: tuple[int, i
     assert checkpoint is not None
     assert checkpoint.id == CHECKPOINTS + at if isinstance(at, int) else checkpoint.time == first.time
     assert (counting.rollups_listed, counting.rollups_read) == rollups
+
+
+class Empty:
+    """The read side of a store in which nothing is listed."""
+
+    ordered = True
+
+    def uri(self, key: str) -> str:
+        return key
+
+    def keys(self, prefix: str, after: str = "", limit: int | None = None, depth: int | None = None) -> Iterator[str]:
+        return iter(())
+
+    def read(self, key: str) -> bytes | None:
+        return None
+
+    def read_part(self, key: str, begin: int, size: int) -> bytes | None:
+        return None
+
+
+def test_reading_a_year_takes_no_memory() -> None:
+    """However many state files are read, newest first, none is remembered."""
+    template = KeyTemplate.parse("state/%(batch_id)010d.json", {})
+    count = 20_000
+    tracemalloc.start()
+    try:
+        files = ((template.key(id), b"") for id in range(count, 0, -1))
+        assert sum(1 for _ in StoreWithRollups(Empty(), template).newest_first(files)) == count
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < count
