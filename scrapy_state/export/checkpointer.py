@@ -183,12 +183,19 @@ class Checkpointer:
             self._due.note_clean(False)
             self._commit_task = asyncio.create_task(self._cut(with_requests=True))
 
+    async def _store_requests(self, snapshot: Any) -> Requests | None:
+        """Store what *snapshot*, if there is one, needs; return what the checkpoint says of the requests."""
+        recorder = self._barrier.recorder
+        if snapshot is None or recorder is None:
+            return None
+        return await recorder.store(snapshot, self._items.threads, self._items.retry)
+
     async def _requests_at_opening(self) -> Requests | None:
         """Return the requests that this run continues with, after storing what it knows of them before it has begun."""
         recorder = self._barrier.recorder
         if recorder is None or not recorder.continues:
             return None
-        return await recorder.store(recorder.snapshot(), self._items.threads, self._items.retry)
+        return await self._store_requests(recorder.snapshot())
 
     def _cut(
         self, reason: str | None = None, with_requests: bool = False, is_over: bool = False
@@ -229,9 +236,8 @@ class Checkpointer:
                 self._crawler.stats.inc_value("state/cuts")
                 return
             errors = sum(count for at, count in side.errors.items() if all_items or at < epoch)
-            if snapshot is not None and recorder is not None:
-                fields["requests"] = await recorder.store(snapshot, self._items.threads, self._items.retry)
-            fields["memories"] = await self._memories.store(memories)
+            stored = await asyncio.gather(self._store_requests(snapshot), self._memories.store(memories))
+            fields["requests"], fields["memories"] = stored
             await self._commits.commit(files, began, errors=errors, **fields)
             if fields["reason"] is None:
                 self._memories.stored()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from redis_server import RedisServer
 
 pytestmark = pytest.mark.long
 
+PAGES = 90
 SPIDER = """
 import scrapy
 
@@ -56,7 +58,7 @@ class Site(Handler):
 
 
 def test_several_workers(tmp_path: Path, server: RedisServer) -> None:
-    """Two workers crawl; one is killed. The next crawl, with two other workers, sends only what is new, wherever a page was
+    """Three workers crawl; one is killed. The next crawl, with two other workers, sends only what is new, wherever a page was
     processed; and so does the third."""
     settings = {**SETTINGS, "STATE_REDIS_URL": server.url}
     with Server(Site, asked=[]) as site:
@@ -64,22 +66,31 @@ def test_several_workers(tmp_path: Path, server: RedisServer) -> None:
         def work(pages: int) -> Any:
             return start(tmp_path, SPIDER, "-a", f"site={site.url}", "-a", f"pages={pages}", settings=settings)
 
-        workers = [work(40) for _ in range(3)]
-        while len(site.asked) < 30:
+        workers = [work(PAGES) for _ in range(3)]
+        while not all_have_stored(tmp_path, 3):
             assert workers[0].poll() is None
+            time.sleep(0.05)
         workers[0].kill()
         logs = [worker.communicate(timeout=DEADLINE_SECONDS)[1] for worker in workers]
         assert [worker.returncode for worker in workers] == [-9, 0, 0], logs
-        assert set(processed(tmp_path)) == {str(page) for page in range(40)}
-        for pages, expected in ((41, {"/list", "/to/40", "/40"}), (42, {"/list", "/to/41", "/41"})):
+        assert set(processed(tmp_path)) == {str(page) for page in range(PAGES)}
+        for pages in (PAGES + 1, PAGES + 2):
             site.asked.clear()
             workers = [work(pages) for _ in range(2)]
             logs = [worker.communicate(timeout=DEADLINE_SECONDS)[1] for worker in workers]
-            assert set(site.asked) == expected, logs
+            assert set(site.asked) == {"/list", f"/to/{pages - 1}", f"/{pages - 1}"}, logs
         site.asked.clear()
-        only = crawl(tmp_path, SPIDER, "-a", f"site={site.url}", "-a", "pages=42", settings=settings)
-        assert only.lines("42 pages of earlier crawls are known"), only.log
+        only = crawl(tmp_path, SPIDER, "-a", f"site={site.url}", "-a", f"pages={PAGES + 2}", settings=settings)
+        assert only.lines(f"{PAGES + 2} pages of earlier crawls are known"), only.log
         assert set(site.asked) == {"/list"}
+
+
+def all_have_stored(folder: Path, workers: int) -> bool:
+    """Whether the newest checkpoint of each worker remembers pages, so that a kill leaves some that only it knows."""
+    runs = [path for path in (folder / "data/numbers/state").glob("2*") if path.is_dir()]
+    newest = [max(run.glob("*.json"), default=None) for run in runs]
+    memories = [json.loads(path.read_text())[0].get("memories", {}) for path in newest if path is not None]
+    return len(memories) == workers and all(memory.get("delta", {}).get("stored") for memory in memories)
 
 
 def processed(folder: Path) -> Counter[str]:
