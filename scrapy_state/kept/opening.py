@@ -170,6 +170,7 @@ async def _open_objects(crawler: Crawler, last: Last | None, run: str | None) ->
     """
     registry, found = get_registry(crawler), find_components(crawler)
     if not registry and not found:
+        registry.begin({}, is_new_crawl=False, writes=False)  # whoever makes an object from here on gets an error
         return
     checkpoint = None if last is None else last.checkpoint
     kept = Kept.from_json({} if checkpoint is None else checkpoint.memories.get(objects.NAME, {}))

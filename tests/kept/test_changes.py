@@ -4,7 +4,7 @@ import io
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from scrapy_state.exceptions import CheckpointError
@@ -50,6 +50,7 @@ def merged(files: list[io.BytesIO], is_oldest: bool) -> io.BytesIO:
 
 
 @given(CHANGES, CHANGES, CHANGES)
+@example([("set:s", "+", "a"), ("dict:d", "=", "b", 1)], [("set:s", "-", "a")], [("dict:d", "-", "b")])
 def test_merged_files_say_the_same(first: list[Any], second: list[Any], third: list[Any]) -> None:
     """Whichever neighbours are merged, the objects have the same content."""
     one, two, three = (stored([line(*change) for change in each]) for each in (first, second, third))
