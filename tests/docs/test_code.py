@@ -208,7 +208,14 @@ def test_development(tmp_path: Path) -> None:
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "PYTHONWARNINGS": "",
         }
-        ran = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=60, env=environment)
+        ran = subprocess.run(
+            ["bash", "-c", command],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=crawls.DEADLINE_SECONDS * 3,
+            env=environment,
+        )
         assert ran.returncode == 0, ran.stderr
         return ran.stderr
 

@@ -96,7 +96,9 @@ class BooksSpider(scrapy.Spider):
 
     def run(*arguments: str) -> str:
         command = ["sh", str(script), *arguments]
-        ran = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment, check=True)
+        ran = subprocess.run(
+            command, capture_output=True, text=True, timeout=crawls.DEADLINE_SECONDS * 3, env=environment, check=True
+        )
         return ran.stderr
 
     assert "pending requests" in run()
