@@ -97,7 +97,7 @@ class StateMiddleware(BaseSpiderMiddleware):
     def process_spider_output(  # type: ignore[override]
         self, response: Response, result: Iterable[Any]
     ) -> Iterable[Any]:
-        """The same for the output of a callback that is no coroutine: Scrapy before 2.17 asks for it here.
+        """The same for the output of a callback that is no coroutine: Scrapy before 2.16 asks for it here.
 
         :param response: what the callback got
         """

@@ -64,10 +64,9 @@ class Failures:
             faults = self._faults(run)
             self.outcomes[f"{error}, exit code {run.code}"] += 1
             if faults:
-                where = self._met.read_text()
-                self.faults.append(
-                    f"call {number} ({where}) with {error}{' and all later ones' * lasting}: {faults}\n{run.log}"
-                )
+                where, later = self._met.read_text(), " and all later ones" * lasting
+                log = "" if self.faults else f"\n{run.log}"  # one is enough
+                self.faults.append(f"call {number} ({where}) with {error}{later}: {faults}{log}")
         return True
 
     def _faults(self, run: Run) -> list[str]:
@@ -77,7 +76,8 @@ class Failures:
         faults = [] if len(errors) == run.code else [f"exit code {run.code} with the errors {errors}"]
         if "Traceback" in run.log:
             faults.append("a traceback")
-        faults += [f"{path} was left behind" for path in self._folder.rglob(".scrapy_state-*")]
+        if not self._met.read_text().startswith("unlink"):
+            faults += [f"{path} was left behind" for path in self._folder.rglob(".scrapy_state-*")]
         # The last checkpoint may have been stored after all: nobody could tell that its name was durable.
         is_over = run.code == 0 or has_ended(self._folder, local_files(self._folder / "data"))
         faults += wrong(self._folder, shape, over=is_over)

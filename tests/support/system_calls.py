@@ -34,7 +34,9 @@ ERRORS: dict[str, Callable[[], Exception]] = {
 }
 #: kind of call -> the errors that it may have
 KINDS = {
-    **dict.fromkeys(("open", "write", "read", "fsync", "link", "mkdir", "list"), ("ENOSPC", "EIO", "EMFILE", "MemoryError")),
+    **dict.fromkeys(
+        ("open", "write", "read", "fsync", "link", "unlink", "mkdir", "list"), ("ENOSPC", "EIO", "EMFILE", "MemoryError")
+    ),
     "thread": ("no thread", "MemoryError"),
     "store": ("unreachable", "refused", "ENOSPC", "EIO", "EMFILE", "MemoryError"),
 }
@@ -237,9 +239,9 @@ _OS_CALLS: tuple[tuple[str, str, Any], ...] = (
     ("fsync", "fdatasync", _synced),
     ("link", "link", _linked),
     ("mkdir", "mkdir", _made),
-    ("link", "unlink", _unlinked),
-    ("link", "remove", _unlinked),
-    ("link", "rmdir", _unlinked),
+    ("unlink", "unlink", _unlinked),
+    ("unlink", "remove", _unlinked),
+    ("unlink", "rmdir", _unlinked),
     ("link", "rename", _renamed),
     ("link", "replace", _renamed),
     ("list", "scandir", _nothing),
