@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: test test-long test-matrix lint demo demo-s3 scrapy-suite chaos chaos-redis chaos-requests bench bench-requests bench-spool bench-frontier bench-units bench-pending clean
+.PHONY: test test-long faults test-matrix lint demo demo-s3 scrapy-suite chaos chaos-redis chaos-requests bench bench-requests bench-spool bench-frontier bench-units bench-pending clean
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
@@ -12,6 +12,10 @@ test: $(STAMP)
 # More whole crawls: platforms, commands, Redis, units, and cases beside the ones that `make test` has
 test-long: $(STAMP)
 	$(BIN)/python -m pytest -m long
+
+# Power failures, and every error at every call: about half an hour
+faults: $(STAMP)
+	FAULTS_EVERY_ERROR=1 $(BIN)/python -m pytest -m 'long or not long' tests/faults
 
 # Scrapy 2.18 and the newest, Python 3.10 and the newest: make test-matrix ARGS='--scrapy 2.18 --python 3.10 -- -n 2'
 test-matrix:
