@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: test test-long faults test-matrix lint demo demo-s3 scrapy-suite chaos chaos-redis chaos-requests bench bench-requests bench-spool bench-frontier bench-units bench-pending clean
+.PHONY: test test-long test-servers faults test-matrix lint demo demo-s3 scrapy-suite chaos chaos-redis chaos-requests bench bench-requests bench-spool bench-frontier bench-units bench-pending clean
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
@@ -12,6 +12,10 @@ test: $(STAMP)
 # More whole crawls: platforms, commands, Redis, units, and cases beside the ones that `make test` has
 test-long: $(STAMP)
 	$(BIN)/python -m pytest -m long
+
+# The contract, kills and two writers on a real S3 server: Swift, over http and https. It is installed on first use
+test-servers: $(STAMP)
+	SWIFT_REQUIRED=1 $(BIN)/python -m pytest -m 'long or not long' -k swift tests/stores/test_contract.py tests/stores/test_swift.py
 
 # Power failures, and every error at every call: about half an hour
 faults: $(STAMP)

@@ -10,7 +10,7 @@ import pytest
 from empty_places import EmptyPlace, in_bucket
 from faulty import Proxy
 from loopback import Handler, Server
-from swift_server import Swift
+from swift_server import Endpoint, Swift
 
 from scrapy_state.stores.s3_client import S3Options, get_client
 
@@ -49,7 +49,18 @@ def ceph_place(bucket: str, s3_settings: dict[str, str], s3_client: Any, ceph: P
 def swift_place(swift_server: Swift, monkeypatch: pytest.MonkeyPatch) -> EmptyPlace:
     """A whole bucket: its keys have no common prefix."""
     monkeypatch.delenv("AWS_CA_BUNDLE", raising=False)
-    settings, bucket = swift_server.http.settings, f"contract-{next(_numbers)}"
+    return _in_swift(swift_server.http)
+
+
+@pytest.fixture
+def swift_https_place(swift_server: Swift, monkeypatch: pytest.MonkeyPatch) -> EmptyPlace:
+    """The same over https, where boto sends its checksums as trailers."""
+    monkeypatch.setenv("AWS_CA_BUNDLE", swift_server.https.ca_bundle)
+    return _in_swift(swift_server.https)
+
+
+def _in_swift(endpoint: Endpoint) -> EmptyPlace:
+    settings, bucket = endpoint.settings, f"contract-{next(_numbers)}"
     client = get_client(S3Options.from_settings(settings, ""), writes=True)
     client.create_bucket(Bucket=bucket)
     place = EmptyPlace(f"s3://{bucket}/", settings)

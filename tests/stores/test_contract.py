@@ -14,7 +14,9 @@ MIN_PART_BYTES = 5 * 1024 * 1024
 
 
 # For a class, so that the tests come store by store, and few of pytest-xdist's workers start a Swift.
-@pytest.fixture(params=["local", "s3", "ceph", "sqlite", "swift"], scope="class")
+@pytest.fixture(
+    params=["local", "s3", "ceph", "sqlite", "swift", pytest.param("swift_https", marks=pytest.mark.long)], scope="class"
+)
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
