@@ -13,7 +13,7 @@ test: $(STAMP)
 test-long: $(STAMP)
 	$(BIN)/python -m pytest -m long
 
-# Scrapy 2.18 and the newest, Python 3.10 and the newest: make test-matrix ARGS='--scrapy 2.18 --python 3.10 -- -n 2'
+# Scrapy 2.15 to the newest, Python 3.10 and the newest: make test-matrix ARGS='--scrapy 2.15 --python 3.10 -- -n 2'
 test-matrix:
 	$(PYTHON) tests/campaigns/matrix.py $(ARGS)
 

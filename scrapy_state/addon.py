@@ -9,6 +9,7 @@ import logging
 from typing import TYPE_CHECKING
 
 import scrapy
+from packaging.version import Version
 from scrapy.settings import BaseSettings
 from scrapy.utils.misc import load_object
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from .settings import StateSettings
 
 logger = logging.getLogger("scrapy_state.state")
-_NEEDED = (2, 18)
+_NEEDED = "2.15.2"
 _MIDDLEWARE = "scrapy_state.barrier.StateMiddleware"
 #: Nearer the engine than any other middleware: Scrapy Cloud's DiskQuotaSpiderMiddleware has -10001
 _NEAREST = -100_000
@@ -38,11 +39,10 @@ class Addon:
 
         :raises StateSettingsError: if Scrapy is too old, or the project has a FeedExporter of its own
         """
-        if scrapy.version_info[:2] < _NEEDED:
+        if Version(scrapy.__version__) < Version(_NEEDED):
             raise StateSettingsError(
-                f"scrapy_state needs Scrapy 2.18 or later, not {scrapy.__version__}: Scrapy 2.14 to 2.17 store no batch "
-                "of a feed until the spider closes, so a killed crawl leaves nothing to resume from",
-                remedy="pip install -U 'scrapy>=2.18'",
+                f"scrapy_state needs Scrapy {_NEEDED} or later, not {scrapy.__version__}",
+                remedy=f"pip install -U 'scrapy>={_NEEDED}'",
             )
         settings.setdefault_in_component_priority_dict("SPIDER_MIDDLEWARES", load_object(_MIDDLEWARE), _NEAREST)
         values = _values(settings)

@@ -58,9 +58,9 @@ def test_priorities_of_the_project_are_kept() -> None:
 
 
 def test_older_scrapy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With Scrapy before 2.18 the error says what is wrong and how to upgrade."""
-    monkeypatch.setattr(scrapy, "version_info", (2, 17, 0))
-    with pytest.raises(StateSettingsError, match=r"needs Scrapy 2.18 or later.*pip install -U 'scrapy>=2.18'"):
+    """With Scrapy before 2.15.2 the error says what is wrong and how to upgrade."""
+    monkeypatch.setattr(scrapy, "__version__", "2.15.1")
+    with pytest.raises(StateSettingsError, match=r"needs Scrapy 2.15.2 or later, not 2.15.1; pip install -U 'scrapy>=2.15.2'"):
         Addon().update_settings(Settings())
 
 

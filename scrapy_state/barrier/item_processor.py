@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from scrapy.crawler import Crawler
-from scrapy.exceptions import DropItem
+from scrapy.exceptions import CloseSpider, DropItem
 from scrapy.pipelines import ItemPipelineManager
 from scrapy.utils.defer import maybe_deferred_to_future
 from scrapy.utils.misc import build_from_crawler, load_object
@@ -16,12 +16,14 @@ from ..exceptions import StateError, StateSettingsError
 from ..items import StateItem
 from ..resume.refusal import get_refusal, refuse
 from ..scrapy_internals import (
+    close_unstarted,
     engine_of,
     has_async,
     is_closing,
     is_crawl,
     mind_closing,
     nearest_spider_middleware,
+    wait_for_items,
     watch_errbacks,
 )
 from ..settings import get_settings
@@ -71,7 +73,18 @@ class BarrierItemProcessor:
 
         :raises CloseSpider: if the crawl must not start
         """
+        try:
+            await self._check()
+        except CloseSpider as error:
+            if close_unstarted(self.crawler.engine, error.reason):
+                return
+            raise
+        self._opened = True
+        await self._call("open_spider")
+
+    async def _check(self) -> None:
         if is_crawl(self.crawler) and engine_of(self.crawler) is not None:
+            wait_for_items(self.crawler.engine)
             refusal = get_refusal(self.crawler)
             if refusal is not None:
                 self._barrier.failure.refuse(refusal)
@@ -94,8 +107,6 @@ class BarrierItemProcessor:
                     await self._barrier.listener.opening()
             except StateError as error:
                 self._barrier.failure.refuse(error)
-        self._opened = True
-        await self._call("open_spider")
 
     def _spider_closing(self) -> None:
         if self._barrier.tracking is not None:

@@ -6,7 +6,7 @@ An item gets its ticket as the spider yields it, because Scrapy queues yielded i
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 from scrapy import Request, Spider, signals
@@ -86,15 +86,44 @@ class StateMiddleware(BaseSpiderMiddleware):
                 elif (item := self._processed_item(output, request, page)) is not None:
                     yield item
         except Exception as error:
+            self._barrier.start_raised |= page.is_start
             if self._barrier.tracking is not None:
                 self._barrier.tracking.yielding_failed(error, request)
             raise
         finally:
-            self._check.order.end(page)
-            if self._barrier.recorder is not None and not page.is_start:
-                self._barrier.recorder.yielded_all()
+            self._ended(page)
         if self._barrier.tracking is not None:
             self._barrier.tracking.all_yielded(request)
+
+    def process_spider_output(  # type: ignore[override]
+        self, response: Response, result: Iterable[Any]
+    ) -> Iterable[Any]:
+        """The same for the output of a callback that is no coroutine: Scrapy before 2.16 asks for it here.
+
+        :param response: what the callback got
+        """
+        request = response.request
+        page = self._check.order.begin(request)
+        try:
+            for output in result:
+                if isinstance(output, Request):
+                    if self._is_to_be_sent(output, page):
+                        yield output
+                elif (item := self._processed_item(output, request, page)) is not None:
+                    yield item
+        except Exception as error:
+            if self._barrier.tracking is not None:
+                self._barrier.tracking.yielding_failed(error, request)
+            raise
+        finally:
+            self._ended(page)
+        if self._barrier.tracking is not None:
+            self._barrier.tracking.all_yielded(request)
+
+    def _ended(self, page: Page) -> None:
+        self._check.order.end(page)
+        if self._barrier.recorder is not None and not page.is_start:
+            self._barrier.recorder.yielded_all()
 
     def get_processed_item(self, item: Any, response: Response | None) -> Any:
         """Give *item* its ticket and return it; of a state item return None."""

@@ -10,6 +10,7 @@ from .components import component_classes, has_async, nearest_spider_middleware
 from .cookies import cookie_fields, watch_cookies
 from .crawler import arguments_of, fail_when_closed, is_crawl, make_spider
 from .engine import (
+    close_unstarted,
     closes_when_idle,
     engine_of,
     get_scheduler,
@@ -21,6 +22,7 @@ from .engine import (
     requests_in_flight,
     requests_waiting,
     until_closed,
+    wait_for_items,
     wake_up,
     watch_start,
 )
@@ -33,6 +35,7 @@ __all__ = [
     "STAND_IN",
     "RequestWatcher",
     "arguments_of",
+    "close_unstarted",
     "closes_when_idle",
     "component_classes",
     "cookie_fields",
@@ -57,6 +60,7 @@ __all__ = [
     "slot_limits",
     "typed",
     "until_closed",
+    "wait_for_items",
     "wake_up",
     "watch_cookies",
     "watch_done",

@@ -34,10 +34,16 @@ def replace_inherited_methods(
 
 
 def file_of(slot: FeedSlot) -> Any:
-    """Return the file of *slot* that its storage takes, without the postprocessing around it (FeedExporter._get_file())."""
-    from scrapy.extensions.feedexport import FeedExporter
+    """Return the file of *slot* that its storage takes, without the postprocessing around it, which ends here.
 
-    return FeedExporter._get_file(slot)
+    FeedExporter._close_slot() begins with the same steps.
+    """
+    from scrapy.extensions.postprocessing import PostProcessingManager
+
+    if isinstance(slot.file, PostProcessingManager):
+        slot.file.close()
+        return slot.file.file
+    return slot.file
 
 
 def write_csv_header(exporter: CsvItemExporter, like: CsvItemExporter) -> None:

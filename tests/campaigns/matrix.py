@@ -1,8 +1,8 @@
-"""Runs the tests on the oldest and the newest Scrapy and Python: ``make test-matrix``.
+"""Runs the tests on each supported Scrapy, with the oldest and the newest Python: ``make test-matrix``.
 
-Without arguments: Scrapy 2.18 and the newest, each on Python 3.10 and on the newest Python that is installed. Each
+Without arguments: Scrapy 2.15 to the newest, each on Python 3.10 and on the newest Python that is installed. Each
 cell has its own environment under ``.matrix/``, made on first use, and its log there. It prints one line per cell.
-``--scrapy 2.18 --python 3.10`` chooses cells; what follows ``--`` goes to pytest: ``-- -n 2 tests/test_items.py``.
+``--scrapy 2.15 --python 3.10`` chooses cells; what follows ``--`` goes to pytest: ``-- -n 2 tests/test_items.py``.
 
 It looks for Pythons by name (``python3.10``, …) on PATH and in pyenv, if installed; or for those in PYTHONS, names or paths
 with spaces between them.
@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-OLDEST_SCRAPY = "2.18"
+SCRAPYS = ("2.15", "2.16", "2.17", "2.18", "newest")
 OLDEST_PYTHON = (3, 10)
 NAMES = [f"python3.{minor}" for minor in range(OLDEST_PYTHON[1], 20)]
 
@@ -94,7 +94,9 @@ def run_cell(scrapy: str, version: tuple[int, ...], python: str, arguments: list
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scrapy", nargs="+", default=[OLDEST_SCRAPY, "newest"], help='like "2.18", or "newest"')
+    parser.add_argument(
+        "--scrapy", nargs="+", default=SCRAPYS, help='like "2.15", or "newest"; all that are supported if not given'
+    )
     parser.add_argument("--python", nargs="+", default=[], help='like "3.10", or "newest"; 3.10 and the newest if not given')
     parser.add_argument("pytest", nargs="*", help="arguments for pytest, after --")
     chosen = parser.parse_args()
