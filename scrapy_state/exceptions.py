@@ -8,6 +8,7 @@
      +-- CheckpointTooNew        a checkpoint that a newer scrapy_state stored
      +-- StoreError              a store that did not do what it was asked to
      |    +-- StoreUnreachable   no answer, or "try again later": may pass by itself
+     |    +-- StoreSilent        no answer to a call that may still be under way, so that it can't be repeated
      |    +-- StoreRefused       it answered no: credentials, permission, bucket; does not pass by itself
      |    +-- ContentDamaged     what was read does not fit the checksum stored with it; a CheckpointError, too
      |    +-- KeyTaken           a create-only write found the name taken by something else
@@ -63,6 +64,10 @@ class StoreError(StateError):
 
 class StoreUnreachable(StoreError):
     """No answer, or an answer that means "later" (time-out, reset, 500, 503): trying again may help."""
+
+
+class StoreSilent(StoreError):
+    """A call got no answer in its time. It may still be under way, so it is not repeated."""
 
 
 class StoreRefused(StoreError):

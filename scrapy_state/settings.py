@@ -17,7 +17,7 @@ from .exceptions import StateSettingsError
 from .model.json_values import json_object
 from .model.setting_names import is_misspelt, names_close_to_ours
 from .model.times import in_seconds, parse_time
-from .model.values import from_json, get_bool, get_choice, get_seconds, size_in_bytes, wrong_value
+from .model.values import from_json, get_bool, get_choice, get_http_url, get_seconds, get_source, size_in_bytes, wrong_value
 from .scrapy_internals import typed
 
 if TYPE_CHECKING:
@@ -29,10 +29,6 @@ DOWNLOADER = "scrapy_state.downloader.TrackingDownloader"
 #: The crawler's attribute that keeps them
 _ATTRIBUTE = "_scrapy_state_settings"
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)?")
-_FROM = (
-    'a URI template or prefix, as in FEEDS, or {"items": URI template or prefix, "state": {state key: item field}}, or '
-    '{"log": URI}'
-)
 _STORES = "a dict (or JSON text), URI scheme -> import path of a store, or None"
 _STATE = "a JSON object, as in -s STATE='{\"t\": 1}'"
 
@@ -62,12 +58,17 @@ class StateSettings:
     :param requests_on_disk: STATE_REQUESTS_ON_DISK: whether most pending requests are kept in a temporary file
     :param on_page_error: STATE_ON_PAGE_ERROR: "skip" (a failed page counts as done), "hold" (the next run tries it again) or
         "stop"
+    :param on_crawl_error: STATE_ON_CRAWL_ERROR, "ignore" or "fail": what a crawl is whose every request, or whose ``start()``,
+        has failed
     :param orphans: STATE_ORPHANS, "keep" or "delete": what to do with item files of a killed run that no checkpoint names
     :param spool_bytes: STATE_SPOOL_SIZE, the limit on the local disk for open batches and batches that wait for upload
     :param retry_seconds: STATE_RETRY_TIMEOUT, for how long a failed upload is retried
     :param close_seconds: STATE_CLOSE_TIMEOUT, the same while the crawl is closing; after a signal, how long uploads may take
     :param selfcheck: STATE_SELFCHECK, whether to try out the request queues before the first request
     :param requests_uri: STATE_REQUESTS_URI, a URI template: the folder with the segments; None: next to the state files
+    :param metrics_file: STATE_METRICS_FILE, the path of the file for Prometheus; "%(name)s" in it is the spider's name
+    :param notify_url: STATE_NOTIFY_URL, where to send messages about checkpoints; *notify_secret*: STATE_NOTIFY_SECRET
+    :param notify_on: STATE_NOTIFY_ON, "checkpoint" (a message about each) or "end" (only about the last one of a run)
     :param fallback_item_processor: STATE_FALLBACK_ITEM_PROCESSOR, the one the project would have without scrapy_state
     :param fallback_downloader: STATE_FALLBACK_DOWNLOADER, likewise
     """
@@ -88,12 +89,17 @@ class StateSettings:
     requests_explicit: bool
     requests_on_disk: bool
     on_page_error: str
+    on_crawl_error: str
     orphans: str
     spool_bytes: int
     retry_seconds: float
     close_seconds: float
     selfcheck: bool
     requests_uri: str | None
+    metrics_file: str | None
+    notify_url: str | None
+    notify_secret: str
+    notify_on: str
     fallback_item_processor: Any
     fallback_downloader: Any
 
@@ -106,13 +112,12 @@ class StateSettings:
         _check_names(settings)
         stores_by_scheme(settings)
         state = _state(settings)
-        read_from = _read_from(settings)
         return cls(
             state={} if state is None else state,
             state_priority=None if state is None else settings.getpriority("STATE"),
             explicit=state is not None and _is_explicit(settings),
             enabled=get_bool(settings, "STATE_ENABLED", True),
-            read_from=read_from,
+            read_from=get_source(settings, "STATE_FROM"),
             at=_at(settings.get("STATE_AT", "latest")),
             at_explicit=_is_cmdline(settings, "STATE_AT"),
             lag=_lag(settings),
@@ -124,12 +129,17 @@ class StateSettings:
             requests_explicit=_is_cmdline(settings, "STATE_REQUESTS"),
             requests_on_disk=get_bool(settings, "STATE_REQUESTS_ON_DISK", False),
             on_page_error=get_choice(settings, "STATE_ON_PAGE_ERROR", "skip", "hold", "stop"),
+            on_crawl_error=get_choice(settings, "STATE_ON_CRAWL_ERROR", "ignore", "fail"),
             orphans=get_choice(settings, "STATE_ORPHANS", "keep", "delete"),
             spool_bytes=size_in_bytes("STATE_SPOOL_SIZE", settings.get("STATE_SPOOL_SIZE", "512MiB")),
             retry_seconds=get_seconds(settings, "STATE_RETRY_TIMEOUT", 900),
             close_seconds=get_seconds(settings, "STATE_CLOSE_TIMEOUT", 25),
             selfcheck=get_bool(settings, "STATE_SELFCHECK", True),
             requests_uri=folder_uri(settings, "STATE_REQUESTS_URI"),
+            metrics_file=str(settings.get("STATE_METRICS_FILE") or "") or None,
+            notify_url=get_http_url(settings, "STATE_NOTIFY_URL", secret="STATE_NOTIFY_SECRET"),
+            notify_secret=str(settings.get("STATE_NOTIFY_SECRET") or ""),
+            notify_on=get_choice(settings, "STATE_NOTIFY_ON", "checkpoint", "end"),
             fallback_item_processor=_fallback(settings, "STATE_FALLBACK_ITEM_PROCESSOR", ITEM_PROCESSOR),
             fallback_downloader=_fallback(settings, "STATE_FALLBACK_DOWNLOADER", DOWNLOADER),
         )
@@ -252,35 +262,6 @@ def _is_explicit(settings: BaseSettings) -> bool:
 
 def _is_cmdline(settings: BaseSettings, name: str) -> bool:
     return (settings.getpriority(name) or 0) >= SETTINGS_PRIORITIES["cmdline"]
-
-
-def _read_from(settings: BaseSettings) -> str | dict[str, Any] | None:
-    value = settings.get("STATE_FROM")
-    if isinstance(value, Path) or (isinstance(value, str) and not value.lstrip().startswith("{")):
-        return str(value) or None
-    if value is None:
-        return None
-    # No message shows the value: its URI may contain credentials.
-    if not isinstance(value, str):
-        source = from_json("STATE_FROM", value, _FROM)
-    else:
-        try:
-            source = json.loads(value)
-        except ValueError as error:
-            raise _wrong_source(f"is not JSON ({error})") from error
-    if source.keys() not in ({"items", "state"}, {"log"}):
-        raise _wrong_source(f"has {sorted(map(str, source))}")
-    kind = "log" if "log" in source else "items"
-    if not isinstance(source[kind], (str, Path)) or not str(source[kind]):
-        raise _wrong_source(f"has no URI as its {kind!r}")
-    fields = source.get("state", {"": ""})
-    if not fields or not isinstance(fields, Mapping) or not all(isinstance(name, str) for name in (*fields, *fields.values())):
-        raise _wrong_source(f"has {fields!r} as its 'state'")
-    return {**source, kind: str(source[kind])}
-
-
-def _wrong_source(problem: str) -> StateSettingsError:
-    return StateSettingsError(f"STATE_FROM {problem}", remedy=f"it must be {_FROM}")
 
 
 def _fallback(settings: BaseSettings, name: str, ours: str) -> Any:

@@ -1,4 +1,4 @@
-"""The one way from an error to a finish reason and exit code 1."""
+"""The one way from an error to a finish reason and an exit code."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ from typing import NoReturn
 
 from scrapy.crawler import Crawler
 from scrapy.exceptions import CloseSpider
+from scrapy.statscollectors import StatsCollector
 
-from ..exceptions import StateError, StoreError
+from ..exceptions import StateConflict, StateError, StoreError, StoreSilent, StoreUnreachable
 from ..resume.refusal import set_refusal
 from ..scrapy_internals import fail_when_closed
 from .backpressure import Backpressure
 from .log import SpiderLog
+
+#: Exit codes: somebody must look; a store or Redis was away, so try again later; another run writes in the same place
+ATTENTION, AWAY, CONFLICT = 1, 75, 76
 
 
 class CrawlFailure:
@@ -26,6 +30,7 @@ class CrawlFailure:
         self._log = SpiderLog(crawler)
         self._backpressure = backpressure
         self._finish_reason = ""
+        self._exit_code = 0
         #: the first failure
         self.error: StateError | None = None
         #: whether not even the newest state may be stored
@@ -44,29 +49,31 @@ class CrawlFailure:
             return
         self.error = error
         self._log.warning("the crawl is closed (%s): %s", finish_reason, error)
-        self.close_spider(finish_reason)
+        self.close_spider(finish_reason, error)
 
-    def close_spider(self, finish_reason: str) -> None:
-        """Close the spider, with *finish_reason* and exit code 1."""
-        self.mark(finish_reason)
+    def close_spider(self, finish_reason: str, error: StateError | None) -> None:
+        """Close the spider because of *error*, which somebody else logs, with *finish_reason*."""
+        self.mark(finish_reason, error)
         self._backpressure.end()
         engine = self._crawler.engine
         if engine is not None and engine.spider is not None:
             self._closing = asyncio.create_task(engine.close_spider_async(reason=finish_reason))
 
-    def mark(self, finish_reason: str = "") -> None:
-        """Let the crawl run to its end, but with exit code 1, and with *finish_reason* unless an earlier failure gave one."""
+    def mark(self, finish_reason: str = "", error: StateError | None = None) -> None:
+        """Let the crawl run to its end, but with *finish_reason* and the exit code of *error*. The first ones count."""
         self._finish_reason = self._finish_reason or finish_reason
-        fail_when_closed(self._crawler)
+        if not self._exit_code:
+            self._exit_code = exit_code_of(error)
+            fail_when_closed(self._crawler, self._exit_code)
 
     def refuse(self, error: StateError) -> NoReturn:
-        """Close the spider before its first request, with one line that says why, and exit code 1.
+        """Close the spider before its first request, with one line that says why.
 
         :raises CloseSpider: always
         """
         self._log.error("the crawl does not start: %s", error)
         set_refusal(self._crawler, error)
-        self.mark()
+        self.mark(error=error)
         raise CloseSpider("state_refused") from error
 
     def conclude(self, reason: str) -> str:
@@ -74,3 +81,29 @@ class CrawlFailure:
         reason = self._finish_reason or reason
         self._crawler.stats.set_value("finish_reason", reason)  # CoreStats has set *reason*
         return reason
+
+
+def exit_code_of(error: BaseException | None) -> int:
+    """Return the exit code of a crawl that failed because of *error*, or of what caused it: whether to try again."""
+    while error is not None:
+        if isinstance(error, StateConflict):
+            return CONFLICT
+        if isinstance(error, (StoreUnreachable, StoreSilent)):
+            return AWAY
+        error = error.__cause__
+    return ATTENTION
+
+
+def all_requests_failed(stats: StatsCollector) -> bool:
+    """Return whether a crawl has sent requests and every one failed: in the download, by its HTTP status, or in its callback.
+
+    Only Scrapy's own stats know. Requests for robots.txt don't count.
+    """
+
+    def count(name: str) -> int:
+        return int(stats.get_value(name, 0))
+
+    sent = count("downloader/request_count") - count("robotstxt/request_count")
+    answered = count("response_received_count") - count("robotstxt/response_count")
+    failed = count("httperror/response_ignored_count") + count("spider_exceptions/count")
+    return sent > 0 and answered <= failed and not count("item_scraped_count")

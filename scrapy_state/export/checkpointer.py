@@ -11,6 +11,7 @@ from scrapy import signals
 from scrapy.crawler import Crawler
 
 from ..barrier.barrier import Barrier
+from ..barrier.failure import all_requests_failed
 from ..barrier.log import SpiderLog
 from ..barrier.tickets import BEFORE_ALL, Side, Ticket
 from ..exceptions import ItemFailed, StateConflict, StateError
@@ -264,6 +265,8 @@ class Checkpointer:
         self._fail_unsettled(self._tickets.current.side)
         self.closed = True
         tracking = self._barrier.tracking
+        if reason == "finished" and self._barrier.start_raised:
+            reason = "start_error"  # as newer versions of Scrapy say themselves
         if self._failure.error is None and reason == "finished" and tracking is not None and tracking.finished():
             reason = "state_units_failed"  # the tracker logs which
             self._failure.mark(reason)
@@ -271,11 +274,22 @@ class Checkpointer:
         if recorder is not None and reason == "finished" and not is_over and recorder.log_held():
             reason = "state_pages_failed"
             self._failure.mark(reason)
+        if self._settings.on_crawl_error == "fail":
+            reason = self._failed_altogether(reason)
         if not self._failure.blocks_newest:
             await self._cut(reason, with_requests=not is_over, is_over=is_over)
         await self._items.close()
         if self._commits is not None:
             await self._commits.close()
+
+    def _failed_altogether(self, reason: str) -> str:
+        """Return why the crawl is being closed, which is no longer "finished" if every request of this run has failed."""
+        if reason == "finished" and all_requests_failed(self._crawler.stats):
+            reason = "state_requests_failed"
+            self._log.error("every request of this run has failed (STATE_ON_CRAWL_ERROR)")
+        if reason in ("start_error", "state_requests_failed"):
+            self._failure.mark(reason)
+        return reason
 
     def _is_over(self, reason: str) -> bool:
         """Whether the crawl is over, so that the next run begins a new one."""

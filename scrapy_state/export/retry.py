@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from typing import Any, TypeVar
 
-from ..exceptions import StoreError, StoreUnreachable
+from ..exceptions import StoreSilent, StoreUnreachable
 from ..stores.retry import pauses
 
 logger = logging.getLogger("scrapy_state.state")
@@ -65,7 +65,7 @@ class Retry:
         :param turns: entered for each call; the time spent waiting for it does not count
         :param progress: returns another value whenever the call has made progress
         :raises StoreUnreachable: if the time is over; other errors of *function* immediately
-        :raises StoreError: if a call is abandoned. It may still be running in its thread, so it is not repeated
+        :raises StoreSilent: if a call is abandoned. It may still be running in its thread, so it is not repeated
         """
         first_failure = math.inf
         backoff = pauses(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)
@@ -96,14 +96,14 @@ class Retry:
                 stop = max(self._stopped_since + self.close_seconds, began + _LEAST_SECONDS)
                 if now >= stop:
                     limit = f"STATE_CLOSE_TIMEOUT ({self.close_seconds:g} s)"
-                    raise StoreError(f"it was not stored within {limit} after the crawl was told to stop", uri=what)
+                    raise StoreSilent(f"it was not stored within {limit} after the crawl was told to stop", uri=what)
                 give_up = min(
                     last_progress + max(self.retry_seconds, self.close_seconds, _LEAST_SECONDS),
                     max(self._deadline(first_failure), last_progress + _LEAST_SECONDS),
                 )
                 if now >= give_up:
                     seconds = now - last_progress
-                    raise StoreError(f"no answer for {seconds:.0f} s, and nothing of it was read in that time", uri=what)
+                    raise StoreSilent(f"no answer for {seconds:.0f} s, and nothing of it was read in that time", uri=what)
                 await asyncio.wait([call], timeout=min(stop - now, give_up - now, _LOOK_SECONDS))
                 if position != (position := progress()):
                     last_progress = time.monotonic()

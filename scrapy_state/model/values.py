@@ -5,13 +5,19 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from ..exceptions import StateSettingsError
 
 if TYPE_CHECKING:
     from scrapy.settings import BaseSettings
 
+_FROM = (
+    'a URI template or prefix, as in FEEDS, or {"items": URI template or prefix, "state": {state key: item field}}, or '
+    '{"log": URI}'
+)
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(B|[kMGT]i?B|)", re.IGNORECASE)
 _UNITS = {"": 1, "b": 1} | {f"{letter}b": 1000**n for n, letter in enumerate("kmgt", 1)}
 _UNITS |= {f"{letter}ib": 1024**n for n, letter in enumerate("kmgt", 1)}
@@ -96,3 +102,57 @@ def from_json(name: str, value: Any, expected: str) -> dict[str, Any]:
     if not isinstance(data, Mapping):
         raise wrong_value(name, value, expected)
     return dict(data)
+
+
+def get_source(settings: BaseSettings, name: str) -> str | dict[str, Any] | None:
+    """Return the setting *name*: where checkpoints are, as text, or items or a log, as a dict; None if it is not set.
+
+    :raises StateSettingsError: if it is something else
+    """
+    value = settings.get(name)
+    if isinstance(value, Path) or (isinstance(value, str) and not value.lstrip().startswith("{")):
+        return str(value) or None
+    if value is None:
+        return None
+    # No message shows the value: its URI may contain credentials.
+    if not isinstance(value, str):
+        source = from_json(name, value, _FROM)
+    else:
+        try:
+            source = json.loads(value)
+        except ValueError as error:
+            raise _wrong_source(name, f"is not JSON ({error})") from error
+    if source.keys() not in ({"items", "state"}, {"log"}):
+        raise _wrong_source(name, f"has {sorted(map(str, source))}")
+    kind = "log" if "log" in source else "items"
+    if not isinstance(source[kind], (str, Path)) or not str(source[kind]):
+        raise _wrong_source(name, f"has no URI as its {kind!r}")
+    fields = source.get("state", {"": ""})
+    if not fields or not isinstance(fields, Mapping) or not all(isinstance(each, str) for each in (*fields, *fields.values())):
+        raise _wrong_source(name, f"has {fields!r} as its 'state'")
+    return {**source, kind: str(source[kind])}
+
+
+def _wrong_source(name: str, problem: str) -> StateSettingsError:
+    return StateSettingsError(f"{name} {problem}", remedy=f"it must be {_FROM}")
+
+
+def get_http_url(settings: BaseSettings, name: str, secret: str) -> str | None:
+    """Return the setting *name*, the URL of an HTTP server; None if it is not set.
+
+    :param secret: the setting that must be there, too
+    :raises StateSettingsError: if it is something else. The error shows no URL, which may be secret
+    """
+    value = settings.get(name)
+    if value is None or value == "":
+        return None
+    try:
+        parts = urlsplit(str(value))
+        is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is not a number
+        is_url = False
+    if not is_url:
+        raise StateSettingsError(f"{name} is not a URL", remedy="it must begin with https:// or http://")
+    if not settings.get(secret):
+        raise StateSettingsError(f"{name} is set, and {secret} is not", remedy="set it to the key that signs messages")
+    return str(value)

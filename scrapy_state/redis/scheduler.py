@@ -17,7 +17,7 @@ from twisted.internet.defer import Deferred
 
 from ..barrier.barrier import get_barrier
 from ..barrier.item_processor import BarrierItemProcessor
-from ..exceptions import StateSettingsError, StoreError
+from ..exceptions import StateError, StateSettingsError, StoreError
 from ..frontier.codec import Codec
 from ..frontier.dupefilter import local_dupefilter
 from ..scrapy_internals import PAGE, hold_output, watch_done, watch_pages
@@ -260,13 +260,13 @@ class Scheduler(ScrapyScheduler):
         """Close the spider, because Redis can't be used any more. The leases expire by themselves."""
         if not self._failed:
             log.log_end(error, self.settings.lease_seconds, self.spider)
-        self._end("state_frontier_failed")
+        self._end("state_frontier_failed", error)
 
-    def _end(self, reason: str) -> None:
+    def _end(self, reason: str, error: StateError | None = None) -> None:
         if self._failed:
             return
         self._failed = True
-        self._barrier.failure.close_spider(reason)
+        self._barrier.failure.close_spider(reason, error)
 
     def _keep_in_memory(self, request: Request, filtered: bool, error: ValueError) -> bool:
         if filtered and self._shared_filter and self.df.request_seen(request):

@@ -36,7 +36,7 @@ class UnitRequests:
     :param end: ends the crawl with exit code 1 and a finish reason
     """
 
-    def __init__(self, crawler: Crawler, end: Callable[[str], None]) -> None:
+    def __init__(self, crawler: Crawler, end: Callable[[str, StateError], None]) -> None:
         self._crawler = crawler
         self._barrier = get_barrier(crawler)
         self._end = end
@@ -120,4 +120,4 @@ class UnitRequests:
         if not self._ended:
             self._ended = True
             logger.error("the crawl ends: %s", error, extra={"spider": self._crawler.spider})
-            self._end(reason)
+            self._end(reason, error)

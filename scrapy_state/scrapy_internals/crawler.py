@@ -6,7 +6,11 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from scrapy.commands import ScrapyCommand
     from scrapy.crawler import Crawler
+
+#: The modules of Scrapy's commands that crawl with one spider, and exit with what their ``exitcode`` says
+_CRAWLING = ("scrapy.commands.crawl", "scrapy.commands.runspider")
 
 
 def is_crawl(crawler: Crawler) -> bool:
@@ -44,18 +48,40 @@ def make_spider(crawler: Crawler, arguments: dict[str, Any]) -> None:
     crawler.addons.load_settings(crawler.settings)
 
 
-def fail_when_closed(crawler: Crawler) -> None:
-    """Let the process exit with 1 once the spider is closed, because the crawl failed.
+def fail_when_closed(crawler: Crawler, exit_code: int) -> None:
+    """Let the process exit with *exit_code* once the spider is closed, because the crawl failed.
 
     ``scrapy crawl`` and ``runspider`` exit with 1 if a crawler has no spider in the end (AsyncCrawlerRunner._done() and
-    CrawlerRunner._crawl()); Scrapy offers no other way without a traceback. A closing engine calls Crawler.stop_async() last,
-    so that method of this one object is wrapped.
+    CrawlerRunner._crawl()), and otherwise with the ``exitcode`` of the command, which they leave alone. Whatever else runs
+    crawls knows no codes but 0 and 1. A closing engine calls Crawler.stop_async() last, so that method of this one object is
+    wrapped.
     """
     stop = crawler.stop_async
 
     async def stop_async() -> None:
         await stop()
-        if crawler.engine.spider is None:
+        if crawler.engine.spider is not None:
+            return
+        command = None if exit_code == 1 else _command_of(crawler)
+        if command is None:
             crawler.spider = None
+        else:
+            command.exitcode = exit_code
 
     crawler.stop_async = stop_async  # type: ignore[method-assign]
+
+
+def _command_of(crawler: Crawler) -> ScrapyCommand | None:
+    """Return Scrapy's own command that runs *crawler* and nothing else; None if something else does.
+
+    A crawler doesn't know its command. But the reactor runs inside ``Command.run()``, which is on the stack.
+    """
+    from scrapy.commands import ScrapyCommand
+
+    frame = inspect.currentframe()
+    while frame is not None:
+        command = frame.f_locals.get("self")
+        if isinstance(command, ScrapyCommand) and command.run.__module__ in _CRAWLING and frame.f_code.co_name == "run":
+            return command
+        frame = frame.f_back
+    return None

@@ -13,8 +13,16 @@ from scrapy.exceptions import CloseSpider
 from scrapy.utils.test import get_crawler
 
 from scrapy_state.barrier.backpressure import Backpressure
-from scrapy_state.barrier.failure import CrawlFailure
-from scrapy_state.exceptions import ItemFailed, StateError, StoreError
+from scrapy_state.barrier.failure import CrawlFailure, exit_code_of
+from scrapy_state.exceptions import (
+    ItemFailed,
+    StateConflict,
+    StateError,
+    StoreError,
+    StoreRefused,
+    StoreSilent,
+    StoreUnreachable,
+)
 from scrapy_state.resume.refusal import get_refusal
 
 
@@ -94,6 +102,27 @@ def test_refusal() -> None:
         assert await world.end() == 1
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (StoreUnreachable("away"), 75),
+        (StoreSilent("no answer"), 75),
+        (StateConflict("two writers"), 76),
+        (StoreRefused("403"), 1),
+        (StoreError("no idea"), 1),
+        (ItemFailed("an item raised"), 1),
+        (None, 1),
+    ],
+    ids=lambda each: type(each).__name__,
+)
+def test_exit_code_says_whether_to_try_again(error: StateError | None, code: int) -> None:
+    """75: the store was away, so try again; 76: another run writes there; 1: somebody must look. The cause counts, too."""
+    assert exit_code_of(error) == code
+    wrapped = StateError("because of something else")
+    wrapped.__cause__ = error
+    assert exit_code_of(wrapped) == code
 
 
 def test_failure_ends_backpressure() -> None:

@@ -222,7 +222,7 @@ def run(
 
     def may_end(code: int) -> bool:
         """Whether a worker that ended with *code* is started again."""
-        return (code == -signal.SIGKILL and "deadly" in faults) or (code == 1 and outcome.rewinds > 0)
+        return (code == -signal.SIGKILL and "deadly" in faults) or (code in (1, 75) and outcome.rewinds > 0)
 
     running = {number: begin(number) for number in range(workers)}
     plan = (

@@ -90,7 +90,7 @@ def test_second_writer(tmp_path: Path, numbered_site: Any) -> None:
     before = {path.name: path.read_bytes() for path in (tmp_path / "data/numbers/state").iterdir()}
     first.send_signal(signal.SIGCONT)
     log += first.communicate(timeout=60)[1]
-    assert first.returncode == 1
+    assert first.returncode == 76
     assert "'finish_reason': 'state_conflict'" in log
     assert {name: (tmp_path / "data/numbers/state" / name).read_bytes() for name in before} == before
 
@@ -129,7 +129,7 @@ def test_second_writer_without_conditional_writes(world: World, id: int) -> None
             log += process.communicate(timeout=40)[1]
         finally:
             process.kill()
-    assert process.returncode == 1, log
+    assert process.returncode == 76, log
     assert "'finish_reason': 'state_conflict'" in log
     assert world.client.get_object(Bucket=world.bucket, Key=key)["Body"].read() == other
     assert world.newest() == id

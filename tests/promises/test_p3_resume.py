@@ -65,7 +65,7 @@ def test_refuses_to_start_when_unreachable(tmp_path: Path, numbered_site: Any) -
         f"site={numbered_site.url}/",
         settings={**keys, "AWS_REGION_NAME": "us-east-1", "FEEDS": feeds},
     )
-    assert run.code == 1
+    assert run.code == 75
     assert run.lines("check AWS_ENDPOINT_URL")
     # Scrapy itself logs the settings, with this one in clear text
     assert [line for line in run.lines("the-secret") if "'AWS_SECRET_ACCESS_KEY': 'the-secret'" not in line] == []
