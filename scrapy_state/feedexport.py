@@ -22,6 +22,8 @@ from .export.batch import Batch
 from .export.checkpointer import Checkpointer
 from .export.commits import Commits
 from .export.durable_items import DurableItems, needs_durable_items
+from .export.metrics import MetricsFile
+from .export.notify import Notifier
 from .export.open_batches import ItemFeed
 from .extension import StateResolver, get_extension
 from .feeds import StateFeed, is_state_feed, item_feeds_with_checkpoints, open_template, segments_feed, uri_params
@@ -95,6 +97,10 @@ class CheckpointFeedExporter(FeedExporter):
         barrier.connect(checkpointer, held_items, needs_durable_items(crawler.settings), self.run_id)
         self._barrier, self._tickets = barrier, barrier.tickets
         self._items, self._checkpointer, self._held_items = items, checkpointer, held_items
+        if settings.metrics_file is not None:
+            self._metrics = MetricsFile(crawler, settings.metrics_file)
+        if settings.notify_url is not None:
+            self._notifier = Notifier(crawler, settings.notify_url, settings.notify_secret, settings.notify_on == "end")
 
     def _commits(self, items: DurableItems) -> Commits:
         crawler = self.crawler

@@ -18,6 +18,7 @@ from ..model.checkpoint import Checkpoint
 from ..model.item_file import ItemFile
 from ..model.json_values import in_log
 from ..model.requests import Requests
+from ..model.totals import Totals
 from ..signals import checkpoint_stored
 from ..stores.retry import patiently
 from ..stores.threads import StoreThreads
@@ -55,6 +56,8 @@ class Commits:
         self._orphan_feeds = orphan_feeds
         self._delete_orphans = delete_orphans
         self._orphans: list[Orphan] = []
+        #: when the newest checkpoint was cut, by ``time.monotonic()``, and how many pages the run had by then
+        self._last_cut = (0.0, 0)
         #: the handlers of the newest checkpoint_stored
         self._handlers: asyncio.Task[None] | None = None
 
@@ -88,6 +91,7 @@ class Commits:
                 "if it starts earlier (overlap), and items are missing if it starts later", checkpoint.parent,
             )  # fmt: skip
         self._stored(checkpoint, began)
+        self._last_cut = (time.monotonic(), 0)
         if checkpoint.id != resolution.newest_id + 1:
             self._orphans = []  # another run has stored a checkpoint since, which may name them
         self._crawler.stats.set_value("state/orphans", len(self._orphans))
@@ -103,11 +107,18 @@ class Commits:
         :raises StateConflict: if another run stores checkpoints in the same place
         :raises StoreError: if it can't be stored
         """
-        checkpoint = self._writer.next(files=files, **fields)
+        checkpoint = self._writer.next(files=files, spent=self._spent(began), **fields)
         commit = partial(self._threads.run, self._writer.commit, checkpoint)
         await self._retry.run(f"checkpoint {checkpoint.id}", commit)
         self._stored(checkpoint, began)
         await self._treat_orphans()
+
+    def _spent(self, began: float) -> Totals:
+        """Return the pages and seconds since the last cut."""
+        stats, (last, before) = self._crawler.stats, self._last_cut
+        pages = stats.get_value("response_received_count", 0) - stats.get_value("robotstxt/response_count", 0)
+        self._last_cut = (began, pages)
+        return Totals(pages=max(0, pages - before), seconds=max(0.0, began - last))
 
     async def close(self) -> None:
         """Wait for the handlers of checkpoint_stored."""
@@ -132,6 +143,7 @@ class Commits:
         )  # fmt: skip
         stats = self._crawler.stats
         stats.inc_value("state/checkpoints")
+        stats.set_value("state/commit_time", time.monotonic() - began)
         stats.max_value("state/commit_time_max", time.monotonic() - began)
         stats.set_value("state/last_id", checkpoint.id)
         stats.set_value("state/items_stored", checkpoint.items)

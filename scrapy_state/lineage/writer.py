@@ -16,6 +16,7 @@ from ..model.item_file import ItemFile
 from ..model.key_template import KeyTemplate
 from ..model.requests import Requests
 from ..model.times import format_time
+from ..model.totals import NOTHING, Totals
 from ..stores import StoreWriter
 from .chain import read_checkpoint
 from .resolution import Resolution
@@ -128,6 +129,7 @@ class CheckpointWriter:
             extra=dict(extra or {}),
             requests=requests,
             crawl=1,
+            totals=NOTHING,
         )
         if parent is not None:
             opening = replace(
@@ -138,6 +140,7 @@ class CheckpointWriter:
                 errors=parent.errors,
                 arguments=parent.arguments,
                 memories=parent.memories,
+                totals=parent.totals or NOTHING,
                 crawl=(parent.crawl or 1) + parent.is_over,
                 overlap=_position(parent) != _position(_began_at(state, start)),
             )
@@ -153,6 +156,7 @@ class CheckpointWriter:
         units: Mapping[str, Any] | None = None,
         requests: Requests | None = None,
         memories: Mapping[str, Mapping[str, Any]] | None = None,
+        spent: Totals = NOTHING,
         is_over: bool = False,
     ) -> Checkpoint:
         """Return the checkpoint to store next, a child of the last one. Does no I/O.
@@ -162,6 +166,7 @@ class CheckpointWriter:
         :param units: a checkpoint's fields about units; None: the last one's
         :param requests: what the next run continues with, besides the state
         :param memories: what else it must know, in place of the last one's memories of the same names
+        :param spent: pages and seconds since the last checkpoint
         :param is_over: whether the next run begins a new crawl
         """
         parent = self.last
@@ -181,6 +186,7 @@ class CheckpointWriter:
                 crawl=parent.crawl,
                 requests=requests,
                 memories={**parent.memories, **(memories or {})},
+                totals=(parent.totals or NOTHING).plus(spent._replace(bytes=sum(file.bytes or 0 for file in files))),
                 ended=is_over,
                 **(_units_of(parent) if units is None else units),
             )

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,7 @@ from ..exceptions import CheckpointError, CheckpointTooNew
 from .item_file import ItemFile
 from .requests import Requests
 from .stored_file import StoredFile
+from .totals import Totals
 
 #: The newest version that this package reads
 VERSION = 2
@@ -50,6 +51,7 @@ class Checkpoint:
     :param requests: what the next run continues with, besides *state*; None: it begins with ``start()`` from *state*
     :param memories: what else the next run must know: a JSON object for each memory's name. If it has ``stored``, that lists
         files in the folder of this name, next to the state files
+    :param totals: pages, seconds and bytes along the lineage; None: a version before they were counted
     :param digest: SHA-256 of the rest; :meth:`to_bytes` computes it
     :param extra: keys that this version does not know; they are kept
     """
@@ -76,6 +78,7 @@ class Checkpoint:
     ended: bool = False
     requests: Requests | None = None
     memories: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    totals: Totals | None = None
     digest: str | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 
@@ -112,6 +115,8 @@ class Checkpoint:
             data["requests"] = self.requests.to_json()
         if self.memories:
             data["memories"] = {name: dict(memory) for name, memory in self.memories.items()}
+        if self.totals is not None:
+            data["totals"] = self.totals.to_json()
         data.update(self.extra)
         data["digest"] = digest_of(data)
         return data
@@ -147,20 +152,12 @@ class Checkpoint:
         }
         known.pop("version", None)
         known |= {name: _of_kind(fields[name], name, kind) for name, kind in _UNIT_LISTS.items() if name in fields}
-        try:
-            known["files"] = tuple(ItemFile.from_json(file) for file in fields.get("files", ()))
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise CheckpointError("its list of files can't be read") from error
-        try:
-            if "requests" in fields:
-                known["requests"] = Requests.from_json(fields["requests"])
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise CheckpointError("its requests can't be read") from error
-        try:
-            if "memories" in fields:
-                known["memories"] = _memories(fields["memories"])
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise CheckpointError("its memories can't be read") from error
+        for name, read in _PARTS.items():
+            try:
+                if name in fields:
+                    known[name] = read(fields[name])
+            except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+                raise CheckpointError(f"its {'list of files' if name == 'files' else name} can't be read") from error
         return cls(**known, extra={name: fields[name] for name in fields.keys() - {"version", *known}})
 
 
@@ -181,6 +178,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "crawl": (int,),
     "requests": (dict,),
     "memories": (dict,),
+    "totals": (dict,),
 }
 
 
@@ -194,6 +192,16 @@ def _memories(data: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 def _stored(memory: Mapping[str, Any]) -> tuple[StoredFile, ...]:
     return tuple(map(StoredFile.from_json, memory.get("stored", ())))
+
+
+def _files(data: Sequence[Any]) -> tuple[ItemFile, ...]:
+    return tuple(map(ItemFile.from_json, data))
+
+
+#: How to read what is neither text nor a number
+_PARTS: dict[str, Callable[[Any], Any]] = {
+    "files": _files, "requests": Requests.from_json, "memories": _memories, "totals": Totals.from_json,
+}  # fmt: skip
 
 
 def _of_kind(values: list[Any], name: str, kind: type) -> tuple[Any, ...]:

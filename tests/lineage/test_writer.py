@@ -4,7 +4,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import IO, Any
 
 import pytest
@@ -17,6 +17,7 @@ from scrapy_state.lineage.resolve import Resolution, resolve
 from scrapy_state.lineage.writer import CheckpointWriter
 from scrapy_state.model.item_file import ItemFile
 from scrapy_state.model.key_template import KeyTemplate
+from scrapy_state.model.totals import Totals
 from scrapy_state.stores import StoreWriter
 
 TEMPLATE = KeyTemplate.parse("state/%(batch_id)010d.json", {})
@@ -143,8 +144,23 @@ class TestOpening:
             reason="opened",
             time=found.time,
             crawl=1,
+            totals=Totals(),
             digest=found.digest,
         )
+
+    def test_totals(self) -> None:
+        """Totals go on from the parent, also in the next run; a parent without any counts as nothing."""
+        store = Memory()
+        first = writer(store)
+        first.open({"t": 0}, Resolution(), never)
+        first.commit(first.next({"t": 1}, [ItemFile("file:///a", 1, 70)], spent=Totals(pages=3, seconds=1.5)))
+        second = writer(store, "other")
+        opening = second.open({"t": 1}, resolve(store, TEMPLATE), never)
+        assert opening.totals == Totals(3, 1.5, 70)
+        second.commit(second.next({"t": 2}, [ItemFile("file:///b", 1)], spent=Totals(pages=1, seconds=0.5)))
+        assert stored(store, 4).totals == Totals(4, 2.0, 70)
+        second.last = replace(second.last, totals=None)  # type: ignore[type-var]
+        assert second.next({"t": 3}, [], spent=Totals(pages=1)).totals == Totals(1)
 
     def test_numbers_on(self) -> None:
         """After a valid checkpoint it is its child, with the items and errors counted so far."""
