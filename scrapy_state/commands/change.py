@@ -9,12 +9,13 @@ from copy import deepcopy
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from functools import partial
+from itertools import islice
 from typing import Any
 
 from scrapy.settings import Settings
 
 from ..exceptions import StateError, StateSettingsError
-from ..lineage.chain import find_checkpoint
+from ..lineage.chain import ancestors, find_checkpoint
 from ..lineage.history import newest_first, runs
 from ..lineage.prune import Pruned, prunable, roll_up
 from ..lineage.resolve import Resolution, resolve
@@ -28,6 +29,9 @@ from .stored import copy_memories, copy_segments, drop_stored
 from .target import Target, find_target, no_checkpoint
 from .terminal import confirm, out, out_json, progress, say
 
+#: How many checkpoints back it is worth looking for an earlier state
+_NEAR_CHECKPOINTS = 1000
+
 
 def set_state(options: Namespace, settings: Settings) -> int:
     """Store a checkpoint by hand, as a child of the newest one or of ``--parent``."""
@@ -39,7 +43,32 @@ def set_state(options: Namespace, settings: Settings) -> int:
             f"{options.state!r} is not a state: {error}", remedy="give a JSON object, such as '{\"t\": 1}'"
         ) from error
     _check(target, state)
-    return store_by_hand(target, state, options, "set")
+    warning = _overlap(target, state, options.parent)
+    code = store_by_hand(target, state, options, "set")
+    if code == OK and warning:
+        say(f"warning: {warning}", "yellow")
+    return code
+
+
+def _overlap(target: Target, state: dict[str, Any], parent_id: int | None) -> str:
+    """Return which items will appear twice, or be missing, because *state* is not where its parent ended; empty if none."""
+    parent = in_thread(lambda: _resolve(target, parent_id)).checkpoint
+    if parent is None or parent.state == state:
+        return ""
+    near = islice(ancestors(target.store, target.template, parent), _NEAR_CHECKPOINTS)
+    earlier = in_thread(lambda: next((each for each in near if each.state == state), None))
+    if earlier is None:
+        return (
+            f"checkpoint {parent.id} has another state, {as_text(parent.state)}. If {as_text(state)} comes before it, "
+            "items will appear twice; if it comes after it, items will be missing"
+        )
+    count = parent.items - earlier.items
+    if not count:
+        return ""
+    return (
+        f"this is the state of checkpoint {earlier.id}. The next run repeats what follows it, so the {count:,} items stored "
+        f"since will appear twice; with --parent {earlier.id} only the new ones count"
+    )
 
 
 def copy(options: Namespace, settings: Settings) -> int:
@@ -47,6 +76,11 @@ def copy(options: Namespace, settings: Settings) -> int:
     source = find_target(options.source, settings, {})
     resolution = source.resolution()
     target = find_target(options.target, settings, options.arguments)
+    if source.store.uri(source.template.prefix) == target.store.uri(target.template.prefix):
+        raise StateSettingsError(
+            f"{options.source} and {options.target} are the same place, {target.store.uri(target.template.prefix)}",
+            remedy="name another target; to go back to an earlier checkpoint: scrapy state set … --parent ID",
+        )
     original = resolution.checkpoint
     if original is None:
         return no_checkpoint(source)
@@ -63,7 +97,7 @@ def copy(options: Namespace, settings: Settings) -> int:
 def prune(options: Namespace, settings: Settings) -> int:
     """Pack older state files into roll-ups and delete them."""
     target = find_target(options.target, settings, options.arguments)
-    store = target.writer()
+    store = None if options.dry_run else target.writer()
     newest = in_thread(lambda: resolve(target.store, target.template, target.spider)).checkpoint
     if newest is None or newest.id is None:
         return no_checkpoint(target)
@@ -71,6 +105,8 @@ def prune(options: Namespace, settings: Settings) -> int:
     if options.older_than is not None:
         before = datetime.now(timezone.utc) - timedelta(seconds=options.older_than)
     keys = prunable(target.store, target.template, newest.id, keep=options.keep, before=before)
+    if store is None or not keys:
+        return _would_prune(target, keys, options.json)
     pruned = Pruned()
     with progress("checkpoints", len(keys)) as step:
         roll_up(store, target.template, keys, pruned, step, partial(drop_stored, target, keys, pruned))
@@ -83,6 +119,19 @@ def prune(options: Namespace, settings: Settings) -> int:
         out(uri)
     also = f", and {pruned.stored:,} other file{'' if pruned.stored == 1 else 's'} that only they name" if pruned.stored else ""
     out(f"{pruned.deleted:,} state files deleted, {pruned.rolled_up:,} of them rolled up now{also}")
+    return OK
+
+
+def _would_prune(target: Target, keys: list[str], as_json: bool) -> int:
+    """Print which state files a prune would pack and delete. Changes nothing."""
+    uris = [target.store.uri(key) for key in keys]
+    if as_json:
+        out_json({"would_delete": uris})
+    elif not uris:
+        out("nothing to prune: no state file is old enough")
+    else:
+        many = f"{uris[0]} to {uris[-1]}" if len(uris) > 1 else uris[0]
+        out(f"{len(uris):,} state file{'' if len(uris) == 1 else 's'} would be packed and deleted: {many}")
     return OK
 
 

@@ -14,13 +14,14 @@ from scrapy.settings import Settings
 from ..dataset.decode import Decoder
 from ..dataset.item_files import Lineage, crawl_of, items_of, lineage_of
 from ..dataset.moved import Moved
-from ..dataset.verify import Problem, Verification
+from ..dataset.verify import Problem, Verification, home_of
 from ..lineage.resolve import Resolution
 from ..model.item_file import ItemFile
+from ..model.words import size
 from .state import NO, OK
 from .stored import stored_problems
 from .target import Target, find_target, no_checkpoint
-from .terminal import out, out_json, out_json_line, progress, say, size
+from .terminal import out, out_json, out_json_line, progress, say
 
 
 def items(options: Namespace, settings: Settings) -> int:
@@ -36,6 +37,14 @@ def items(options: Namespace, settings: Settings) -> int:
         say(f"there is no crawl {crawl}; the newest is crawl {crawl_of(newest)}")
         return NO
     files = _chosen(lineage, Moved(options.map), options.only)
+    first = next(files, None)
+    if first is None:
+        pattern = "" if options.only is None else f" whose URI matches {options.only}"
+        say(f"the {lineage.checkpoints:,} checkpoints name no item file{pattern}")
+        if options.json:
+            out_json([])
+        return _report_completeness(lineage) or (OK if options.only is None else NO)
+    files = chain([first], files)
     if options.cat:
         _print_items(files, Decoder(options.format), target, lineage.items)
     elif options.json:
@@ -116,6 +125,7 @@ def verify_lineage(options: Namespace, settings: Settings) -> int:
                 problems.append(problem)
                 if not options.json:
                     out(f"{problem.uri} {problem.why}")
+    _say_where(verification.homes, home_of(target.store.uri(target.template.prefix)))
     if options.json:
         _print_verification(verification, problems, resolution)
     else:
@@ -127,12 +137,22 @@ def verify_lineage(options: Namespace, settings: Settings) -> int:
     return NO if problems else OK
 
 
+def _say_where(homes: set[str], here: str) -> None:
+    """Say that item files are elsewhere than the checkpoints: somebody may have copied both, and mean the copies."""
+    for home in sorted(homes - {here}):
+        say(
+            f"note: item files were read from {home}, and the checkpoints are in {here}. If you have copied the files, "
+            f"too, check the copies with --map {home}/={here}/"
+        )
+
+
 def _stored_problem(uri: str, reason: str | None) -> Problem | None:
     return None if reason is None else Problem(uri, reason.removeprefix("the segment ").removeprefix("the file "))
 
 
 def _print_verification(verification: Verification, problems: list[Problem], resolution: Resolution) -> None:
     numbers = {name: value for name, value in vars(verification).items() if not name.startswith("_")}
+    numbers["homes"] = sorted(verification.homes)
     out_json({
         **numbers,
         "problems": [{"uri": problem.uri, "problem": problem.why} for problem in problems],

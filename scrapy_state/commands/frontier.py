@@ -18,6 +18,7 @@ from ..model.checkpoint import Checkpoint
 from ..model.json_values import as_text
 from ..model.requests import Requests
 from ..model.times import in_words
+from ..model.words import size
 from ..redis.settings import RedisSettings
 from ..report import FailedPage
 from .change import store_by_hand
@@ -34,7 +35,7 @@ from .kept_requests import (
 )
 from .state import NO, OK
 from .target import Target, find_crawler, find_target, is_in_redis, names_spider, no_checkpoint, target_of
-from .terminal import confirm, out, out_json, say, size, table
+from .terminal import confirm, out, out_json, say, table
 
 _SHOWN_BYTES = 80
 _PENDING_COLUMNS = ("method", "page", ">priority", "callback", "", ">deaths")

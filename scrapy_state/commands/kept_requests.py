@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from ..extension import SpiderSettingsState
 from ..lineage.chain import ancestors
+from ..lineage.history import Run
 from ..model.checkpoint import Checkpoint
 from ..model.json_values import as_text
 from ..model.requests import Requests
@@ -39,6 +40,20 @@ def counts(newest: Requests | None, known: Requests | None = None) -> dict[str, 
     waiting = {name: None if newest is None else getattr(newest, name) for name in ("pending", "in_flight")}
     done = newest or known
     return {**waiting, **{name: None if done is None else getattr(done, name) for name in ("seen", "failed", "held")}}
+
+
+def run_json(run: Run) -> dict[str, Any]:
+    """Return *run* as ``log --json`` prints it."""
+    return {
+        "run": run.last.run, "job": run.last.job, "spider": run.last.spider,
+        "first_id": run.first.id, "last_id": run.last.id, "checkpoints": run.checkpoints,
+        "began": run.first.time, "ended": run.last.time, "reason": run.ended, "may_be_alive": run.may_be_alive,
+        "state": run.last.state, "items": run.items, "items_in_lineage": run.last.items, "errors": run.last.errors,
+        "files": run.files, "bytes": run.bytes, "overlap": run.first.overlap,
+        "parent_id": run.first.parent, "parent_run": None if run.parent is None else run.parent.last.run,
+        "in_lineage": run.in_lineage, "crawl": run.last.crawl,
+        "totals": None if run.last.totals is None else run.last.totals.to_json(), **counts(run.last.requests, run.requests),
+    }  # fmt: skip
 
 
 def in_words(next_run: dict[str, Any], checkpoint: Checkpoint) -> list[str]:

@@ -22,10 +22,10 @@ from ..resume.sources import last_state, state_in_log
 from ..stores import open_reader
 from ..stores.retry import in_thread
 from ..units.watermark import what_is_missing
-from .kept_requests import counts, in_words, next_run
+from .kept_requests import in_words, next_run, run_json
 from .state import NO, OK
 from .target import Target, find_target, is_in_redis, no_checkpoint
-from .terminal import out, out_json, progress, say, seconds_since, stepping, table
+from .terminal import out, out_json, progress, say, seconds_since, stepping, table, totals_in_words
 
 
 def show(options: Namespace, settings: Settings) -> int:
@@ -105,13 +105,23 @@ def log(options: Namespace, settings: Settings) -> int:
             listed = runs(stepping(state_files, step), newest, options.n)
         some = bool(listed)
         if options.json:
-            out_json([_run_json(run) for run in listed])
+            out_json([run_json(run) for run in listed])
         else:
             more = _REQUEST_COLUMNS if any(run.requests is not None for run in listed) else ()
-            columns = ("", "ids", "began (UTC)", "run", "job", ">items", *more, "ended", "state")
+            columns = ("=", "=ids", "began (UTC)", "=run", "job", ">items", *more, "ended", "state")
             blank = [""] * (len(columns) - 1)
-            table(columns, [(lanes, *(blank if run is None else _run_row(run, bool(more)))) for lanes, run in tree(listed)])
+            _log_totals(newest)
+            table(
+                columns,
+                [(lanes, *(blank if run is None else _run_row(run, bool(more)))) for lanes, run in tree(listed)],
+                spare="began (UTC)",
+            )
     return OK if some else no_checkpoint(target)
+
+
+def _log_totals(newest: Checkpoint | None) -> None:
+    if newest is not None and newest.totals is not None and newest.totals.seconds:
+        say(f"along the lineage: {newest.items:,} items, {totals_in_words(newest.totals)}")
 
 
 #: The columns about requests; they are there if any checkpoint has some
@@ -123,19 +133,6 @@ def _request_cells(crawl: int | None, newest: Requests | None, known: Requests |
     pending = "" if newest is None else f"{newest.pending:,}"
     seen_and_failed = ("", "") if known is None else (f"{known.seen:,}", f"{known.failed + known.held:,}")
     return ("" if crawl is None else str(crawl), pending, *seen_and_failed)
-
-
-def _run_json(run: Run) -> dict[str, Any]:
-    """Return *run* as ``log --json`` prints it."""
-    return {
-        "run": run.last.run, "job": run.last.job, "spider": run.last.spider,
-        "first_id": run.first.id, "last_id": run.last.id, "checkpoints": run.checkpoints,
-        "began": run.first.time, "ended": run.last.time, "reason": run.ended, "may_be_alive": run.may_be_alive,
-        "state": run.last.state, "items": run.items, "items_in_lineage": run.last.items, "errors": run.last.errors,
-        "files": run.files, "bytes": run.bytes, "overlap": run.first.overlap,
-        "parent_id": run.first.parent, "parent_run": None if run.parent is None else run.parent.last.run,
-        "in_lineage": run.in_lineage, "crawl": run.last.crawl, **counts(run.last.requests, run.requests),
-    }  # fmt: skip
 
 
 def _warn_of_damage(state_files: Iterable[StateFile]) -> Iterator[StateFile]:

@@ -15,7 +15,7 @@ from ..lineage.orphans import AllOrphans, files_left_out
 from ..model.key_template import KeyTemplate, placeholders, without_credentials
 from ..stores import StoreReader, StoreWriter, open_reader, open_writer
 from .state import NO, OK
-from .target import Target, find_target
+from .target import Target, find_target, no_checkpoint
 from .terminal import confirm, out, out_json, progress, say, stepping
 
 
@@ -40,6 +40,8 @@ def orphans(options: Namespace, settings: Settings) -> int:
     moved = Moved(options.map)
     with progress("checkpoints") as step:
         all_orphans = AllOrphans(stepping(newest_first(target.store, target.template), step), moved.uri)
+    if not all_orphans.runs:
+        return no_checkpoint(target)
     files = unnamed_files(target, all_orphans, moved, options.delete, say)
     for file in files:
         if file.after_last_state:
@@ -50,6 +52,8 @@ def orphans(options: Namespace, settings: Settings) -> int:
     else:
         for file in found:
             out(file.uri)
+    if not found and not options.json:
+        say("no orphans")
     if not found or not options.delete:
         return NO if found else OK
     if not confirm(f"Delete {len(found)} file{'s' if len(found) > 1 else ''}?", options.yes):

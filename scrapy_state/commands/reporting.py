@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import time
 from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from scrapy.settings import Settings
 
@@ -15,8 +15,9 @@ from ..exceptions import StateError, StateSettingsError
 from ..lineage.history import StateFile, newest_first, runs
 from ..lineage.orphans import AllOrphans
 from ..model.checkpoint import Checkpoint
-from ..report import Page, Series, render
-from .kept_requests import counts, failed_pages
+from ..report import Page, Series, headline, render, troubles
+from ..stores.replacing import replace_file
+from .kept_requests import counts, failed_pages, run_json
 from .orphans import unnamed_files
 from .state import OK
 from .target import Target, find_target, no_checkpoint
@@ -24,27 +25,40 @@ from .terminal import out, out_json, progress, stepping
 
 
 def report(options: Namespace, settings: Settings) -> int:
-    """Write one HTML page that shows how the crawl is doing, and its history."""
+    """Write one HTML page that shows how the crawl is doing, and its history; or print the same as JSON."""
     target = find_target(options.target, settings, options.arguments)
     page = _page(target, Moved(options.map), options.orphans)
+    if options.json:
+        out_json(_as_json(page))
+        return OK if page.runs else no_checkpoint(target)
     html = render(page)
     if options.page == "-":
         out(html.rstrip("\n"))
         return OK if page.runs else no_checkpoint(target)
-    path = _write(Path(options.page), html)
-    kinds = [page.kind(run) for run in page.runs]
-    if options.json:
-        newest = page.newest or Checkpoint({})
-        out_json({
-            "page": str(path), "checkpoints": page.series.checkpoints, "runs": len(kinds),
-            "newest_run": kinds[0] if kinds else None, "damaged": page.series.damaged_count,
-            "failed_runs": sum(kind in ("failed", "killed", "silent") for kind in kinds),
-            "orphans": None if page.orphans is None else len(page.orphans),
-            "crawl": newest.crawl, **counts(newest.requests, page.requests),
-        })  # fmt: skip
-    else:
-        out(str(path))
+    out(str(_write(Path(options.page), html)))
     return OK if page.runs else no_checkpoint(target)
+
+
+def _as_json(page: Page) -> dict[str, Any]:
+    """Return what the page shows."""
+    kinds, series = [page.kind(run) for run in page.runs], page.series
+    newest = page.newest or Checkpoint({})
+    return {
+        "uri": page.uri, "spider": page.spider or newest.spider, "headline": headline(page)[1] if page.runs else None,
+        "newest_run": kinds[0] if kinds else None,
+        "newest": None if page.newest is None else page.newest.to_json(), "age_seconds": page.age_seconds,
+        "items_per_minute": series.items_per_minute, "seconds_between_checkpoints": series.typical_seconds,
+        "worth_a_look": troubles(page) if page.runs else [],
+        "checkpoints": series.checkpoints, "runs": [{**run_json(run), "kind": page.kind(run)} for run in page.runs],
+        "failed_runs": sum(kind in ("failed", "killed", "silent") for kind in kinds),
+        "damaged": series.damaged_count, "damaged_files": [{"uri": uri, "why": why} for uri, why in series.damaged],
+        "gaps": [gap._asdict() for gap in series.gaps],
+        "orphans": None if page.orphans is None else list(page.orphans), "orphans_unknown": page.orphans_why or None,
+        "after_last_state": list(page.after_last_state), "left_out": list(page.left_out),
+        "failed_pages": [failed._asdict() for failed in page.failed_pages],
+        "crawl": newest.crawl, **counts(newest.requests, page.requests),
+        "units_done": len(newest.ahead), "units_missing": newest.missing_units,
+    }  # fmt: skip
 
 
 def _page(target: Target, moved: Moved, with_orphans: bool) -> Page:
@@ -89,11 +103,8 @@ def _valid(state_files: Iterator[StateFile]) -> Iterator[StateFile]:
 
 def _write(path: Path, html: str) -> Path:
     """Write the page in one step: someone may be reading the old one."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        beside.write_text(html, "utf-8")
-        os.replace(beside, path)
+        replace_file(path, html)
     except OSError as error:
-        beside.unlink(missing_ok=True)
         raise StateSettingsError(f"-o {path}: can't write the page: {error.strerror}", remedy="name another file") from error
     return path

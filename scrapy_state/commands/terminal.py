@@ -8,19 +8,25 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from scrapy.settings import Settings
 from scrapy.utils.log import configure_logging
 
 from ..exceptions import StateSettingsError
 from ..model.times import in_words
+from ..model.totals import Totals
+from ..model.words import size
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 LOGGER = "scrapy_state"
 T = TypeVar("T")
+#: A terminal with fewer columns is narrow
+_WIDE = 110
+#: So much of the last column is always shown
+_LEAST_WIDTH = 16
 #: the consoles that are showing a progress bar
 _active_consoles: list[Console] = []
 
@@ -55,8 +61,14 @@ def say(text: str, style: str = "") -> None:
         sys.stderr.write(text + "\n")
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print *rows* as a table on a terminal, and with tabs between the columns elsewhere. ">" marks a column of numbers."""
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]], spare: str = "") -> None:
+    """Print *rows* as a table on a terminal, and with tabs between the columns elsewhere.
+
+    On a terminal, columns without any text are left out. What does not fit is wrapped, and cut in the last column.
+
+    :param columns: the headings. ">" marks a column of numbers, "=" one that is neither cut nor wrapped
+    :param spare: the heading of a column that is left out on a narrow terminal
+    """
     if not sys.stdout.isatty():
         for row in rows:
             out("\t".join(row))
@@ -65,22 +77,24 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    console, cells = Console(), list(rows)
+    is_spare = {spare} if console.width < _WIDE else set()
+    kept = [at for at, column in enumerate(columns) if column not in is_spare and any(row[at] for row in cells)]
+    if not kept:
+        return
+    widths = {at: max(len(columns[at].lstrip("=>")), max(len(row[at]) for row in cells)) for at in kept}
+    space = max(_LEAST_WIDTH, console.width - sum(widths[at] + 2 for at in kept[:-1]))
     drawn = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for column in columns:
-        drawn.add_column(column.removeprefix(">"), justify="right" if column.startswith(">") else "left")
-    for row in rows:
-        drawn.add_row(*(Text(each) for each in row))
-    Console().print(drawn)
-
-
-def size(bytes: int) -> str:
-    """Return a number of bytes for people to read: "1.2 MB"."""
-    number = float(bytes)
-    for unit in ("bytes", "kB", "MB", "GB", "TB"):
-        if number < 999.5 or unit == "TB":
-            break
-        number /= 1000
-    return f"{bytes} bytes" if unit == "bytes" else f"{number:.3g} {unit}"
+    for at in kept:
+        whole = columns[at].startswith("=")
+        justify: Literal["left", "right"] = "right" if columns[at].startswith(">") else "left"
+        drawn.add_column(
+            columns[at].lstrip("=>"), justify=justify, no_wrap=whole, min_width=widths[at] if whole else None, overflow="fold"
+        )
+    for row in cells:
+        *before, last = (row[at] for at in kept)
+        drawn.add_row(*map(Text, (*before, last if len(last) <= space else last[: space - 1] + "…")))
+    console.print(drawn)
 
 
 def seconds_since(time: str | None) -> float | None:
@@ -96,6 +110,11 @@ def age(time: str | None) -> str:
     """Return how long ago *time* was, in words; "" if it can't be read."""
     seconds = seconds_since(time)
     return "" if seconds is None else f"{in_words(seconds)} ago"
+
+
+def totals_in_words(totals: Totals) -> str:
+    """Return what a lineage has cost and brought in: "5,210 responses and 1.2 GB of items in 3 h 20 min"."""
+    return f"{totals.pages:,} responses and {size(totals.bytes)} of items in {in_words(totals.seconds)}"
 
 
 @contextmanager

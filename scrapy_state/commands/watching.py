@@ -1,4 +1,4 @@
-"""The verb watch: follow what a crawl stores, wherever it runs."""
+"""The verbs that look at a crawl from outside while it runs: watch follows it, check says whether it is well."""
 
 from __future__ import annotations
 
@@ -16,28 +16,35 @@ from ..lineage.resolve import resolve
 from ..model.checkpoint import Checkpoint
 from ..model.json_values import as_text
 from ..model.times import in_words
-from .state import OK
+from ..model.words import about
+from .kept_requests import with_requests
+from .state import NO, OK
 from .target import Target, find_target
-from .terminal import age, live, out, out_json_line, say, seconds_since
+from .terminal import age, live, out, out_json, out_json_line, say, seconds_since, totals_in_words
 
 #: Rates cover the newest checkpoints: at most this many seconds, and at most this many checkpoints
 _WINDOW_SECONDS, _WINDOW_CHECKPOINTS = 600, 200
+#: A crawl is silent after this many seconds, and after this many times the usual time between two checkpoints
+_SILENT_SECONDS, _TIMES_USUAL = 60, 5
 
 
 def watch(options: Namespace, settings: Settings) -> int:
     """Print each new checkpoint (on a terminal: keep a few lines up to date) until the user interrupts."""
     target = find_target(options.target, settings, options.arguments)
     window: deque[Checkpoint] = deque(maxlen=_WINDOW_CHECKPOINTS)
-    seen = 0
+    seen, said_nothing = 0, False
     with live() as draw:
         for checkpoint in _checkpoints(target, options.every, window):
             if checkpoint is not None:
                 window.append(checkpoint)
                 seen += 1
             if draw is not None:
-                draw(_picture(window))
+                draw(_picture(window, target))
             elif checkpoint is not None:
                 _line(window, options.json)
+            elif not window and not said_nothing:
+                said_nothing = True
+                say(f"no checkpoint yet at {target.store.uri(target.template.prefix)}")
             if seen == options.n:
                 break
     return OK
@@ -100,21 +107,25 @@ def _line(window: deque[Checkpoint], as_json: bool) -> None:
     else:
         out(
             f"checkpoint {newest.id} ({age(newest.time)}): STATE {as_text(newest.state)}, items: {newest.items:,}, "
-            f"{items:.0f} items/min, {checkpoints:.1f} checkpoints/min{_requests(newest, ', ')}{_reason(newest)}"
+            f"{about(items)} items/min, {about(checkpoints)} checkpoints/min{_requests(newest, ', ')}{_units(newest, ', ')}"
+            f"{_totals(newest, ', ')}{_reason(newest)}"
         )
 
 
-def _picture(window: deque[Checkpoint]) -> str:
+def _picture(window: deque[Checkpoint], target: Target) -> str:
     if not window:
-        return "no checkpoint yet"
+        return f"no checkpoint yet at {target.store.uri(target.template.prefix)}"
     newest, (items, checkpoints) = window[-1], _rates(window)
-    old = seconds_since(newest.time)
+    silent = _silence(window, checkpoints)
+    rate = "" if silent else f", about {about(items)} a minute"
+    often = "" if silent else f", about {about(checkpoints)} a minute"
     return (
         f"STATE       {as_text(newest.state)}\n"
-        f"items       {newest.items:,}, {items:.0f} a minute\n"
+        f"items       {newest.items:,}{rate}\n"
         f"{_requests(newest, 'requests    ', chr(10))}"
-        f"checkpoint  {newest.id}, {checkpoints:.1f} a minute, the newest {'' if old is None else in_words(old)} old"
-        f"{_reason(newest)}\n"
+        f"{_units(newest, 'units       ', chr(10))}"
+        f"{_totals(newest, 'in all      ', chr(10))}"
+        f"checkpoint  {newest.id}{often}, stored {age(newest.time) or 'at an unknown time'}{_reason(newest)}{silent}\n"
         f"run         {newest.run or 'not known'}{f', job {newest.job}' if newest.job else ''}"
         f"{'' if newest.requests is None else f', crawl {newest.crawl}'}"
     )
@@ -129,5 +140,70 @@ def _requests(checkpoint: Checkpoint, before: str, after: str = "") -> str:
     return f"{before}{requests.pending:,} pending, {requests.seen:,} seen{f', {failed:,} failed' if failed else ''}{after}"
 
 
+def _units(checkpoint: Checkpoint, before: str, after: str = "") -> str:
+    """Return how many units are done beyond the state, and how many are missing; nothing if there are none."""
+    if not (checkpoint.ahead or checkpoint.missing_units):
+        return ""
+    return f"{before}{len(checkpoint.ahead):,} units done beyond the state, {checkpoint.missing_units:,} missing{after}"
+
+
+def _totals(checkpoint: Checkpoint, before: str, after: str = "") -> str:
+    """Return the totals along the lineage; nothing if they are not known."""
+    return "" if checkpoint.totals is None else f"{before}{totals_in_words(checkpoint.totals)}{after}"
+
+
+def _silence(window: deque[Checkpoint], checkpoints_per_minute: float) -> str:
+    """Return how long nothing has been stored, if that is longer than usual or the run has ended: then rates mean nothing."""
+    newest, seconds = window[-1], seconds_since(window[-1].time)
+    if newest.reason not in (None, "opened") or seconds is None:
+        return " " if newest.reason not in (None, "opened") else ""
+    usual = 60 / checkpoints_per_minute if checkpoints_per_minute else _SILENT_SECONDS / _TIMES_USUAL
+    if seconds < max(_TIMES_USUAL * usual, _SILENT_SECONDS):
+        return ""
+    return f". Nothing for {in_words(seconds)}: killed or stuck"
+
+
 def _reason(checkpoint: Checkpoint) -> str:
     return f", {checkpoint.reason}" if checkpoint.reason else ""
+
+
+def check(options: Namespace, settings: Settings) -> int:
+    """Print one line about the newest checkpoint. The exit code says whether it is recent enough, and little has failed."""
+    target = find_target(options.target, settings, options.arguments)
+    newest = target.resolution().checkpoint
+    if newest is None:
+        where = f"no checkpoint at {target.store.uri(target.template.prefix)}"
+        out_json({"ok": False, "problems": [where]}) if options.json else out(f"not ok: {where}")
+        return NO
+    failed = _failed(target, newest)
+    problems = list(_problems(newest, failed, options.max_age, options.max_failed))
+    if options.json:
+        out_json({
+            "ok": not problems, "problems": problems, "checkpoint": newest.id, "age_seconds": seconds_since(newest.time),
+            "items": newest.items, "failed": failed, "reason": newest.reason,
+        })  # fmt: skip
+    else:
+        stored = f"checkpoint {newest.id} ({age(newest.time) or 'of unknown age'}), {newest.items:,} items, {failed:,} failed"
+        reason = f", {newest.reason}" if newest.reason else ""
+        out(f"{'not ok: ' + '; '.join(problems) if problems else 'ok'}: {stored}{reason}")
+    return NO if problems else OK
+
+
+def _failed(target: Target, newest: Checkpoint) -> int:
+    """Return how many pages and items have failed, and how many units are missing because they have."""
+    failed = newest.errors + sum(unit.get("reason") is not None for unit in newest.missing) + len(newest.skipped_units)
+    checkpoint = with_requests(target, newest)
+    requests = None if checkpoint is None else checkpoint.requests
+    return failed if requests is None else failed + requests.failed + requests.held
+
+
+def _problems(newest: Checkpoint, failed: int, max_age_seconds: float, max_failed: int | None) -> Iterator[str]:
+    seconds = seconds_since(newest.time)
+    if seconds is None:
+        yield "its age is unknown"
+    elif seconds > max_age_seconds:
+        yield f"no checkpoint for {in_words(seconds)}, and --max-age is {in_words(max_age_seconds)}"
+    if max_failed is not None and failed > max_failed:
+        yield f"{failed:,} failed, and --max-failed is {max_failed:,}"
+    if newest.reason is not None and newest.reason.startswith("state_"):
+        yield f"the last run failed ({newest.reason})"

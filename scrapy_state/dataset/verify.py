@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from ..exceptions import CheckpointError, StateSettingsError
 from ..lineage.chain import ancestors
@@ -48,6 +49,8 @@ class Verification:
         self._moved, self._deep, self._format = moved, deep, format
         self._problems: deque[Problem] = deque()
         self.checkpoints = self.files = self.items = self.bytes = 0
+        #: where the files are: scheme and host (or bucket)
+        self.homes: set[str] = set()
         #: how many files had their items counted, and how many have a format in which items can't be counted
         self.counted = self.not_counted = 0
 
@@ -102,6 +105,7 @@ class Verification:
         self.files += 1
         self.items += file.counted
         self.bytes += file.bytes or 0
+        self.homes.add(home_of(file.uri))
         if wrong:
             self._problems.append(Problem(file.uri, f"{wrong}; checkpoint {checkpoint.id} names it"))
         elif self._deep:
@@ -113,6 +117,12 @@ class Verification:
                 self.not_counted += 1
             except CheckpointError as error:
                 self._problems.append(Problem(file.uri, error.reason))
+
+
+def home_of(uri: str) -> str:
+    """Return the part of *uri* before its path: "s3://bucket"."""
+    parts = urlsplit(uri)
+    return f"{parts.scheme}://{parts.netloc}"
 
 
 def _wrong_size(file: ItemFile, settings: Mapping[str, Any]) -> str | None:

@@ -7,8 +7,9 @@ from importlib.resources import files
 
 from ..lineage.history import Run
 from ..model.times import in_words, moment
+from ..model.words import about, count_of, size
 from .fields import Field
-from .page import Page, count_of, utc
+from .page import Page, utc
 from .plots import plots
 from .sections import checkpoints, failures, gaps, orphans, runs, short
 from .svg import clean
@@ -36,7 +37,7 @@ def render(page: Page) -> str:
 <body>
 <header>
 <h1>{name}</h1>
-<p class="faint"><code>{clean(page.uri)}</code></p>
+<p class="faint">What this crawl has stored, and how it got there. State files: <code>{clean(page.uri)}</code></p>
 </header>
 <main>
 {body}
@@ -53,9 +54,14 @@ def _sections(page: Page) -> Iterator[str]:
     yield from _troubles(page)
     yield from plots(page)
     yield from runs(page)
-    yield from failures(page)
-    yield from gaps(page)
-    yield from orphans(page)
+    empty = []
+    # an empty section has nothing to say
+    for name, section in (("Failures", failures), ("Gaps", gaps), ("Orphans", orphans)):
+        found = list(section(page))
+        empty += [] if found else [name]
+        yield from found
+    if empty:
+        yield f"<section><h2>Nothing to look at</h2><p>{', '.join(empty)}: none.</p></section>"
     yield from checkpoints(page)
 
 
@@ -66,21 +72,7 @@ def _now(page: Page) -> Iterator[str]:
         yield '<section class="now" aria-label="Now"><strong>No checkpoint yet</strong>'
         yield "<p>A run stores one before its first request.</p></section>"
         return
-    last = page.runs[0]
-    kind, ago = page.kind(last), "" if age is None else f"{in_words(age)} ago"
-    word, more = {
-        "running": ("Running", "The newest checkpoint is recent, and the run has not said that it ended."),
-        "silent": (
-            f"Silent: no checkpoint for {in_words(age or 0)}",
-            "The newest run was killed, or it hangs. Start it again: it continues from the state below.",
-        ),
-        "finished": (f"Finished {ago}", "The newest run has finished."),
-        "stopped": (f"Stopped {ago}", f"The newest run was stopped: {last.ended}. Start it again: it continues from here."),
-        "hand": (f"Not running; a state was stored by hand {ago}", "The next run continues from it."),
-        "failed": (f"Failed {ago}", f"The newest run failed: {last.ended}. See its log for the reason, then start it again."),
-    }[kind]
-    if last.last.run is None and last.last.id is None:
-        kind, word, more = "hand", "Perhaps running", "These state files do not say which run stored them."
+    last, (kind, word, more) = page.runs[0], headline(page)
     yield f'<section class="now {kind}" aria-label="Now"><strong>{clean(word)}</strong><p>{clean(more)}</p></section>'
     yield '<dl class="facts">'
     where = "The next run begins a new crawl from" if newest.ended else "The next run continues from"
@@ -88,8 +80,10 @@ def _now(page: Page) -> Iterator[str]:
     rate = page.series.items_per_minute
     if rate is not None:
         average = _average(last)
-        small = "" if average is None else f"the whole run: {average:,.0f} a minute"
-        yield _fact("Items a minute, recently", f"{rate:,.0f}<small>{small}</small>")
+        small = "" if average is None else f"the whole run: about {about(average)} a minute"
+        yield _fact(
+            f"Items a minute, {'recently' if kind == 'running' else 'at the end'}", f"about {about(rate)}<small>{small}</small>"
+        )
     yield _fact(
         "Items stored", f"{newest.items:,}" + (f"<small>{newest.errors:,} failed and left out</small>" if newest.errors else "")
     )
@@ -106,12 +100,46 @@ def _now(page: Page) -> Iterator[str]:
     yield "</dl>"
 
 
+def headline(page: Page) -> tuple[str, str, str]:
+    """Return the kind of the newest run, what it is doing in a few words, and a sentence more. There must be a run."""
+    last, age = page.runs[0], page.age_seconds
+    if last.last.run is None and last.last.id is None:
+        return "hand", "Perhaps running", "These state files do not say which run stored them."
+    kind, ago = page.kind(last), "" if age is None else f"{in_words(age)} ago"
+    word, more = {
+        "running": (
+            f"Running, or just killed: a checkpoint {ago}",
+            "The newest run has not said that it ended. Whether it was killed since, only the next checkpoint will show.",
+        ),
+        "silent": (
+            f"Killed or stuck: no checkpoint for {in_words(age or 0)}",
+            "The newest run was killed, or it hangs. Start it again: it continues from the state below.",
+        ),
+        "finished": (f"Finished {ago}", "The newest run has finished."),
+        "empty": (
+            f"Finished {ago}, and stored nothing",
+            "The newest run has finished without an item. Its log may say why.",
+        ),
+        "stopped": (f"Stopped {ago}", f"The newest run was stopped: {last.ended}. Start it again: it continues from here."),
+        "hand": (f"Not running; a state was stored by hand {ago}", "The next run continues from it."),
+        "failed": (f"Failed {ago}", f"The newest run failed: {last.ended}. See its log for the reason, then start it again."),
+    }[kind]
+    return kind, word, more
+
+
 def _requests(page: Page) -> Iterator[str]:
     assert page.newest is not None
     requests = page.newest.requests
     if requests is not None:
         flying = f"{requests.in_flight:,} of them in flight; " if requests.in_flight else ""
         yield _fact("Requests pending", f"{requests.pending:,}<small>{flying}{requests.seen:,} seen</small>")
+    if page.newest.missing_units or page.newest.ahead:
+        done = f"{len(page.newest.ahead):,} done beyond the state"
+        yield _fact("Units", f"{page.newest.missing_units:,} missing<small>{done}</small>")
+    totals = page.newest.totals
+    if totals is not None and totals.seconds:
+        more = f"{totals.pages:,} responses; {size(totals.bytes)} in item files"
+        yield _fact("Crawled for", f"{in_words(totals.seconds)}<small>{more}</small>")
     if page.newest.crawl is not None and page.requests is not None:
         yield _fact("Crawl", f"{page.newest.crawl}")
 
@@ -132,21 +160,22 @@ def _speed(page: Page, state_field: Field) -> Iterator[str]:
     if not speed:
         return
     way = "forward" if speed > 0 else "back"
-    amount = f"{in_words(abs(speed) * 3600)} {way}" if state_field.is_time else f"{abs(speed) * 60:,.3g} {way}"
+    amount = f"{in_words(abs(speed) * 3600)} {way}" if state_field.is_time else f"about {about(abs(speed) * 60)} {way}"
     unit = "in an hour of crawling" if state_field.is_time else "a minute"
     yield _fact(f"{clean(state_field.name)} moves", f"{amount}<small>{unit}</small>")
 
 
+def troubles(page: Page) -> list[str]:
+    """Return sentences about what someone should look into, or wants to know."""
+    return list(_trouble(page))
+
+
 def _troubles(page: Page) -> Iterator[str]:
     """What someone should look into, or wants to know."""
-    sentences = list(_trouble(page))
-    yield "<section><h2>Worth a look</h2>"
-    yield (
-        "<ul>" + "".join(f"<li>{clean(sentence)}</li>" for sentence in sentences) + "</ul>"
-        if sentences
-        else "<p>Nothing stands out.</p>"
-    )
-    yield "</section>"
+    sentences = troubles(page)
+    if sentences:
+        listed = "".join(f"<li>{clean(sentence)}</li>" for sentence in sentences)
+        yield f"<section><h2>Worth a look</h2><ul>{listed}</ul></section>"
 
 
 def _trouble(page: Page) -> Iterator[str]:
@@ -186,7 +215,7 @@ def _speed_trouble(page: Page) -> Iterator[str]:
     """What follows from the recent speed of the run."""
     rate, average = page.series.items_per_minute, _average(page.runs[0])
     if rate is not None and average and rate < average / 2:
-        yield f"The crawl has slowed down: {rate:,.0f} items a minute recently, {average:,.0f} over the whole run."
+        yield f"The crawl has slowed down: {about(rate)} items a minute recently, {about(average)} over the whole run."
     for state_field in page.series.plotted():
         speed, behind = page.series.speed(state_field.name), page.made - state_field.value
         if not state_field.is_time or not speed or not 3600 < behind < 30 * 86400:

@@ -18,8 +18,9 @@ _SILENT_SECONDS = 300
 _BY_HAND = ("set", "copied")
 _FAILED = ("memusage_exceeded", "closespider_errorcount")
 KINDS = {
-    "running": "running", "finished": "finished", "stopped": "stopped early", "hand": "stored by hand",
-    "failed": "failed", "killed": "killed", "silent": "silent: killed or stuck",
+    "running": "running or killed", "finished": "finished",
+    "empty": "finished, stored nothing", "stopped": "stopped early", "hand": "stored by hand",
+    "failed": "failed", "killed": "killed", "silent": "killed or stuck",
 }  # fmt: skip
 
 
@@ -85,7 +86,7 @@ class Page:
         if reason in _BY_HAND:
             return "hand"
         if reason == "finished" or run.last.is_over:
-            return "finished"
+            return "finished" if run.items else "empty"
         return "failed" if reason in _FAILED or reason.startswith("state_") else "stopped"
 
 
@@ -97,8 +98,3 @@ def time_of(seconds: float | None) -> str:
 def utc(seconds: float | None) -> str:
     """Return a moment for people to read, with its time zone."""
     return "" if seconds is None else f"{day_and_time(seconds)} UTC"
-
-
-def count_of(number: int, what: str) -> str:
-    """Return "1 run", "2 runs"."""
-    return f"{number:,} {what}{'' if number == 1 else 's'}"

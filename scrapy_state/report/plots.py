@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..model.times import in_words, moment
+from ..model.words import about, count_of
 from .fields import Field
-from .page import KINDS, Page, count_of, utc
+from .page import KINDS, Page, utc
 from .series import Point, Series
 from .svg import Axis, bars, clean, day_and_time, dots, line, plot, strips
 
@@ -67,8 +68,13 @@ def _line_plot(
     shapes = dots([(x.at(at), y.at(value)) for at, value in side], "side")
     shapes += line([(x.at(at), y.at(value)) for at, value in main])
     shapes += dots([(x.at(main[-1][0]), y.at(main[-1][1]))], "dot")
+    newest = x.at(main[-1][0]), y.at(main[-1][1]), last
     note = " Dots beside the line are other branches." if side else ""
-    yield _figure(title, f"From {first} to {last}.{note}", plot(name, title, f"A line from {first} to {last}.", x, y, shapes))
+    yield _figure(
+        title,
+        f"From {first} to {last}.{note}",
+        plot(name, title, f"A line from {first} to {last}.", x, y, shapes, labels=[newest]),
+    )
 
 
 def _requests_plot(series: Series, x: Axis) -> Iterator[str]:
@@ -85,7 +91,12 @@ def _requests_plot(series: Series, x: Axis) -> Iterator[str]:
         f"Solid line: seen, {seen[-1][1]:,.0f} at its end. Dashed line: pending, {pending[-1][1]:,.0f} at its end and "
         f"{most:,.0f} at most. As long as it rises, the crawl finds pages faster than it fetches them."
     )
-    yield _figure("Requests", text, plot("requests", "Requests", text, x, y, shapes))
+    newest = [
+        (x.at(points[-1][0]), y.at(points[-1][1]), f"{points[-1][1]:,.0f} {what}")
+        for points, what in ((seen, "seen"), (pending, "pending"))
+        if points
+    ]
+    yield _figure("Requests", text, plot("requests", "Requests", text, x, y, shapes, labels=newest))
 
 
 def _rate_plot(page: Page, x: Axis) -> Iterator[str]:
@@ -97,7 +108,7 @@ def _rate_plot(page: Page, x: Axis) -> Iterator[str]:
     most = max((high for _, _, high in heights), default=0)
     if most:
         wide = in_words(heights[0][1] - heights[0][0])
-        text = f"Each bar covers {wide}; the highest is {most:,.0f} a minute. All branches together."
+        text = f"Each bar covers {wide}; the highest is about {about(most)} a minute. All branches together."
         yield _bar_plot(x, "rate", "Items a minute", text, heights, most)
 
 
@@ -108,13 +119,16 @@ def _interval_plot(page: Page, x: Axis) -> Iterator[str]:
         usual = page.series.typical_seconds
         text = f"Each bar shows the longest wait within a run; the longest of all is {in_words(most)}"
         text += "." if usual is None else f", typically {in_words(usual)} recently. If the bars grow, something is slow."
-        yield _bar_plot(x, "interval", "Seconds from checkpoint to checkpoint", text, heights, most)
+        yield _bar_plot(x, "interval", "Seconds from checkpoint to checkpoint", text, heights, most, " s")
 
 
-def _bar_plot(x: Axis, name: str, title: str, text: str, heights: list[tuple[float, float, float]], most: float) -> str:
+def _bar_plot(
+    x: Axis, name: str, title: str, text: str, heights: list[tuple[float, float, float]], most: float, unit: str = ""
+) -> str:
     y = Axis(0, most)
+    newest = (min(x.at(heights[-1][1]), 1), y.at(heights[-1][2]), f"{about(heights[-1][2])}{unit}")
     inside = ((max(x.at(start), 0), min(x.at(end), 1), y.at(high)) for start, end, high in heights)
-    return _figure(title, text, plot(name, title, text, x, y, bars(inside), 150))
+    return _figure(title, text, plot(name, title, text, x, y, bars(inside), 150, [newest]))
 
 
 def _runs_plot(page: Page, x: Axis) -> Iterator[str]:

@@ -10,7 +10,8 @@ from typing import Any
 from ..lineage.history import Run
 from ..model.requests import Requests
 from ..model.times import in_words, moment
-from .page import KINDS, Page, count_of, time_of
+from ..model.words import count_of
+from .page import KINDS, Page, time_of
 from .svg import clean
 
 #: How many rows a table has at most, and how many of them are visible before it is unfolded
@@ -63,12 +64,12 @@ def _run_row(page: Page, run: Run, with_requests: bool) -> tuple[str, ...]:
 
 
 def failures(page: Page) -> Iterator[str]:
-    """Runs that failed or were killed, pages that failed, and state files that can't be read."""
+    """Runs that failed or were killed, pages that failed, and state files that can't be read. Empty if there are none."""
     bad = [run for run in page.runs if page.kind(run) in ("failed", "killed", "silent")]
     failed_pages = 0 if page.requests is None else page.requests.failed + page.requests.held
-    yield "<section><h2>Failures</h2>"
     if not (bad or page.series.damaged_count or failed_pages):
-        yield "<p>None: no run failed or was killed, and every state file can be read.</p>"
+        return
+    yield "<section><h2>Failures</h2>"
     if bad:
         rows = (_failure_row(page, run) for run in bad)
         columns = ("last checkpoint (UTC)", "what", "state it stopped at", "run")
@@ -103,13 +104,13 @@ def _failure_row(page: Page, run: Run) -> tuple[str, ...]:
 
 
 def gaps(page: Page) -> Iterator[str]:
-    """Times without a checkpoint."""
+    """Times without a checkpoint. Empty if there are none."""
     longest = page.series.gaps
+    if page.series.has_times and not longest:
+        return
     yield "<section><h2>Gaps</h2>"
     if not page.series.has_times:
         yield "<p>Not known: the state files carry no times.</p>"
-    elif not longest:
-        yield "<p>None: no run waited long for a checkpoint, and no two runs were more than a minute apart.</p>"
     else:
         rows = (
             (time_of(gap.start), time_of(gap.end), in_words(gap.seconds),
@@ -122,7 +123,9 @@ def gaps(page: Page) -> Iterator[str]:
 
 
 def orphans(page: Page) -> Iterator[str]:
-    """Item files that no checkpoint names."""
+    """Item files that no checkpoint names. Empty if there are none."""
+    if page.orphans is not None and not (page.orphans or page.after_last_state or page.left_out):
+        return
     yield "<section><h2>Orphans</h2>"
     if page.orphans is None:
         yield f"<p>Not known: {clean(page.orphans_why)}</p>"

@@ -107,13 +107,23 @@ def bars(rectangles: Iterable[tuple[float, float, float]], kind: str = "bar") ->
     return f'<path class="{kind}" d="{path}"/>' if path else ""
 
 
-def plot(name: str, title: str, description: str, x: Axis, y: Axis, shapes: str, height: int = 190) -> str:
+def plot(
+    name: str,
+    title: str,
+    description: str,
+    x: Axis,
+    y: Axis,
+    shapes: str,
+    height: int = 190,
+    labels: Iterable[tuple[float, float, str]] = (),
+) -> str:
     """Return a whole plot.
 
     :param name: unique on the page
     :param title: with *description*, what the plot shows, for people who can't see it
     :param shapes: made by :func:`line`, :func:`dots` and :func:`bars`
     :param height: in pixels; the plot is as wide as the page
+    :param labels: texts beside points, each point from 0 to 1 to the right and upwards
     """
     inside = height - _TOP - _BOTTOM
     ruled = ""
@@ -121,7 +131,16 @@ def plot(name: str, title: str, description: str, x: Axis, y: Axis, shapes: str,
         y_pixels = round(_TOP + inside * (1 - y.at(value)))
         ruled += f'<line class="grid" x1="0" x2="100%" y1="{y_pixels}" y2="{y_pixels}"/>'
         ruled += f'<text class="y" x="-6" y="{y_pixels + 4}" text-anchor="end">{clean(label)}</text>'
-    return _svg(name, title, description, height, ruled + _stretched(shapes, _TOP, inside) + _below(x, height))
+    beside = "".join(_label(right, _TOP + inside * (1 - up), text) for right, up, text in labels)
+    return _svg(name, title, description, height, ruled + _stretched(shapes, _TOP, inside) + beside + _below(x, height))
+
+
+def _label(right: float, y_pixels: float, text: str) -> str:
+    """Return *text* to the left of a point, and above it, or below if there is no space above."""
+    anchor, shift = ("end", -8) if right > 0.2 else ("start", 8)
+    y_pixels = y_pixels - 8 if y_pixels > 24 else y_pixels + 18
+    place = f'x="{100 * right:.2f}%" dx="{shift}" y="{y_pixels:.0f}" text-anchor="{anchor}"'
+    return f'<text class="value" {place}>{clean(text)}</text>'
 
 
 def strips(

@@ -29,6 +29,15 @@ class TestSet:
         assert state(history, "set", '{"page": 1}', "--parent", "2", "--json").json["checkpoint"]["parent"] == 2
         assert len(state(history, "items").out.splitlines()) == 1
 
+    def test_earlier_state(self, history: History) -> None:
+        """Going back warns of what will appear twice; with ``--parent`` nothing does. Another state may be either."""
+        history.run(3, pages=2)
+        ran = state(history, "set", '{"page": 2}')
+        assert "this is the state of checkpoint 2." in ran.err
+        assert "the 4 items stored since will appear twice; with --parent 2 only the new ones count" in ran.err
+        assert state(history, "set", '{"page": 2}', "--parent", "2").err == ""
+        assert state(history, "set", '{"page": 77}').err.startswith('warning: checkpoint 6 has another state, {"page": 2}. If ')
+
     def test_run_that_may_be_alive(self, history: History) -> None:
         """If a run may be alive, the command asks first; without a terminal or ``--yes`` it stores nothing."""
         history.run(1, reason=None)
@@ -47,6 +56,13 @@ class TestSet:
         """If there is no checkpoint yet, it is the first."""
         assert state(history, "set", '{"page": 5}').code == 0
         assert history.state_names() == ["0000000001.json"]
+
+    def test_copy_onto_itself(self, history: History) -> None:
+        """``copy`` from a place to the same place is an error that says what to do instead."""
+        history.run(1)
+        before = history.state_names()
+        refused(run(Path("/"), "copy", f"{history.where}/state/", history.uri), 2, "are the same place", "set … --parent ID")
+        assert history.state_names() == before
 
     def test_copy(self, tmp_path: Path, bucket: str, s3_settings: dict[str, str]) -> None:
         """``copy`` stores the state of one store's checkpoint in another kind of store, and records where it is from."""

@@ -48,6 +48,9 @@ class TestItems:
         refused_of_two = state(history, "items", "--cat")
         assert refused_of_two.code == 2
         assert "--only" in refused_of_two.err
+        ran = state(history, "items", "--only", "*.xml")
+        assert (ran.code, ran.out) == (1, "")
+        assert "name no item file whose URI matches *.xml" in ran.err
         found = state(history, "items", "--cat", "--only", "*.csv*")
         assert found.out.replace("\r\n", "\n") == 'n,t\n1,c\n0,"a\n""b"""\n1,c\n'
         assert state(history, "items", "--cat", "--only", "*.json").out == '{"n": 0}\n{"n": "]}, "}\n{"n": "]}, "}\n'
@@ -198,3 +201,16 @@ def _change(history: History, key: str, content: bytes) -> None:
 
     history.store.delete(key)
     history.store.create(key, io.BytesIO(content))
+
+
+def test_files_in_another_bucket(history: History, bucket: str, s3_settings: dict[str, str]) -> None:
+    """If the files are elsewhere than the checkpoints, ``verify`` says where it has read them, and how to check copies."""
+    elsewhere = History(f"s3://{bucket}/data", s3_settings)
+    history.settings = s3_settings
+    history.named(elsewhere.file("a.jsonl", b"{}\n", 1))
+    ran = state(history, "verify")
+    assert ran.code == 0, ran
+    assert ran.err.startswith(f"note: item files were read from s3://{bucket}, and the checkpoints are in file://.")
+    assert f"--map s3://{bucket}/=file:///" in ran.err
+    history.run(1)
+    assert state(elsewhere, "verify").err.startswith("no checkpoint at")

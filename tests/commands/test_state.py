@@ -15,8 +15,8 @@ from histories import History, state
 pytestmark = pytest.mark.long
 
 READING = (
-    ("show", "--at", "-1"), ("get",), ("log",), ("watch", "-n", "1"), ("items", "--cat"), ("verify", "--deep"), ("orphans",),
-    ("report", "-o", "-"),
+    ("show", "--at", "-1"), ("get",), ("check", "--max-age", "9999d"), ("log",), ("watch", "-n", "1"), ("items", "--cat"),
+    ("verify", "--deep"), ("orphans",), ("report", "-o", "-"), ("report", "--json"), ("prune", "--keep", "1", "--dry-run"),
 )  # fmt: skip
 
 
@@ -45,6 +45,10 @@ READING = (
         (["set", "nothing/%(batch_id)05d.json", "{'t': 1}"], 2, ["{'t': 1}", "JSON object"]),
         (["set", "nothing/%(batch_id)05d.json", "{}", "--parent", "7"], 2, ["7", "log --checkpoints"]),
         (["copy", "nothing/here/", "there/%(batch_id)05d.json"], 1, ["no checkpoint at"]),
+        (["orphans", "nothing/here/"], 1, ["no checkpoint at"]),
+        (["check", "nothing/here/"], 2, ["--max-age"]),
+        (["check", "nothing/here/", "--max-age", "soon"], 2, ["soon", "12h"]),
+        (["report", "nothing/here/", "--json", "-o", "x"], 2, ["--json"]),
         (["prune", "nothing/here/"], 2, ["--keep", "--older-than"]),
         (["prune", "nothing/here/", "--older-than", "soon"], 2, ["soon", "30d"]),
     ],

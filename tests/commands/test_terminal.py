@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import re
 import signal
 import subprocess
 from pathlib import Path
@@ -10,6 +12,8 @@ from pathlib import Path
 import pytest
 from commands import DEADLINE_SECONDS, read_terminal, start
 from histories import History, state
+
+from scrapy_state.commands.terminal import table
 
 pytestmark = pytest.mark.long
 
@@ -26,6 +30,28 @@ class TestTerminal:
         assert "began (UTC)" in shown
         assert "finished" in shown
         assert "\x1b" not in state(history, "log").out
+
+    def test_narrow_table(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """On 80 columns a table keeps whole what must be whole, leaves out what is empty or spare, and cuts the last column."""
+
+        class Terminal(io.StringIO):
+            def isatty(self) -> bool:
+                return True
+
+        shown = Terminal()
+        monkeypatch.setattr("sys.stdout", shown)
+        monkeypatch.setenv("COLUMNS", "80")
+        ids = [f"20261101T00000{number}-abc00{number}" for number in range(3)]
+        columns = ("=ids", "began", "=run", "job", ">items", "ended", "state")
+        rows = [("10-12 (after 9)", "2026-11-21 20:13:46", id, "", "1,410 (+2)", "running or killed", "x" * 500) for id in ids]
+        table(columns, rows, spare="began")
+        text = shown.getvalue()
+        assert all(id in text for id in ids)
+        assert text.count("10-12 (after 9)") == 3
+        assert "began" not in text
+        assert "job" not in text
+        assert "…" in text
+        assert max(map(len, re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines())) <= 80
 
     def test_asks(self, history: History, tmp_path: Path) -> None:
         """On a terminal the command asks before it deletes, and an empty answer means no."""
@@ -46,7 +72,7 @@ class TestTerminal:
         """Ctrl-C ends it with one line and exit code 130, without a trace."""
         history.run(1)
         process, terminal = start(tmp_path, "watch", history.uri, terminal=True)
-        assert "a minute" in read_terminal(terminal, "a minute")
+        assert "checkpoint" in read_terminal(terminal, "checkpoint")
         process.send_signal(signal.SIGINT)
         shown = read_terminal(terminal)
         assert process.wait(DEADLINE_SECONDS) == 130

@@ -57,6 +57,18 @@ def known(history: History) -> tuple[list[Checkpoint], list[Checkpoint | None], 
     return lineage(history.store, history.template, found.checkpoint), every, found.newest_id
 
 
+def test_dry_run(history: History) -> None:
+    """``--dry-run`` says what would be packed and changes nothing; with nothing to prune one line says so."""
+    fill(history)
+    before = history.state_names()
+    ran = state(history, "prune", "--keep", "3", "--dry-run")
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.startswith(f"10 state files would be packed and deleted: {history.state_uri(1)} to ")
+    assert len(state(history, "prune", "--keep", "3", "--dry-run", "--json").json["would_delete"]) == 10
+    assert state(history, "prune", "--keep", "99").out == "nothing to prune: no state file is old enough\n"
+    assert history.state_names() == before
+
+
 def test_nothing_is_lost(place: History) -> None:
     """After several prunes every verb prints what it printed before, few state files are left, and nothing was overwritten."""
     fill(place)

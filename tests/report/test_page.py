@@ -21,6 +21,7 @@ from scrapy_state.lineage.history import StateFile, runs
 from scrapy_state.model.checkpoint import Checkpoint
 from scrapy_state.model.item_file import ItemFile
 from scrapy_state.model.requests import Requests
+from scrapy_state.model.totals import Totals
 from scrapy_state.report import FailedPage, Series, render
 from scrapy_state.report import Page as Report
 from scrapy_state.report.series import Buckets
@@ -93,15 +94,21 @@ def test_page_is_complete(history: History, tmp_path: Path) -> None:
 
 
 def test_json_and_stdout(history: History, tmp_path: Path) -> None:
-    """--json counts what the page shows; -o - prints the page."""
+    """--json prints what the page shows, and writes no file; -o - prints the page. Both together are an error."""
     history.run(2)
-    ran = state(history, "report", "--json", "-o", str(tmp_path / "x.html"))
-    assert ran.json == {
-        "page": str(tmp_path / "x.html"), "checkpoints": 3, "runs": 1, "newest_run": "finished", "damaged": 0,
-        "failed_runs": 0, "orphans": 0, "crawl": 1,
+    before = sorted(tmp_path.rglob("*"))
+    found = state(history, "report", "--json").json
+    assert sorted(tmp_path.rglob("*")) == before
+    expected = {
+        "checkpoints": 3, "newest_run": "finished", "damaged": 0, "failed_runs": 0, "orphans": [], "gaps": [], "crawl": 1,
+        "worth_a_look": [], "failed_pages": [], "units_missing": 0,
         **dict.fromkeys(("pending", "in_flight", "seen", "failed", "held")),
     }  # fmt: skip
+    assert {name: found[name] for name in expected} == expected
+    assert found["newest"]["state"] == {"page": 2}
+    assert [(run["kind"], run["items"]) for run in found["runs"]] == [("finished", 2)]
     assert "Finished" in Page(state(history, "report", "-o", "-", "--no-orphans").out).text
+    assert state(history, "report", "--json", "-o", "x.html").code == 2
 
 
 def test_after_the_last_state(history: History) -> None:
@@ -194,10 +201,10 @@ def test_files_without_times() -> None:
 
 
 def test_whether_it_is_alive() -> None:
-    """A run without a last checkpoint is running, or silent if it has stored nothing for five times as long as usual."""
+    """A run without a last checkpoint is running or killed; or killed or stuck, after five times the usual time."""
     found = past([{"n": n} for n in range(20)], seconds=120)
-    assert "Running" in page_of(found, NOW + timedelta(seconds=590)).text
-    assert "Silent: no checkpoint for 10 min" in page_of(found, NOW + timedelta(seconds=620)).text
+    assert "Running, or just killed: a checkpoint 9 min 50 s ago" in page_of(found, NOW + timedelta(seconds=590)).text
+    assert "Killed or stuck: no checkpoint for 10 min" in page_of(found, NOW + timedelta(seconds=620)).text
     assert "Finished 2 h ago" in page_of([*found[:-1], replace(found[-1], reason="finished")], NOW + timedelta(hours=2)).text
     assert "Failed" in page_of([*found[:-1], replace(found[-1], reason="state_item_failed")]).text
 
@@ -252,6 +259,38 @@ def test_failed_pages_of_an_older_crawl() -> None:
     found = with_requests(past([{"n": n} for n in range(3)]), failed=7)
     found.append(replace(found[-1], id=4, parent=3, crawl=3, requests=None, reason="opened", run="r2"))
     assert "pages failed" not in page_of(found).text
+
+
+def test_crawl_that_stored_nothing() -> None:
+    """A run that finished without an item is not a success like any other."""
+    found = [replace(each, files=(), items=0) for each in past([{"n": 1}, {"n": 1}], reason="finished")]
+    page = page_of(found)
+    assert "Finished 0 s ago, and stored nothing" in page.text
+    assert "finished, stored nothing" in page.text
+    assert 'class="now finished"' not in source_of(found)
+    assert 'class="now finished"' in source_of(past([{"n": 1}, {"n": 1}], reason="finished"))
+
+
+def test_empty_sections_are_folded() -> None:
+    """What has nothing to say is named in one line."""
+    page = page_of(past([{"n": 1}, {"n": 2}], reason="finished"))
+    assert "Failures, Gaps, Orphans: none." in page.text
+    assert "Worth a look" not in page.text
+    found = past([{"n": 1}, {"n": 2}], reason="state_item_failed")
+    assert "Gaps, Orphans: none." in page_of(found).text
+    assert "Failures, Gaps" not in page_of(found).text
+
+
+def test_units_totals_and_numbers() -> None:
+    """The page counts units and totals, labels the newest value of a plot, and writes numbers without exponents."""
+    found = past([{"n": 1410 * n} for n in range(20)])
+    found[-1] = replace(found[-1], ahead=("x",) * 56, missing_units=28, totals=Totals(5210, 12_000, 1_200_000))
+    page = page_of(found)
+    assert re.search(r"Units\s*28 missing\s*56 done beyond the state", page.text)
+    assert re.search(r"Crawled for\s*3 h 20 min\s*5,210 responses; 1.2 MB in item files", page.text)
+    assert re.search(r"n moves\s*about 1,410 forward\s*a minute", page.text)
+    assert not re.search(r"\de\+\d", page.text)
+    assert 'text-anchor="end">26,790</text>' in source_of(found)
 
 
 def test_clocks_that_differ() -> None:
