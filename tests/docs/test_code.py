@@ -178,6 +178,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.long
 def test_hooks(tmp_path: Path) -> None:
     """The hooks of docs/state.md start a page back, and refuse a page beyond the last one."""
     (tmp_path / "project").mkdir()
@@ -192,6 +193,7 @@ def test_hooks(tmp_path: Path) -> None:
     assert refused.lines("page 1999 is beyond the last one")
 
 
+@pytest.mark.long
 def test_development(tmp_path: Path) -> None:
     """With settings_dev.py of docs/setup.md, selected as it says, a run starts from production's state, and writes nothing."""
     package = tmp_path / "project"
@@ -246,6 +248,7 @@ def test_named(tmp_path: Path) -> None:
     assert named() == before
 
 
+@pytest.mark.long
 def test_a_store_of_ones_own(tmp_path: Path) -> None:
     """The store of docs/stores.md passes the contract of stores with the test of the page, and keeps a crawl's checkpoints."""
     (tmp_path / "project").mkdir()

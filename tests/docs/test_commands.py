@@ -73,6 +73,7 @@ def project(folder: Path) -> Path:
 NOTHING = {"orphans", "frontier"}
 
 
+@pytest.mark.long
 def test_the_page_of_the_command(tmp_path: Path) -> None:
     """Every ``scrapy state`` command of docs/command.md runs, in the order of the page, on the data that the page is about."""
     folder = project(tmp_path)
@@ -90,6 +91,7 @@ def test_the_page_of_the_command(tmp_path: Path) -> None:
     assert ran_verbs == set(VERBS)
 
 
+@pytest.mark.long
 def test_the_manifest_in_duckdb(tmp_path: Path) -> None:
     """The query gets the 20 items of the lineage."""
     folder = project(tmp_path)

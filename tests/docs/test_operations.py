@@ -70,6 +70,7 @@ def test_lifecycle(s3_client: Any, bucket: str) -> None:
 
 
 @pytest.mark.skipif(not shutil.which("flock"), reason="no flock here")
+@pytest.mark.long
 def test_cron(tmp_path: Path) -> None:
     """``books.sh new`` begins a crawl; without "new" it goes on with one that is not over, and starts none after it."""
     source = """
