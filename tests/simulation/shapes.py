@@ -150,8 +150,8 @@ def _any(name: str, size: int) -> Shape:
 
 #: How small the shapes of any_spiders.py can be.
 _SIZES = {
-    "listings": 20, "crawl": 12, "posts": 16, "same": 12, "pagination": 6, "assembled": 3, "errbacks": 6, "redirects": 4,
-    "item_limit": 45,
+    "listings": 20, "crawl": 20, "posts": 16, "same": 12, "pagination": 6, "assembled": 3, "errbacks": 6, "redirects": 7,
+    "item_limit": 45, "idle": 25, "fingerprinter": 20,
 }  # fmt: skip
 #: What a developer sets, to look at production's checkpoints: the store must get nothing that changes anything there.
 READ_ONLY = {"STATE_READONLY": True, "FEEDS": {**STATE_FEED, "sim://mine/%(time)s.jsonl": {"format": "jsonlines"}}}
@@ -163,7 +163,7 @@ SCENES = {
     "units": Scene(UNITS),
     "second_crash": Scene(STATE_ITEMS, one_of=(1, 1)),
     "second_crash_requests": Scene(_any("listings", 20), one_of=(2, 3)),
-    "second_crash_units": Scene(UNITS, one_of=(2, 3)),
+    "second_crash_units": Scene(UNITS, one_of=(4, 4)),
     "unreachable": Scene(STATE_ITEMS, fault=0.15),
     "unreachable_requests": Scene(_any("same", 12), fault=0.15),
     "unreachable_units": Scene(UNITS, fault=0.15),

@@ -13,10 +13,10 @@ _SHAPES = (
     "state_items,orphans,units,two_runs",
     "slow_parents,same,redirects,two_runs_requests",
     "batches,unreachable,unreachable_requests,unreachable_units,read_only",
-    "second_crash_units,redis,stopped_requests",
+    "second_crash_units,redis",
 )
 #: What takes longer
-_LONG = ("second_crash,second_crash_requests,stopped,stopped_units", "redis_two_workers,redis_unreachable")
+_LONG = ("second_crash,second_crash_requests", "stopped,stopped_requests,stopped_units", "redis_two_workers,redis_unreachable")
 
 
 def _counts(output: str) -> tuple[int, int, int]:
@@ -46,8 +46,8 @@ def test_a_seed_repeats_exactly() -> None:
 
 @pytest.mark.long
 def test_any_spider() -> None:
-    """The same for spiders of all shapes, with another seed."""
-    code, output = simulate("--seed", "2", "--shapes", ",".join(SHAPES), seconds=1200)
+    """The same for spiders of all shapes."""
+    code, output = simulate("--shapes", ",".join(SHAPES), seconds=1200)
     assert (code, _counts(output)[2]) == (0, 0), output
 
 
