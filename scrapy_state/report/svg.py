@@ -136,9 +136,9 @@ def plot(
 
 
 def _label(right: float, y_pixels: float, text: str) -> str:
-    """Return *text* to the left of a point, and above it, or below if there is no space above."""
+    """Return *text* to the left of a point, and above it; at the top well below it, out of the way of the line."""
     anchor, shift = ("end", -8) if right > 0.2 else ("start", 8)
-    y_pixels = y_pixels - 8 if y_pixels > 24 else y_pixels + 18
+    y_pixels = y_pixels - 8 if y_pixels > 24 else y_pixels + 36
     place = f'x="{100 * right:.2f}%" dx="{shift}" y="{y_pixels:.0f}" text-anchor="{anchor}"'
     return f'<text class="value" {place}>{clean(text)}</text>'
 
