@@ -25,8 +25,8 @@ from ..model.checkpoint import Checkpoint
 from ..model.json_values import as_text, json_object
 from ..model.requests import Requests
 from ..stores.retry import in_thread
+from .contents.stored import copy_memories, copy_segments, drop_stored
 from .state import NO, OK
-from .stored import copy_memories, copy_segments, drop_stored
 from .target import Target, find_target, no_checkpoint
 from .terminal import confirm, out, out_json, progress, say
 

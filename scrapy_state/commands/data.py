@@ -18,8 +18,8 @@ from ..dataset.verify import Problem, Verification, home_of
 from ..lineage.resolve import Resolution
 from ..model.item_file import ItemFile
 from ..model.words import size
+from .contents.stored import stored_problems
 from .state import NO, OK
-from .stored import stored_problems
 from .target import Target, find_target, no_checkpoint
 from .terminal import out, out_json, out_json_line, progress, say
 

@@ -22,7 +22,7 @@ from ..resume.sources import last_state, state_in_log
 from ..stores import open_reader
 from ..stores.retry import in_thread
 from ..units.watermark import what_is_missing
-from .kept_requests import in_words, next_run, run_json
+from .contents.kept_requests import in_words, next_run, run_json
 from .state import NO, OK
 from .target import Target, find_target, is_in_redis, no_checkpoint
 from .terminal import out, out_json, progress, say, seconds_since, stepping, table, totals_in_words

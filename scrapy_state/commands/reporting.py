@@ -17,7 +17,7 @@ from ..lineage.orphans import AllOrphans
 from ..model.checkpoint import Checkpoint
 from ..report import Page, Series, headline, render, troubles
 from ..stores.replacing import replace_file
-from .kept_requests import counts, failed_pages, run_json
+from .contents.kept_requests import counts, failed_pages, run_json
 from .orphans import unnamed_files
 from .state import OK
 from .target import Target, find_target, no_checkpoint

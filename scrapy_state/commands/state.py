@@ -122,9 +122,11 @@ VERBS = {
     "verify": Verb("check every checkpoint of the lineage, and every file it names", ".data:verify_lineage"),
     "orphans": Verb("list the item files of killed runs that no checkpoint names", ".orphans:orphans"),
     "report": Verb("write a page that shows how the crawl is doing, and its history", ".reporting:report"),
-    "frontier": Verb("show the requests that are pending, seen and failed, in checkpoints or in Redis", ".frontier:frontier"),
-    "delta": Verb("show which pages of earlier crawls are left out (STATE_DELTA)", ".delta:delta"),
-    "files": Verb("list the project's files in a checkpoint, or restore them", ".files:files"),
+    "frontier": Verb(
+        "show the requests that are pending, seen and failed, in checkpoints or in Redis", ".contents.frontier:frontier"
+    ),
+    "delta": Verb("show which pages of earlier crawls are left out (STATE_DELTA)", ".contents.delta:delta"),
+    "files": Verb("list the project's files in a checkpoint, or restore them", ".contents.files:files"),
     "prune": Verb("pack older state files into archives, so that there are fewer", ".change:prune"),
     "copy": Verb("store the newest state of one target in another", ".change:copy"),
 }

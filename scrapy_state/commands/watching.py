@@ -17,7 +17,7 @@ from ..model.checkpoint import Checkpoint
 from ..model.json_values import as_text
 from ..model.times import in_words
 from ..model.words import about
-from .kept_requests import with_requests
+from .contents.kept_requests import with_requests
 from .state import NO, OK
 from .target import Target, find_target
 from .terminal import age, live, out, out_json, out_json_line, say, seconds_since, totals_in_words

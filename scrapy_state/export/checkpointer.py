@@ -13,7 +13,7 @@ from scrapy.crawler import Crawler
 from ..barrier.barrier import Barrier
 from ..barrier.failure import all_requests_failed
 from ..barrier.log import SpiderLog
-from ..barrier.tickets import BEFORE_ALL, Side, Ticket
+from ..barrier.tickets import Side
 from ..exceptions import ItemFailed, StateConflict, StateError, as_state_error
 from ..model.checkpoint import Checkpoint
 from ..model.requests import Requests
@@ -22,6 +22,7 @@ from ..settings import StateSettings
 from .commits import Commits
 from .due import Due
 from .durable_items import DurableItems
+from .item_errors import ItemErrors
 from .memories import Memories, Snapshots
 
 
@@ -57,7 +58,9 @@ class Checkpointer:
         self._waits_for_commit = False
         #: whether the last cut has been made, so that no more items can be exported
         self.closed = False
-        self._has_late_items = False
+        self._item_errors = ItemErrors(crawler, settings, barrier)
+        #: see :class:`~scrapy_state.barrier.parts.Listener`, and :meth:`ItemErrors.came_too_late`
+        self.item_failed, self.item_came_too_late = self._item_errors.failed, self._item_errors.came_too_late
         crawler.signals.connect(self._engine_stopped, signals.engine_stopped)
 
     @property
@@ -118,42 +121,6 @@ class Checkpointer:
         task = self._commit_task = asyncio.create_task(self._cut())
         await asyncio.wait([task])
         return self._failure.error is None
-
-    def item_failed(self, ticket: Ticket, error: BaseException) -> None:
-        """Skip an item for which a pipeline has raised *error*, or fail the crawl, as STATE_ON_ITEM_ERROR says."""
-        if self._settings.on_item_error == "skip":
-            exported = ticket.to_export
-            exported.side.errors[exported.epoch] += 1
-            exported.void_key()
-            ticket.settle()
-            return
-        if ticket.side.unit and self._barrier.tracking is not None:
-            self._barrier.tracking.item_failed(ticket, error)
-            ticket.settle()
-            return
-        failure = ItemFailed(f"an item raised {type(error).__name__} in a pipeline")
-        if self._barrier.recorder is not None and self._barrier.recorder.item_failed(ticket):
-            ticket.settle()
-            self._failure.fail("state_item_failed", failure, blocks_newest=False)
-            return
-        # If the item comes after the newest state item, the state before it can still be stored.
-        is_after = ticket.epoch == self._tickets.current.epoch
-        if is_after:
-            ticket.settle()
-        self._failure.fail("state_item_failed", failure, blocks_newest=not is_after)
-
-    def item_came_too_late(self, ticket: Ticket) -> None:
-        """Report an item that has come after the last cut, unless the next run yields it again."""
-        if ticket.epoch != BEFORE_ALL:
-            return
-        if self._failure.error is None and not self._has_late_items:
-            self._failure.mark()
-            self._log.error(
-                "an item came after the last checkpoint, and is stored nowhere. Submit such items in a pipeline's "
-                "close_spider(), and wait for them there"
-            )  # fmt: skip
-        self._has_late_items = True
-        self._crawler.stats.inc_value("state/items_late")
 
     def closing(self) -> None:
         """Start the clock of STATE_CLOSE_TIMEOUT if somebody has stopped the crawl. Backpressure may last until the close."""

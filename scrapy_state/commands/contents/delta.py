@@ -13,20 +13,20 @@ from scrapy import Request
 from scrapy.settings import Settings
 from scrapy.utils.misc import build_from_crawler, load_object
 
-from ..delta.files import NAME, RunFiles, StoredRuns
-from ..delta.importing import read_deltafetch
-from ..delta.keys import RequestKeys, key_of
-from ..delta.known import Known
-from ..delta.memory import Remembered, next_crawl
-from ..delta.runs import FORGOTTEN
-from ..exceptions import StateSettingsError
-from ..model.checkpoint import Checkpoint
-from ..model.requests import Requests
-from ..stores.retry import in_thread
-from .change import store_by_hand
-from .state import NO, OK
-from .target import Target, find_target, no_checkpoint
-from .terminal import confirm, out, out_json, say
+from ...delta.files import NAME, RunFiles, StoredRuns
+from ...delta.importing import read_deltafetch
+from ...delta.keys import RequestKeys, key_of
+from ...delta.known import Known
+from ...delta.memory import Remembered, next_crawl
+from ...delta.runs import FORGOTTEN
+from ...exceptions import StateSettingsError
+from ...model.checkpoint import Checkpoint
+from ...model.requests import Requests
+from ...stores.retry import in_thread
+from ..change import store_by_hand
+from ..state import NO, OK
+from ..target import Target, find_target, no_checkpoint
+from ..terminal import confirm, out, out_json, say
 
 _EPOCH = date(1970, 1, 1)
 

@@ -12,16 +12,19 @@ from scrapy import Spider
 from scrapy.crawler import Crawler
 from scrapy.settings import Settings
 
-from ..exceptions import StateSettingsError
-from ..frontier.codec import PUSHED, Codec, Unreadable, unpacked
-from ..model.checkpoint import Checkpoint
-from ..model.json_values import as_text
-from ..model.requests import Requests
-from ..model.times import in_words
-from ..model.words import size
-from ..redis.settings import RedisSettings
-from ..report import FailedPage
-from .change import store_by_hand
+from ...exceptions import StateSettingsError
+from ...frontier.codec import PUSHED, Codec, Unreadable, unpacked
+from ...model.checkpoint import Checkpoint
+from ...model.json_values import as_text
+from ...model.requests import Requests
+from ...model.times import in_words
+from ...model.words import size
+from ...redis.settings import RedisSettings
+from ...report import FailedPage
+from ..change import store_by_hand
+from ..state import NO, OK
+from ..target import Target, find_crawler, find_target, is_in_redis, names_spider, no_checkpoint, target_of
+from ..terminal import confirm, out, out_json, say, table
 from .kept_requests import (
     PendingPage,
     StoredCookie,
@@ -33,9 +36,6 @@ from .kept_requests import (
     pending_pages,
     with_requests,
 )
-from .state import NO, OK
-from .target import Target, find_crawler, find_target, is_in_redis, names_spider, no_checkpoint, target_of
-from .terminal import confirm, out, out_json, say, table
 
 _SHOWN_BYTES = 80
 _PENDING_COLUMNS = ("method", "page", ">priority", "callback", "", ">deaths")
@@ -145,7 +145,7 @@ def _clear(options: Namespace, target: Target, checkpoint: Checkpoint, requests:
 
 
 def _in_redis(options: Namespace, crawler: Crawler) -> int:
-    from ..redis import clear_frontier, put_back, read_frontier  # if redis-py is missing, this says what to install
+    from ...redis import clear_frontier, put_back, read_frontier  # if redis-py is missing, this says what to install
 
     assert crawler.spider is not None
     chosen = RedisSettings.from_crawler(crawler)
@@ -189,7 +189,7 @@ def _in_redis(options: Namespace, crawler: Crawler) -> int:
 
 
 def _set_aside(chosen: RedisSettings, spider: Spider, which: str, as_json: bool) -> int:
-    from ..redis import read_set_aside
+    from ...redis import read_set_aside
 
     codec, rows = Codec(spider, chosen.use_pickle), []
     for each in read_set_aside(chosen.url, chosen.prefix, which):

@@ -8,15 +8,15 @@ from datetime import datetime, timezone
 from itertools import islice
 from typing import Any, NamedTuple
 
-from ..extension import SpiderSettingsState
-from ..lineage.chain import ancestors
-from ..lineage.history import Run
-from ..model.checkpoint import Checkpoint
-from ..model.json_values import as_text
-from ..model.requests import Requests
-from ..report import FailedPage
+from ...extension import SpiderSettingsState
+from ...lineage.chain import ancestors
+from ...lineage.history import Run
+from ...model.checkpoint import Checkpoint
+from ...model.json_values import as_text
+from ...model.requests import Requests
+from ...report import FailedPage
+from ..target import Target
 from .stored import stored_segments
-from .target import Target
 
 
 def next_run(resolver: SpiderSettingsState, checkpoint: Checkpoint) -> dict[str, Any]:

@@ -6,18 +6,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from ..delta.files import NAME as DELTA
-from ..delta.memory import Remembered
-from ..exceptions import StateSettingsError
-from ..frontier.segments.files import SegmentFiles, StoredSegments, open_requests
-from ..lineage.prune import Pruned, Stored, delete_stored, not_needed
-from ..model.checkpoint import Checkpoint
-from ..model.key_template import placeholders
-from ..model.requests import Requests
-from ..settings import get_settings
-from ..stores import StoreReader, open_reader, open_writer
-from ..stores.stored_files import StoredFiles, copy_files
-from .target import Target
+from ...delta.files import NAME as DELTA
+from ...delta.memory import Remembered
+from ...exceptions import StateSettingsError
+from ...frontier.segments.files import SegmentFiles, StoredSegments, open_requests
+from ...lineage.prune import Pruned, Stored, delete_stored, not_needed
+from ...model.checkpoint import Checkpoint
+from ...model.key_template import placeholders
+from ...model.requests import Requests
+from ...settings import get_settings
+from ...stores import StoreReader, open_reader, open_writer
+from ...stores.stored_files import StoredFiles, copy_files
+from ..target import Target
 
 S = TypeVar("S", bound=StoreReader)
 

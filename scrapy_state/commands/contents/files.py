@@ -7,13 +7,13 @@ from pathlib import Path
 
 from scrapy.settings import Settings
 
-from ..kept.files import NAME, REMEDY, files_from_json
-from ..kept.restoring import restore
-from ..model.words import size
-from ..stores.stored_files import StoredFiles
-from .state import NO, OK
-from .target import find_target, no_checkpoint
-from .terminal import out_json, say, table
+from ...kept.files import NAME, REMEDY, files_from_json
+from ...kept.restoring import restore
+from ...model.words import size
+from ...stores.stored_files import StoredFiles
+from ..state import NO, OK
+from ..target import find_target, no_checkpoint
+from ..terminal import out_json, say, table
 
 
 def files(options: Namespace, settings: Settings) -> int:
