@@ -190,7 +190,9 @@ class Shop(Any):
     session = ""
     async def parse(self, response):
         item = {"key": key(response)}
-        yield {**item, "state_key": "sku-1"} if item["key"] == "list" else item
+        if item["key"] == "list":
+            yield {**item, "state_key": "sku-1"}
+        yield item
 """
     pages.crawl(source, "-a", "session=1", **ON)
     assert set(stored_keys(pages.folder)) == {key_of("sku-1"), key_of("shown"), key_of("2")}
