@@ -22,8 +22,6 @@ from .export.batch import Batch
 from .export.checkpointer import Checkpointer
 from .export.commits import Commits
 from .export.durable_items import DurableItems, needs_durable_items
-from .export.metrics import MetricsFile
-from .export.notify import Notifier
 from .export.open_batches import ItemFeed
 from .extension import StateResolver, get_extension
 from .feeds import StateFeed, is_state_feed, item_feeds_with_checkpoints, open_template, segments_feed, uri_params
@@ -33,6 +31,8 @@ from .lineage.last_run import OrphanFeeds
 from .lineage.orphans import files_left_out
 from .lineage.writer import CheckpointWriter, new_run_id
 from .model.key_template import KeyTemplate, begins_with_run_id, without_credentials
+from .monitoring.metrics import MetricsFile
+from .monitoring.notify import Notifier
 from .resume.arguments import spider_arguments
 from .resume.refusal import get_refusal, refuse
 from .scrapy_internals import is_crawl, replace_inherited_methods

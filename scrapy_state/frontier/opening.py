@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from scrapy import Request
+from scrapy.core.engine import ExecutionEngine
 from scrapy.core.scheduler import Scheduler
 from scrapy.crawler import Crawler
 from scrapy.settings import BaseSettings
@@ -148,13 +149,7 @@ async def open_frontier(
         NoJournal(), barrier.unit_items or NoItems(), Start(dict(resolver.state), had_ended), restored.number,
         len(restored.backlog), restored.held_pages, restored.failed_pages, restored.forms,
     )  # fmt: skip
-    cookies = CookieJars(crawler.engine)
-    try:
-        cookies.restore(restored.jars.values())
-    except ValueError as error:
-        remedy = "start without these requests (-s STATE_REQUESTS=False)"
-        raise CheckpointError(f"the requests of the last run: {error}", remedy=remedy) from error
-    seen = restored.seen
+    cookies, seen = _cookies(crawler.engine, restored), restored.seen
     recorder = Recorder(crawler, settings, pages, codec, cookies, files, continued, fingerprints, seen.__len__, stop, copied)
     _connect(barrier, recorder, deaths, writes)
     state = resolver.start.state if resolver.start is not None and continued is not None and not had_ended else None
@@ -163,6 +158,16 @@ async def open_frontier(
         late=set(deaths), fatal={page for page, count in deaths.items() if count >= MOST_DEATHS},
         forms_of_held=dict(restored.held_pages), start_had_ended=had_ended, on_disk=settings.requests_on_disk, state=state,
     )  # fmt: skip
+
+
+def _cookies(engine: ExecutionEngine, restored: Restored) -> CookieJars:
+    cookies = CookieJars(engine)
+    try:
+        cookies.restore(restored.jars.values())
+    except ValueError as error:
+        remedy = "start without these requests (-s STATE_REQUESTS=False)"
+        raise CheckpointError(f"the requests of the last run: {error}", remedy=remedy) from error
+    return cookies
 
 
 def _connect(barrier: Barrier, recorder: Recorder, deaths: dict[int, int], writes: bool) -> None:

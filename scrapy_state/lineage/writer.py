@@ -69,7 +69,6 @@ class CheckpointWriter:
         ended: bool = False,
     ) -> Checkpoint:
         """Store the opening checkpoint. This proves that the run can write under the prefix, and claims its first id.
-
         Blocks; for about 15 s more if the id is taken each time.
 
         :param state: where the run starts
@@ -84,19 +83,15 @@ class CheckpointWriter:
         :raises StoreError: if the opening can't be stored
         """
         began_with = resolution.checkpoint
-        began_at = _position(began_with or _began_at(state, start))
         for wait_seconds in (*_WAITS_SECONDS, None):
             parent = resolution.checkpoint
             newest = resolution.newest or parent
             if newest is not None and newest.run == self.run:  # an earlier try succeeded, and its reply was lost
                 self.last = newest
                 return newest
-            if parent is not began_with and (parent is None or _position(parent) != began_at):
+            if parent is not began_with and not _is_where_it_began(parent, began_with, _began_at(state, start)):
                 break
-            if parent is not None and began_with is not None and parent.memories != began_with.memories:
-                break
-            opening = replace(self._opening(state, resolution, reason, extra, start, requests), ended=ended)
-            opening = self._sealed(replace(opening, memories={**opening.memories, **(memories or {})}))
+            opening = self._opening(state, resolution, reason, extra, start, requests, memories or {}, ended)
             try:
                 self._create(opening)
                 return opening
@@ -120,6 +115,8 @@ class CheckpointWriter:
         extra: Mapping[str, Any] | None,
         start: Checkpoint | None,
         requests: Requests | None,
+        memories: Mapping[str, Mapping[str, Any]],
+        ended: bool,
     ) -> Checkpoint:
         parent = resolution.checkpoint
         opening = replace(
@@ -128,7 +125,9 @@ class CheckpointWriter:
             reason=reason,
             extra=dict(extra or {}),
             requests=requests,
+            memories=memories,
             crawl=1,
+            ended=ended,
             totals=NOTHING,
         )
         if parent is not None:
@@ -139,12 +138,12 @@ class CheckpointWriter:
                 items=parent.items,
                 errors=parent.errors,
                 arguments=parent.arguments,
-                memories=parent.memories,
+                memories={**parent.memories, **memories},
                 totals=parent.totals or NOTHING,
                 crawl=(parent.crawl or 1) + parent.is_over,
                 overlap=_position(parent) != _position(_began_at(state, start)),
             )
-        return opening
+        return self._sealed(opening)
 
     def next(
         self,
@@ -257,6 +256,13 @@ def _units_of(checkpoint: Checkpoint | None) -> dict[str, Any]:
 def _began_at(state: dict[str, Any], start: Checkpoint | None) -> Checkpoint:
     """Return a checkpoint with what a run began with: *state*, and the units and requests of *start*."""
     return Checkpoint(state, requests=None if start is None else start.requests, **_units_of(start))
+
+
+def _is_where_it_began(parent: Checkpoint | None, began_with: Checkpoint | None, began_at: Checkpoint) -> bool:
+    """Whether *parent*, which has appeared since, says the same as *began_with*; without that, the same as *began_at*."""
+    if parent is None or _position(parent) != _position(began_with or began_at):
+        return False
+    return began_with is None or parent.memories == began_with.memories
 
 
 def _position(checkpoint: Checkpoint) -> tuple[Any, ...]:

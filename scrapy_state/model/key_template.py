@@ -21,10 +21,9 @@ _REAL_TIMES = {"time": _REAL_TIME % "", "batch_time": _REAL_TIME % "[.][0-9]{6}"
 #: The name of a roll-up of pruned checkpoints, after the prefix of their keys: the ids of its first and last checkpoint, and
 #: the text that distinguishes it from roll-ups of other spiders with the same prefix
 ROLLUP_NAME = r"rollup-([0-9]{10,})-([0-9]{10,})([^/]*)\.tar\.gz"
-#: The key of a segment (frontier/segments/files.py), after the prefix of the state files, unless a setting says otherwise
-_SEGMENT_KEY = r"[^/]*requests/[^/]*\.tsv\.gz"
-#: The key of a run of keys (delta/files.py), likewise
-_RUN_KEY = r"[^/]*delta/[^/]*\.keys"
+#: The keys of what checkpoints name beside item files, after the prefix of the state files, unless a setting says otherwise:
+#: segments (frontier/segments/), runs of keys (delta/), files and objects (kept/)
+_STORED_KEY = r"[^/]*(?:requests/[^/]*\.tsv\.gz|delta/[^/]*\.keys|files/[0-9a-f]{64}|objects/(?:[^/]*\.jsonl\.gz|[0-9a-f]{64}))"
 _ZERO_PADDED = re.compile(r"0+([1-9][0-9]*)[di]")
 
 
@@ -212,8 +211,8 @@ class KeyTemplate:
     def _compiled(self, pattern_of: Callable[[Placeholder], str]) -> re.Pattern[str]:
         seen: set[str] = set()
         parts = [re.escape(self.prefix)]
-        # Under a bare prefix there are roll-ups, segments and runs of keys, too.
-        for part in self.rest or (rf"(?!(?:.*/)?(?:{ROLLUP_NAME}|{_SEGMENT_KEY}|{_RUN_KEY})\Z).*",):
+        # Under a bare prefix there are roll-ups, and the files that checkpoints name, too.
+        for part in self.rest or (rf"(?!(?:.*/)?(?:{ROLLUP_NAME}|{_STORED_KEY})\Z).*",):
             if isinstance(part, str):
                 parts.append(re.escape(part) if self.rest else part)
             else:

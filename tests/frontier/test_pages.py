@@ -275,12 +275,12 @@ def test_a_chain_of_pages_leaves_memory(dont_filter: bool) -> None:
     before, previous = number_of_pages(), None
     for number in range(100):
         request = Request(str(number))
-        pages.yielded_request(page)
+        page.yielded_request()
         if dont_filter:
             pages.add_unknown(request, request.encoded, 0, False, page)
         else:
             pages.under_way.wait(request, Waiting(pages.add_known(request.encoded, 0, False, page), page))
-        pages.request_arrived(page)
+        page.request_arrived()
         if previous is None:
             pages.start_ended()
         else:
@@ -288,7 +288,7 @@ def test_a_chain_of_pages_leaves_memory(dont_filter: bool) -> None:
         taken = pages.under_way.take(request)
         assert taken is not None
         page, previous = taken, request
-        pages.ticket(page)
+        page.take_ticket()
     assert list(stored.pending) == [page.number]
     assert number_of_pages() <= before + 3
 

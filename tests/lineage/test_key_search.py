@@ -15,6 +15,7 @@ from scrapy_state.lineage.archive import StoreWithRollups
 from scrapy_state.lineage.key_search import ListedKeys, SearchedKeys, find_keys
 from scrapy_state.model.key_template import KeyTemplate
 
+RUN = "20261121T120000-abcdef"
 TEMPLATE = KeyTemplate.parse("state/%(batch_id)010d.json", {})
 
 
@@ -144,11 +145,20 @@ def test_few_requests_for_very_many(count: int) -> None:
 
 def test_segments_cost_nothing() -> None:
     """However many segments of requests are next to the checkpoints, one page of keys is enough for a few checkpoints."""
-    segments = [f"state/requests/20261121T120000-abcdef-{number:05d}.tsv.gz" for number in range(5000)]
+    segments = [f"state/requests/{RUN}-{number:05d}.tsv.gz" for number in range(5000)]
     bucket = Bucket([TEMPLATE.key(id) for id in range(1, 21)] + segments)
     newest = find_keys(bucket, TEMPLATE).newest()
     assert newest is not None
     assert (newest.position, bucket.requests) == (20, 1)
+
+
+def test_stored_files_are_no_state_files() -> None:
+    """Whatever checkpoints name beside item files is not taken for a state file where only the prefix is known."""
+    digest = "5f" * 32
+    stored = [f"requests/{RUN}-00001.tsv.gz", f"delta/{RUN}-00001.keys", f"files/{digest}", f"objects/{RUN}-00001.jsonl.gz"]
+    template = KeyTemplate("state/")
+    found = template.in_order([*(f"state/{name}" for name in (*stored, f"objects/{digest}")), "state/files/0000000001.json"])
+    assert found == ["state/files/0000000001.json"], "it may be a spider's that is called files"
 
 
 def test_foreign_keys_beyond_the_digits_cost_nothing() -> None:

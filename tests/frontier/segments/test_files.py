@@ -220,13 +220,13 @@ def test_one_read(files: SegmentFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     """A segment smaller than a part is read with one request: a start reads ten, and a merge eight."""
     stored = store(files, 1, 1, 2, 3)
     reads: list[tuple[Any, ...]] = []
-    read_part = files._reader.read_part
+    read_part = files._files.store.read_part
 
     def counted(*args: Any) -> bytes | None:
         reads.append(args)
         return read_part(*args)
 
-    monkeypatch.setattr(files._reader, "read_part", counted)
+    monkeypatch.setattr(files._files.store, "read_part", counted)
     files.open(stored).close()
     assert len(reads) == 1, reads
 

@@ -9,10 +9,10 @@ from crawls import STORING_SPIDER, checkpoints, crawl
 from scrapy.statscollectors import StatsCollector
 from scrapy.utils.test import get_crawler
 
-from scrapy_state.export.metrics import as_text, values_of
 from scrapy_state.model.checkpoint import Checkpoint
 from scrapy_state.model.requests import Requests
 from scrapy_state.model.totals import Totals
+from scrapy_state.monitoring.metrics import as_text, values_of
 
 LINE = re.compile(r'(scrapy_state_\w+)\{spider="([^"]*)"\} (\S+)')
 
