@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from scrapy.crawler import Crawler
 
 from ..exceptions import StateError, StateSettingsError
+from ..model.web_docs import docs_url
 from ..scrapy_internals import components, extensions
 
 _METHODS = ("state_snapshot", "state_restore")
@@ -41,7 +42,8 @@ def find_components(crawler: Crawler) -> dict[str, KeepsState]:
         has = [name for name in _METHODS if callable(getattr(cls, name, None))]
         if len(has) == 1:
             missing = next(name for name in _METHODS if name not in has)
-            raise StateSettingsError(f"{path} has {has[0]}(), but no {missing}()", remedy="add it: see docs/kept.md")
+            remedy = f"add it: see {docs_url('kept', 'anything-else-two-methods')}"
+            raise StateSettingsError(f"{path} has {has[0]}(), but no {missing}()", remedy=remedy)
         if has and path in found:
             raise StateSettingsError(
                 f"two components of this crawl are of the class {path}, so nobody can tell whose state is whose",

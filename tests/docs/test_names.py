@@ -13,6 +13,7 @@ import pytest
 from doc_pages import ROOT, anchors, blocks, pages
 
 from scrapy_state import exceptions, signals
+from scrapy_state.commands.options import OPTIONS
 from scrapy_state.commands.state import VERBS
 from scrapy_state.model.setting_names import KNOWN
 from scrapy_state.model.web_docs import SITE, docs_url
@@ -102,9 +103,9 @@ def test_verbs() -> None:
 def test_options() -> None:
     """Every option of every verb is on the page of the command."""
     text = (ROOT / "docs" / "command.md").read_text()
-    for name, verb in VERBS.items():
+    for name in VERBS:
         parser = argparse.ArgumentParser(add_help=False)
-        verb.add_arguments(parser)
+        OPTIONS[name](parser)
         for option in parser._option_string_actions:
             assert re.search(rf"(?<![\w-]){option}(?![\w-])", text), f"{name} {option}"
 
