@@ -51,8 +51,8 @@ def warn_of_memories(crawler: Crawler) -> None:
     replaced = [f"{name}: {instead}" for name, instead in _REPLACED.items() if name in crawler.settings]
     if replaced:
         logger.info(
-            "settings of scrapy-deltafetch, and what replaces them: %s. See docs/delta.md",
-            "; ".join(replaced), extra={"spider": crawler.spider},
+            "settings of scrapy-deltafetch, and what replaces them: %s. See %s",
+            "; ".join(replaced), docs_url("delta", "coming-from-scrapy-deltafetch"), extra={"spider": crawler.spider},
         )  # fmt: skip
     for component in _components(crawler):
         for cls in component.__mro__:
