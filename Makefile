@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: test test-long test-matrix lint demo demo-s3 scrapy-suite chaos chaos-redis chaos-requests bench bench-requests bench-spool bench-frontier bench-units bench-pending bench-delta soak bench-year redis-server docs simulate bench-cpu test-servers faults clean
+.PHONY: test test-long test-matrix lint demo demo-s3 scrapy-suite chaos chaos-redis chaos-requests bench bench-requests bench-spool bench-frontier bench-units bench-pending bench-delta soak bench-year redis-server docs simulate bench-cpu test-servers test-campaigns faults clean
 
 test: $(STAMP) redis-server
 	$(BIN)/python -m pytest
@@ -15,11 +15,15 @@ test-long: $(STAMP) redis-server
 
 # The contract, kills and two writers on a real S3 server: Swift, over http and https. It is installed on first use
 test-servers: $(STAMP)
-	SWIFT_REQUIRED=1 $(BIN)/python -m pytest -m 'long or not long' -k swift tests/stores/test_contract.py tests/stores/test_swift.py
+	SWIFT_REQUIRED=1 $(BIN)/python -m pytest -m '' -k swift tests/stores/test_contract.py tests/stores/test_swift.py
 
 # Power failures, and every error at every call: about half an hour
 faults: $(STAMP)
-	FAULTS_EVERY_ERROR=1 $(BIN)/python -m pytest -m 'long or not long' tests/faults
+	FAULTS_EVERY_ERROR=1 $(BIN)/python -m pytest -m '' tests/faults
+
+# The tests that take longest: every call that fails, once; power failures of all shapes; the simulation of all shapes, and a week
+test-campaigns: $(STAMP)
+	$(BIN)/python -m pytest -m campaign
 
 # Scrapy 2.15 to the newest, Python 3.10 and the newest: make test-matrix ARGS='--scrapy 2.15 --python 3.10 -- -n 2'
 test-matrix:

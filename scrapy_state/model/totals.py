@@ -15,7 +15,7 @@ class Totals(NamedTuple):
     """
 
     pages: int = 0
-    seconds: float = 0
+    seconds: float = 0.0
     bytes: int = 0
 
     def plus(self, other: Totals) -> Totals:
@@ -24,7 +24,7 @@ class Totals(NamedTuple):
 
     def to_json(self) -> dict[str, Any]:
         """Return the object for the checkpoint's ``totals``."""
-        return {"pages": self.pages, "seconds": round(self.seconds, 3), "bytes": self.bytes}
+        return {"pages": self.pages, "seconds": round(float(self.seconds), 3), "bytes": self.bytes}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Totals:

@@ -188,6 +188,8 @@ def close_unstarted(engine: ExecutionEngine, reason: str) -> bool:
 
 def wait_for_items(engine: ExecutionEngine) -> None:
     """Keep the spider open while items of ``start()`` are in the pipelines, as Slot.is_idle() does since Scrapy 2.18."""
+    if Version(scrapy.__version__) >= Version("2.18"):
+        return
     slot = engine.scraper.slot
     assert slot is not None
     slot.is_idle = lambda: not (slot.queue or slot.active or slot.itemproc_size)  # type: ignore[method-assign]

@@ -116,7 +116,7 @@ def test_ftp(tmp_path: Path, ftp: str) -> None:
     uri = ftp.replace("user:s3cr3t@", "")
     (tmp_path / "down").write_text("00003")
     failed = run(tmp_path, ftp)
-    assert failed.code == 75, failed.log
+    assert failed.code == 1, failed.log
     assert failed.lines("'finish_reason': 'state_store_failed'")
     found = report(tmp_path, "ftp", uri)
     assert found.state == {"page": 2}
@@ -136,7 +136,7 @@ def test_google_cloud_storage(tmp_path: Path) -> None:
     (package / "storage.py").write_text(GOOGLE)
     (tmp_path / "down").write_text("00003")
     failed = run(tmp_path, "gs://bucket/", STATE_RETRY_TIMEOUT=1)
-    assert failed.code == 75, failed.log
+    assert failed.code == 1, failed.log
     assert failed.lines("503 on purpose")
     assert report(tmp_path, "gs/bucket", "gs://bucket/").state == {"page": 2}
     (tmp_path / "down").unlink()

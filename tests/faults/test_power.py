@@ -106,7 +106,7 @@ def test_power_failure(crawls: Crawls, tmp_path: Path) -> None:
     assert survives(crawls, tmp_path / "crawl", "batches", resumed=8).wrong == []
 
 
-@pytest.mark.long
+@pytest.mark.campaign
 @pytest.mark.parametrize("shape", SHAPES)
 def test_power_failure_of_all_shapes(crawls: Crawls, tmp_path: Path, shape: str) -> None:
     """The same for spiders and feeds of all shapes, with more crawls that continue."""

@@ -13,10 +13,14 @@ _SHAPES = (
     "state_items,orphans,units,two_runs",
     "slow_parents,same,redirects,two_runs_requests",
     "batches,unreachable,unreachable_requests,unreachable_units,read_only",
-    "second_crash_units,redis",
 )
 #: What takes longer
-_LONG = ("second_crash,second_crash_requests", "stopped,stopped_requests,stopped_units", "redis_two_workers,redis_unreachable")
+_LONG = (
+    "second_crash,second_crash_requests",
+    "stopped,stopped_requests,stopped_units",
+    "redis_two_workers,redis_unreachable",
+    "second_crash_units,redis",
+)
 
 
 def _counts(output: str) -> tuple[int, int, int]:
@@ -44,14 +48,14 @@ def test_a_seed_repeats_exactly() -> None:
     assert all(", 1 different" in output for output in outputs[1:]), outputs
 
 
-@pytest.mark.long
+@pytest.mark.campaign
 def test_any_spider() -> None:
     """The same for spiders of all shapes."""
     code, output = simulate("--shapes", ",".join(SHAPES), seconds=1200)
     assert (code, _counts(output)[2]) == (0, 0), output
 
 
-@pytest.mark.long
+@pytest.mark.campaign
 def test_a_virtual_week() -> None:
     """In a crawl of a week, memory, open files and tasks stay as they are, and nothing is lost."""
     code, output = simulate("--soak", "168", seconds=1500)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from simulating import simulate
 
 
+@pytest.mark.long
 def test_notices_planted_mistakes() -> None:
     """Each mistake in tests/simulation/mistakes.py is noticed within a few crawls, without that anybody looks for it."""
     code, output = simulate("--mistakes", "all")
