@@ -12,7 +12,6 @@ from simulating import simulate
 _SHAPES = (
     "state_items,orphans,units,two_runs",
     "slow_parents,same,redirects,two_runs_requests",
-    "batches,unreachable,unreachable_requests,unreachable_units,read_only",
 )
 #: What takes longer
 _LONG = (
