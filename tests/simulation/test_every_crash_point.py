@@ -19,6 +19,7 @@ _LONG = (
     "stopped,stopped_requests,stopped_units",
     "redis_two_workers,redis_unreachable",
     "second_crash_units,redis",
+    "batches,unreachable,unreachable_requests,unreachable_units,read_only",
 )
 
 
