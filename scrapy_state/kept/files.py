@@ -138,7 +138,7 @@ class KeptFiles:
                     stored.add(kept.stored.name)
         new = {file.stored for file in files.values() if file.stored.name not in before}
         if new:
-            self._log.info("files: %s, of which %s are new (%s bytes)", len(files), len(new), sum(file.bytes for file in new))
+            self._log.info("files kept: %s, new: %s, bytes: %s", len(files), len(new), sum(file.bytes for file in new))
         self._check_size({path: file.stored.bytes for path, file in files.items()})
         self._files = files
         return files_to_json(files)

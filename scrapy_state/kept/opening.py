@@ -138,8 +138,8 @@ async def _open_files(crawler: Crawler, last: Last | None, writes: bool) -> None
         log.info(
             "files of checkpoint %s: %s restored, %s as they were", checkpoint.id, len(restored.replaced), len(restored.same)
         )
-        _log_some(log, "%s files are not in the checkpoint, and stay as they are: %s", unknown)
-        _log_some(log, "%s files of the checkpoint are not in STATE_FILES, and are not restored: %s", kept.keys() - wanted)
+        _log_some(log, "not in the checkpoint, and left as they are (%s): %s", unknown)
+        _log_some(log, "not in STATE_FILES, and not restored (%s): %s", kept.keys() - wanted)
     if not writes:
         return
     store, prefix = open_own(crawler)

@@ -106,7 +106,7 @@ def test_a_crawl_goes_on_in_an_empty_folder(tmp_path: Path) -> None:
     resumed = run(second, store, "pages=4")
     assert resumed.code == 0, resumed.log
     assert resumed.lines("files of checkpoint"), resumed.log
-    assert resumed.lines("1 files are not in the checkpoint, and stay as they are: .scrapy/mine")
+    assert resumed.lines("not in the checkpoint, and left as they are (1): .scrapy/mine")
     assert content(second) == {**expected, ".scrapy/mine": b"unknown"}
     assert (second / "cookies.json").stat().st_mode & 0o777 == 0o600
     assert resumed.lines("ROWS [0, 1, 2, 3]"), "the open transaction was never committed"
