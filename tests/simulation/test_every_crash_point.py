@@ -9,12 +9,10 @@ from any_spiders import SHAPES
 from simulating import simulate
 
 #: for each test some shapes, so that they take about the same time
-_SHAPES = (
-    "state_items,orphans,units,two_runs",
-    "slow_parents,same,redirects,two_runs_requests",
-)
+_SHAPES = ("state_items,orphans,units,two_runs",)
 #: What takes longer
 _LONG = (
+    "slow_parents,same,redirects,two_runs_requests",
     "second_crash,second_crash_requests",
     "stopped,stopped_requests,stopped_units",
     "redis_two_workers,redis_unreachable",
