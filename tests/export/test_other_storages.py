@@ -38,6 +38,7 @@ from pathlib import Path
 class Client:
     def __init__(self, project): pass
     def bucket(self, name): return Bucket(name)
+    get_bucket = bucket  # what Scrapy 2.15 calls
 
 class Bucket:
     def __init__(self, name): self.name = name
