@@ -114,7 +114,7 @@ def test_every_call(crawls: Crawls, tmp_path: Path, shape: str, resumed: bool, g
     assert not failures.faults, "\n\n".join(failures.faults)
 
 
-@pytest.mark.long
+@pytest.mark.campaign
 @pytest.mark.parametrize("kind", ["open", "write", "fsync", "link", "thread"])
 def test_a_call_that_fails_from_then_on(crawls: Crawls, tmp_path: Path, kind: str) -> None:
     """The same if a call and all later ones of its kind fail: the disk stays full, no thread starts any more."""

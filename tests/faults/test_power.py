@@ -113,7 +113,7 @@ def test_power_failure_of_all_shapes(crawls: Crawls, tmp_path: Path, shape: str)
     assert survives(crawls, tmp_path / "crawl", shape, resumed=60).wrong == []
 
 
-@pytest.mark.long
+@pytest.mark.campaign
 @pytest.mark.parametrize("planted", TEARS)
 def test_torn_checkpoint(crawls: Crawls, tmp_path: Path, planted: str) -> None:
     """Where a power failure can tear a state file, the next run skips it, with a warning that names it."""

@@ -28,7 +28,7 @@ def _counts(output: str) -> tuple[int, int, int]:
     return points, tried, bad
 
 
-@pytest.mark.parametrize("shapes", [*_SHAPES, *(pytest.param(each, marks=pytest.mark.long) for each in _LONG)])
+@pytest.mark.parametrize("shapes", [*_SHAPES, *(pytest.param(each, marks=pytest.mark.campaign) for each in _LONG)])
 def test_nothing_is_lost_whenever_the_process_dies(shapes: str) -> None:
     """P1 to P4: whenever the process dies, all that is stored is right, and further runs bring the crawl to its end."""
     code, output = simulate("--shapes", shapes)
