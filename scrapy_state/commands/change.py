@@ -31,7 +31,7 @@ from .target import Target, find_target, no_checkpoint
 from .terminal import confirm, out, out_json, progress, say
 
 #: How many checkpoints back it is worth looking for an earlier state
-_NEAR_CHECKPOINTS = 1000
+_NEAR_CHECKPOINTS = 100
 
 
 def set_state(options: Namespace, settings: Settings) -> int:
@@ -106,7 +106,7 @@ def prune(options: Namespace, settings: Settings) -> int:
     if options.older_than is not None:
         before = datetime.now(timezone.utc) - timedelta(seconds=options.older_than)
     keys = prunable(target.store, target.template, newest.id, keep=options.keep, before=before)
-    if store is None or not keys:
+    if store is None or not (keys or options.json):
         return _would_prune(target, keys, options.json)
     pruned = Pruned()
     with progress("checkpoints", len(keys)) as step:

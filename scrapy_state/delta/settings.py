@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from scrapy.settings import BaseSettings
 
 from ..exceptions import StateSettingsError
-from ..model.times import in_seconds
-from ..model.values import get_bool, get_choice, wrong_value
+from ..model.values import get_bool, get_choice, get_length_of_time
 from ..settings import is_explicit
 
 
@@ -41,17 +40,7 @@ class DeltaSettings:
             )
         return cls(
             reset=reset,
-            max_age_seconds=_max_age(settings),
+            max_age_seconds=get_length_of_time(settings, "STATE_DELTA_MAX_AGE"),
             start=get_bool(settings, "STATE_DELTA_START", True),
             items=get_choice(settings, "STATE_DELTA_ITEMS", "stored", "all"),
         )
-
-
-def _max_age(settings: BaseSettings) -> float | None:
-    value = settings.get("STATE_DELTA_MAX_AGE")
-    if value is None or value == "":
-        return None
-    try:
-        return in_seconds(value)
-    except ValueError as error:
-        raise wrong_value("STATE_DELTA_MAX_AGE", value, 'a length of time, like "30d"') from error

@@ -19,6 +19,7 @@ from ..model.checkpoint import Checkpoint
 from ..model.requests import Requests
 from ..scrapy_internals import until_closed
 from ..settings import StateSettings
+from ..stores.threads import all_done
 from .commits import Commits
 from .due import Due
 from .durable_items import DurableItems
@@ -203,7 +204,7 @@ class Checkpointer:
                 self._crawler.stats.inc_value("state/cuts")
                 return
             errors = sum(count for at, count in side.errors.items() if all_items or at < epoch)
-            stored = await asyncio.gather(self._store_requests(snapshot), self._memories.store(memories))
+            stored = await all_done(self._store_requests(snapshot), self._memories.store(memories))
             fields["requests"], fields["memories"] = stored
             await self._commits.commit(files, began, errors=errors, **fields)
             if fields["reason"] is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -17,7 +16,7 @@ from ..exceptions import CheckpointError, StateSettingsError
 from ..model.stored_file import StoredFile
 from ..stores import StoreWriter
 from ..stores.stored_files import StoredFiles, copy_files
-from ..stores.threads import StoreThreads
+from ..stores.threads import StoreThreads, all_done
 from .copying import Copy, Look, copy_of, is_sidecar, look
 from .restoring import KeptFile
 from .selection import Selection, is_inside
@@ -131,7 +130,7 @@ class KeptFiles:
         before = set(stored)
         for first in range(0, len(found.changed), _AT_ONCE):
             paths = found.changed[first : first + _AT_ONCE]
-            copies = await asyncio.gather(*(self._store_file(path, stored, threads, retry) for path in paths))
+            copies = await all_done(*(self._store_file(path, stored, threads, retry) for path in paths))
             for path, kept in zip(paths, copies, strict=True):
                 if kept is not None:
                     files[path] = kept

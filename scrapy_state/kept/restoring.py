@@ -154,6 +154,7 @@ def _download(root: Path, files: Mapping[str, KeptFile], stored: StoredFiles, pa
         os.fsync(file.fileno())
     os.replace(unfinished, work / _JOURNAL)
     _sync(work)
+    _sync(root)  # or a power failure could take the folder, and leave files that were renamed later
 
 
 def _sync(folder: Path) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from ..exceptions import StateSettingsError
+from .times import in_seconds
 
 if TYPE_CHECKING:
     from scrapy.settings import BaseSettings
@@ -59,6 +60,20 @@ def get_number(settings: BaseSettings, name: str, default: float, *, minimum: fl
 def get_seconds(settings: BaseSettings, name: str, default: float) -> float:
     """As :func:`get_number`, for a length of time in seconds."""
     return get_number(settings, name, default, expected="a number of seconds")
+
+
+def get_length_of_time(settings: BaseSettings, name: str) -> float | None:
+    """Return the setting *name*, a number of seconds or text like "30d", in seconds; None if it is not set.
+
+    :raises StateSettingsError: if it is something else
+    """
+    value = settings.get(name)
+    if value is None or value == "":
+        return None
+    try:
+        return in_seconds(value)
+    except ValueError as error:
+        raise wrong_value(name, value, 'a length of time, like "30d"') from error
 
 
 def get_text(settings: BaseSettings, name: str, default: str = "") -> str:

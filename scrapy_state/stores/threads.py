@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextvars import copy_context
 from functools import partial
-from typing import Generic, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 
 from ..exceptions import StoreUnreachable
 
@@ -41,6 +41,18 @@ class StoreThreads:
     def close(self) -> None:
         """End the threads. Does not wait for running calls; the process does, before it exits."""
         self._executor.shutdown(wait=False, cancel_futures=True)
+
+
+async def all_done(*calls: Awaitable[Any]) -> list[Any]:
+    """Await *calls* at the same time, each to its end, and return their results. (gather() would leave some running.)
+
+    :raises Exception: the first of their errors, in the order of *calls*
+    """
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return results
 
 
 def submit(executor: ThreadPoolExecutor, function: Callable[[], T]) -> Future[T]:

@@ -11,7 +11,7 @@ import pytest
 
 from scrapy_state.exceptions import StoreUnreachable
 from scrapy_state.stores.retry import in_thread
-from scrapy_state.stores.threads import StoreThreads, submit
+from scrapy_state.stores.threads import StoreThreads, all_done, submit
 
 DEADLINE_SECONDS = 30
 
@@ -87,3 +87,20 @@ def test_nobody_waits_for_a_call_that_was_cancelled() -> None:
         assert isinstance(done[9], asyncio.CancelledError)
 
     asyncio.run(asyncio.wait_for(run(), DEADLINE_SECONDS))
+
+
+def test_all_calls_are_done_before_the_first_error_is_raised() -> None:
+    """If one of several calls fails, the others are not left running, and the first error counts."""
+    ended = []
+
+    async def call(number: int, seconds: float) -> int:
+        await asyncio.sleep(seconds)
+        ended.append(number)
+        if number:
+            raise ValueError(number)
+        return number
+
+    with pytest.raises(ValueError, match="1"):
+        asyncio.run(all_done(call(1, 0), call(2, 0.01), call(0, 0.02)))
+    assert ended == [1, 2, 0]
+    assert asyncio.run(all_done(call(0, 0))) == [0]
