@@ -54,7 +54,10 @@ def test_state_commands() -> None:
 
 def project(folder: Path) -> Path:
     """Make the project of docs/command.md: two runs of the tutorial's ``pages.py``, the first one killed."""
-    source = block("docs/tutorial.md", "class PagesSpider").replace('"DOWNLOAD_DELAY": 0.5', '"SPIDER_MODULES": ["spider"]')
+    source = block("docs/tutorial.md", "class PagesSpider").replace(
+        '"DOWNLOAD_DELAY": 0.5', '"SPIDER_MODULES": ["spider"], "DOWNLOAD_DELAY": 0.2'
+    )
+    # At each page a checkpoint, so that those exist which the page names, however fast the machine is
     source = source.replace('"STATE_INTERVAL": 1', '"STATE_INTERVAL": 0')
     killed = "import os, signal\n" + source.replace(
         "        yield {", "        if page == 13:\n            os.kill(os.getpid(), signal.SIGKILL)\n        yield {"
