@@ -47,8 +47,6 @@ class Barrier:
         self.tracking: Tracker | None = None
         #: the newest state that the spider has yielded
         self.yielded: dict[str, Any] | None = None
-        #: whether ``start()`` has raised an error
-        self.start_raised = False
         self._ended = False
 
     def connect(self, listener: Listener, unit_items: UnitItems, keeps_requests: bool, run_id: str) -> None:

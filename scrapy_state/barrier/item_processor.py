@@ -21,9 +21,9 @@ from ..scrapy_internals import (
     has_async,
     is_closing,
     is_crawl,
+    mend_engine,
     mind_closing,
     nearest_spider_middleware,
-    wait_for_items,
     watch_errbacks,
 )
 from ..settings import get_settings
@@ -84,7 +84,6 @@ class BarrierItemProcessor:
 
     async def _check(self) -> None:
         if is_crawl(self.crawler) and engine_of(self.crawler) is not None:
-            wait_for_items(self.crawler.engine)
             refusal = get_refusal(self.crawler)
             if refusal is not None:
                 self._barrier.failure.refuse(refusal)
@@ -107,6 +106,7 @@ class BarrierItemProcessor:
                     await self._barrier.listener.opening()
             except (StateError, OSError, MemoryError) as error:
                 self._barrier.failure.refuse(as_state_error(error))
+            mend_engine(self.crawler.engine)  # last: the openers want to hear what start() raises before this does
 
     def _spider_closing(self) -> None:
         if self._barrier.tracking is not None:

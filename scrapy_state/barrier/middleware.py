@@ -127,7 +127,6 @@ class StateMiddleware(BaseSpiderMiddleware):
     def _raised(self, error: Exception, page: Page) -> None:
         if self._barrier.delta is not None and not isinstance(error, CloseSpider):
             self._barrier.delta.failed(page.request, self._ticket(page.request, page.is_start))
-        self._barrier.start_raised |= page.is_start
         if self._barrier.tracking is not None:
             self._barrier.tracking.yielding_failed(error, page.request)
 

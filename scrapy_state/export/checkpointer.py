@@ -240,8 +240,6 @@ class Checkpointer:
         self._fail_unsettled(self._tickets.current.side)
         self.closed = True
         tracking = self._barrier.tracking
-        if reason == "finished" and self._barrier.start_raised:
-            reason = "start_error"  # as newer versions of Scrapy say themselves
         if self._failure.error is None and reason == "finished" and tracking is not None and tracking.finished():
             reason = "state_units_failed"  # the tracker logs which
             self._failure.mark(reason)

@@ -10,7 +10,6 @@ from .components import components, extensions, has_async, nearest_spider_middle
 from .cookies import cookie_fields, watch_cookies
 from .crawler import arguments_of, fail_when_closed, is_crawl, make_spider
 from .engine import (
-    close_unstarted,
     closes_when_idle,
     engine_of,
     get_scheduler,
@@ -22,11 +21,11 @@ from .engine import (
     requests_in_flight,
     requests_waiting,
     until_closed,
-    wait_for_items,
     wake_up,
     watch_start,
 )
 from .feed_files import file_of, replace_inherited_methods, write_csv_header
+from .older import close_unstarted, mend_engine
 from .pages import PAGE, STAND_IN, hold_output, slot_limits, watch_pages
 from .requests import RequestWatcher, is_unset, watch_done, watch_errbacks, watch_failures, watch_fetch, watch_requests
 
@@ -53,6 +52,7 @@ __all__ = [
     "is_reading_start",
     "is_unset",
     "make_spider",
+    "mend_engine",
     "mind_closing",
     "nearest_spider_middleware",
     "replace_inherited_methods",
@@ -61,7 +61,6 @@ __all__ = [
     "slot_limits",
     "typed",
     "until_closed",
-    "wait_for_items",
     "wake_up",
     "watch_cookies",
     "watch_done",

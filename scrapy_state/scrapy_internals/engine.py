@@ -7,9 +7,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Set
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import scrapy
-from packaging.version import Version
-
 if TYPE_CHECKING:
     from scrapy import Request
     from scrapy.core.engine import ExecutionEngine
@@ -169,27 +166,3 @@ async def until_closed(engine: ExecutionEngine) -> None:
     """
     while engine.spider is not None:  # noqa: ASYNC110 - Scrapy has no event for it
         await asyncio.sleep(_CHECK_SECONDS)
-
-
-def close_unstarted(engine: ExecutionEngine, reason: str) -> bool:
-    """Let *engine*, which is opening its spider, close it before the first request. Return False if CloseSpider does that.
-
-    Crawler.crawl_async() expects CloseSpider since Scrapy 2.18. Before that, it would raise it, so its next call is replaced.
-    """
-    if Version(scrapy.__version__) >= Version("2.18"):
-        return False
-
-    async def start_async(**kwargs: Any) -> None:
-        await engine.close_spider_async(reason=reason)
-
-    engine.start_async = start_async  # type: ignore[method-assign]
-    return True
-
-
-def wait_for_items(engine: ExecutionEngine) -> None:
-    """Keep the spider open while items of ``start()`` are in the pipelines, as Slot.is_idle() does since Scrapy 2.18."""
-    if Version(scrapy.__version__) >= Version("2.18"):
-        return
-    slot = engine.scraper.slot
-    assert slot is not None
-    slot.is_idle = lambda: not (slot.queue or slot.active or slot.itemproc_size)  # type: ignore[method-assign]

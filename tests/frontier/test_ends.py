@@ -6,8 +6,6 @@ import signal
 
 import crawls
 import pytest
-import scrapy
-from packaging.version import Version
 from page_crawls import HEAD, SETTINGS, Place
 
 SIX = """
@@ -39,13 +37,7 @@ class Six(Any):
 ALL = {f"p/{number}": 1 for number in range(6)}
 
 
-#: Before 2.18, Scrapy takes CloseSpider in start() for an error.
-START = pytest.param(
-    "start", marks=pytest.mark.skipif(Version(scrapy.__version__) < Version("2.18"), reason="start() can't close the spider")
-)
-
-
-@pytest.mark.parametrize("closes", ["callback", START, "idle", ""])
+@pytest.mark.parametrize("closes", ["callback", "start", "idle", ""])
 def test_crawls_that_are_over(pages: Place, closes: str) -> None:
     """After "finished", and when the spider itself raises CloseSpider, the next run begins a new crawl."""
     run = pages.crawl(SIX, "-a", f"closes={closes}", CONCURRENT_REQUESTS=1)
