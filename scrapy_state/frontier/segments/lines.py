@@ -26,6 +26,8 @@ A_LINE = 500
 #: A request has 64 MiB at most (codec.py). Longer lines are damage, or an attack.
 _LONGEST_LINE = 80 << 20
 _BUFFER_BYTES = 256 << 10
+#: zlib's number for a stream in the gzip format
+_GZIP = 16 + zlib.MAX_WBITS
 
 
 def opened(file: IO[bytes]) -> tuple[dict[str, Any], Iterator[bytes]]:
@@ -148,38 +150,25 @@ class Writer:
         self.file = file
         self._hash = sha256()
         self._size = 0
-        # Without name and time: the same lines give the same bytes.
-        self._gzip = gzip.GzipFile(filename="", mode="wb", compresslevel=1, fileobj=_Sink(self._take), mtime=0)
+        # The same lines give the same bytes: zlib adds no name and no time. GzipFile, when it is collected, would write what is
+        # left to a full disk or a closed file, and Python would print a traceback.
+        self._gzip = zlib.compressobj(level=1, wbits=_GZIP)
         self.write([b"segment\t" + json_bytes(header)])
 
     def write(self, lines: Sequence[bytes]) -> None:
         """Compress *lines*."""
         if lines:
-            self._gzip.write(b"\n".join(lines) + b"\n")
+            self._put(self._gzip.compress(b"\n".join(lines) + b"\n"))
 
     def close(self) -> tuple[int, str]:
         """Write what is left. Return the size in bytes, and the digest as checkpoints have it."""
-        self._gzip.close()
+        self._put(self._gzip.flush())
         return self._size, f"sha256:{self._hash.hexdigest()}"
 
-    def _take(self, data: bytes) -> None:
+    def _put(self, data: bytes) -> None:
         self._hash.update(data)
         self._size += len(data)
         self.file.write(data)
-
-
-class _Sink(io.RawIOBase):
-    """A file to write to, for GzipFile."""
-
-    def __init__(self, take: Callable[[bytes], None]) -> None:
-        self._take = take
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:
-        self._take(bytes(data))
-        return len(data)
 
 
 def json_bytes(data: Mapping[str, Any]) -> bytes:
