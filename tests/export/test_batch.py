@@ -11,7 +11,7 @@ from typing import Any
 from crawls import SPIDER, STATE_OPTIONS, STATES, Crawl, checkpoints, crawl
 from scrapy import Spider
 from scrapy.exporters import CsvItemExporter, JsonLinesItemExporter
-from scrapy.extensions.feedexport import FeedSlot, ItemFilter, feed_complete_default_values_from_settings
+from scrapy.extensions.feedexport import FeedSlot, ItemFilter
 from scrapy.utils.test import get_crawler
 
 from scrapy_state.export.batch import Batch
@@ -185,7 +185,7 @@ def batch_of(folder: Path, format: str, number: int) -> Batch:
     crawler = get_crawler(Spider)
     crawler.spider = Spider("numbers")
     crawler.spider._set_crawler(crawler)
-    options = feed_complete_default_values_from_settings({"format": format}, crawler.settings, "")
+    options = {"format": format, "fields": None, "encoding": None, "indent": None, "item_export_kwargs": {}}
     uri = f"{folder}/{number}"
     slot = FeedSlot(
         storage=DurableFeedStorage(LocalWriter(), uri), uri=uri, format=format, store_empty=False, batch_id=number,

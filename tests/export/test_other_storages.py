@@ -56,6 +56,8 @@ class Blob:
         self.path.write_bytes(file.read())
 """
 
+#: Exit codes. Scrapy's storages for gs:// and ftp:// close the file when they fail since 2.18; before, it is tried again.
+GAVE_UP = (1, 75)
 
 FTP = """
 from pathlib import Path
@@ -116,8 +118,8 @@ def test_ftp(tmp_path: Path, ftp: str) -> None:
     next run continues."""
     uri = ftp.replace("user:s3cr3t@", "")
     (tmp_path / "down").write_text("00003")
-    failed = run(tmp_path, ftp)
-    assert failed.code == 1, failed.log
+    failed = run(tmp_path, ftp, STATE_RETRY_TIMEOUT=1)
+    assert failed.code in GAVE_UP, failed.log
     assert failed.lines("'finish_reason': 'state_store_failed'")
     found = report(tmp_path, "ftp", uri)
     assert found.state == {"page": 2}
@@ -137,7 +139,7 @@ def test_google_cloud_storage(tmp_path: Path) -> None:
     (package / "storage.py").write_text(GOOGLE)
     (tmp_path / "down").write_text("00003")
     failed = run(tmp_path, "gs://bucket/", STATE_RETRY_TIMEOUT=1)
-    assert failed.code == 1, failed.log
+    assert failed.code in GAVE_UP, failed.log
     assert failed.lines("503 on purpose")
     assert report(tmp_path, "gs/bucket", "gs://bucket/").state == {"page": 2}
     (tmp_path / "down").unlink()

@@ -175,8 +175,10 @@ class Run:
         self.loop.settle()
         if self.opening is not None and self.opening.done():
             opening, self.opening = self.opening, None
-            if error := opening.exception():
-                if not isinstance(error, (StateError, CloseSpider)) or not self.troubled:
+            error = opening.exception()
+            # Before Scrapy 2.18 nothing is raised, but the engine's next call will close the spider.
+            if error is not None or self.engine.start_async is not None:
+                if not isinstance(error, (StateError, CloseSpider, type(None))) or not self.troubled:
                     self.wrong(f"P6: the opening was refused for no reason: {error!r}")
                 self.refused = True
                 self.begin_close("state_refused")
@@ -354,12 +356,14 @@ class Run:
         def unpause() -> None:
             engine.paused = False
 
-        scraper = SimpleNamespace(spidermw=SimpleNamespace(middlewares=[self.middleware]), slot=None, itemproc=None)
+        scraper = SimpleNamespace(
+            spidermw=SimpleNamespace(middlewares=[self.middleware]), slot=SimpleNamespace(closing=None), itemproc=None
+        )
         scraper.call_spider_async = scraper.handle_spider_output_async = None
         slot = SimpleNamespace(closing=None, nextcall=SimpleNamespace(schedule=lambda: None))
         engine = SimpleNamespace(
             spider=self.crawler.spider, scraper=scraper, downloader=None, _slot=slot, running=True, paused=False,
-            pause=pause, unpause=unpause, close_spider_async=close_spider_async,
+            pause=pause, unpause=unpause, close_spider_async=close_spider_async, start_async=None, _start=None,
         )  # fmt: skip
         return engine
 
