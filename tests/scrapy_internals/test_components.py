@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from scrapy.core.scraper import Scraper
+from scrapy.crawler import Crawler
 from scrapy.pipelines import ItemPipelineManager
 from scrapy.utils.test import get_crawler
 
@@ -15,6 +16,10 @@ from scrapy_state.scrapy_internals import has_async
 
 class Old:
     """An item processor of the time before coroutines."""
+
+    @classmethod
+    def from_crawler(cls, crawler: Crawler) -> Old:
+        return cls()  # Scrapy before 2.18 needs this method
 
     def process_item(self, item: Any, spider: Any) -> Any: ...
 
