@@ -1,7 +1,8 @@
 """Kills crawls of spiders that know nothing of scrapy_state, and checks all that is stored: ``make chaos-requests``.
 
-``--minutes 10 --seed 7 --shapes crawl,listings`` makes up a scenario for each seed from 7 on, with one of these shapes
-(any_spiders.py), until 10 minutes are over. tests/promises/test_p8_any_spider.py runs chosen scenarios.
+``--minutes 10 --seed 7 --shapes crawl,listings --stores s3,rgw`` makes up a scenario for each seed from 7 on, with one of
+these shapes (any_spiders.py) in one of these stores, until 10 minutes are over. tests/promises/test_p8_any_spider.py runs
+chosen scenarios.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +31,10 @@ from any_site import Site
 from any_spiders import SHAPES
 from chaos import S3Server
 from oracle import Feed, Files, S3Files, Unchanged, csv_gz_keys, jsonlines_keys, local_files
+from real_server import RealServer
 from requests_oracle import Expected, Report, check
-from swift_server import Endpoint, swift
+from rgw_server import rgw
+from swift_server import swift
 
 RUN_SECONDS = 90
 #: How much later than its cut a checkpoint may say that it was made.
@@ -52,6 +56,8 @@ def jsonlines_gz_keys(content: bytes) -> list[str]:
     return jsonlines_keys(gzip.decompress(content))
 
 
+#: real S3 servers
+SERVERS = {"swift": swift, "rgw": rgw}
 READERS = {"all": jsonlines_keys, "csv": csv_gz_keys, "packed": jsonlines_gz_keys}
 
 
@@ -63,7 +69,7 @@ class Scenario:
     :param delay: how long an answer takes on average, in seconds
     :param concurrency: CONCURRENT_REQUESTS
     :param interval: STATE_INTERVAL
-    :param store: "local", "s3" or "swift"
+    :param store: "local", "s3", or one of SERVERS
     :param apart: whether the requests have a folder of their own; *on_disk*: STATE_REQUESTS_ON_DISK;
         *delta*: STATE_DELTA
     :param ends: how its runs end, see ENDS; further runs may end by themselves
@@ -328,28 +334,25 @@ def _wrong_end(shape: Shape, code: int, log: str, reason: str | None, was_ended:
 @contextmanager
 def _places(wanted: list[str]) -> Iterator[dict[str, Callable[[str], Place]]]:
     """Start the stores; each entry makes a new place in one of them."""
-    places: dict[str, Callable[[str], Place]] = {}
-    folder = Path(tempfile.mkdtemp(prefix="chaos-swift-"))
-    with S3Server() as s3, swift(folder) if "swift" in wanted else _nothing() as store:
+    with ExitStack() as stack:
+        s3 = stack.enter_context(S3Server())
 
         def in_s3(name: str) -> Place:
             bucket, client, settings = s3.bucket(name)
             return Place(f"s3://{bucket}", S3Files(client, bucket), settings)
 
-        def in_swift(name: str) -> Place:
-            endpoint: Endpoint = store.http
-            client = endpoint.client()
-            client.create_bucket(Bucket=name)
-            return Place(f"s3://{name}", S3Files(client, name), endpoint.settings)
-
-        places |= {"s3": in_s3, "swift": in_swift}
+        places = {"s3": in_s3}
+        for each, server in SERVERS.items():
+            if each in wanted:
+                folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=f"chaos-{each}-", ignore_cleanup_errors=True))
+                places[each] = partial(_in_server, stack.enter_context(server(Path(folder))))
         yield places
-    shutil.rmtree(folder, ignore_errors=True)
 
 
-@contextmanager
-def _nothing() -> Iterator[Any]:
-    yield None
+def _in_server(server: RealServer, name: str) -> Place:
+    client = server.http.client()
+    client.create_bucket(Bucket=name)
+    return Place(f"s3://{name}", S3Files(client, name), server.http.settings)
 
 
 def main() -> int:
@@ -358,10 +361,9 @@ def main() -> int:
     parser.add_argument("--scenarios", type=int, default=10**6, help="run at most this many")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6), help="of the first scenario")
     parser.add_argument("--shapes", default=",".join(SHAPES), help=f"some of {', '.join(SHAPES)}")
-    parser.add_argument("--swift", action="store_true", help="in Swift, too")
+    parser.add_argument("--stores", default="local,local,s3", help=f"some of local, s3, {', '.join(SERVERS)}")
     arguments = parser.parse_args()
-    stores = ["local", "local", "s3", *(["swift"] if arguments.swift else [])]
-    shapes = arguments.shapes.split(",")
+    stores, shapes = arguments.stores.split(","), arguments.shapes.split(",")
     scenarios = kills = lost = twice = failed = 0
     deadline = time.monotonic() + 60 * arguments.minutes
     with _places(stores) as places:
@@ -377,8 +379,11 @@ def main() -> int:
             if outcome.wrong:
                 failed += 1
                 _keep(place, folder)
-                chosen = f" --shapes {arguments.shapes}" if arguments.shapes != parser.get_default("shapes") else ""
-                again = f"--scenarios 1 --seed {scenario.seed}{chosen}{' --swift' if arguments.swift else ''}"
+                again = " ".join(
+                    f"--{name} {value}"
+                    for name, value in {**vars(arguments), "scenarios": 1, "seed": scenario.seed}.items()
+                    if value != parser.get_default(name)
+                )
                 print(f"  see {folder}; again: make chaos-requests ARGS='{again}'", flush=True)
             else:
                 shutil.rmtree(folder)

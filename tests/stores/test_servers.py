@@ -1,4 +1,7 @@
-"""On a real S3 server, OpenStack Swift: it heeds ``If-None-Match: *``, but tells both of two simultaneous writers 200."""
+"""On real S3 servers, OpenStack Swift and Ceph RGW.
+
+They heed ``If-None-Match: *``, but may tell both of two simultaneous writers 200. real_server.py says in what they differ.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ import pytest
 from chaos import Scenario, run
 from crawls import STATE_OPTIONS, crawl, run_until, start
 from oracle import Feed, Report, S3Files, check, jsonlines_keys
-from swift_server import READER, Endpoint, Swift
+from real_server import Endpoint, RealServer
 
 from scrapy_state.exceptions import KeyTaken, StateConflict, StoreError, StoreRefused
 from scrapy_state.lineage.chain import lineage
@@ -68,7 +71,7 @@ ENDLESS = ("-a", "pages=1000", "-a", "pause=0.1")
 
 
 class Bucket:
-    """A bucket of Swift's with nothing in it, at one of its endpoints."""
+    """A bucket with nothing in it, at one of a server's endpoints."""
 
     _numbers = count(1)
 
@@ -105,18 +108,19 @@ class Bucket:
         return {"all": [f"{page}-{number}" for page in range(1, state.get("page", 1)) for number in range(2)]}
 
 
+@pytest.fixture(params=["swift", pytest.param("rgw", marks=pytest.mark.campaign)], scope="module")
+def server(request: pytest.FixtureRequest) -> RealServer:
+    found: RealServer = request.getfixturevalue(f"{request.param}_server")
+    return found
+
+
 @pytest.fixture
-def bucket_at(swift_server: Swift, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Bucket]]:
-    """Makes a bucket, given "http" or "https". Only one of them at a time: over https, AWS_CA_BUNDLE is set."""
+def bucket_at(server: RealServer, reach: Callable[[Endpoint], Endpoint]) -> Iterator[Callable[[str], Bucket]]:
+    """Makes a bucket, given "http" or "https". Only one of them at a time: they need other environment variables."""
     made: list[Bucket] = []
 
     def make(scheme: str) -> Bucket:
-        endpoint: Endpoint = getattr(swift_server, scheme)
-        if endpoint.ca_bundle:
-            monkeypatch.setenv("AWS_CA_BUNDLE", endpoint.ca_bundle)
-        else:
-            monkeypatch.delenv("AWS_CA_BUNDLE", raising=False)
-        made.append(Bucket(endpoint))
+        made.append(Bucket(reach(getattr(server, scheme))))
         return made[-1]
 
     yield make
@@ -280,20 +284,22 @@ def _gets_on(step: Callable[[], object]) -> bool:
     return True
 
 
-def test_read_only_user(tmp_path: Path, bucket_at: Callable[[str], Bucket]) -> None:
+def test_read_only_user(tmp_path: Path, bucket_at: Callable[[str], Bucket], server: RealServer) -> None:
     """A user who may only read, as docs/setup.md creates one for servers with bucket ACLs, starts from production's state."""
     bucket = bucket_at("http")
-    bucket.client.put_bucket_acl(Bucket=bucket.name, GrantRead=f'id="{READER}"')
+    grants = {"GrantFullControl": f'id="{bucket.endpoint.access_key}"', "GrantRead": f'id="{server.guest}"'}
+    bucket.client.put_bucket_acl(Bucket=bucket.name, **grants)
     settings = {**bucket.settings, "FEED_STORAGE_S3_ACL": "authenticated-read"}
-    assert crawl(tmp_path, SPIDER, settings=settings).code == 0
+    run = crawl(tmp_path, SPIDER, settings=settings)
+    assert run.code == 0, run.log
     before = bucket.etags()
-    run = crawl(tmp_path, SPIDER, settings={**settings, "AWS_ACCESS_KEY_ID": READER, "STATE_READONLY": True, "FEEDS": {
+    run = crawl(tmp_path, SPIDER, settings={**settings, "AWS_ACCESS_KEY_ID": server.guest, "STATE_READONLY": True, "FEEDS": {
         uri: options for uri, options in settings["FEEDS"].items() if options is STATE_OPTIONS
     }})  # fmt: skip
     assert run.code == 0, run.log
     assert run.lines('STATE {"page": 4} from checkpoint')
     assert bucket.etags() == before
-    reader = s3.S3Writer(bucket.name, s3.S3Options.from_settings({**settings, "AWS_ACCESS_KEY_ID": READER}, ""))
+    reader = s3.S3Writer(bucket.name, s3.S3Options.from_settings({**settings, "AWS_ACCESS_KEY_ID": server.guest}, ""))
     with pytest.raises(StoreRefused, match="may PutObject there"):
         reader.create("state/0000000099.json", io.BytesIO(b"x"))
 
