@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ import pytest
 from empty_places import EmptyPlace, in_bucket
 from faulty import Proxy
 from loopback import Handler, Server
-from real_server import Endpoint, RealServer
+from real_server import RGW_VERSIONED, Endpoint, RealServer
+from server_buckets import Bucket
 
 from scrapy_state.stores.s3_client import S3Options, get_client
 
@@ -96,6 +98,30 @@ def sqlite_place(tmp_path: Path) -> EmptyPlace:
     place = EmptyPlace("sqlite://states/", settings)
     place.everything = lambda: sorted(place.names())
     return place
+
+
+@pytest.fixture(
+    params=["swift", *(pytest.param(each, marks=pytest.mark.campaign) for each in ("rgw", "rgw_versioned"))], scope="module"
+)
+def server(request: pytest.FixtureRequest) -> RealServer:
+    """A real S3 server, whose buckets are versioned or not."""
+    name, _, versioned = request.param.partition("_")
+    found: RealServer = request.getfixturevalue(f"{name}_server")
+    return replace(found, differences=RGW_VERSIONED) if versioned else found
+
+
+@pytest.fixture
+def bucket_at(server: RealServer, reach: Callable[[Endpoint], Endpoint]) -> Iterator[Callable[[str], Bucket]]:
+    """Makes a bucket, given "http" or "https". Only one of them at a time: they need other environment variables."""
+    made: list[Bucket] = []
+
+    def make(scheme: str) -> Bucket:
+        made.append(Bucket(reach(getattr(server, scheme)), server.differences.versioned))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.client.close()
 
 
 class Answering(Handler):

@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,8 @@ from typing import Any
 START_SECONDS = 90
 SECRET_KEY = "the-secret-key"
 REGION = "us-east-1"
-_UNSIGNED_TRAILERS = "AWS_REQUEST_CHECKSUM_CALCULATION"
+#: An environment variable of boto3's.
+CHECKSUMS = "AWS_REQUEST_CHECKSUM_CALCULATION"
 
 #: Runs a program that ends with the process that started it, so that tests which are killed leave none behind.
 _SERVER = """
@@ -47,17 +48,22 @@ class Differences:
     """In what servers differ, as far as tests must know.
 
     :param trailers: whether it takes checksums behind the content, which botocore sends over https
-    :param uploads_create_only: whether it heeds ``If-None-Match: *`` at the end of an upload in parts, too
+    :param create_only: whether it heeds ``If-None-Match: *`` in PutObject
+    :param create_only_parts: whether it heeds it at the end of an upload in parts
     :param policies: whether buckets have policies
+    :param versioned: whether the tests make versioned buckets
     """
 
     trailers: bool
-    uploads_create_only: bool
+    create_only: bool
+    create_only_parts: bool
     policies: bool
+    versioned: bool = False
 
 
-SWIFT = Differences(trailers=True, uploads_create_only=True, policies=False)
-RGW = Differences(trailers=False, uploads_create_only=False, policies=True)
+SWIFT = Differences(trailers=True, create_only=True, create_only_parts=True, policies=False)
+RGW = Differences(trailers=False, create_only=True, create_only_parts=False, policies=True)
+RGW_VERSIONED = replace(RGW, create_only=False, versioned=True)
 
 
 @dataclass(frozen=True)
@@ -83,7 +89,7 @@ class Endpoint:
     def environment(self) -> dict[str, str | None]:
         """The environment variables that boto3 needs to reach it. None: must not be set."""
         trailers = None if self.trailers or not self.ca_bundle else "when_required"
-        return {"AWS_CA_BUNDLE": self.ca_bundle, _UNSIGNED_TRAILERS: trailers}
+        return {"AWS_CA_BUNDLE": self.ca_bundle, CHECKSUMS: trailers}
 
     def client(self) -> Any:
         """Return a client for the tests."""
