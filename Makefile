@@ -15,7 +15,7 @@ test-long: $(STAMP) redis-server
 
 # The contract, kills and two writers on real S3 servers, Swift and Ceph RGW, over http and https. They are installed on first use
 test-servers: $(STAMP) ceph
-	SERVERS_REQUIRED=1 $(BIN)/python -m pytest -n 2 -m '' -k 'swift or rgw' tests/stores/test_contract.py tests/stores/test_servers.py
+	SERVERS_REQUIRED=1 $(BIN)/python -m pytest -n 2 -m '' -k 'swift or rgw' tests/stores/test_contract.py tests/stores/test_server*.py
 
 # Power failures, and every error at every call: about half an hour
 faults: $(STAMP)

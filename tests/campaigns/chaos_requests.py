@@ -11,6 +11,7 @@ import argparse
 import gzip
 import json
 import random
+import re
 import shutil
 import signal
 import sys
@@ -37,7 +38,7 @@ from rgw_server import rgw
 from swift_server import swift
 
 RUN_SECONDS = 90
-#: How much later than its cut a checkpoint may say that it was made.
+#: How much later than its cut a checkpoint may say that it was made; more if commits take longer, as the log says.
 COMMIT_SECONDS = 0.5
 #: After so many runs it is clear that a crawl makes no progress.
 MOST_RUNS = 40
@@ -265,7 +266,7 @@ def run(scenario: Scenario, folder: Path, place: Place | None = None, most_runs:
             reason, continues = _end(stored, place.root)
             over = reason in shape.over and not (continues and (ends or reason == "finished"))
             outcome.report = _check(scenario, stored, place.root, over)
-            explained += _explained(site, outcome.report, scenario.concurrency) if was_running else 0
+            explained += _explained(site, outcome.report, scenario.concurrency, log) if was_running else 0
             wrong = outcome.report.wrong + unchanged.wrong(stored)
             if not was_running or how in ("sigterm", "hang"):
                 wrong += _wrong_end(shape, code, log, reason, was_running)
@@ -295,12 +296,13 @@ def _end(stored: Files, root: str) -> tuple[str | None, bool]:
     return checkpoint["reason"], "requests" in checkpoint
 
 
-def _explained(site: Site, report: Report, concurrency: int) -> int:
+def _explained(site: Site, report: Report, concurrency: int, log: str) -> int:
     """Return how many pages of the last run may have to be fetched again: those since its last cut, and those open then."""
     fetched = [fetch.time for fetch in site.log if fetch.run == site.run]
     if not fetched or not report.checkpoints:
         return len(fetched)
-    cut = datetime.fromisoformat(report.checkpoints[-1]["time"].replace("Z", "+00:00")).timestamp() - COMMIT_SECONDS
+    made = datetime.fromisoformat(report.checkpoints[-1]["time"].replace("Z", "+00:00")).timestamp()
+    cut = made - max(COMMIT_SECONDS, *map(float, re.findall(r" stored: STATE .*, seconds: ([\d.]+)", log)))
     return min(len(fetched), sum(moment > cut for moment in fetched) + 2 * concurrency)
 
 

@@ -74,6 +74,7 @@ def test_conditions(bucket_at: Callable[[str], Bucket], server: RealServer, monk
             write()
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("fault", ["too slow", "time-out"])
 def test_no_answer_to_a_completion(bucket_at: Callable[[str], Bucket], monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
     """If the answer to the completion of an upload in parts is lost, or the server never saw it, the upload is completed again:
@@ -123,6 +124,7 @@ def test_production_policy(tmp_path: Path, bucket_at: Callable[[str], Bucket], s
     assert run.lines("from checkpoint 3")
 
 
+@pytest.mark.campaign
 def test_development_policy(tmp_path: Path, bucket_at: Callable[[str], Bucket], server: RealServer) -> None:
     """With the rights that docs/setup.md lists for development, and no others, a run starts from production's state; it can
     neither read production's items nor write."""

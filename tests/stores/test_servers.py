@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 from chaos import Scenario, run
-from crawls import crawl
-from server_buckets import MIN_PART_BYTES, SPIDER, Bucket
+from commands import run as run_command
+from crawls import crawl, crawl_until
+from server_buckets import ENDLESS, MIN_PART_BYTES, SPIDER, Bucket
 
 from scrapy_state.exceptions import KeyTaken
 from scrapy_state.stores import s3
@@ -80,3 +81,35 @@ def test_several_parts(
         writer.create(key, io.BytesIO(stored[::-1]))
     assert bucket.etags()[key] == etag
     assert not bucket.client.list_multipart_uploads(Bucket=bucket.name).get("Uploads")
+
+
+@pytest.mark.campaign
+def test_commands(tmp_path: Path, bucket_at: Callable[[str], Bucket]) -> None:
+    """``scrapy state`` shows, checks, prunes and copies what is stored there, and deletes a killed run's orphan."""
+    bucket = bucket_at("http")
+    settings = {**bucket.settings, "SPIDER_MODULES": ["spider"]}
+    crawl_until(tmp_path, "checkpoint 4 stored", SPIDER, *ENDLESS, settings=settings)
+    killed = bucket.report().checkpoints[-1]["run"]
+    orphan = f"items/{killed}-99999.jsonl"
+    bucket.client.put_object(Bucket=bucket.name, Key=orphan, Body=b"{}\n")
+    second = crawl(tmp_path, SPIDER, settings=settings)
+    assert second.lines(f"orphan of the last run: s3://{bucket.name}/{orphan}"), second.log
+    shown = json.dumps(bucket.report().state)
+
+    def state(*arguments: str, code: int = 0) -> str:
+        ran = run_command(tmp_path, *arguments, environment={"SCRAPY_SETTINGS_MODULE": "project_settings"})
+        assert ran.code == code, ran
+        return ran.out
+
+    assert orphan in state("orphans", "numbers", code=1)
+    state("orphans", "numbers", "--delete", "--yes")
+    assert orphan not in bucket.etags()
+    state("prune", "numbers", "--keep", "1")
+    left = [key for key in bucket.etags() if key.startswith("state/")]
+    assert len(left) == 2, left  # the newest, and the archive of the others
+    assert "all right" in state("verify", "numbers", "--deep")
+    assert killed in state("log", "numbers")
+    assert shown in state("show", "numbers")
+    other = f"s3://{bucket.name}/other/"
+    state("copy", "numbers", f"{other}%(batch_id)010d.json", "--yes")
+    assert shown in state("show", other)
