@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: test test-long test-matrix lint demo demo-s3 scrapy-suite chaos chaos-redis chaos-requests bench bench-requests bench-spool bench-frontier bench-units bench-pending bench-delta soak bench-year redis-server docs simulate bench-cpu test-servers test-campaigns faults clean
+.PHONY: test test-long test-matrix lint demo demo-s3 scrapy-suite chaos chaos-redis chaos-requests bench bench-requests bench-spool bench-frontier bench-units bench-pending bench-delta soak bench-year redis-server ceph docs simulate bench-cpu test-servers test-campaigns faults clean
 
 test: $(STAMP) redis-server
 	$(BIN)/python -m pytest
@@ -13,9 +13,9 @@ test: $(STAMP) redis-server
 test-long: $(STAMP) redis-server
 	$(BIN)/python -m pytest -m long
 
-# The contract, kills and two writers on a real S3 server: Swift, over http and https. It is installed on first use
-test-servers: $(STAMP)
-	SWIFT_REQUIRED=1 $(BIN)/python -m pytest -m '' -k swift tests/stores/test_contract.py tests/stores/test_swift.py
+# The contract, kills and two writers on real S3 servers, Swift and Ceph RGW, over http and https. They are installed on first use
+test-servers: $(STAMP) ceph
+	SERVERS_REQUIRED=1 $(BIN)/python -m pytest -n 2 -m '' -k 'swift or rgw' tests/stores/test_contract.py tests/stores/test_server*.py
 
 # Power failures, and every error at every call: about half an hour
 faults: $(STAMP)
@@ -88,7 +88,7 @@ chaos: $(STAMP)
 chaos-redis: $(STAMP)
 	PYTHONPATH=tests/support $(BIN)/python tests/campaigns/chaos_redis.py $(or $(ARGS),--kills 20)
 
-# Kills crawls of spiders of any shape: make chaos-requests ARGS='--minutes 10 --seed 7 --shapes crawl,listings --swift'
+# Kills crawls of spiders of any shape: make chaos-requests ARGS='--minutes 10 --seed 7 --shapes crawl,listings --stores s3,swift,rgw'
 chaos-requests: $(STAMP)
 	PYTHONPATH=tests/support:tests/campaigns $(BIN)/python tests/campaigns/chaos_requests.py $(or $(ARGS),--minutes 10)
 
@@ -107,6 +107,10 @@ bench-frontier: $(STAMP)
 # With apt-get, where that takes no password. Without it the tests that need it are skipped, and a line counts them.
 redis-server:
 	@tests/support/get_redis_server.sh
+
+# The same, for the tests of RGW
+ceph:
+	@tests/support/get_ceph.sh
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -1,7 +1,8 @@
-"""Fixtures that many tests share: S3 servers (moto, Swift), a redis-server, sites to crawl, and what crawls leave behind."""
+"""Fixtures that many tests share: S3 servers (moto, Swift, RGW), a redis-server, sites to crawl, what crawls leave behind."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -18,16 +19,18 @@ from moto.server import ThreadedMotoServer
 from numbered_site import Pages
 from page_crawls import Place
 from page_crawls import place as page_place
+from real_server import CannotStart, NotInstalled, RealServer
 from redis_server import NO_SERVER, redis_server
-from swift_server import CannotStart, Swift, swift
+from rgw_server import rgw
+from swift_server import swift
 
 pytest.register_assert_rewrite("scrapy_state.testing")
 
 hypothesis.settings.register_profile("tests", deadline=None, max_examples=60, derandomize=True)
 hypothesis.settings.load_profile("tests")
 
-#: An environment variable. If it is set, tests of Swift fail where they would otherwise be skipped.
-SWIFT_REQUIRED = "SWIFT_REQUIRED"
+#: An environment variable. If it is set, tests fail if a real S3 server can't start; otherwise they are skipped.
+SERVERS_REQUIRED = "SERVERS_REQUIRED"
 _numbers = count(1)
 
 
@@ -111,15 +114,25 @@ def place(request: pytest.FixtureRequest, history: History) -> History:
 
 
 @pytest.fixture(scope="session")
-def swift_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swift]:
+def swift_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealServer]:
     """A Swift server, one per pytest-xdist worker that needs it."""
-    started = swift(tmp_path_factory.mktemp("swift"))
+    yield from _started(swift, tmp_path_factory.mktemp("swift"))
+
+
+@pytest.fixture(scope="session")
+def rgw_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealServer]:
+    """A Ceph RGW, one per pytest-xdist worker that needs it."""
+    yield from _started(rgw, tmp_path_factory.mktemp("rgw"))
+
+
+def _started(server: Callable[[Path], AbstractContextManager[RealServer]], folder: Path) -> Iterator[RealServer]:
+    started = server(folder)
     try:
         found = started.__enter__()
     except CannotStart as error:
-        if os.environ.get(SWIFT_REQUIRED):
+        if os.environ.get(SERVERS_REQUIRED) and not isinstance(error, NotInstalled):
             raise
-        pytest.skip(f"no Swift here: {error}")
+        pytest.skip(f"no real S3 server: {error}")
     yield found
     started.__exit__(None, None, None)
 

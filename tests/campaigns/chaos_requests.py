@@ -1,7 +1,8 @@
 """Kills crawls of spiders that know nothing of scrapy_state, and checks all that is stored: ``make chaos-requests``.
 
-``--minutes 10 --seed 7 --shapes crawl,listings`` makes up a scenario for each seed from 7 on, with one of these shapes
-(any_spiders.py), until 10 minutes are over. tests/promises/test_p8_any_spider.py runs chosen scenarios.
+``--minutes 10 --seed 7 --shapes crawl,listings --stores s3,rgw`` makes up a scenario for each seed from 7 on, with one of
+these shapes (any_spiders.py) in one of these stores, until 10 minutes are over. tests/promises/test_p8_any_spider.py runs
+chosen scenarios.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import argparse
 import gzip
 import json
 import random
+import re
 import shutil
 import signal
 import sys
@@ -17,9 +19,10 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +32,13 @@ from any_site import Site
 from any_spiders import SHAPES
 from chaos import S3Server
 from oracle import Feed, Files, S3Files, Unchanged, csv_gz_keys, jsonlines_keys, local_files
+from real_server import RealServer
 from requests_oracle import Expected, Report, check
-from swift_server import Endpoint, swift
+from rgw_server import rgw
+from swift_server import swift
 
 RUN_SECONDS = 90
-#: How much later than its cut a checkpoint may say that it was made.
+#: How much later than its cut a checkpoint may say that it was made; more if commits take longer, as the log says.
 COMMIT_SECONDS = 0.5
 #: After so many runs it is clear that a crawl makes no progress.
 MOST_RUNS = 40
@@ -52,6 +57,8 @@ def jsonlines_gz_keys(content: bytes) -> list[str]:
     return jsonlines_keys(gzip.decompress(content))
 
 
+#: real S3 servers
+SERVERS = {"swift": swift, "rgw": rgw}
 READERS = {"all": jsonlines_keys, "csv": csv_gz_keys, "packed": jsonlines_gz_keys}
 
 
@@ -63,7 +70,7 @@ class Scenario:
     :param delay: how long an answer takes on average, in seconds
     :param concurrency: CONCURRENT_REQUESTS
     :param interval: STATE_INTERVAL
-    :param store: "local", "s3" or "swift"
+    :param store: "local", "s3", or one of SERVERS
     :param apart: whether the requests have a folder of their own; *on_disk*: STATE_REQUESTS_ON_DISK;
         *delta*: STATE_DELTA
     :param ends: how its runs end, see ENDS; further runs may end by themselves
@@ -259,7 +266,7 @@ def run(scenario: Scenario, folder: Path, place: Place | None = None, most_runs:
             reason, continues = _end(stored, place.root)
             over = reason in shape.over and not (continues and (ends or reason == "finished"))
             outcome.report = _check(scenario, stored, place.root, over)
-            explained += _explained(site, outcome.report, scenario.concurrency) if was_running else 0
+            explained += _explained(site, outcome.report, scenario.concurrency, log) if was_running else 0
             wrong = outcome.report.wrong + unchanged.wrong(stored)
             if not was_running or how in ("sigterm", "hang"):
                 wrong += _wrong_end(shape, code, log, reason, was_running)
@@ -289,12 +296,13 @@ def _end(stored: Files, root: str) -> tuple[str | None, bool]:
     return checkpoint["reason"], "requests" in checkpoint
 
 
-def _explained(site: Site, report: Report, concurrency: int) -> int:
+def _explained(site: Site, report: Report, concurrency: int, log: str) -> int:
     """Return how many pages of the last run may have to be fetched again: those since its last cut, and those open then."""
     fetched = [fetch.time for fetch in site.log if fetch.run == site.run]
     if not fetched or not report.checkpoints:
         return len(fetched)
-    cut = datetime.fromisoformat(report.checkpoints[-1]["time"].replace("Z", "+00:00")).timestamp() - COMMIT_SECONDS
+    made = datetime.fromisoformat(report.checkpoints[-1]["time"].replace("Z", "+00:00")).timestamp()
+    cut = made - max(COMMIT_SECONDS, *map(float, re.findall(r" stored: STATE .*, seconds: ([\d.]+)", log)))
     return min(len(fetched), sum(moment > cut for moment in fetched) + 2 * concurrency)
 
 
@@ -328,28 +336,25 @@ def _wrong_end(shape: Shape, code: int, log: str, reason: str | None, was_ended:
 @contextmanager
 def _places(wanted: list[str]) -> Iterator[dict[str, Callable[[str], Place]]]:
     """Start the stores; each entry makes a new place in one of them."""
-    places: dict[str, Callable[[str], Place]] = {}
-    folder = Path(tempfile.mkdtemp(prefix="chaos-swift-"))
-    with S3Server() as s3, swift(folder) if "swift" in wanted else _nothing() as store:
+    with ExitStack() as stack:
+        s3 = stack.enter_context(S3Server())
 
         def in_s3(name: str) -> Place:
             bucket, client, settings = s3.bucket(name)
             return Place(f"s3://{bucket}", S3Files(client, bucket), settings)
 
-        def in_swift(name: str) -> Place:
-            endpoint: Endpoint = store.http
-            client = endpoint.client()
-            client.create_bucket(Bucket=name)
-            return Place(f"s3://{name}", S3Files(client, name), endpoint.settings)
-
-        places |= {"s3": in_s3, "swift": in_swift}
+        places = {"s3": in_s3}
+        for each, server in SERVERS.items():
+            if each in wanted:
+                folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=f"chaos-{each}-", ignore_cleanup_errors=True))
+                places[each] = partial(_in_server, stack.enter_context(server(Path(folder))))
         yield places
-    shutil.rmtree(folder, ignore_errors=True)
 
 
-@contextmanager
-def _nothing() -> Iterator[Any]:
-    yield None
+def _in_server(server: RealServer, name: str) -> Place:
+    client = server.http.client()
+    client.create_bucket(Bucket=name)
+    return Place(f"s3://{name}", S3Files(client, name), server.http.settings)
 
 
 def main() -> int:
@@ -358,10 +363,9 @@ def main() -> int:
     parser.add_argument("--scenarios", type=int, default=10**6, help="run at most this many")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6), help="of the first scenario")
     parser.add_argument("--shapes", default=",".join(SHAPES), help=f"some of {', '.join(SHAPES)}")
-    parser.add_argument("--swift", action="store_true", help="in Swift, too")
+    parser.add_argument("--stores", default="local,local,s3", help=f"some of local, s3, {', '.join(SERVERS)}")
     arguments = parser.parse_args()
-    stores = ["local", "local", "s3", *(["swift"] if arguments.swift else [])]
-    shapes = arguments.shapes.split(",")
+    stores, shapes = arguments.stores.split(","), arguments.shapes.split(",")
     scenarios = kills = lost = twice = failed = 0
     deadline = time.monotonic() + 60 * arguments.minutes
     with _places(stores) as places:
@@ -377,8 +381,11 @@ def main() -> int:
             if outcome.wrong:
                 failed += 1
                 _keep(place, folder)
-                chosen = f" --shapes {arguments.shapes}" if arguments.shapes != parser.get_default("shapes") else ""
-                again = f"--scenarios 1 --seed {scenario.seed}{chosen}{' --swift' if arguments.swift else ''}"
+                again = " ".join(
+                    f"--{name} {value}"
+                    for name, value in {**vars(arguments), "scenarios": 1, "seed": scenario.seed}.items()
+                    if value != parser.get_default(name)
+                )
                 print(f"  see {folder}; again: make chaos-requests ARGS='{again}'", flush=True)
             else:
                 shutil.rmtree(folder)

@@ -1,7 +1,8 @@
 """Fixtures of the store tests: an empty place on each kind of store, and an S3 server that gives chosen answers."""
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ import pytest
 from empty_places import EmptyPlace, in_bucket
 from faulty import Proxy
 from loopback import Handler, Server
-from swift_server import Endpoint, Swift
+from real_server import RGW_VERSIONED, Endpoint, RealServer
+from server_buckets import Bucket
 
 from scrapy_state.stores.s3_client import S3Options, get_client
 
@@ -46,20 +48,42 @@ def ceph_place(bucket: str, s3_settings: dict[str, str], s3_client: Any, ceph: P
 
 
 @pytest.fixture
-def swift_place(swift_server: Swift, monkeypatch: pytest.MonkeyPatch) -> EmptyPlace:
-    """A whole bucket: its keys have no common prefix."""
-    monkeypatch.delenv("AWS_CA_BUNDLE", raising=False)
-    return _in_swift(swift_server.http)
+def reach(monkeypatch: pytest.MonkeyPatch) -> Callable[[Endpoint], Endpoint]:
+    """Sets the environment variables that boto3 needs to reach an endpoint. One endpoint at a time."""
+
+    def set_environment(endpoint: Endpoint) -> Endpoint:
+        for name, value in endpoint.environment.items():
+            monkeypatch.delenv(name, raising=False)
+            if value:
+                monkeypatch.setenv(name, value)
+        return endpoint
+
+    return set_environment
 
 
 @pytest.fixture
-def swift_https_place(swift_server: Swift, monkeypatch: pytest.MonkeyPatch) -> EmptyPlace:
+def swift_place(swift_server: RealServer, reach: Callable[[Endpoint], Endpoint]) -> EmptyPlace:
+    """A whole bucket: its keys have no common prefix."""
+    return _in_bucket(reach(swift_server.http))
+
+
+@pytest.fixture
+def swift_https_place(swift_server: RealServer, reach: Callable[[Endpoint], Endpoint]) -> EmptyPlace:
     """The same over https, where boto sends its checksums as trailers."""
-    monkeypatch.setenv("AWS_CA_BUNDLE", swift_server.https.ca_bundle)
-    return _in_swift(swift_server.https)
+    return _in_bucket(reach(swift_server.https))
 
 
-def _in_swift(endpoint: Endpoint) -> EmptyPlace:
+@pytest.fixture
+def rgw_place(rgw_server: RealServer, reach: Callable[[Endpoint], Endpoint]) -> EmptyPlace:
+    return _in_bucket(reach(rgw_server.http))
+
+
+@pytest.fixture
+def rgw_https_place(rgw_server: RealServer, reach: Callable[[Endpoint], Endpoint]) -> EmptyPlace:
+    return _in_bucket(reach(rgw_server.https))
+
+
+def _in_bucket(endpoint: Endpoint) -> EmptyPlace:
     settings, bucket = endpoint.settings, f"contract-{next(_numbers)}"
     client = get_client(S3Options.from_settings(settings, ""), writes=True)
     client.create_bucket(Bucket=bucket)
@@ -74,6 +98,30 @@ def sqlite_place(tmp_path: Path) -> EmptyPlace:
     place = EmptyPlace("sqlite://states/", settings)
     place.everything = lambda: sorted(place.names())
     return place
+
+
+@pytest.fixture(
+    params=["swift", *(pytest.param(each, marks=pytest.mark.campaign) for each in ("rgw", "rgw_versioned"))], scope="module"
+)
+def server(request: pytest.FixtureRequest) -> RealServer:
+    """A real S3 server, whose buckets are versioned or not."""
+    name, _, versioned = request.param.partition("_")
+    found: RealServer = request.getfixturevalue(f"{name}_server")
+    return replace(found, differences=RGW_VERSIONED) if versioned else found
+
+
+@pytest.fixture
+def bucket_at(server: RealServer, reach: Callable[[Endpoint], Endpoint]) -> Iterator[Callable[[str], Bucket]]:
+    """Makes a bucket, given "http" or "https". Only one of them at a time: they need other environment variables."""
+    made: list[Bucket] = []
+
+    def make(scheme: str) -> Bucket:
+        made.append(Bucket(reach(getattr(server, scheme)), server.differences.versioned))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.client.close()
 
 
 class Answering(Handler):

@@ -13,9 +13,15 @@ from scrapy_state.testing import Place, StoreContract
 MIN_PART_BYTES = 5 * 1024 * 1024
 
 
-# For a class, so that the tests come store by store, and few of pytest-xdist's workers start a Swift.
+# For a class, so that the tests come store by store, and few of pytest-xdist's workers start a Swift. "ceph" is moto behind
+# a proxy that behaves like Ceph; "rgw" is Ceph.
 @pytest.fixture(
-    params=["local", "s3", "ceph", "sqlite", "swift", pytest.param("swift_https", marks=pytest.mark.long)], scope="class"
+    params=[
+        *("local", "s3", "ceph", "sqlite", "swift"),
+        pytest.param("swift_https", marks=pytest.mark.long),
+        *(pytest.param(each, marks=pytest.mark.campaign) for each in ("rgw", "rgw_https")),
+    ],
+    scope="class",
 )
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
