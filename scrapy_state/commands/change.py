@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from argparse import Namespace
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
@@ -98,7 +98,8 @@ def copy(options: Namespace, settings: Settings) -> int:
 def prune(options: Namespace, settings: Settings) -> int:
     """Pack older state files into roll-ups and delete them."""
     target = find_target(options.target, settings, options.arguments)
-    store = None if options.dry_run else target.writer()
+    writer = target.writer()
+    store = None if options.dry_run else writer
     newest = in_thread(lambda: resolve(target.store, target.template, target.spider)).checkpoint
     if newest is None or newest.id is None:
         return no_checkpoint(target)
@@ -123,16 +124,16 @@ def prune(options: Namespace, settings: Settings) -> int:
     return OK
 
 
-def _would_prune(target: Target, keys: list[str], as_json: bool) -> int:
+def _would_prune(target: Target, keys: Sequence[str], as_json: bool) -> int:
     """Print which state files a prune would pack and delete. Changes nothing."""
-    uris = [target.store.uri(key) for key in keys]
+    uri = target.store.uri
     if as_json:
-        out_json({"would_delete": uris})
-    elif not uris:
+        out_json({"would_delete": [uri(key) for key in keys]})
+    elif not keys:
         out("nothing to prune: no state file is old enough")
     else:
-        many = f"{uris[0]} to {uris[-1]}" if len(uris) > 1 else uris[0]
-        out(f"{len(uris):,} state file{'' if len(uris) == 1 else 's'} would be packed and deleted: {many}")
+        many = f"{uri(keys[0])} to {uri(keys[-1])}" if len(keys) > 1 else uri(keys[0])
+        out(f"{len(keys):,} state file{'' if len(keys) == 1 else 's'} would be packed and deleted: {many}")
     return OK
 
 

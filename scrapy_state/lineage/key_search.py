@@ -7,6 +7,7 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
+from heapq import merge
 from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
@@ -24,6 +25,8 @@ _FACTOR = 4
 _FEW_DIGITS = 5
 #: How many pages of foreign keys the search reads behind the newest id before it gives up
 _FOREIGN_PAGES = 10
+#: How many ids are sorted at once: a list of them takes five times the memory of an array
+_SLICE = 50_000
 #: The largest id that array("Q") can hold
 _MOST_ID = 2**64 - 1
 logger = logging.getLogger("scrapy_state.state")
@@ -70,14 +73,18 @@ def find_keys(
         keys = searched if searched.look() else None
     if keys is None:
         within = template.depth if template.rest else depth
-        keys = ListedKeys(_listed(store, template, within))
+        keys = ListedKeys(all_keys(store, template, within))
     if template.writable:
         _add_unlisted(keys, store, template)
     return keys
 
 
-def _listed(store: StoreReader, template: KeyTemplate, depth: int | None) -> Sequence[str]:
-    """Return all keys of *template*, oldest first: made from their ids where possible, which take a tenth of the memory."""
+def all_keys(store: StoreReader, template: KeyTemplate, depth: int | None) -> Sequence[str]:
+    """List all keys of *template*, and return them oldest first: made from their ids where possible, 8 bytes each. Blocks.
+
+    :param depth: under a bare prefix: how many slashes keys may have after it; None: any
+    :raises StoreError: if the store does not answer or refuses
+    """
     if template.writable:
         ids = _ids(template, keys_within(store, template.prefix, depth))
         if ids is not None:
@@ -94,7 +101,8 @@ def _ids(template: KeyTemplate, keys: Iterable[str]) -> array[int] | None:
             return None
         if id is not None:
             ids.append(id)
-    return array("Q", sorted(ids))
+    slices = (sorted(ids[at : at + _SLICE]) for at in range(0, len(ids), _SLICE))
+    return array("Q", merge(*(array("Q", each) for each in slices)))
 
 
 class _KeysOfIds(Sequence[str]):
@@ -106,7 +114,14 @@ class _KeysOfIds(Sequence[str]):
     def __len__(self) -> int:
         return len(self._ids)
 
+    def __contains__(self, key: object) -> bool:
+        id = self._template.id_of(str(key)) or 0
+        at = bisect_left(self._ids, id)
+        return at < len(self._ids) and self._ids[at] == id
+
     def __getitem__(self, at: Any) -> Any:
+        if isinstance(at, slice):
+            return _KeysOfIds(self._template, self._ids[at])
         return self._template.key(self._ids[at])
 
 
