@@ -18,7 +18,7 @@ from ..delta.memory import next_crawl
 from ..exceptions import StateError, StateSettingsError
 from ..lineage.chain import ancestors, find_checkpoint
 from ..lineage.history import newest_first, runs
-from ..lineage.prune import Pruned, prunable, roll_up
+from ..lineage.prune import Pruned, leave_signpost, prunable, roll_up
 from ..lineage.resolve import Resolution, resolve
 from ..lineage.writer import CheckpointWriter, new_run_id
 from ..model.checkpoint import Checkpoint
@@ -100,7 +100,8 @@ def prune(options: Namespace, settings: Settings) -> int:
     target = find_target(options.target, settings, options.arguments)
     writer = target.writer()
     store = None if options.dry_run else writer
-    newest = in_thread(lambda: resolve(target.store, target.template, target.spider)).checkpoint
+    resolution = in_thread(lambda: resolve(target.store, target.template, target.spider))
+    newest = resolution.checkpoint
     if newest is None or newest.id is None:
         return no_checkpoint(target)
     before = None
@@ -112,6 +113,8 @@ def prune(options: Namespace, settings: Settings) -> int:
     pruned = Pruned()
     with progress("checkpoints", len(keys)) as step:
         roll_up(store, target.template, keys, pruned, step, partial(drop_stored, target, keys, pruned))
+    if resolution.newest_id == newest.id:
+        leave_signpost(store, target.template, newest)
     if options.json:
         out_json(vars(pruned))
         return OK

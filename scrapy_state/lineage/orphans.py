@@ -19,8 +19,8 @@ from ..model.key_template import KeyTemplate, Placeholder, without_credentials
 from ..stores import StoreReader, StoreWriter
 from ..stores.base import keys_within
 from ..stores.local import open_reader as open_local
+from ..stores.temporary_names import FileNames, ListedFile
 from .history import Run, StateFile, runs
-from .names import FileNames, ListedFile
 
 T = TypeVar("T")
 #: A file: its store and its key there

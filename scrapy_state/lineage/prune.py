@@ -6,6 +6,7 @@ next prune continues where it stopped. This is not part of archive.py, which eve
 
 from __future__ import annotations
 
+import io
 import tempfile
 from array import array
 from bisect import bisect_left
@@ -18,9 +19,9 @@ from ..model.checkpoint import Checkpoint
 from ..model.key_template import KeyTemplate
 from ..model.times import parse_time
 from ..stores import StoreReader, StoreWriter
+from ..stores.base import keys_within
+from ..stores.temporary_names import StoredName, StoredNames
 from .archive import Rollup, Rollups, pack, rollup_key
-from .key_search import all_keys
-from .names import StoredName, StoredNames
 from .read_ahead import ahead
 
 #: How many state files, and how many bytes of them, a roll-up holds at most: it is read whole.
@@ -55,7 +56,7 @@ def prunable(
     :param before: prune only files made before this time, up to the first one that was not
     :raises StoreError: if the store does not answer or refuses
     """
-    keys = all_keys(store, template, template.depth)
+    keys = template.in_order(keys_within(store, template.prefix, template.depth))
     if keep is not None:
         keys = keys[:-keep]
     keys = keys[: bisect_left(keys, newest_id, key=lambda key: template.id_of(key) or newest_id)]
@@ -123,6 +124,23 @@ def roll_up(
         pruned.deleted += 1
 
 
+def leave_signpost(store: StoreWriter, template: KeyTemplate, newest: Checkpoint) -> None:
+    """Say under *store* which checkpoint is the newest, so that a start finds it in one page, however many there are. Blocks.
+
+    This is a hint. Without it, or if it is old, a start takes more requests. So a prune may be killed at any moment.
+
+    :param newest: the newest of all state files, which is a valid checkpoint with a valid parent
+    :raises StoreError: if the store does not answer or refuses
+    """
+    if not store.ordered or newest.digest is None or newest.id is None or len(str(newest.id)) > template.width:
+        return
+    key = template.signpost(newest.id, newest.digest)
+    older = [each for each in store.keys(template.key(0)) if each < key and template.signposted(each)]
+    store.create(key, io.BytesIO())
+    for each in older:
+        store.delete(each)
+
+
 def keep_needed(states: StoreReader, template: KeyTemplate, keys: Sequence[str], stored: StoredNames) -> None:
     """Remove from *stored* what a checkpoint other than *keys* names, on whatever branch. Blocks.
 
@@ -132,7 +150,7 @@ def keep_needed(states: StoreReader, template: KeyTemplate, keys: Sequence[str],
     """
     if not stored:
         return
-    others = (key for key in all_keys(states, template, template.depth) if key not in keys)
+    others = (key for key in template.in_order(keys_within(states, template.prefix, template.depth)) if key not in keys)
     for _, data in ahead(states.read, others):
         with suppress(CheckpointError):  # a torn file is no checkpoint
             stored.remove(_stored(data))

@@ -16,11 +16,11 @@ from segment_books import Books, segment
 from scrapy_state.exceptions import CheckpointError
 from scrapy_state.frontier.segments.files import StoredSegments
 from scrapy_state.lineage import prune
-from scrapy_state.lineage.names import StoredNames
 from scrapy_state.lineage.prune import Pruned, delete_stored, keep_needed, prunable, roll_up
 from scrapy_state.model.checkpoint import Checkpoint
 from scrapy_state.model.requests import Requests
 from scrapy_state.model.stored_file import StoredFile
+from scrapy_state.stores.temporary_names import StoredNames
 
 RUN = "20261101T000000-abc000"
 

@@ -12,7 +12,6 @@ from ...delta.files import NAME as DELTA
 from ...delta.memory import Remembered
 from ...exceptions import StateSettingsError
 from ...frontier.segments.files import SegmentFiles, StoredSegments, open_requests
-from ...lineage.names import StoredNames
 from ...lineage.prune import Pruned, delete_stored, keep_needed
 from ...model.checkpoint import Checkpoint
 from ...model.key_template import placeholders
@@ -20,6 +19,7 @@ from ...model.requests import Requests
 from ...settings import get_settings
 from ...stores import StoreReader, open_reader, open_writer
 from ...stores.stored_files import StoredFiles, copy_files
+from ...stores.temporary_names import StoredNames
 from ..target import Target
 
 S = TypeVar("S", bound=StoreReader)
