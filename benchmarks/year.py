@@ -28,8 +28,6 @@ from urllib.request import urlopen
 from servers import project, server
 from year_store import ITEM_FILE, ITEMS, STATES, checkpoints
 
-#: prune keeps so many. With more, a start also reads the parent of the newest; with 1,000 or more, it lists more than one page.
-KEEP = 1
 #: How much more memory than with a tenth of the checkpoints counts as flat: a share of it, and bytes
 FLAT_SHARE, FLAT_BYTES = 1.1, 16e6
 STORES = ("local", "s3")
@@ -81,8 +79,8 @@ class Row:
     memory: float
 
 
-def rows(place: Place) -> list[Row]:
-    """Measure each command, in the order in which they change the store."""
+def rows(place: Place, keep: int) -> list[Row]:
+    """Measure each command, in the order in which they change the store. *keep*: how many files prune keeps."""
     feeds = {
         f"{place.root}{ITEMS}%(run_id)s-%(batch_id)05d.jsonl": {"format": "jsonlines"},
         f"{place.root}{STATES}%(batch_id)010d.json": {"format": "json", "item_classes": ["scrapy_state.StateItem"]},
@@ -110,7 +108,7 @@ def rows(place: Place) -> list[Row]:
     page = ("-o", "page.html")
     before = [state("get"), measured("start"), state("log")]
     before += [state("report", *page), state("report", "--no-orphans", *page), state("verify")]
-    after = [state("prune", "--keep", str(KEEP)), state("get"), measured("start"), state("log"), state("verify")]
+    after = [state("prune", "--keep", str(keep)), state("get"), measured("start"), state("log"), state("verify")]
     for row in after[1:]:
         row.name += ", after prune"
     return before + after
@@ -121,16 +119,16 @@ def shown(row: Row) -> str:
     return f"{row.name:34} {row.seconds:8.1f} s {row.cpu_seconds:8.1f} s CPU {row.memory / 1e6:6.0f} MB  {requests}"
 
 
-def in_store(kind: str, number: int) -> list[Row]:
+def in_store(kind: str, number: int, keep: int) -> list[Row]:
     """Make *number* checkpoints in a store of this *kind*, and measure."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if kind == "local":
             _fill(folder, number)
-            return rows(Place(folder, None))
+            return rows(Place(folder, None), keep)
         program = str(Path(__file__).with_name("year_store.py"))
         with server(number, program=program) as port:
-            return rows(Place(folder, port))
+            return rows(Place(folder, port), keep)
 
 
 def _fill(folder: Path, number: int) -> None:
@@ -165,13 +163,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoints", type=int, default=500_000)
     parser.add_argument("--stores", default=",".join(STORES), help=f"some of {', '.join(STORES)}")
+    parser.add_argument("--keep", type=int, default=1000, help="how many state files prune keeps")
     chosen = parser.parse_args()
     faults = []
     for kind in chosen.stores.split(","):
         found = {}
         for number in (chosen.checkpoints // 10, chosen.checkpoints):
             print(f"{kind}, {number:,} checkpoints", file=sys.stderr, flush=True)
-            found[number] = in_store(kind, number)
+            found[number] = in_store(kind, number, chosen.keep)
         for number, measured in found.items():
             print(f"\n{kind}, {number:,} checkpoints")
             print("\n".join(map(shown, measured)), flush=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from argparse import Namespace
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
@@ -18,7 +18,7 @@ from ..delta.memory import next_crawl
 from ..exceptions import StateError, StateSettingsError
 from ..lineage.chain import ancestors, find_checkpoint
 from ..lineage.history import newest_first, runs
-from ..lineage.prune import Pruned, prunable, roll_up
+from ..lineage.prune import Pruned, leave_signpost, prunable, roll_up
 from ..lineage.resolve import Resolution, resolve
 from ..lineage.writer import CheckpointWriter, new_run_id
 from ..model.checkpoint import Checkpoint
@@ -98,8 +98,10 @@ def copy(options: Namespace, settings: Settings) -> int:
 def prune(options: Namespace, settings: Settings) -> int:
     """Pack older state files into roll-ups and delete them."""
     target = find_target(options.target, settings, options.arguments)
-    store = None if options.dry_run else target.writer()
-    newest = in_thread(lambda: resolve(target.store, target.template, target.spider)).checkpoint
+    writer = target.writer()
+    store = None if options.dry_run else writer
+    resolution = in_thread(lambda: resolve(target.store, target.template, target.spider))
+    newest = resolution.checkpoint
     if newest is None or newest.id is None:
         return no_checkpoint(target)
     before = None
@@ -111,6 +113,8 @@ def prune(options: Namespace, settings: Settings) -> int:
     pruned = Pruned()
     with progress("checkpoints", len(keys)) as step:
         roll_up(store, target.template, keys, pruned, step, partial(drop_stored, target, keys, pruned))
+    if resolution.newest_id == newest.id:
+        leave_signpost(store, target.template, newest)
     if options.json:
         out_json(vars(pruned))
         return OK
@@ -123,16 +127,16 @@ def prune(options: Namespace, settings: Settings) -> int:
     return OK
 
 
-def _would_prune(target: Target, keys: list[str], as_json: bool) -> int:
+def _would_prune(target: Target, keys: Sequence[str], as_json: bool) -> int:
     """Print which state files a prune would pack and delete. Changes nothing."""
-    uris = [target.store.uri(key) for key in keys]
+    uri = target.store.uri
     if as_json:
-        out_json({"would_delete": uris})
-    elif not uris:
+        out_json({"would_delete": [uri(key) for key in keys]})
+    elif not keys:
         out("nothing to prune: no state file is old enough")
     else:
-        many = f"{uris[0]} to {uris[-1]}" if len(uris) > 1 else uris[0]
-        out(f"{len(uris):,} state file{'' if len(uris) == 1 else 's'} would be packed and deleted: {many}")
+        many = f"{uri(keys[0])} to {uri(keys[-1])}" if len(keys) > 1 else uri(keys[0])
+        out(f"{len(keys):,} state file{'' if len(keys) == 1 else 's'} would be packed and deleted: {many}")
     return OK
 
 

@@ -21,7 +21,7 @@ from ..model.words import size
 from .contents.stored import stored_problems
 from .state import NO, OK
 from .target import Target, find_target, no_checkpoint
-from .terminal import out, out_json, out_json_line, progress, say
+from .terminal import out, out_json, out_json_line, out_json_list, progress, say
 
 
 def items(options: Namespace, settings: Settings) -> int:
@@ -48,7 +48,7 @@ def items(options: Namespace, settings: Settings) -> int:
     if options.cat:
         _print_items(files, Decoder(options.format), target, lineage.items)
     elif options.json:
-        out_json([_as_json(file) for file in files])
+        out_json_list(map(_as_json, files))
     else:
         _print_files(files, options.manifest)
     return _report_completeness(lineage)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from argparse import Namespace
 from collections.abc import Iterable, Iterator
 from itertools import islice
+from tempfile import TemporaryFile
 from typing import Any
 
 from scrapy.settings import Settings
@@ -25,7 +27,7 @@ from ..units.watermark import what_is_missing
 from .contents.kept_requests import in_words, next_run, run_json
 from .state import NO, OK
 from .target import Target, find_target, is_in_redis, no_checkpoint
-from .terminal import out, out_json, progress, say, seconds_since, stepping, table, totals_in_words
+from .terminal import out, out_json, out_json_list, progress, say, seconds_since, stepping, table, totals_in_words
 
 
 def show(options: Namespace, settings: Settings) -> int:
@@ -156,14 +158,18 @@ def _run_row(run: Run, with_requests: bool) -> tuple[str, ...]:
 
 def _print_checkpoints(checkpoints: Iterable[Checkpoint], as_json: bool) -> bool:
     if as_json:
-        as_objects = [checkpoint.to_json() for checkpoint in checkpoints]
-        out_json(as_objects)
-        return bool(as_objects)
-    rows = [_checkpoint_row(checkpoint) for checkpoint in checkpoints]
-    some_requests = any(requests[1] for _, requests, _ in rows)
-    columns = (">id", "time (UTC)", "run", ">items", ">files", *(_REQUEST_COLUMNS if some_requests else ()), "", "state")
-    table(columns, ((*before, *(requests if some_requests else ()), *after) for before, requests, after in rows))
-    return bool(rows)
+        return out_json_list(checkpoint.to_json() for checkpoint in checkpoints)
+    some = some_requests = False
+    with TemporaryFile("w+") as rows:  # the last one may show which columns there are
+        for checkpoint in checkpoints:
+            row = _checkpoint_row(checkpoint)
+            rows.write(json.dumps(row) + "\n")
+            some, some_requests = True, some_requests or bool(row[1][1])
+        rows.seek(0)
+        more = _REQUEST_COLUMNS if some_requests else ()
+        columns = (">id", "time (UTC)", "run", ">items", ">files", *more, "", "state")
+        table(columns, ((*before, *requests[: len(more)], *after) for before, requests, after in map(json.loads, rows)))
+    return some
 
 
 def _checkpoint_row(checkpoint: Checkpoint) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
@@ -43,6 +44,18 @@ def out(text: str) -> None:
 def out_json(value: Any) -> None:
     """Print *value* as JSON: indented on a terminal, on one line elsewhere."""
     out(json.dumps(value, ensure_ascii=False, indent=2 if sys.stdout.isatty() else None))
+
+
+def out_json_list(values: Iterable[Any]) -> bool:
+    """Print *values* as :func:`out_json` prints a list of them, each as soon as it is there. Return whether there were any."""
+    indent, between = (2, ",\n") if sys.stdout.isatty() else (None, ", ")
+    some = False
+    for value in values:
+        text = json.dumps(value, ensure_ascii=False, indent=indent)
+        sys.stdout.write((between if some else "[\n" if indent else "[") + textwrap.indent(text, " " * (indent or 0)))
+        some = True
+    out(("\n]" if indent else "]") if some else "[]")
+    return some
 
 
 def out_json_line(value: Any) -> None:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import logging
-from array import array
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
-from itertools import islice
-from typing import Any, NamedTuple, Protocol
+from itertools import islice, takewhile
+from typing import NamedTuple, Protocol
 
 from ..model.key_template import KeyTemplate
 from ..stores import StoreReader
-from ..stores.base import keys_within
+from ..stores.base import keys_within, lists_late
 
 _PAGE = 1000
 #: "Does any key follow?" needs one key, and a few more because some may be foreign.
@@ -24,8 +23,6 @@ _FACTOR = 4
 _FEW_DIGITS = 5
 #: How many pages of foreign keys the search reads behind the newest id before it gives up
 _FOREIGN_PAGES = 10
-#: The largest id that array("Q") can hold
-_MOST_ID = 2**64 - 1
 logger = logging.getLogger("scrapy_state.state")
 
 
@@ -54,6 +51,9 @@ class Keys(Protocol):
     def is_gone(self, id: int) -> bool:
         """Whether the listing has shown that *id*, older than the newest, is not stored. Does no I/O."""
 
+    def is_signposted(self, id: int, digest: str) -> bool:
+        """Whether prune found the checkpoint *id* with this *digest* valid, and its parent. Does no I/O."""
+
 
 def find_keys(
     store: StoreReader, template: KeyTemplate, depth: int | None = 0, newest_pruned: Callable[[], int] = lambda: 0
@@ -70,44 +70,10 @@ def find_keys(
         keys = searched if searched.look() else None
     if keys is None:
         within = template.depth if template.rest else depth
-        keys = ListedKeys(_listed(store, template, within))
-    if template.writable:
+        keys = ListedKeys(template.in_order(keys_within(store, template.prefix, within)))
+    if template.writable and lists_late(store):
         _add_unlisted(keys, store, template)
     return keys
-
-
-def _listed(store: StoreReader, template: KeyTemplate, depth: int | None) -> Sequence[str]:
-    """Return all keys of *template*, oldest first: made from their ids where possible, which take a tenth of the memory."""
-    if template.writable:
-        ids = _ids(template, keys_within(store, template.prefix, depth))
-        if ids is not None:
-            return _KeysOfIds(template, ids)
-    return template.in_order(keys_within(store, template.prefix, depth))
-
-
-def _ids(template: KeyTemplate, keys: Iterable[str]) -> array[int] | None:
-    """Return the ids in *keys*, ascending; None if a key isn't the one that its id would get today."""
-    ids = array("Q")
-    for key in keys:
-        id = template.id_of(key)
-        if id is not None and (template.key(id) != key or id > _MOST_ID):
-            return None
-        if id is not None:
-            ids.append(id)
-    return array("Q", sorted(ids))
-
-
-class _KeysOfIds(Sequence[str]):
-    """The keys of *ids*."""
-
-    def __init__(self, template: KeyTemplate, ids: array[int]) -> None:
-        self._template, self._ids = template, ids
-
-    def __len__(self) -> int:
-        return len(self._ids)
-
-    def __getitem__(self, at: Any) -> Any:
-        return self._template.key(self._ids[at])
 
 
 def _add_unlisted(keys: SearchedKeys | ListedKeys, store: StoreReader, template: KeyTemplate) -> None:
@@ -149,6 +115,10 @@ class ListedKeys:
         """See :class:`Keys`. False: these stores are asked for nothing that costs much."""
         return False
 
+    def is_signposted(self, id: int, digest: str) -> bool:
+        """See :class:`Keys`. False, likewise."""
+        return False
+
 
 class SearchedKeys:
     """Keys with zero-padded ids in an ordered store; a position is an id. :meth:`look` comes first.
@@ -172,10 +142,18 @@ class SearchedKeys:
         self._misled = False
         self._found_any = False
         self._gave_up = False
+        #: id and digest of a checkpoint that was the newest when prune ran
+        self._signpost: tuple[int, str] = (0, "")
 
     def look(self) -> bool:
         """Find the newest id. Return False if the search can't be trusted here and all keys must be listed. Blocks."""
-        self._tail = list(islice(self._above(0, self._widest, _PAGE), _PAGE))
+        self._tail = list(islice(self._above(0, self._widest, _PAGE, to_signpost=True), _PAGE))
+        signposted, _ = self._signpost
+        if self._tail and self._tail[-1] < signposted:
+            after = signposted - 2  # so that its parent is in the page, too
+            self._tail, self._tail_from = list(islice(self._above(after, self._widest, _PAGE), _PAGE)), after + 1
+            if not self._tail:  # someone has deleted what the signpost points to
+                self._tail, self._tail_from = list(islice(self._above(0, self._widest, _PAGE), _PAGE)), 0
         if len(self._tail) == _PAGE:
             low, high = self._gallop(self._tail[-1])
             while high - low > _PAGE:
@@ -227,6 +205,10 @@ class SearchedKeys:
         """See :class:`Keys`. Known near the newest id, and everywhere after a prune that has left a page or less."""
         return id >= self._tail_from and id not in self._tail
 
+    def is_signposted(self, id: int, digest: str) -> bool:
+        """See :class:`Keys`."""
+        return self._signpost == (id, digest)
+
     def _gallop(self, low: int) -> tuple[int, int]:
         """Return two ids between which the newest is, both included. *low* is an id that exists."""
         step = _PAGE
@@ -237,8 +219,11 @@ class SearchedKeys:
                 return low, high
             low, step = id, step * _FACTOR
 
-    def _above(self, after: int, until: int, page_keys: int = _SHORT_PAGE) -> Iterator[int]:
-        """Yield the ids above *after*, up to *until*, ascending. Lists a page of *page_keys* keys, then full pages."""
+    def _above(self, after: int, until: int, page_keys: int = _SHORT_PAGE, to_signpost: bool = False) -> Iterator[int]:
+        """Yield the ids above *after*, up to *until*, ascending. Lists a page of *page_keys* keys, then full pages.
+
+        :param to_signpost: list no more pages if there are signposts, and the last one points further
+        """
         start = self._template.key(after)
         end = self._template.prefix + ":" if until == self._widest else self._template.key(until)  # ":" follows "9"
         pages_left = _FOREIGN_PAGES
@@ -248,8 +233,11 @@ class SearchedKeys:
             ours = [id for id in map(self._template.id_of, page) if id is not None]
             self._misled = self._misled or any(id > self._widest for id in ours)
             self._found_any = self._found_any or bool(ours)
+            if to_signpost:
+                for found in takewhile(bool, map(self._template.signposted, page)):
+                    self._signpost = max(self._signpost, found or (0, ""))
             yield from (id for id in ours if id <= until)
-            if len(page) < page_keys or page[-1] > end:
+            if len(page) < page_keys or page[-1] > end or (to_signpost and ours and ours[-1] < self._signpost[0]):
                 return
             pages_left = _FOREIGN_PAGES if ours else pages_left - (page_keys == _PAGE)
             start, page_keys = page[-1], _PAGE

@@ -19,6 +19,7 @@ from ..model.key_template import KeyTemplate, Placeholder, without_credentials
 from ..stores import StoreReader, StoreWriter
 from ..stores.base import keys_within
 from ..stores.local import open_reader as open_local
+from ..stores.temporary_names import FileNames, ListedFile
 from .history import Run, StateFile, runs
 
 T = TypeVar("T")
@@ -104,7 +105,7 @@ class AllOrphans:
     """
 
     def __init__(self, files: Iterable[StateFile], now: Callable[[str], str], newest: Checkpoint | None = None) -> None:
-        self._named: dict[str, set[str]] = {}
+        self._names = FileNames()
         #: one URI for each pattern of names, in three parts: what precedes the run's id, the id, and what follows it
         self._examples: dict[tuple[str, str], tuple[str, str]] = {}
         self.runs = runs(self._noting(files, now), newest)
@@ -118,10 +119,9 @@ class AllOrphans:
                     f"{state_file.why}: nobody knows which files it names", uri=state_file.uri, remedy="move it away first"
                 )
             run = state_file.checkpoint.run or ""
-            named = self._named.setdefault(run, set())
-            for file in state_file.checkpoint.files:
-                uri = now(file.uri)
-                named.add(uri)
+            uris = [now(file.uri) for file in state_file.checkpoint.files]
+            self._names.name(run, uris)
+            for uri in uris:
                 before, run_id, after = uri.rpartition(run) if run else ("", "", "")
                 if run_id:
                     self._examples.setdefault((before, re.sub("[0-9]+", "0", after)), (run_id, after))
@@ -141,20 +141,37 @@ class AllOrphans:
         :param feeds: for each item feed its store, and its keys there, which are listed
         :param others: see :func:`files_left_out`
         """
-        listed: dict[str, list[dict[str, Stored]]] = {}
-        for store, keys in feeds:
-            of_feed: dict[str, dict[str, Stored]] = {}
+        stores = []
+        for feed, (store, keys) in enumerate(feeds):
+            stores.append(store)
             for key in keys_within(store, keys.prefix, keys.depth):
                 name = keys.run_of(key)
                 if name in self.over:
-                    of_feed.setdefault(name, {})[store.uri(key)] = store, key
-            for name, files in of_feed.items():
-                listed.setdefault(name, []).append(files)
-        named_by_any: set[str] = set().union(*self._named.values())
+                    self._names.list(name, ListedFile(feed, store.uri(key), key))
         for name, run in self.over.items():
-            named, of_feeds = self._named[name], listed.get(name, [])
-            named_by_others = {uri for files in of_feeds for uri in files if uri in named_by_any}
-            yield Unnamed(run, *unnamed_files(name, named | named_by_others, of_feeds, others, sure=not named))
+            named, files = self._in_doubt(name)
+            of_feeds = [{file.uri: (store, file.key) for file in files if file.feed == at} for at, store in enumerate(stores)]
+            yield Unnamed(run, *unnamed_files(name, named, of_feeds, others, sure=not self._names.names_any(name)))
+
+    def _in_doubt(self, run: str) -> tuple[set[str], list[ListedFile]]:
+        """Return what :func:`unnamed_files` must know to judge a run's files: URIs that are named, and files that are there.
+
+        A run may have a million files, nearly all of them named and there. Of these it needs one for each feed, and those that
+        may be a file in doubt under another URI.
+        """
+        files = list(self._names.unnamed(run))
+        if not files:
+            return set(), []
+        unnamed, names = {_comparable(file.uri) for file in files}, {_name(file.uri, run) for file in files}
+        named: set[str] = set()
+        feeds: set[int] = set()
+        for file in self._names.named(run):
+            if file.feed not in feeds or _comparable(file.uri) in unnamed:
+                feeds.add(file.feed)
+                named.add(file.uri)
+                files.append(file)
+        named.update(uri for uri in self._names.missing(run) if _name(uri, run) in names)
+        return named, files
 
 
 def _pattern(after: str) -> tuple[str | Placeholder, ...]:

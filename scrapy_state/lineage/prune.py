@@ -6,7 +6,10 @@ next prune continues where it stopped. This is not part of archive.py, which eve
 
 from __future__ import annotations
 
+import io
 import tempfile
+from array import array
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -17,14 +20,12 @@ from ..model.key_template import KeyTemplate
 from ..model.times import parse_time
 from ..stores import StoreReader, StoreWriter
 from ..stores.base import keys_within
+from ..stores.temporary_names import StoredName, StoredNames
 from .archive import Rollup, Rollups, pack, rollup_key
 from .read_ahead import ahead
 
 #: How many state files, and how many bytes of them, a roll-up holds at most: it is read whole.
 ROLLUP_FILES, ROLLUP_BYTES = 10_000, 32 * 1024 * 1024
-
-#: (folder, name) of files that checkpoints name beside item files
-Stored = set[tuple[str, str]]
 
 
 class Pruned:
@@ -45,11 +46,12 @@ class Pruned:
 
 def prunable(
     store: StoreReader, template: KeyTemplate, newest_id: int, *, keep: int | None = None, before: datetime | None = None
-) -> list[str]:
+) -> Sequence[str]:
     """Return the keys of the state files to prune, oldest first. Blocks while it lists them all.
 
     Never includes the newest valid checkpoint (*newest_id*) or anything newer: runs resume and count from there.
 
+    :param template: one that can be written
     :param keep: how many of the newest to keep
     :param before: prune only files made before this time, up to the first one that was not
     :raises StoreError: if the store does not answer or refuses
@@ -57,7 +59,7 @@ def prunable(
     keys = template.in_order(keys_within(store, template.prefix, template.depth))
     if keep is not None:
         keys = keys[:-keep]
-    keys = [key for key in keys if (template.id_of(key) or newest_id) < newest_id]
+    keys = keys[: bisect_left(keys, newest_id, key=lambda key: template.id_of(key) or newest_id)]
     if before is None:
         return keys
     for index, (_, data) in enumerate(ahead(store.read, keys)):
@@ -73,7 +75,7 @@ def roll_up(
     keys: Sequence[str],
     pruned: Pruned,
     step: Callable[[], object] = lambda: None,
-    drop: Callable[[Stored], object] = lambda stored: None,
+    drop: Callable[[StoredNames], object] = lambda stored: None,
 ) -> None:
     """Pack the state files *keys*, oldest first, into roll-ups, and delete them. Blocks.
 
@@ -90,50 +92,68 @@ def roll_up(
     rollups = Rollups(store, template)
     known = rollups.list()
     pending: list[tuple[str, bytes]] = []
-    done: list[str] = []
-    stored: Stored = set()
+    #: the places of those in *keys*, and of the files in roll-ups
+    places, done = array("Q"), array("Q")
+    stored = StoredNames()
     size = 0
-    for key, data in ahead(store.read, keys):
+    for at, (key, data) in enumerate(ahead(store.read, keys)):
         step()
         if data is None:  # another prune is running
             continue
         try:
-            stored |= _stored(data)
+            stored.update(_stored(data))
         except CheckpointError as error:
             pruned.left.append((store.uri(key), str(error)))
             continue
         id = template.id_of(key) or 0
         if any(rollups.content(rollup).get(id) == data for rollup in known if rollup.first <= id <= rollup.last):
-            done.append(key)
+            done.append(at)
             continue
         pending.append((key, data))
+        places.append(at)
         size += len(data)
         if len(pending) >= ROLLUP_FILES or size >= ROLLUP_BYTES:
-            done += _store(store, template, pending, pruned)
-            pending, size = [], 0
+            _store(store, template, pending, pruned)
+            done += places
+            pending, places, size = [], array("Q"), 0
     if pending:
-        done += _store(store, template, pending, pruned)
+        _store(store, template, pending, pruned)
+        done += places
     drop(stored)
-    for _ in ahead(store.delete, done):
+    for _ in ahead(store.delete, (keys[at] for at in done)):
         pruned.deleted += 1
 
 
-def not_needed(states: StoreReader, template: KeyTemplate, keys: Sequence[str], stored: Stored) -> Stored:
-    """Return *stored* without the files that a checkpoint other than *keys* names, on whatever branch. Blocks.
+def leave_signpost(store: StoreWriter, template: KeyTemplate, newest: Checkpoint) -> None:
+    """Say under *store* which checkpoint is the newest, so that a start finds it in one page, however many there are. Blocks.
+
+    This is a hint. Without it, or if it is old, a start takes more requests. So a prune may be killed at any moment.
+
+    :param newest: the newest of all state files, which is a valid checkpoint with a valid parent
+    :raises StoreError: if the store does not answer or refuses
+    """
+    if not store.ordered or newest.digest is None or newest.id is None or len(str(newest.id)) > template.width:
+        return
+    key = template.signpost(newest.id, newest.digest)
+    older = [each for each in store.keys(template.key(0)) if each < key and template.signposted(each)]
+    store.create(key, io.BytesIO())
+    for each in older:
+        store.delete(each)
+
+
+def keep_needed(states: StoreReader, template: KeyTemplate, keys: Sequence[str], stored: StoredNames) -> None:
+    """Remove from *stored* what a checkpoint other than *keys* names, on whatever branch. Blocks.
 
     :param states: the store of the state files; *template*: their keys
     :raises CheckpointTooNew: if a newer scrapy_state stored one of the other checkpoints
     :raises StoreError: if the store does not answer or refuses
     """
     if not stored:
-        return stored
-    rest = set(keys)
-    others = [key for key in template.in_order(keys_within(states, template.prefix, template.depth)) if key not in rest]
-    needed: Stored = set()
+        return
+    others = (key for key in template.in_order(keys_within(states, template.prefix, template.depth)) if key not in keys)
     for _, data in ahead(states.read, others):
         with suppress(CheckpointError):  # a torn file is no checkpoint
-            needed |= _stored(data)
-    return stored - needed
+            stored.remove(_stored(data))
 
 
 def delete_stored(store: StoreWriter, keys: Iterable[str], pruned: Pruned) -> None:
@@ -141,12 +161,12 @@ def delete_stored(store: StoreWriter, keys: Iterable[str], pruned: Pruned) -> No
 
     :raises StoreError: if the store does not answer or refuses
     """
-    for _ in ahead(store.delete, sorted(keys)):
+    for _ in ahead(store.delete, keys):
         pruned.stored += 1
 
 
-def _store(store: StoreWriter, template: KeyTemplate, files: list[tuple[str, bytes]], pruned: Pruned) -> list[str]:
-    """Store a roll-up of *files*, and return their keys."""
+def _store(store: StoreWriter, template: KeyTemplate, files: list[tuple[str, bytes]], pruned: Pruned) -> None:
+    """Store a roll-up of *files*, and read it back."""
     ids = [template.id_of(key) or 0 for key, _ in files]
     rollup = Rollup(ids[0], ids[-1], rollup_key(template, ids[0], ids[-1]))
     with tempfile.TemporaryFile() as packed:
@@ -156,10 +176,9 @@ def _store(store: StoreWriter, template: KeyTemplate, files: list[tuple[str, byt
         raise CheckpointError("the roll-up differs from what was stored; nothing was deleted", uri=store.uri(rollup.key))
     pruned.rollups.append(store.uri(rollup.key))
     pruned.rolled_up += len(files)
-    return [key for key, _ in files]
 
 
-def _stored(data: bytes | None) -> Stored:
+def _stored(data: bytes | None) -> set[StoredName]:
     stored = {} if data is None else Checkpoint.from_bytes(data).stored
     return {(folder, file.name) for folder, files in stored.items() for file in files}
 

@@ -85,7 +85,7 @@ class ValidCheckpoints:
     def _look(self, key: PlacedKey, way: Literal[1, -1]) -> tuple[Checkpoint | None, int]:
         """Return the checkpoint; or None, and how many files to skip from there on."""
         try:
-            return read_valid(self._store, self._template, key.key, self._spider, self._keys.is_gone), 1
+            return read_valid(self._store, self._template, key.key, self._spider, self._needs_parent), 1
         except _OtherSpiders as error:
             self._of_run = self._of_run + 1 if error.run == self._run else 1
             self._run = error.run
@@ -96,6 +96,13 @@ class ValidCheckpoints:
         except CheckpointError as error:
             self._skip(key, error, 1)
             return None, 1
+
+    def _needs_parent(self, checkpoint: Checkpoint) -> bool:
+        """Whether it is neither known that the parent is not stored any more, nor that it fits."""
+        known = self._keys.is_gone(checkpoint.parent or 0) or self._keys.is_signposted(
+            checkpoint.id or 0, checkpoint.digest or ""
+        )
+        return not known
 
     def _skip(self, key: PlacedKey, error: CheckpointError, count: int) -> None:
         why = str(error)
@@ -143,11 +150,11 @@ def read_valid(
     template: KeyTemplate,
     key: str,
     spider: str | None,
-    is_gone: Callable[[int], bool] = lambda id: False,
+    needs_parent: Callable[[Checkpoint], bool] = lambda checkpoint: True,
 ) -> Checkpoint | None:
     """Read one checkpoint, also one that was pruned; None if it does not exist.
 
-    :param is_gone: whether an id is known not to be stored any more, so that nobody needs to ask for it
+    :param needs_parent: whether its parent must be read, if it names one
     :raises CheckpointError: if it is not valid, or belongs to another spider
     """
     checkpoint = read_checkpoint(StoreWithRollups(store, template), template, key)
@@ -157,7 +164,7 @@ def read_valid(
         raise _OtherSpiders(checkpoint)
     if checkpoint.parent is None or checkpoint.parent_digest is None or not template.writable:
         return checkpoint
-    if not is_gone(checkpoint.parent):
+    if needs_parent(checkpoint):
         try:
             parent = read_checkpoint(store, template, template.key(checkpoint.parent))
         except CheckpointError as error:

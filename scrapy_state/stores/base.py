@@ -61,6 +61,14 @@ def takes_depth(store: StoreReader) -> bool:
     return "depth" in signature(store.keys).parameters
 
 
+def lists_late(store: StoreReader) -> bool:
+    """Whether a listing of *store* may lack what was stored just before it. Unless the store says no, it may.
+
+    A store says so by an attribute of this name, which counts after a listing.
+    """
+    return bool(getattr(store, "lists_late", True))
+
+
 class StoreWriter(StoreReader, Protocol):
     """Reads and creates. It never overwrites a stored file."""
 

@@ -51,13 +51,7 @@ class LocalReader:
                     raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
             except FileNotFoundError:
                 return
-            for inside, folders, names in os.walk(folder, onerror=_raise):
-                deepest = depth is not None and os.path.join(inside, "").count(os.sep, len(prefix)) >= depth
-                folders[:] = [name for name in folders if not deepest and os.path.join(inside, name).startswith(prefix)]
-                for name in names:
-                    path = os.path.join(inside, name)
-                    if path.startswith(prefix) and not name.startswith(TEMPORARY):
-                        yield path
+            yield from _files_below(folder, prefix, depth)
 
     def read(self, key: str) -> bytes | None:
         """See :class:`~scrapy_state.stores.base.StoreReader`."""
@@ -123,6 +117,20 @@ def _path(uri: str) -> str:
     return os.path.join(os.path.abspath(folder), name)
 
 
+def _files_below(folder: str, prefix: str, depth: int | None) -> Iterator[str]:
+    """Yield the files in *folder* whose paths begin with *prefix*. Keeps no list: there may be a million in one folder."""
+    deepest = depth is not None and os.path.join(folder, "").count(os.sep, len(prefix)) >= depth
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if not entry.path.startswith(prefix):
+                continue
+            if not entry.is_dir():
+                if not entry.name.startswith(TEMPORARY):
+                    yield entry.path
+            elif not (deepest or entry.is_symlink()):
+                yield from _files_below(entry.path, prefix, depth)
+
+
 def _same_content(file: IO[bytes], path: str) -> bool:
     file.seek(0)
     with open(path, "rb") as stored:
@@ -158,7 +166,3 @@ def _errors(path: str) -> Iterator[None]:
 
 def _reason(error: OSError) -> str:
     return error.strerror or str(error)
-
-
-def _raise(error: OSError) -> None:
-    raise error

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 #: https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html; OpenStack Swift 1,000)
 PART_BYTES = 64 * 1024 * 1024
 _CONFLICT_ATTEMPTS = 5
+_SWIFT_HEADER = "x-trans-id"
 T = TypeVar("T")
 logger = logging.getLogger("scrapy_state.state")
 
@@ -51,6 +52,8 @@ class S3Reader:
     def __init__(self, bucket: str, options: S3Options) -> None:
         self.bucket = bucket
         self.options = options
+        #: see :func:`~scrapy_state.stores.base.lists_late`: Swift does, and has a header of its own in each answer
+        self.lists_late = True
 
     def uri(self, key: str) -> str:
         """See :class:`~scrapy_state.stores.base.StoreReader`."""
@@ -120,8 +123,9 @@ class S3Reader:
                 return None  # otherwise it is forbidden, or was stored just now: the next try decides
 
     def _listed(self, prefix: str, **options: Any) -> Iterator[str]:
-        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix, **options)
-        return (each["Key"] for page in pages for each in page.get("Contents", ()))
+        for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix, **options):
+            self.lists_late = _SWIFT_HEADER in page["ResponseMetadata"]["HTTPHeaders"]
+            yield from (each["Key"] for each in page.get("Contents", ()))
 
     @property
     def _client(self) -> S3Client:

@@ -16,10 +16,11 @@ from segment_books import Books, segment
 from scrapy_state.exceptions import CheckpointError
 from scrapy_state.frontier.segments.files import StoredSegments
 from scrapy_state.lineage import prune
-from scrapy_state.lineage.prune import Pruned, Stored, delete_stored, not_needed, prunable, roll_up
+from scrapy_state.lineage.prune import Pruned, delete_stored, keep_needed, prunable, roll_up
 from scrapy_state.model.checkpoint import Checkpoint
 from scrapy_state.model.requests import Requests
 from scrapy_state.model.stored_file import StoredFile
+from scrapy_state.stores.temporary_names import StoredNames
 
 RUN = "20261101T000000-abc000"
 
@@ -155,9 +156,9 @@ class TestPrune:
         dying = Dying(history.store, at, after)
         keys, pruned = prunable(history.store, history.template, 4, keep=1), Pruned()
 
-        def drop(stored: Stored) -> None:
-            rest = not_needed(dying, history.template, keys, stored)
-            delete_stored(dying, [folder(history) + name for _, name in rest], pruned)
+        def drop(stored: StoredNames) -> None:
+            keep_needed(dying, history.template, keys, stored)
+            delete_stored(dying, (folder(history) + name for _, name in stored), pruned)
 
         try:
             roll_up(dying, history.template, keys, pruned, drop=drop)

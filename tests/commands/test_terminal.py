@@ -8,12 +8,13 @@ import re
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from commands import DEADLINE_SECONDS, read_terminal, start
 from histories import History, state
 
-from scrapy_state.commands.terminal import table
+from scrapy_state.commands.terminal import out_json, out_json_list, table
 
 pytestmark = pytest.mark.long
 
@@ -52,6 +53,19 @@ class TestTerminal:
         assert "job" not in text
         assert "…" in text
         assert max(map(len, re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines())) <= 80
+
+    @pytest.mark.parametrize("on_terminal", [False, True])
+    @pytest.mark.parametrize("values", [[], [{}], [{"a": "é\n", "b": [1, 2]}, 3, ["x"]]])
+    def test_json_list(self, values: list[Any], on_terminal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A list that is printed piece by piece looks like one that is printed at once."""
+        shown = []
+        for print_it in (out_json, out_json_list):
+            stream = io.StringIO()
+            stream.isatty = lambda: on_terminal  # type: ignore[method-assign]
+            monkeypatch.setattr("sys.stdout", stream)
+            print_it(values)
+            shown.append(stream.getvalue())
+        assert shown[0] == shown[1]
 
     def test_asks(self, history: History, tmp_path: Path) -> None:
         """On a terminal the command asks before it deletes, and an empty answer means no."""

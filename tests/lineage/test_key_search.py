@@ -17,6 +17,7 @@ from scrapy_state.model.key_template import KeyTemplate
 
 RUN = "20261121T120000-abcdef"
 TEMPLATE = KeyTemplate.parse("state/%(batch_id)010d.json", {})
+DIGEST = "sha256:" + "5f" * 32
 
 
 @dataclass
@@ -91,20 +92,26 @@ FOREIGN = [
     runs=st.lists(st.tuples(st.integers(1, 20_000), st.integers(1, 3_000)), max_size=2),
     foreign=st.lists(st.tuples(st.sampled_from(FOREIGN), st.integers(1, 40_000)), max_size=20),
     asked=st.integers(0, 45_000),
+    signposts=st.lists(st.integers(1, 45_000), max_size=2),
 )
-@example(width=5, suffix=".json", ids=set(), runs=[(1, 1000)], foreign=[], asked=0)
-@example(width=5, suffix=".json", ids={40_000}, runs=[(1, 1001)], foreign=[], asked=2000)
-@example(width=4, suffix=".json", ids={12_345}, runs=[(1, 9_999)], foreign=[], asked=0)
-@example(width=2, suffix="", ids={7, 150}, runs=[(1, 3_000)], foreign=[], asked=99)
+@example(width=5, suffix=".json", ids=set(), runs=[(1, 1000)], foreign=[], asked=0, signposts=[])
+@example(width=5, suffix=".json", ids={40_000}, runs=[(1, 1001)], foreign=[], asked=2000, signposts=[40_000])
+@example(width=4, suffix=".json", ids={12_345}, runs=[(1, 9_999)], foreign=[], asked=0, signposts=[])
+@example(width=2, suffix="", ids={7, 150}, runs=[(1, 3_000)], foreign=[], asked=99, signposts=[])
+@example(width=5, suffix=".json", ids=set(), runs=[(1, 3_000)], foreign=[], asked=99, signposts=[1_500])
+@example(width=5, suffix=".json", ids=set(), runs=[(1, 3_000)], foreign=[], asked=99, signposts=[3_001, 9_999])
 def test_against_a_sorted_list(
-    width: int, suffix: str, ids: set[int], runs: list[tuple[int, int]], foreign: list[tuple[str, int]], asked: int
-) -> None:
-    """Whatever ids there are, even with more digits than the template has, and whatever else is there, the search gives what a
-    sorted list of all keys would: the newest, those downwards from a position, the first one upwards from it."""
+    width: int, suffix: str, ids: set[int], runs: list[tuple[int, int]], foreign: list[tuple[str, int]], asked: int,
+    signposts: list[int],
+) -> None:  # fmt: skip
+    """Whatever ids there are, even with more digits than the template has, whatever else is there, and wherever signposts
+    point, the search gives what a sorted list of all keys would: the newest, those downwards from a position, the first one
+    upwards from it."""
     template = KeyTemplate.parse(f"state/%(batch_id)0{width}d{suffix.replace('%', '')}", {})
     ids = ids.union(*(range(first, first + count) for first, count in runs))
     keys = {template.key(id) for id in ids} | {text.format(str(number).zfill(width)) for text, number in foreign}
-    ordered = template.in_order(keys)
+    keys |= {template.signpost(id, DIGEST) for id in signposts if len(str(id)) <= width}
+    ordered = [*template.in_order(keys)]
     found = find_keys(Bucket(sorted(keys)), template)
     newest = found.newest()
     assert (newest.key if newest else None) == (ordered[-1] if ordered else None)
@@ -141,6 +148,27 @@ def test_few_requests_for_very_many(count: int) -> None:
     assert newest.position == count
     assert store.requests <= (25 if count <= 1_000_000 else 35)
     assert sum(store.pages) <= 3_000 + 10 * store.requests
+
+
+@pytest.mark.parametrize("more", [0, 500])
+def test_two_pages_with_a_signpost(more: int) -> None:
+    """With a signpost, two pages show the newest of any number of checkpoints, and that none follows it."""
+    store = Bucket([TEMPLATE.signpost(20_000, DIGEST), *(TEMPLATE.key(id) for id in range(1, 20_001 + more))])
+    found = find_keys(store, TEMPLATE)
+    newest = found.newest()
+    assert newest is not None
+    assert (newest.position, store.requests) == (20_000 + more, 2)
+    assert found.is_signposted(20_000, DIGEST)
+    assert not found.is_signposted(20_000, "sha256:other")
+
+
+def test_no_extra_request_where_listings_are_complete() -> None:
+    """Only a store that may list late is asked for the checkpoint after the newest."""
+    store = Dense([], count=5)
+    store.lists_late = False  # type: ignore[attr-defined]
+    newest = find_keys(store, TEMPLATE).newest()
+    assert newest is not None
+    assert (newest.position, store.requests, store.parts) == (5, 1, 0)
 
 
 def test_segments_cost_nothing() -> None:

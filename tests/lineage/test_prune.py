@@ -9,6 +9,9 @@ import sys
 import tarfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,7 +26,7 @@ from scrapy_state.lineage import prune as prune
 from scrapy_state.lineage.archive import Rollups, pack
 from scrapy_state.lineage.chain import lineage
 from scrapy_state.lineage.history import newest_first
-from scrapy_state.lineage.prune import Pruned, prunable, roll_up
+from scrapy_state.lineage.prune import Pruned, leave_signpost, prunable, roll_up
 from scrapy_state.lineage.resolve import resolve
 from scrapy_state.model.checkpoint import Checkpoint
 from scrapy_state.model.key_template import KeyTemplate
@@ -31,6 +34,40 @@ from scrapy_state.model.key_template import KeyTemplate
 pytestmark = pytest.mark.long
 
 SEED = 7
+
+
+TEMPLATE = KeyTemplate.parse("state/%(batch_id)010d.json", {})
+
+
+class Ordered:
+    """A store in memory that lists in order and completely, and counts requests."""
+
+    ordered, atomic, lists_late = True, True, False
+
+    def __init__(self) -> None:
+        self.content: dict[str, bytes] = {}
+        self.requests = 0
+
+    def uri(self, key: str) -> str:
+        return f"memory://{key}"
+
+    def keys(self, prefix: str, after: str = "", limit: int | None = None) -> Iterator[str]:
+        self.requests += 1
+        return islice((key for key in sorted(self.content) if key.startswith(prefix) and key > after), limit)
+
+    def read(self, key: str) -> bytes | None:
+        self.requests += 1
+        return self.content.get(key)
+
+    def read_part(self, key: str, begin: int, size: int) -> bytes | None:
+        return None if (content := self.read(key)) is None else content[begin:][:size]
+
+    def create(self, key: str, file: IO[bytes]) -> None:
+        file.seek(0)
+        assert self.content.setdefault(key, content := file.read()) == content
+
+    def delete(self, key: str) -> None:
+        self.content.pop(key, None)
 
 
 def fill(history: History) -> None:
@@ -76,7 +113,9 @@ def test_nothing_is_lost(place: History) -> None:
     for keep in ("9", "4", "1"):
         ran = state(place, "prune", "--keep", keep)
         assert (ran.code, ran.err) == (0, ""), ran
-    assert place.state_names() == [
+    *signposts, newest, first, second, third = place.state_names()
+    assert len(signposts) == place.store.ordered
+    assert [newest, first, second, third] == [
         "0000000013.json",
         "rollup-0000000001-0000000004.tar.gz",
         "rollup-0000000005-0000000009.tar.gz",
@@ -225,6 +264,28 @@ class Dying:
         act()
         if self._left < 0:
             raise Killed
+
+
+@pytest.mark.parametrize("keep", [1, 5, 1_200])
+def test_three_requests_after_it(tmp_path: Path, keep: int) -> None:
+    """On a store that lists in order, a start after a prune takes three requests, however many state files were kept. A prune
+    leaves one signpost, to the newest checkpoint, and deletes the older ones; so it does if it was killed in between."""
+    store, parent = Ordered(), Checkpoint({}, id=0)
+    for id in range(1, keep + 20):
+        made = Checkpoint({"t": id}, id=id, parent=parent.id or None, parent_digest=parent.digest)
+        parent = replace(made, digest=made.to_json()["digest"])
+        store.content[TEMPLATE.key(id)] = parent.to_bytes()
+        if id in (4, 9, keep + 19):
+            roll_up(store, TEMPLATE, prunable(store, TEMPLATE, id, keep=keep), Pruned())
+            with suppress(Killed):
+                leave_signpost(Dying(store, 1 if id == 9 else 99, False), TEMPLATE, parent)
+    assert [key for key in store.content if TEMPLATE.signposted(key)] == [TEMPLATE.signpost(keep + 19, parent.digest or "")]
+    store.requests = 0
+    assert resolve(store, TEMPLATE).checkpoint == parent
+    assert store.requests <= 3
+    del store.content[TEMPLATE.key(keep + 19)]
+    found = resolve(store, TEMPLATE).checkpoint
+    assert found is None if keep == 1 else found is not None and found.id == keep + 18
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])

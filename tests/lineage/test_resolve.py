@@ -316,6 +316,18 @@ def test_few_requests_after_a_prune(first: int, reads: int, monkeypatch: pytest.
     assert (found.checkpoint.id, store.reads) == (7, reads)
 
 
+@pytest.mark.parametrize(("id", "digest", "reads"), [(7, None, 1), (7, "sha256:" + "0" * 64, 2), (6, None, 2)])
+def test_few_requests_with_a_signpost(id: int, digest: str | None, reads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The parent of exactly the checkpoint that prune has checked is not read again."""
+    monkeypatch.setattr(Memory, "ordered", True)
+    store, made = Memory(), chain(7)
+    store.content[TEMPLATE.signpost(id, digest or made[id - 1].digest or "")] = b""  # it is listed first
+    store.put(*made)
+    found = resolve(store, TEMPLATE)
+    assert found.checkpoint is not None
+    assert (found.checkpoint.id, store.reads) == (7, reads)
+
+
 def test_deleted_since_the_listing() -> None:
     """A file that was deleted since the listing is no reason to stop or to warn; its id counts."""
     store = Memory(listed=[TEMPLATE.key(8)])

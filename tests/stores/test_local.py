@@ -389,4 +389,4 @@ class TestForbiddenFolder:
         template = KeyTemplate.parse(f"{Path(forbidden).parent}/{text}", {})
         store, _ = open_reader(template.prefix, {})
         assert resolve(store, template) == Resolution()
-        assert prunable(store, template, 1) == []
+        assert not prunable(store, template, 1)

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, TypeVar
 
 from ...delta.files import NAME as DELTA
 from ...delta.memory import Remembered
 from ...exceptions import StateSettingsError
 from ...frontier.segments.files import SegmentFiles, StoredSegments, open_requests
-from ...lineage.prune import Pruned, Stored, delete_stored, not_needed
+from ...lineage.prune import Pruned, delete_stored, keep_needed
 from ...model.checkpoint import Checkpoint
 from ...model.key_template import placeholders
 from ...model.requests import Requests
 from ...settings import get_settings
 from ...stores import StoreReader, open_reader, open_writer
 from ...stores.stored_files import StoredFiles, copy_files
+from ...stores.temporary_names import StoredNames
 from ..target import Target
 
 S = TypeVar("S", bound=StoreReader)
@@ -59,19 +62,19 @@ def copy_memories(source: Target, target: Target, checkpoint: Checkpoint, crawl:
     return memories
 
 
-def drop_stored(target: Target, keys: Sequence[str], pruned: Pruned, stored: Stored) -> None:
+def drop_stored(target: Target, keys: Sequence[str], pruned: Pruned, stored: StoredNames) -> None:
     """Delete the files *stored*, but none that a checkpoint other than *keys* names. Blocks.
 
-    :raises StateError: as :func:`~scrapy_state.lineage.prune.not_needed`
+    :raises StateError: as :func:`~scrapy_state.lineage.prune.keep_needed`
     """
-    stored = not_needed(target.store, target.template, keys, stored)
-    for folder in sorted({folder for folder, _ in stored}):
+    keep_needed(target.store, target.template, keys, stored)
+    for folder, names in groupby(stored, itemgetter(0)):
         store, prefix = (
             _folder(target, open_writer, target.writer())
             if folder == "requests"
             else (target.writer(), f"{target.template.prefix}{folder}/")
         )
-        delete_stored(store, [prefix + name for of, name in stored if of == folder], pruned)
+        delete_stored(store, (prefix + name for _, name in names), pruned)
 
 
 def stored_problems(target: Target, checkpoint: Checkpoint, deep: bool) -> Iterator[tuple[str, str | None]]:
