@@ -46,8 +46,9 @@ def fingerprinter(crawler: Crawler) -> Callable[[Request], bytes]:
 def warn_of_jobdir(crawler: Crawler) -> None:
     """Warn if requests of an earlier run wait in JOBDIR, where nobody reads them. Reads a folder."""
     folder = job_dir(crawler.settings)
-    if folder is not None and any(Path(folder).glob("requests.queue/*")):
+    # A crawl that is over leaves active.json there.
+    if folder is not None and any(path.name != "active.json" for path in Path(folder).glob("requests.queue/*")):
         logger.warning(
             "JOBDIR %s has requests of an earlier run, which are not read: scrapy_state keeps requests in the checkpoints. To "
-            "crawl those first, run once with -s STATE_REQUESTS=False", folder, extra={"spider": crawler.spider},
+            "finish that crawl first, run once with -s STATE_ENABLED=False", folder, extra={"spider": crawler.spider},
         )  # fmt: skip

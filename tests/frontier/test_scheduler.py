@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from typing import Any
 
 import crawls
@@ -56,6 +57,19 @@ def test_jobdir(pages: Place) -> None:
     assert "WARNING" in line
     assert pages.asked == {"a": 1, "b": 1}
     assert {path: path.read_bytes() for path in before} == before
+
+
+@pytest.mark.long
+def test_finishing_jobdir(pages: Place) -> None:
+    """STATE_ENABLED=False finishes the crawl in JOBDIR, each page once. After that no WARNING says that requests wait there."""
+    many = FEW.replace('("a", "b")', "map(str, range(20))")
+    pages.crawl(many, JOBDIR="job", STATE_ENABLED=False, CLOSESPIDER_ITEMCOUNT=5, CONCURRENT_REQUESTS=1)
+    first = pages.asked
+    [line] = pages.crawl(FEW, JOBDIR="job", CLOSESPIDER_ITEMCOUNT=1).lines("JOBDIR job has requests of an earlier run")
+    assert "-s STATE_ENABLED=False" in line
+    assert pages.crawl(many, JOBDIR="job", STATE_ENABLED=False).lines("Resuming crawl")
+    assert first + pages.asked == Counter(map(str, range(20)))
+    assert not pages.crawl(FEW, JOBDIR="job").lines("JOBDIR job has requests")
 
 
 REDIRECTS = """
