@@ -50,9 +50,8 @@ class Model:
         self.entries: list[Entry] = []
 
     def key(self, entry: Entry) -> tuple[int, bool, int]:
-        own_queue = entry.is_start and self.start_first_out is not None
-        first_out = self.start_first_out if own_queue else self.first_out
-        return -entry.priority, own_queue, entry.page if first_out else -entry.page
+        first_out = self.start_first_out if entry.is_start else self.first_out
+        return -entry.priority, entry.is_start, entry.page if first_out else -entry.page
 
     def pop(self, count: int) -> list[Entry]:
         self.entries.sort(key=self.key)
@@ -81,7 +80,8 @@ def test_it_behaves_as_a_sorted_list(
             for entry in argument:
                 if entry[0] not in pages(model.entries):
                     backlog.push(*entry)
-                    model.entries.append(Entry(*entry))
+                    page, priority, is_start, data = entry
+                    model.entries.append(Entry(page, priority, is_start and start_first_out is not None, data))
         elif what == "pop":
             assert backlog.pop(argument) == model.pop(argument)
         elif what == "again":  # a page that was removed comes back with another priority
@@ -133,14 +133,14 @@ def test_the_highest_priority_comes_first(make: Make) -> None:
 
 def test_entries_come_back_whole(make: Make) -> None:
     """Data of any bytes and length, and the kinds of the fields."""
-    backlog = make(first_out=True)
+    backlog = make(first_out=True, start_first_out=True)
     data = [b"", b"\0\xff\n", os.urandom(300_000)]
     for page, each in enumerate(data):
-        backlog.push(page, 0, page == 1, each)
+        backlog.push(page, 0, page == 2, each)
     popped = backlog.pop(3)
     assert [each.data for each in popped] == data
     assert [(type(each), type(each.is_start), type(each.data)) for each in popped] == [(Entry, bool, bytes)] * 3
-    assert [each.is_start for each in popped] == [False, True, False]
+    assert [each.is_start for each in popped] == [False, False, True]
 
 
 def test_priorities_without_limit(make: Make) -> None:
