@@ -5,18 +5,22 @@ from __future__ import annotations
 import os
 import sqlite3
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from heapq import heapify, heappop, heappush
+from itertools import chain, islice
 from typing import Any, NamedTuple, Protocol
 
 from queuelib.queue import FifoMemoryQueue, LifoMemoryQueue
 
 from ..exceptions import StateError
 from ..stores.naming import TEMPORARY
+from .segments.lines import PageLine
 
 #: How many pushed entries are written at once
 _BUFFERED = 500
+#: How many one statement writes: each row takes half as long as with executemany()
+_A_STATEMENT = 50
 #: SQLite's integers have 64 bits; beyond this limit priorities count as equal.
 _MOST_PRIORITY = 2**62
 #: What SQLite keeps in memory; the system caches the file as well.
@@ -25,14 +29,15 @@ _CACHE_KIB = 2000
 _REMOVED = 1000
 #: MemoryBacklog orders all rows anew if a larger part than one in this many was pushed.
 _FEW_PUSHED = 20
+_FIRST_QUEUE = "SELECT rank, is_start FROM entry ORDER BY rank, is_start LIMIT 1"
 
 
-#: rank, queue, place (the smallest is sent first), page, is_start, data. The garbage collector leaves such plain tuples alone.
-_Row = tuple[int, int, int, int, bool, bytes]
+#: rank, queue, place (the smallest is sent first), page, data. The garbage collector leaves such plain tuples alone.
+_Row = tuple[int, bool, int, int, bytes]
 
 
 class Entry(NamedTuple):
-    """A pending request."""
+    """A pending request. *is_start*: whether it is a start request, and these have a queue of their own."""
 
     page: int
     priority: int
@@ -47,12 +52,8 @@ class Backlog(Protocol):
     a queue, the order of the page numbers counts, in whatever order they were pushed.
     """
 
-    def push(self, page: int, priority: int, is_start: bool, data: bytes) -> None:
-        """Add an entry.
-
-        :param page: at least 0; no other entry has it
-        :param priority: limited to ± 2**62
-        """
+    def push(self, entries: Sequence[PageLine]) -> None:
+        """Add *entries*, with page numbers of at least 0 that no other entry has. Priorities are limited to ± 2**62."""
 
     def remove(self, pages: Iterable[int]) -> None:
         """Remove the entries of *pages*, as far as there are any."""
@@ -70,24 +71,9 @@ class Backlog(Protocol):
         """Forget all entries."""
 
 
-class _Order:
-    """Makes rows that sort in the order in which they should be sent. For the arguments, see :class:`MemoryBacklog`."""
-
-    def __init__(self, first_out: bool, start_first_out: bool | None) -> None:
-        self._first_out = first_out
-        self._start_first_out = start_first_out
-
-    def row(self, page: int, priority: int, is_start: bool, data: bytes) -> _Row:
-        rank = -priority
-        if not -_MOST_PRIORITY <= rank <= _MOST_PRIORITY:
-            rank = _MOST_PRIORITY if rank > 0 else -_MOST_PRIORITY
-        if is_start and self._start_first_out is not None:
-            return rank, 1, page if self._start_first_out else -page, page, is_start, data
-        return rank, 0, page if self._first_out else -page, page, is_start, data
-
-
-def _entry(row: _Row) -> Entry:
-    return Entry(row[3], -row[0], bool(row[4]), row[5])
+def _rank(priority: int) -> int:
+    """Return what sorts requests of *priority*: the smallest is sent first."""
+    return -priority if -_MOST_PRIORITY <= priority <= _MOST_PRIORITY else _MOST_PRIORITY * (1 if priority < 0 else -1)
 
 
 class MemoryBacklog:
@@ -99,7 +85,9 @@ class MemoryBacklog:
     """
 
     def __init__(self, first_out: bool, start_first_out: bool | None) -> None:
-        self._order = _Order(first_out, start_first_out)
+        self._has_start_queue = start_first_out is not None
+        #: for each queue, the sign of the page number that brings it into its order
+        self._signs = 1 if first_out else -1, 1 if start_first_out else -1
         #: page -> its row
         self._rows: dict[int, _Row] = {}
         #: all rows, and some that were removed
@@ -107,10 +95,12 @@ class MemoryBacklog:
         #: rows that are not in the heap yet
         self._pushed: list[_Row] = []
 
-    def push(self, page: int, priority: int, is_start: bool, data: bytes) -> None:
+    def push(self, entries: Sequence[PageLine]) -> None:
         """See :class:`Backlog`."""
-        self._rows[page] = row = self._order.row(page, priority, is_start, data)
-        self._pushed.append(row)
+        for page, priority, is_start, data in entries:
+            queue = is_start and self._has_start_queue
+            self._rows[page] = row = _rank(priority), queue, self._signs[queue] * page, page, data
+            self._pushed.append(row)
 
     def remove(self, pages: Iterable[int]) -> None:
         """See :class:`Backlog`."""
@@ -123,9 +113,9 @@ class MemoryBacklog:
         """See :class:`Backlog`."""
         found: list[Entry] = []
         while len(found) < count and self._skip_removed():
-            entry = _entry(heappop(self._heap))
-            del self._rows[entry.page]
-            found.append(entry)
+            rank, queue, _, page, data = heappop(self._heap)
+            del self._rows[page]
+            found.append(Entry(page, -rank, queue, data))
         return found
 
     def __len__(self) -> int:
@@ -173,22 +163,27 @@ class DiskBacklog:
     """
 
     def __init__(self, folder: str, first_out: bool, start_first_out: bool | None) -> None:
-        self._order = _Order(first_out, start_first_out)
+        self._has_start_queue = start_first_out is not None
+        #: for each queue, in which order its pages are sent
+        self._orders = "page" if first_out else "page DESC", "page" if start_first_out else "page DESC"
         self._folder = folder
-        self._buffer: list[_Row] = []
+        self._buffer: list[tuple[int, int, bool, bytes]] = []
         self._count = 0
         #: the highest priority; None if the file has to be asked
         self._top: int | None = None
         with self._errors():
             self._sql = _nameless_database(folder)
 
-    def push(self, page: int, priority: int, is_start: bool, data: bytes) -> None:
+    def push(self, entries: Sequence[PageLine]) -> None:
         """See :class:`Backlog`."""
-        row = self._order.row(page, priority, is_start, data)
-        self._buffer.append(row)
-        self._count += 1
-        if self._count == 1 or (self._top is not None and -row[0] > self._top):
-            self._top = -row[0]
+        has_queue = self._has_start_queue
+        rows = [(page, _rank(priority), is_start and has_queue, data) for page, priority, is_start, data in entries]
+        self._buffer += rows
+        if rows and not self._count:
+            self._top = -rows[0][1]
+        if self._top is not None:
+            self._top = max([self._top, *(-row[1] for row in rows)])
+        self._count += len(rows)
         if len(self._buffer) >= _BUFFERED:
             self._flush()
 
@@ -202,13 +197,13 @@ class DiskBacklog:
     def pop(self, count: int) -> list[Entry]:
         """See :class:`Backlog`."""
         self._flush()
+        found: list[Entry] = []
         with self._errors():
-            rows = self._sql.execute("SELECT * FROM entry ORDER BY rank, queue, place LIMIT ?", (max(0, count),)).fetchall()
-            if rows:
-                self._sql.execute("DELETE FROM entry WHERE (rank, queue, place) <= (?, ?, ?)", rows[-1][:3])
-        self._count -= len(rows)
+            while len(found) < count and (queue := self._sql.execute(_FIRST_QUEUE).fetchone()):
+                found += self._pop_from(queue, count - len(found))
+        self._count -= len(found)
         self._top = None
-        return list(map(_entry, rows))
+        return found
 
     def __len__(self) -> int:
         return self._count
@@ -228,11 +223,21 @@ class DiskBacklog:
         self._count = 0
         self._sql.close()
 
+    def _pop_from(self, queue: tuple[int, int], count: int) -> list[Entry]:
+        rank, is_start = queue
+        select = f"SELECT page, data FROM entry WHERE rank = ? AND is_start = ? ORDER BY {self._orders[is_start]} LIMIT ?"
+        rows = self._sql.execute(select, (*queue, count)).fetchall()
+        ends = sorted((rows[0][0], rows[-1][0]))
+        self._sql.execute("DELETE FROM entry WHERE rank = ? AND is_start = ? AND page BETWEEN ? AND ?", (*queue, *ends))
+        return [Entry(page, -rank, bool(is_start), data) for page, data in rows]
+
     def _flush(self) -> None:
-        if self._buffer:
-            with self._errors():
-                self._sql.executemany("INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?)", self._buffer)
-            self._buffer.clear()
+        rows = iter(self._buffer)
+        with self._errors():
+            while some := [*islice(rows, _A_STATEMENT)]:
+                values = ", ".join(["(?, ?, ?, ?)"] * len(some))
+                self._sql.execute(f"INSERT INTO entry VALUES {values}", [*chain.from_iterable(some)])
+        self._buffer.clear()
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -267,8 +272,8 @@ def _nameless_database(folder: str) -> sqlite3.Connection:
         sql.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         sql.execute("BEGIN EXCLUSIVE")
         # The data lie in the order of the pages, nearly that of pushing; only the small index is written all over.
-        sql.execute("CREATE TABLE entry (rank, queue, place, page INTEGER PRIMARY KEY, is_start, data)")
-        sql.execute("CREATE INDEX next ON entry (rank, queue, place)")
+        sql.execute("CREATE TABLE entry (page INTEGER PRIMARY KEY, rank, is_start, data)")
+        sql.execute("CREATE INDEX next ON entry (rank, is_start)")  # each of its entries ends with the page
     finally:
         with suppress(PermissionError):  # Windows keeps the name of an open file.
             os.unlink(path)

@@ -12,6 +12,7 @@ from ..exceptions import StateSettingsError
 from .backlog import Backlog
 from .codec import Codec
 from .seen import SeenSet
+from .segments.lines import PageLine
 
 #: A page that was in flight in this many processes which died is taken for what kills them.
 MOST_DEATHS = 5
@@ -43,11 +44,10 @@ class Restored:
     suspects: set[int] = field(default_factory=set)
     number: int = 0
 
-    def add(self, page: int, priority: int, is_start: bool, data: bytes) -> None:
+    def add(self, pages: Sequence[PageLine]) -> None:
         """See :class:`~scrapy_state.frontier.segments.Target`, also for the other methods."""
-        self.backlog.push(page, priority, is_start, data)
-        if page > self.number:
-            self.number = page
+        self.backlog.push(pages)
+        self.number = max(self.number, max(pages)[0])
 
     def remove(self, pages: Sequence[int]) -> None:
         """These pages are settled."""
@@ -115,8 +115,7 @@ class Restored:
         if len(self.backlog) <= concurrency:
             entries = self.backlog.pop(len(self.backlog))
             self.suspects |= {entry.page for entry in entries}
-            for entry in entries:
-                self.backlog.push(entry.page, entry.priority, entry.is_start, entry.data)
+            self.backlog.push(entries)
         for page in self.suspects:
             self.page_deaths[page] = self.page_deaths.get(page, 0) + 1
         return {page: self.page_deaths[page] for page in sorted(self.suspects)}

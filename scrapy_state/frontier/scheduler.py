@@ -201,7 +201,7 @@ class Scheduler(ScrapyScheduler):
             return
         number = pages.add_known(encoded, request.priority, is_start, page)
         if self._opened is not None and self._opened.on_disk and self._queues.belongs_on_disk(request):
-            self._opened.backlog.push(number, request.priority, is_start, encoded)
+            self._opened.backlog.push([(number, request.priority, is_start, encoded)])
             return
         pages.under_way.wait(request, Waiting(number, page))
         self._queues.push(request)

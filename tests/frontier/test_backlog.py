@@ -50,9 +50,8 @@ class Model:
         self.entries: list[Entry] = []
 
     def key(self, entry: Entry) -> tuple[int, bool, int]:
-        own_queue = entry.is_start and self.start_first_out is not None
-        first_out = self.start_first_out if own_queue else self.first_out
-        return -entry.priority, own_queue, entry.page if first_out else -entry.page
+        first_out = self.start_first_out if entry.is_start else self.first_out
+        return -entry.priority, entry.is_start, entry.page if first_out else -entry.page
 
     def pop(self, count: int) -> list[Entry]:
         self.entries.sort(key=self.key)
@@ -80,14 +79,15 @@ def test_it_behaves_as_a_sorted_list(
         if what == "push":
             for entry in argument:
                 if entry[0] not in pages(model.entries):
-                    backlog.push(*entry)
-                    model.entries.append(Entry(*entry))
+                    backlog.push([entry])
+                    page, priority, is_start, data = entry
+                    model.entries.append(Entry(page, priority, is_start and start_first_out is not None, data))
         elif what == "pop":
             assert backlog.pop(argument) == model.pop(argument)
         elif what == "again":  # a page that was removed comes back with another priority
             for entry in model.entries[:argument]:
                 backlog.remove([entry.page])
-                backlog.push(entry.page, entry.priority // 2, entry.is_start, b"again")
+                backlog.push([(entry.page, entry.priority // 2, entry.is_start, b"again")])
             again = [each._replace(priority=each.priority // 2, data=b"again") for each in model.entries[:argument]]
             model.entries[:argument] = again
         else:
@@ -114,7 +114,7 @@ def test_order_within_a_priority(make: Make, order: dict[str, bool], expected: l
     """By page numbers, forwards or backwards; start requests (0 and 3) among the others, or after them in their own order."""
     backlog = make(**order)
     for page in (2, 0, 4, 3, 1):
-        backlog.push(page, 0, page in (0, 3), b"")
+        backlog.push([(page, 0, page in (0, 3), b"")])
     assert pages(backlog.pop(5)) == expected
 
 
@@ -122,7 +122,7 @@ def test_the_highest_priority_comes_first(make: Make) -> None:
     """The priority counts before the queue, and the queue before the page."""
     backlog = make(start_first_out=True)
     for page, (priority, is_start) in enumerate([(0, False), (5, True), (-5, False), (5, False), (0, True)]):
-        backlog.push(page, priority, is_start, bytes([page]))
+        backlog.push([(page, priority, is_start, bytes([page]))])
     assert backlog.top_priority == 5
     expected = [Entry(3, 5, False, b"\3"), Entry(1, 5, True, b"\1"), Entry(0, 0, False, b"\0"), Entry(4, 0, True, b"\4")]
     assert backlog.pop(4) == expected
@@ -133,21 +133,21 @@ def test_the_highest_priority_comes_first(make: Make) -> None:
 
 def test_entries_come_back_whole(make: Make) -> None:
     """Data of any bytes and length, and the kinds of the fields."""
-    backlog = make(first_out=True)
+    backlog = make(first_out=True, start_first_out=True)
     data = [b"", b"\0\xff\n", os.urandom(300_000)]
     for page, each in enumerate(data):
-        backlog.push(page, 0, page == 1, each)
+        backlog.push([(page, 0, page == 2, each)])
     popped = backlog.pop(3)
     assert [each.data for each in popped] == data
     assert [(type(each), type(each.is_start), type(each.data)) for each in popped] == [(Entry, bool, bytes)] * 3
-    assert [each.is_start for each in popped] == [False, True, False]
+    assert [each.is_start for each in popped] == [False, False, True]
 
 
 def test_priorities_without_limit(make: Make) -> None:
     """A priority beyond 2**62 counts as that; nothing fails."""
     backlog = make()
     for page, priority in enumerate([10**30, -(10**30), 2**62 - 1]):
-        backlog.push(page, priority, False, b"")
+        backlog.push([(page, priority, False, b"")])
     assert [(each.page, each.priority) for each in backlog.pop(3)] == [(0, 2**62), (2, 2**62 - 1), (1, -(2**62))]
 
 
@@ -155,7 +155,7 @@ def test_removing_what_is_not_there(make: Make) -> None:
     """Pages that are unknown, popped, or named twice change nothing."""
     backlog = make(first_out=True)
     for page in range(3):
-        backlog.push(page, 0, False, b"")
+        backlog.push([(page, 0, False, b"")])
     assert pages(backlog.pop(1)) == [0]
     backlog.remove(iter([0, 2, 2, 7]))
     assert len(backlog) == 1
@@ -172,7 +172,7 @@ def test_many_entries(make: Make) -> None:
     numbers = list(range(20_000))
     draw.shuffle(numbers)
     for page in numbers:
-        backlog.push(page, page % 7, False, b"%d" % page)
+        backlog.push([(page, page % 7, False, b"%d" % page)])
     removed = set(draw.sample(numbers, 15_000))
     backlog.remove(removed)
     expected = sorted(set(numbers) - removed, key=lambda page: (-(page % 7), page))
@@ -191,7 +191,7 @@ peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 count, before, data, worst = int(sys.argv[2]), peak(), bytes(range(208)), 0.0
 for page in range(count):
     started = time.thread_time()
-    backlog.push(page, -(page % 5), False, data)
+    backlog.push([(page, -(page % 5), False, data)])
     worst = max(worst, time.thread_time() - started)
 print(len(backlog), flush=True)
 if len(sys.argv) > 3:
@@ -245,7 +245,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
 
     def fill() -> None:
         for page in range(20_000):
-            backlog.push(page, 0, False, bytes(1000))
+            backlog.push([(page, 0, False, bytes(1000))])
 
     before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import IO, Any
 
 from scrapy_state.frontier.segments import OpenSegment, read_segments
+from scrapy_state.frontier.segments.lines import PageLine
 
 
 class Books:
@@ -26,8 +27,9 @@ class Books:
         self.names: set[tuple[str, str]] = set()
         self.flying: list[int] = []
 
-    def add(self, page: int, priority: int, is_start: bool, data: bytes) -> None:
-        self.pending[page] = (priority, is_start, data)
+    def add(self, pages: Sequence[PageLine]) -> None:
+        assert 0 < len(pages) <= 500
+        self.pending.update((page, (priority, is_start, data)) for page, priority, is_start, data in pages)
 
     def remove(self, pages: Sequence[int]) -> None:
         for page in pages:

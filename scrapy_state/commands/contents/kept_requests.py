@@ -9,6 +9,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from ...extension import SpiderSettingsState
+from ...frontier.segments.lines import PageLine
 from ...lineage.chain import ancestors
 from ...lineage.history import Run
 from ...model.checkpoint import Checkpoint
@@ -177,9 +178,10 @@ class _Pages:
         self.held_pages: dict[int, dict[str, Any]] = {}
         self.jars: dict[str, list[StoredCookie]] = {}
 
-    def add(self, page: int, priority: int, is_start: bool, data: bytes) -> None:
-        if self._wanted is None or page in self._wanted:
-            self.pending[page] = priority, data
+    def add(self, pages: Sequence[PageLine]) -> None:
+        for page, priority, _, data in pages:
+            if self._wanted is None or page in self._wanted:
+                self.pending[page] = priority, data
 
     def remove(self, pages: Sequence[int]) -> None:
         for page in pages:

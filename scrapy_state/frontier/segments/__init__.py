@@ -1,6 +1,7 @@
 """Segments: the files with a crawl's requests. Their format, and where they are stored."""
 
 from .merging import merge, to_merge
-from .segment import OpenSegment, Target, read_lines, read_segments
+from .reading import Target, read_lines, read_segments
+from .segment import OpenSegment
 
 __all__ = ["OpenSegment", "Target", "merge", "read_lines", "read_segments", "to_merge"]

@@ -17,7 +17,7 @@ from ...settings import get_settings
 from ...stores import StoreReader, StoreWriter
 from ...stores.stored_files import StoredFiles, temporary_file_errors
 from .merging import merge
-from .segment import Target, read_segments
+from .reading import Target, read_segments
 
 S = TypeVar("S", bound=StoreReader)
 _REMEDY = "restore it, or start without requests: -s STATE_REQUESTS=False"
@@ -63,7 +63,7 @@ class StoredSegments:
         self.uri, self.open = self._files.uri, self._files.open
 
     def read(self, segments: Sequence[StoredFile], target: Target) -> None:
-        """Tell *target* what is in *segments*, oldest first; see :func:`~.segments.read_segments`.
+        """Tell *target* what is in *segments*, oldest first; see :func:`~.reading.read_segments`.
 
         :raises CheckpointError: as :meth:`open`
         :raises StoreError: as :meth:`open`

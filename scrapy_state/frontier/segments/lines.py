@@ -9,6 +9,7 @@ import zlib
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from hashlib import sha256
 from itertools import islice
 from typing import IO, Any
@@ -28,6 +29,9 @@ _LONGEST_LINE = 80 << 20
 _BUFFER_BYTES = 256 << 10
 #: zlib's number for a stream in the gzip format
 _GZIP = 16 + zlib.MAX_WBITS
+
+#: The number of a pending page, its priority, whether it is a start request, and the request as JSON
+PageLine = tuple[int, int, bool, bytes]
 
 
 def opened(file: IO[bytes]) -> tuple[dict[str, Any], Iterator[bytes]]:
@@ -57,13 +61,14 @@ def damage() -> Iterator[None]:
 
 
 def _lines(stream: io.BufferedReader) -> Iterator[bytes]:
-    while line := stream.readline(_LONGEST_LINE):
+    for line in iter(partial(stream.readline, _LONGEST_LINE), b""):
         if line[-1:] != b"\n":
             raise ValueError("a line has no end")
         yield line[:-1]
 
 
-def _page(rest: bytes) -> tuple[Any, ...]:
+def page_line(rest: bytes) -> PageLine:
+    """Return the page in a line."""
     page, priority, flags, data = rest.split(b"\t", 3)
     return int(page), int(priority), b"s" in flags, data
 
@@ -112,7 +117,7 @@ def _held(rest: bytes) -> tuple[int, dict[str, Any]]:
 
 #: kind of a line -> returns what the target's method of that kind takes
 PARSERS: dict[bytes, Callable[[bytes], tuple[Any, ...]]] = {
-    b"+": _page,
+    b"+": page_line,
     b"-": lambda rest: (numbers(rest),),
     b"s": lambda rest: (packed(rest),),
     b"o": form,

@@ -332,7 +332,7 @@ def crawl(changes: list[Any]) -> tuple[list[IO[bytes]], dict[str, Any]]:
         elif kind == "add" and page not in over:
             data = json.dumps({"n": len(files), "a": args}).encode()
             opened.add(*args, data, again=page in books.pending)
-            books.add(*args, data)
+            books.add([(*args, data)])
         elif kind == "settle" and page in books.pending:
             over.add(page)
             opened.settle(page)
