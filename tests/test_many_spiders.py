@@ -15,7 +15,7 @@ from urllib.parse import unquote
 import pytest
 from crawls import STATE_OPTIONS, crawl
 from faulty import Proxy
-from scrapy.extensions.feedexport import FileFeedStorage, apply_uri_params
+from scrapy.extensions.feedexport import FileFeedStorage
 
 from scrapy_state.stores.local import LocalReader
 
@@ -105,7 +105,7 @@ def test_odd_names_on_disk(tmp_path: Path, scheme: str) -> None:
     def folder(name: str) -> Path:
         if name not in plain:
             return tmp_path / "data" / name / "state"
-        return (tmp_path / FileFeedStorage(apply_uri_params(state_uri, {"name": name, "batch_id": 1})).path).parent
+        return (tmp_path / FileFeedStorage(state_uri.replace("%(name)s", name)).path).parent
 
     def stored(name: str) -> list[dict[str, Any]]:
         return [json.loads(path.read_text())[0] for path in sorted(folder(name).iterdir()) if path.suffix == ".json"]

@@ -9,7 +9,8 @@ import pytest
 from crawls import ITEMS, SPIDER, STATE_OPTIONS, STATES, crawl, named_items
 
 ALL_ITEMS = [{"page": page, "n": n} for page in range(3) for n in range(2)]
-OUTSIDE = {"format": "jsonlines", "checkpoint": False}
+JSONL = {"format": "jsonlines"}
+OUTSIDE = {**JSONL, "checkpoint": False}
 WHERE = "    where = property(lambda self: 1 / 0)"
 
 
@@ -62,8 +63,8 @@ def params(params, spider):
 @pytest.mark.parametrize(
     ("more", "settings", "expected"),
     [
-        (WHERE, {"FEEDS": {f"%(where)s/{ITEMS}": {}, STATES: STATE_OPTIONS}}, "'where'"),
-        (WHERE, {"FEEDS": {ITEMS: {}, f"%(where)s/{STATES}": STATE_OPTIONS}}, "'where'"),
+        (WHERE, {"FEEDS": {f"%(where)s/{ITEMS}": JSONL, STATES: STATE_OPTIONS}}, "'where'"),
+        (WHERE, {"FEEDS": {ITEMS: JSONL, f"%(where)s/{STATES}": STATE_OPTIONS}}, "'where'"),
         ("def params(params, spider):\n    params['no']", {"FEED_URI_PARAMS": "spider.params"}, "FEED_URI_PARAMS: "),
         ("    state = property(lambda self: {})", {}, "spider.state"),
         ("    state = property(lambda self: 1 / 0)", {}, "spider.state"),

@@ -75,7 +75,8 @@ def test_jars_come_back(key: Any) -> None:
     jars = [site.manager.middlewares[0].jars for site in (before, after)]
     assert list(jars[1]) == [key]
     assert cookies_of(jars[1][key]) == cookies_of(jars[0][key])
-    assert after.get(meta=meta) == before.get(meta=meta)
+    # In any order: jars of Python 3.10 give their cookies sorted by name
+    assert sorted(after.get(meta=meta).split("; ")) == sorted(before.get(meta=meta).split("; "))
     for part in ("session=s3cret", "lasting=yes", "own=1", "empty=", "bare"):
         assert part in after.get(meta=meta)
 
