@@ -138,9 +138,10 @@ def _started(server: Callable[[Path], AbstractContextManager[RealServer]], folde
 
 
 def pytest_report_teststatus(report: pytest.TestReport | pytest.CollectReport) -> tuple[str, str, str] | None:
-    """Count the tests that need a redis-server where there is none, in the last line, instead of naming each."""
-    if report.skipped and NO_SERVER in str(report.longrepr):
-        return "skipped without redis-server", "s", "SKIPPED"
+    """Count the tests that need a server which is not installed, in the last line, instead of naming each."""
+    for reason, server in ((NO_SERVER, "redis-server"), ("Ceph is not installed", "Ceph")):
+        if report.skipped and reason in str(report.longrepr):
+            return f"skipped without {server}", "s", "SKIPPED"
     return None
 
 

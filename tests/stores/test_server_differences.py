@@ -75,7 +75,7 @@ def test_conditions(bucket_at: Callable[[str], Bucket], server: RealServer, monk
 
 
 @pytest.mark.campaign
-@pytest.mark.parametrize("fault", ["too slow", "time-out"])
+@pytest.mark.parametrize("fault", ["500", "too slow", "time-out"])
 def test_no_answer_to_a_completion(bucket_at: Callable[[str], Bucket], monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
     """If the answer to the completion of an upload in parts is lost, or the server never saw it, the upload is completed again:
     the file is whole, its parts are sent once, and no upload is left."""

@@ -90,9 +90,9 @@ def rgw(folder: Path) -> Iterator[RealServer]:
     :raises CannotStart: if the machine lacks something, or RGW does not answer in time
     """
     if sys.platform != "linux":
-        raise NotInstalled("Ceph runs on Linux only")
+        raise NotInstalled("Ceph is not installed: it runs on Linux only")
     if missing := [each for each in _PROGRAMS if not shutil.which(each)]:
-        raise NotInstalled(f"it needs {', '.join(missing)} (make test-servers gets Ceph with apt-get where it may)")
+        raise NotInstalled(f"Ceph is not installed: no {', '.join(missing)}")
     with Processes(folder) as processes:
         yield _start(folder, processes)
 
