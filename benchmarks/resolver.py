@@ -2,7 +2,7 @@
 
 ``python benchmarks/resolver.py``: an S3 server on this machine makes up the requested checkpoints (ids 1 to n, 1,000 per page).
 It compares the resolver with a plain listing of all keys: requests, and milliseconds without a network. Of the reads, one is
-for the checkpoint, one for its parent, whose digest must match, and one asks whether the next id exists.
+for the checkpoint, and one for its parent, whose digest must match.
 """
 
 from __future__ import annotations

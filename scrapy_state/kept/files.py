@@ -1,11 +1,11 @@
-"""The files of a project in checkpoints: what has changed is stored under the name of its SHA-256, before the checkpoint."""
+"""The files of a project in checkpoints: what has changed is stored under a new name, before the checkpoint."""
 
 from __future__ import annotations
 
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import IO, TYPE_CHECKING, Any
 
@@ -76,6 +76,7 @@ class KeptFiles:
     :param folder: the prefix of this run's files
     :param interval_seconds: STATE_FILES_INTERVAL; *most_bytes*: STATE_FILES_MAX_SIZE
     :param temporary: the folder for temporary files; *open_file* returns a new one
+    :param run: the id of this run
     """
 
     name = NAME
@@ -83,7 +84,7 @@ class KeptFiles:
     def __init__(
         self, barrier: Barrier, log: SpiderLog, selection: Selection, files: Mapping[str, KeptFile], seen: Mapping[str, Look],
         elsewhere: StoredFiles | None, store: StoreWriter, folder: str, interval_seconds: float, most_bytes: int,
-        temporary: str, open_file: Callable[[], IO[bytes]],
+        temporary: str, open_file: Callable[[], IO[bytes]], run: str,
     ) -> None:  # fmt: skip
         self._barrier = barrier
         self._log = log
@@ -97,6 +98,8 @@ class KeptFiles:
         self._most_bytes = most_bytes
         self._temporary = temporary
         self._open_file = open_file
+        self._run = run
+        self._number = 0
         self._looked: float | None = None
 
     async def opening(self, threads: StoreThreads, retry: Retry) -> Mapping[str, Any] | None:
@@ -107,8 +110,9 @@ class KeptFiles:
         await threads.run(self._look)
         if self._elsewhere is None:
             return None
-        stored = {file.stored.name: file.stored for file in self._files.values()}
-        await threads.run(copy_files, self._elsewhere, [*stored.values()], self._store, self._folder)
+        new = {file.stored: self._new(file.stored.digest, file.stored.bytes) for file in self._files.values()}
+        await threads.run(copy_files, self._elsewhere, [*new], self._store, self._folder, new.__getitem__)
+        self._files = {path: replace(file, stored=new[file.stored]) for path, file in self._files.items()}
         return files_to_json(self._files)
 
     def snapshot(self, side: Side) -> bool:
@@ -126,15 +130,14 @@ class KeptFiles:
         if not snapshot:
             return files_to_json(self._files)
         found = await threads.run(self._look)
-        files, stored = found.files, {file.stored.name for file in self._files.values()}
-        before = set(stored)
+        files, stored = found.files, {file.stored.digest: file.stored for file in self._files.values()}
+        before = {file.name for file in stored.values()}
         for first in range(0, len(found.changed), _AT_ONCE):
             paths = found.changed[first : first + _AT_ONCE]
             copies = await all_done(*(self._store_file(path, stored, threads, retry) for path in paths))
             for path, kept in zip(paths, copies, strict=True):
                 if kept is not None:
                     files[path] = kept
-                    stored.add(kept.stored.name)
         new = {file.stored for file in files.values() if file.stored.name not in before}
         if new:
             self._log.info("files kept: %s, new: %s, bytes: %s", len(files), len(new), sum(file.bytes for file in new))
@@ -161,7 +164,9 @@ class KeptFiles:
         self._check_size(sizes)
         return found
 
-    async def _store_file(self, path: str, stored: set[str], threads: StoreThreads, retry: Retry) -> KeptFile | None:
+    async def _store_file(
+        self, path: str, stored: dict[str, StoredFile], threads: StoreThreads, retry: Retry
+    ) -> KeptFile | None:
         full = os.path.join(self._selection.root, path)
         try:
             copy: Copy = await threads.run(copy_of, full, self._temporary, self._open_file)
@@ -169,11 +174,18 @@ class KeptFiles:
         except FileNotFoundError:
             return None  # it has been deleted since, so it is not listed
         with copy.file:
-            if copy.sha256 not in stored:
-                create = partial(threads.run, self._store.create, self._folder + copy.sha256, copy.file)
+            file = stored.get(f"sha256:{copy.sha256}")
+            if file is None:
+                file = stored[f"sha256:{copy.sha256}"] = self._new(f"sha256:{copy.sha256}", copy.bytes)
+                create = partial(threads.run, self._store.create, self._folder + file.name, copy.file)
                 await retry.run(f"STATE_FILES {path}", create)
         self._seen[path] = copy.look
-        return KeptFile(StoredFile(copy.sha256, copy.bytes, f"sha256:{copy.sha256}"), mode)
+        return KeptFile(file, mode)
+
+    def _new(self, digest: str, size_bytes: int) -> StoredFile:
+        """Return a file with a new name, also for old content: a prune may be deleting what the last checkpoint lacks."""
+        self._number += 1
+        return StoredFile(f"{digest.removeprefix('sha256:')}-{self._run}-{self._number:05d}", size_bytes, digest)
 
     def _check_size(self, sizes: Mapping[str, int]) -> None:
         total = sum(sizes.values())

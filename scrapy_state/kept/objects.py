@@ -30,6 +30,7 @@ NAME = "objects"
 REMEDY = "restore it, or choose another checkpoint (STATE_AT)"
 #: A component's JSON with more bytes than this has a file of its own.
 _INLINE_BYTES = 16 << 10
+_CHANGES = ".jsonl.gz"
 
 #: Returns the changes that count, once the side is settled; and the components' states, or why they are not known
 Snapshot = tuple[Callable[[], list[str]], "dict[str, tuple[str, bytes]] | StateError"]
@@ -172,7 +173,7 @@ class KeptObjects:
         return Kept(tuple(self._changes), dict(self._components))
 
     async def _store_changes(self, lines: Sequence[str], threads: StoreThreads, retry: Retry) -> StoredFile:
-        name, file = self._next_name(), self._open_file()
+        name, file = f"{self._next_name()}{_CHANGES}", self._open_file()
         with file:
             size, digest = await threads.run(write, lines, file)
             create = partial(threads.run, self._store.create, self._folder + name, file)
@@ -183,14 +184,16 @@ class KeptObjects:
         if kind == "json" and len(data) <= _INLINE_BYTES:
             return {"value": json.loads(data)}
         digest = sha256(data).hexdigest()
-        before = self._components.get(path, {}).get("file")
-        if before is None or before.name != digest:
-            create = partial(threads.run, self._store.create, self._folder + digest, io.BytesIO(data))
+        file: StoredFile | None = self._components.get(path, {}).get("file")
+        if file is None or file.digest != f"sha256:{digest}":
+            # A new name, even for old content: a prune may be deleting what the last checkpoint doesn't name.
+            file = StoredFile(f"{digest}-{self._next_name()}", len(data), f"sha256:{digest}")
+            create = partial(threads.run, self._store.create, self._folder + file.name, io.BytesIO(data))
             await retry.run(f"the state of {path}", create)
-        return {"kind": kind, "file": StoredFile(digest, len(data), f"sha256:{digest}")}
+        return {"kind": kind, "file": file}
 
     async def _merge(self, threads: StoreThreads, first: int, end: int) -> None:
-        chosen, name = self._changes[first:end], self._next_name()
+        chosen, name = self._changes[first:end], f"{self._next_name()}{_CHANGES}"
         try:
             merged = await threads.run(self._merged, chosen, first == 0, name)
         except (StateError, OSError) as error:
@@ -214,7 +217,7 @@ class KeptObjects:
 
     def _next_name(self) -> str:
         self._number += 1
-        return f"{self._run}-{self._number:05d}.jsonl.gz"
+        return f"{self._run}-{self._number:05d}"
 
 
 def begin(

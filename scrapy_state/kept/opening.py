@@ -63,7 +63,7 @@ def keep(crawler: Crawler, writes: bool, run: str) -> None:
 
 async def _open(crawler: Crawler, writes: bool, run: str) -> None:
     last = find_last(crawler)
-    await _open_files(crawler, last, writes)
+    await _open_files(crawler, last, run if writes else None)
     await _open_objects(crawler, last, run if writes else None)
 
 
@@ -111,8 +111,8 @@ def make_selection(crawler: Crawler, root: Path) -> Selection:
     return Selection(root, get_settings(crawler).files, refused)
 
 
-async def _open_files(crawler: Crawler, last: Last | None, writes: bool) -> None:
-    """Put the files of the last run back, and keep them.
+async def _open_files(crawler: Crawler, last: Last | None, run: str | None) -> None:
+    """Put the files of the last run back, and keep them. *run*: the id of this run, if it stores checkpoints.
 
     :raises StateError: if STATE_FILES can't be used, or a file can't be put back
     """
@@ -124,7 +124,7 @@ async def _open_files(crawler: Crawler, last: Last | None, writes: bool) -> None
     if last is None:
         log.warning("STATE_FILES has no effect: without a state feed (or STATE_FROM) there are no checkpoints to keep files in")
         return
-    if not writes and settings.files_folder is not None:
+    if run is None and settings.files_folder is not None:
         root = settings.files_folder.resolve()
     selection = make_selection(crawler, root)
     checkpoint = last.checkpoint
@@ -140,7 +140,7 @@ async def _open_files(crawler: Crawler, last: Last | None, writes: bool) -> None
         )
         _log_some(log, "not in the checkpoint, and left as they are (%s): %s", unknown)
         _log_some(log, "not in STATE_FILES, and not restored (%s): %s", kept.keys() - wanted)
-    if not writes:
+    if run is None:
         return
     store, prefix = open_own(crawler)
     elsewhere = stored if last.is_elsewhere else None
@@ -148,7 +148,7 @@ async def _open_files(crawler: Crawler, last: Last | None, writes: bool) -> None
         KeptFiles(
             barrier, log, selection, wanted, restored.same, elsewhere, store, f"{prefix}{files.NAME}/",
             settings.files_interval_seconds, settings.files_bytes, temporary_folder(crawler.settings),
-            temporary_files(crawler.settings),
+            temporary_files(crawler.settings), run,
         )
     )  # fmt: skip
 

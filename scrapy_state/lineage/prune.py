@@ -13,6 +13,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import datetime
+from typing import NamedTuple
 
 from ..exceptions import CheckpointError
 from ..model.checkpoint import Checkpoint
@@ -26,6 +27,12 @@ from .read_ahead import ahead
 
 #: How many state files, and how many bytes of them, a roll-up holds at most: it is read whole.
 ROLLUP_FILES, ROLLUP_BYTES = 10_000, 32 * 1024 * 1024
+
+
+class _File(NamedTuple):
+    at: int
+    key: str
+    data: bytes
 
 
 class Pruned:
@@ -91,9 +98,8 @@ def roll_up(
     """
     rollups = Rollups(store, template)
     known = rollups.list()
-    pending: list[tuple[str, bytes]] = []
-    #: the places of those in *keys*, and of the files in roll-ups
-    places, done = array("Q"), array("Q")
+    pending: list[_File] = []
+    done = array("Q")  # indexes of *keys*
     stored = StoredNames()
     size = 0
     for at, (key, data) in enumerate(ahead(store.read, keys)):
@@ -109,16 +115,13 @@ def roll_up(
         if any(rollups.content(rollup).get(id) == data for rollup in known if rollup.first <= id <= rollup.last):
             done.append(at)
             continue
-        pending.append((key, data))
-        places.append(at)
+        pending.append(_File(at, key, data))
         size += len(data)
         if len(pending) >= ROLLUP_FILES or size >= ROLLUP_BYTES:
-            _store(store, template, pending, pruned)
-            done += places
-            pending, places, size = [], array("Q"), 0
+            done.extend(_store(store, template, pending, pruned))
+            pending, size = [], 0
     if pending:
-        _store(store, template, pending, pruned)
-        done += places
+        done.extend(_store(store, template, pending, pruned))
     drop(stored)
     for _ in ahead(store.delete, (keys[at] for at in done)):
         pruned.deleted += 1
@@ -165,17 +168,18 @@ def delete_stored(store: StoreWriter, keys: Iterable[str], pruned: Pruned) -> No
         pruned.stored += 1
 
 
-def _store(store: StoreWriter, template: KeyTemplate, files: list[tuple[str, bytes]], pruned: Pruned) -> None:
-    """Store a roll-up of *files*, and read it back."""
-    ids = [template.id_of(key) or 0 for key, _ in files]
+def _store(store: StoreWriter, template: KeyTemplate, files: list[_File], pruned: Pruned) -> Iterable[int]:
+    """Store a roll-up of *files*, read it back, and return their indexes."""
+    ids = [template.id_of(file.key) or 0 for file in files]
     rollup = Rollup(ids[0], ids[-1], rollup_key(template, ids[0], ids[-1]))
     with tempfile.TemporaryFile() as packed:
-        pack(template, files, packed)
+        pack(template, ((file.key, file.data) for file in files), packed)
         store.create(rollup.key, packed)
-    if Rollups(store, template).content(rollup) != {id: data for id, (_, data) in zip(ids, files, strict=True)}:
+    if Rollups(store, template).content(rollup) != {id: file.data for id, file in zip(ids, files, strict=True)}:
         raise CheckpointError("the roll-up differs from what was stored; nothing was deleted", uri=store.uri(rollup.key))
     pruned.rollups.append(store.uri(rollup.key))
     pruned.rolled_up += len(files)
+    return (file.at for file in files)
 
 
 def _stored(data: bytes | None) -> set[StoredName]:

@@ -26,7 +26,9 @@ _REAL_TIMES = {"time": _REAL_TIME % "", "batch_time": _REAL_TIME % "[.][0-9]{6}"
 ROLLUP_NAME = r"rollup-([0-9]{10,})-([0-9]{10,})([^/]*)\.tar\.gz"
 #: The keys of what checkpoints name beside item files, after the prefix of the state files, unless a setting says otherwise:
 #: segments (frontier/segments/), runs of keys (delta/), files and objects (kept/)
-_STORED_KEY = r"[^/]*(?:requests/[^/]*\.tsv\.gz|delta/[^/]*\.keys|files/[0-9a-f]{64}|objects/(?:[^/]*\.jsonl\.gz|[0-9a-f]{64}))"
+_STORED_KEY = (
+    r"[^/]*(?:requests/[^/]*\.tsv\.gz|delta/[^/]*\.keys|objects/[^/]*\.jsonl\.gz|(?:files|objects)/[0-9a-f]{64}(?:-[^/]*)?)"
+)
 #: What follows the key of checkpoint 0, which never exists, in the key of a signpost: an id and a digest
 _SIGNPOST = r"\.newest-([0-9]{10,})-([0-9a-f]{64})"
 #: The largest id that array("Q") can hold

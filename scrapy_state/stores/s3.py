@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 #: https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html; OpenStack Swift 1,000)
 PART_BYTES = 64 * 1024 * 1024
 _CONFLICT_ATTEMPTS = 5
-_SWIFT_HEADER = "x-trans-id"
 T = TypeVar("T")
 logger = logging.getLogger("scrapy_state.state")
 
@@ -48,12 +47,10 @@ class S3Reader:
     """
 
     _writes = False
+    lists_late = True  # until a listing shows that this is not Swift, which has a header of its own in each answer
 
     def __init__(self, bucket: str, options: S3Options) -> None:
-        self.bucket = bucket
-        self.options = options
-        #: see :func:`~scrapy_state.stores.base.lists_late`: Swift does, and has a header of its own in each answer
-        self.lists_late = True
+        self.bucket, self.options = bucket, options
 
     def uri(self, key: str) -> str:
         """See :class:`~scrapy_state.stores.base.StoreReader`."""
@@ -124,7 +121,7 @@ class S3Reader:
 
     def _listed(self, prefix: str, **options: Any) -> Iterator[str]:
         for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix, **options):
-            self.lists_late = _SWIFT_HEADER in page["ResponseMetadata"]["HTTPHeaders"]
+            self.lists_late = "x-trans-id" in page["ResponseMetadata"]["HTTPHeaders"]
             yield from (each["Key"] for each in page.get("Contents", ()))
 
     @property

@@ -116,12 +116,19 @@ def temporary_file_errors(what: str) -> Iterator[None]:
         ) from error
 
 
-def copy_files(stored: StoredFiles, files: Sequence[StoredFile], store: StoreWriter, folder: str) -> None:
-    """Store copies of *files*, under the same names, in another folder or store. What is there already stays.
+def copy_files(
+    stored: StoredFiles,
+    files: Sequence[StoredFile],
+    store: StoreWriter,
+    folder: str,
+    renamed: Callable[[StoredFile], StoredFile] = lambda file: file,
+) -> None:
+    """Store copies of *files* in another folder or store. What is there already stays.
 
+    :param renamed: returns the file as it is there; otherwise it keeps its name
     :raises CheckpointError: as :meth:`StoredFiles.open`
     :raises StoreError: if a store does not answer or refuses
     """
     for file in files:
         with stored.open(file) as copy:
-            store.create(folder + file.name, copy)
+            store.create(folder + renamed(file).name, copy)

@@ -184,6 +184,11 @@ def test_stored_files_are_no_state_files() -> None:
     """Whatever checkpoints name beside item files is not taken for a state file where only the prefix is known."""
     digest = "5f" * 32
     stored = [f"requests/{RUN}-00001.tsv.gz", f"delta/{RUN}-00001.keys", f"files/{digest}", f"objects/{RUN}-00001.jsonl.gz"]
+    stored += [
+        f"files/{digest}-{RUN}-00001",
+        f"objects/{digest}-{RUN}-00001",
+        TEMPLATE.signpost(7, DIGEST).removeprefix("state/"),
+    ]
     template = KeyTemplate("state/")
     found = template.in_order([*(f"state/{name}" for name in (*stored, f"objects/{digest}")), "state/files/0000000001.json"])
     assert found == ["state/files/0000000001.json"], "it may be a spider's that is called files"

@@ -133,7 +133,8 @@ class Answering(Handler):
         answers = self.server.answers
         status, code = answers.pop(0) if len(answers) > 1 else answers[0]
         body = code if code.startswith("<") else f"<Error><Code>{code}</Code></Error>" if code else ""
-        self.reply(status, body, {"x-amz-checksum-crc32": base64.b64encode(bytes(4)).decode()} if body == DAMAGED else None)
+        damaged = {"x-amz-checksum-crc32": base64.b64encode(bytes(4)).decode()} if body == DAMAGED else {}
+        self.reply(status, body, {**damaged, **self.server.headers})
 
     do_GET = do_HEAD = do_POST = do_DELETE = do_PUT
 
@@ -147,5 +148,5 @@ def answering_server() -> Iterator[Any]:
 
 @pytest.fixture
 def answering(answering_server: Any) -> Any:
-    answering_server.answers, answering_server.seen = [], []
+    answering_server.answers, answering_server.seen, answering_server.headers = [], [], {}
     return answering_server

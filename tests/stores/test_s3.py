@@ -18,6 +18,7 @@ from scrapy_state.lineage.writer import CheckpointWriter
 from scrapy_state.model.key_template import KeyTemplate
 from scrapy_state.stores import open_writer, s3
 from scrapy_state.stores import s3_client as s3client
+from scrapy_state.stores.base import lists_late
 from scrapy_state.stores.s3 import S3Writer
 from scrapy_state.stores.s3_client import S3Options
 from scrapy_state.stores.s3_parts import PartsUpload
@@ -131,6 +132,15 @@ class TestS3:
         assert re.search(says, messages[-1])
         assert all(each.startswith("s3://bucket/a/b: ") for each in messages)
         assert SECRET not in "".join(messages)
+
+    def test_only_swift_lists_late(self, answering: Any) -> None:
+        """After a listing the store knows whether it may lack what was stored just now: Swift's may. Before, any may."""
+        store = s3_at(answering.url)
+        assert lists_late(store)
+        answering.answers = [(200, LISTED)]
+        assert (list(store.keys("")), lists_late(store)) == (["a"], False)
+        answering.headers = {"X-Trans-Id": "tx5f"}
+        assert (list(store.keys("")), lists_late(store)) == (["a"], True)
 
     @pytest.mark.parametrize("is_part", [False, True])
     def test_forbidden_or_missing(self, answering: Any, is_part: bool) -> None:
