@@ -24,7 +24,7 @@ from .model.checkpoint import Checkpoint
 from .model.json_values import in_log, json_object, shortened
 from .model.key_template import placeholders
 from .model.requests import Requests
-from .model.setting_names import names_close_to_ours
+from .model.setting_names import doubtful_names
 from .resume.arguments import warn_of_changes
 from .resume.lag import earlier
 from .resume.origin import describe, differences, less_lag
@@ -75,7 +75,7 @@ class SpiderSettingsState:
                 crawler.spider.state = deepcopy(extension.settings.state)  # type: ignore[attr-defined]  # Callbacks may read it.
             raise NotConfigured
         assert crawler.spider is not None
-        for name, near in names_close_to_ours(crawler.settings):
+        for name, near in doubtful_names(crawler.settings):
             logger.warning(
                 "scrapy_state has no setting %s. If you meant %s, correct the name; if the setting is your own, ignore this",
                 name, near, extra={"spider": crawler.spider},
@@ -190,11 +190,13 @@ class StateResolver(SpiderSettingsState):
             logger.warning("%s is skipped: %s", uri, why, extra={"spider": self.crawler.spider})
         self._check_item_feeds(resolution)
         checkpoint = self.start = resolution.checkpoint
+        differs = differences(settings, resolution)
         if settings.explicit or checkpoint is None:
             self._leave_behind("STATE was given for this run")
             self.start = None
             state, origin = super().find_state()
-            return state, origin + differences(settings, resolution)
+            stores_none = "; FEEDS has no state feed: no checkpoint is stored" if feed is None else ""
+            return state, origin + differs + stores_none
         warn_of_changes(self.crawler, checkpoint)
         if why := why_without_requests(settings, self.crawler):
             self._leave_behind(why)
@@ -202,11 +204,9 @@ class StateResolver(SpiderSettingsState):
             state = earlier(checkpoint.state, settings.lag) if checkpoint.state else {}
             if state != checkpoint.state:
                 self.start = None
-            return state, f"from {describe(resolution)}{differences(settings, resolution)}"
+            return state, f"from {describe(resolution)}{differs}"
         begun = self.continued.start_state
-        origin = (
-            f"from {describe(resolution)}, with {self.continued.pending} pending requests{differences(settings, resolution)}"
-        )
+        origin = f"from {describe(resolution)}, with {self.continued.pending} pending requests{differs}"
         return checkpoint.state if begun is None else begun, origin
 
     def _from_source(self, spec: dict[str, Any]) -> tuple[dict[str, Any], str]:

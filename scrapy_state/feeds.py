@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,6 +28,11 @@ from .stores import StoreReader
 
 logger = logging.getLogger("scrapy_state.state")
 
+#: Options without which a feed means something else: misspelt, the state feed is an item feed, and overwrites checkpoints.
+_DECISIVE_OPTIONS = ("item_classes", "checkpoint", "batch_file_size", "allow_lineage_folder")
+#: The beginning of a URI without its colon, or with one slash: it would be a folder of that name, or no address at all.
+_TORN_SCHEME = re.compile(r"(s3|gs|ftp|file)//|(s3|gs|ftp):/(?!/)")
+
 
 @dataclass(frozen=True)
 class StateFeed:
@@ -46,8 +53,10 @@ class StateFeed:
     def from_settings(cls, settings: BaseSettings) -> StateFeed | None:
         """Find it in FEEDS. Return None if FEEDS has no state feed.
 
-        :raises StateSettingsError: if FEEDS has two, or the format is neither json nor jsonlines
+        :raises StateSettingsError: if FEEDS has two, the format is neither json nor jsonlines, or an entry is misspelt
         """
+        for key, options in settings.getdict("FEEDS").items():
+            _check_spelling(str(key), options)
         entries = [(key, options) for key, options in settings.getdict("FEEDS").items() if is_state_feed(options)]
         if not entries:
             return None
@@ -76,6 +85,19 @@ class StateFeed:
             "that varies in its URI must be a zero-padded %(batch_id)",
             remedy=f"use {better!r}, for example, or STATE_FROM to resume from these files without writing",
         )
+
+
+def _check_spelling(uri: str, options: Mapping[str, Any]) -> None:
+    if torn := _TORN_SCHEME.match(uri):
+        raise StateSettingsError(
+            f"FEEDS has an entry that begins with {torn[0]!r}", remedy=f"correct it to '{torn[1] or torn[2]}://…'"
+        )
+    for option in options:
+        for meant in difflib.get_close_matches(str(option), _DECISIVE_OPTIONS, n=1, cutoff=0.85):
+            if option != meant:
+                raise StateSettingsError(
+                    f"FEEDS: {without_credentials(uri)!r} has the option {option!r}", remedy=f"correct it to {meant!r}"
+                )
 
 
 def requests_template(settings: BaseSettings) -> str | None:
@@ -181,7 +203,10 @@ def is_state_feed(options: Mapping[str, Any]) -> bool:
     classes = options.get("item_classes") or ()
     if isinstance(classes, (str, type)):
         return names_class(classes, StateItem)  # Scrapy accepts only a list, which matters in item feeds only.
-    return bool(classes) and all(load_object(cls) is StateItem for cls in classes)
+    try:
+        return bool(classes) and all(load_object(cls) is StateItem for cls in classes)
+    except (ImportError, NameError, ValueError) as error:  # what load_object() raises for a name that does not exist
+        raise StateSettingsError(f"FEEDS: item_classes is {classes!r}: {error}", remedy="correct the name") from error
 
 
 S = TypeVar("S", bound=StoreReader)

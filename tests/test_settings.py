@@ -16,7 +16,7 @@ from scrapy.utils.test import get_crawler
 from scrapy_state import StateItem
 from scrapy_state.exceptions import StateSettingsError
 from scrapy_state.feeds import StateFeed, item_feeds_with_checkpoints, uri_params
-from scrapy_state.model.setting_names import KNOWN, names_close_to_ours
+from scrapy_state.model.setting_names import KNOWN, doubtful_names, names_close_to_ours
 from scrapy_state.settings import StateSettings, get_settings
 
 STATE_URI = "s3://bucket/state/%(name)s/%(batch_id)010d.json"
@@ -199,7 +199,7 @@ class TestStateSettings:
         """A name that may be the project's own is not an error; a warning names the setting of ours that it looks like."""
         settings = Settings({name: "TX"})
         assert StateSettings.from_settings(settings) == read({})
-        assert list(names_close_to_ours(settings)) == [(name, near)]
+        assert list(names_close_to_ours(settings)) == list(doubtful_names(settings)) == [(name, near)]
 
     @pytest.mark.parametrize(
         "name", ["STATEMENT_TIMEOUT", "STATE_OF_THE_ART", "STATE_MACHINE", "STATE_FEED", "MY_STATE", "STATSD"]
@@ -297,6 +297,35 @@ class TestStateFeed:
         """Two state feeds are an error that names both."""
         with pytest.raises(StateSettingsError, match=r"2 state feeds.*/a/.*/b/.*keep one"):
             StateFeed.from_settings(with_feeds({"/a/%(batch_id)010d.json": STATE_FEED, "/b/%(batch_id)010d.json": STATE_FEED}))
+
+    @pytest.mark.parametrize("option", ["item_clases", "item_class", "itemclasses", "checkpoints", "batch_filesize"])
+    def test_misspelt_option(self, option: str) -> None:
+        """An option that decides what a feed is must not be misspelt: the items would overwrite the checkpoints."""
+        with pytest.raises(StateSettingsError, match=f"{STATE_URI[:5]}.*has the option '{option}'; correct it to '[a-z_]+'"):
+            StateFeed.from_settings(with_feeds({STATE_URI: {"format": "json", option: ["scrapy_state.StateItem"]}}))
+
+    def test_other_options(self) -> None:
+        """Scrapy's own options, and a plugin's, are none of our business."""
+        names = "encoding fields format indent item_export_kwargs item_filter overwrite postprocessing store_empty uri_params"
+        options = dict.fromkeys([*names.split(), "batch_item_count", "gzip_compresslevel", "batch_size", "classes"])
+        assert StateFeed.from_settings(with_feeds({ITEMS_URI: options})) is None
+
+    @pytest.mark.parametrize("uri", ["s3//me:s3cr3t@b/state/", "s3:/me:s3cr3t@b/state/", "gs:/b/", "file//b/"])
+    def test_torn_scheme(self, uri: str) -> None:
+        """A URI without its colon, or with one slash, would be a folder on the disk: it is an error, which has no password."""
+        with pytest.raises(StateSettingsError, match=r"correct it to '(s3|gs|file)://…'") as caught:
+            StateFeed.from_settings(with_feeds({f"{uri}%(batch_id)010d.json": STATE_FEED}))
+        assert "s3cr3t" not in str(caught.value)
+
+    @pytest.mark.parametrize("uri", ["s3://b/", "file:///b/", "file:/b/", "s3/b/", "/s3//b/", "./s3//b/"])
+    def test_whole_scheme(self, uri: str) -> None:
+        """URIs and paths are none."""
+        assert StateFeed.from_settings(with_feeds({f"{uri}%(batch_id)010d.json": STATE_FEED})) is not None
+
+    def test_class_that_does_not_exist(self) -> None:
+        """The error names the class."""
+        with pytest.raises(StateSettingsError, match=r"item_classes is \['scrapy_state.StateItm'\]: .*; correct the name"):
+            StateFeed.from_settings(with_feeds({STATE_URI: {"item_classes": ["scrapy_state.StateItm"]}}))
 
     @pytest.mark.parametrize("uri", [STATE_URI, "/a/%(batch_id)010d.csv", "/a/%(batch_id)010d"])
     @pytest.mark.parametrize("format", ["csv", "xml", "pickle", "marshal", None])

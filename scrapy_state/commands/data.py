@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from argparse import Namespace
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from fnmatch import fnmatch
 from itertools import chain, starmap
 from typing import Any
@@ -15,6 +16,7 @@ from ..dataset.decode import Decoder
 from ..dataset.item_files import Lineage, crawl_of, items_of, lineage_of
 from ..dataset.moved import Moved
 from ..dataset.verify import Problem, Verification, home_of
+from ..exceptions import StoreError
 from ..lineage.resolve import Resolution
 from ..model.item_file import ItemFile
 from ..model.words import size
@@ -46,7 +48,8 @@ def items(options: Namespace, settings: Settings) -> int:
         return _report_completeness(lineage) or (OK if options.only is None else NO)
     files = chain([first], files)
     if options.cat:
-        _print_items(files, Decoder(options.format), target, lineage.items)
+        with _pointing_to_map(target):
+            _print_items(files, Decoder(options.format), target, lineage.items)
     elif options.json:
         out_json_list(map(_as_json, files))
     else:
@@ -117,7 +120,7 @@ def verify_lineage(options: Namespace, settings: Settings) -> int:
         target.store, target.template, target.crawler.settings, Moved(options.map), options.deep, options.format
     )
     problems = []
-    with progress("checkpoints and files") as step:
+    with progress("checkpoints and files") as step, _pointing_to_map(target):
         stored = stored_problems(target, resolution.checkpoint, options.deep)
         for problem in chain(verification.problems(resolution.checkpoint), starmap(_stored_problem, stored)):
             step()
@@ -135,6 +138,18 @@ def verify_lineage(options: Namespace, settings: Settings) -> int:
             f"{verification.items:,} items{deep}: {f'{len(problems):,} wrong' if problems else 'all right'}"
         )
     return NO if problems else OK
+
+
+@contextmanager
+def _pointing_to_map(target: Target) -> Iterator[None]:
+    """Let the error about a store other than the checkpoints' say what to do if the files are no longer there."""
+    try:
+        yield
+    except StoreError as error:
+        here, there = home_of(target.store.uri(target.template.prefix)), home_of(error.uri)
+        if there != here:
+            error.remedy += f"; if the files have been moved to the checkpoints, add --map {there}/={here}/"
+        raise
 
 
 def _say_where(homes: set[str], here: str) -> None:

@@ -246,7 +246,7 @@ class CheckpointWriter:
             other = read_checkpoint(self.store, self.template, key)
         except CheckpointError:
             other = None
-        return f"belongs to run {other.run}" if other else "is not a checkpoint"
+        return f"belongs to run {other.run}, which stores checkpoints here, too" if other else "is not a checkpoint"
 
 
 def _units_of(checkpoint: Checkpoint | None) -> dict[str, Any]:

@@ -31,6 +31,11 @@ def names_close_to_ours(names: Iterable[object]) -> Iterator[tuple[str, str]]:
                 yield name, near
 
 
+def doubtful_names(names: Iterable[object]) -> Iterator[tuple[str, str]]:
+    """Yield those of :func:`names_close_to_ours` that may be a project's own; the others are errors."""
+    return ((name, near) for name, near in names_close_to_ours(names) if not is_misspelt(name, near))
+
+
 def is_misspelt(name: str, meant: str) -> bool:
     """Whether *name* can hardly be a project's own: it equals *meant*, or *meant* is long and a letter within it is wrong.
 

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -214,3 +215,14 @@ def test_files_in_another_bucket(history: History, bucket: str, s3_settings: dic
     assert f"--map s3://{bucket}/=file:///" in ran.err
     history.run(1)
     assert state(elsewhere, "verify").err.startswith("no checkpoint at")
+
+
+@pytest.mark.parametrize("verb", [("verify",), ("items", "--cat")])
+def test_bucket_that_is_gone(history: History, bucket: str, s3_settings: dict[str, str], verb: tuple[str, ...]) -> None:
+    """If the files are in a bucket that is gone, the error says how to read those that were moved."""
+    file = History(f"s3://{bucket}/data", s3_settings).file("a.jsonl", b"{}\n", 1)
+    history.settings = s3_settings
+    history.named(replace(file, uri=file.uri.replace(bucket, "gone")))
+    ran = state(history, *verb)
+    assert ran.code == 3, ran
+    assert "add --map s3://gone/=file:///" in ran.err

@@ -42,7 +42,7 @@ class Shell:
         ``timeout -s SIGNAL 7 …`` sends the signal after three checkpoints, however fast the machine is.
         """
         command = command.replace("8000", str(self.port))
-        timed = re.match(r"timeout -s (\w+) \d+ (.*)", command)
+        timed = re.match(r"timeout (?:--foreground )?-s (\w+) \d+ (.*)", command)
         script = f"exec {timed[2]}" if timed else f"{command}\ncode=$?\npwd > {self._where_file}\nexit $code"
         with (self.folder / ".out").open("w+") as out, (self.folder / ".err").open("w+") as err:
             process = subprocess.Popen(["bash", "-c", script], cwd=self._where, env=self._environment, stdout=out, stderr=err)
