@@ -14,7 +14,7 @@ from .base import StoreReader, StoreWriter
 from .retry import patiently
 
 #: How much is read at once. Two parts are in memory for a moment.
-_PART_BYTES = 4 << 20
+_PART_BYTES = 2 << 20
 
 
 class StoredFiles:
