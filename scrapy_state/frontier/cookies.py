@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from http.cookiejar import Cookie
 from typing import TYPE_CHECKING, Any
 
-from ..scrapy_internals import cookie_fields, watch_cookies
+from ..scrapy_internals import cookie_fields, cookies_in, watch_cookies
 from .codec.classes import Classes
 from .codec.values import Values
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("scrapy_state.state")
 
+#: The keys of jars, and their cookies
+Touched = dict[Any, list[Cookie]]
 _TEXT, _FLAG, _MAYBE_TEXT, _MAYBE_NUMBER = (str,), (bool,), (str, type(None)), (int, type(None))
 #: The arguments of http.cookiejar.Cookie -> their types
 _FIELDS: dict[str, tuple[type, ...]] = {
@@ -33,7 +35,7 @@ _FIELDS: dict[str, tuple[type, ...]] = {
 class CookieJars:
     """The jars of one crawl, each under the ``cookiejar`` of its requests' meta. Without cookies in the crawl, it has none.
 
-    Watches the crawl's CookiesMiddleware from now on. Nothing blocks; a cookie takes about 10 µs.
+    Watches the crawl's CookiesMiddleware from now on.
 
     :param engine: the crawl's engine; its crawler has the spider
     """
@@ -49,17 +51,21 @@ class CookieJars:
         self._known: dict[Any, bytes] = {}
         self._warned = False
 
-    def changed(self) -> list[dict[str, Any]]:
-        """Return the jars that have changed since the last call.
+    def touched(self) -> Touched:
+        """Return the jars that may have changed since the last call, as they are now: for :meth:`changed`."""
+        keys, self._touched = self._touched, {}
+        return {key: self._cookies(key) for key in keys}
+
+    def changed(self, touched: Touched) -> list[dict[str, Any]]:
+        """Return those of *touched* that are not as they were at the last call. Each cookie takes 10 µs: call it in a thread.
 
         A jar that can't be stored is left out, with one warning.
 
         :return: ``{"jar": key, "cookies": [all attributes of a cookie, …]}``, what JSON can hold, for :meth:`restore`
         """
-        touched, self._touched = self._touched, {}
         found = []
-        for key in touched:
-            cookies = self._cookies(key)
+        for key, jar in touched.items():
+            cookies = [cookie_fields(cookie) for cookie in jar]
             try:
                 digest = _digest(cookies)
                 if self._known.get(key, _NO_COOKIES) == digest:
@@ -89,12 +95,10 @@ class CookieJars:
             for cookie in cookies:
                 if not cookie.is_expired():
                     jar.set_cookie(cookie)
-            self._known[key] = _digest(self._cookies(key))
+            self._known[key] = _digest([cookie_fields(cookie) for cookie in self._cookies(key)])
 
-    def _cookies(self, key: Any) -> list[dict[str, Any]]:
-        if self._jars is None or key not in self._jars:
-            return []
-        return [cookie_fields(cookie) for cookie in self._jars[key]]
+    def _cookies(self, key: Any) -> list[Cookie]:
+        return [] if self._jars is None or key not in self._jars else cookies_in(self._jars[key])
 
     def _warn(self, key: Any) -> None:
         if not self._warned:
@@ -108,7 +112,10 @@ class CookieJars:
 
 
 def _digest(cookies: list[dict[str, Any]]) -> bytes:
-    return hashlib.blake2b(json.dumps(cookies).encode(), digest_size=16).digest()
+    digest = hashlib.blake2b(digest_size=16)
+    for cookie in cookies:  # one json.dumps() of them all would hold the GIL
+        digest.update(json.dumps(cookie).encode())
+    return digest.digest()
 
 
 _NO_COOKIES = _digest([])

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from scrapy.crawler import Crawler
 
@@ -24,7 +24,7 @@ from ..scrapy_internals import PAGE
 from .books.clean import begin_anew
 from .books.page import Page
 from .books.pages import Pages
-from .cookies import CookieJars
+from .cookies import CookieJars, Touched
 from .failures import PageFailures
 from .segments import OpenSegment, to_merge
 from .segments.files import SegmentFiles
@@ -47,11 +47,13 @@ class Snapshot:
 
     :param journal: what has changed since the last snapshot
     :param in_flight: the pages that the engine has
+    :param jars: the cookie jars that may have changed
     :param requests: the rest, with the segments of before
     """
 
     journal: OpenSegment
     in_flight: Sequence[int]
+    jars: Touched
     requests: Requests
 
 
@@ -177,8 +179,6 @@ class Recorder:
         """Return the requests as they are now. What changes from here on is for the next snapshot."""
         pages, journal = self.pages, self.pages.journal
         assert isinstance(journal, OpenSegment)
-        for jar in self._cookies.changed():
-            journal.cookies(jar)
         for kind, name in self._codec.take_used():
             journal.name(kind, name)
         pages.journal = self.new_journal()
@@ -194,7 +194,7 @@ class Recorder:
             held=len(pages.held),
             fingerprints=self._fingerprints,
         )
-        return Snapshot(journal, in_flight, requests)
+        return Snapshot(journal, in_flight, self._cookies.touched(), requests)
 
     def new_journal(self) -> OpenSegment:
         """Return an empty journal."""
@@ -208,11 +208,10 @@ class Recorder:
         :raises StoreError: if it can't be stored
         """
         assert self._files is not None
-        segments = [*self._segments]
-        if not snapshot.journal.empty:
+        segments, finished = [*self._segments], await threads.run(self._finish, snapshot)
+        if finished is not None:
             self._number += 1
-            file, size, digest = await threads.run(snapshot.journal.finish, snapshot.in_flight)
-            store = partial(self._files.store_segment, self._files.name(self._number), file, size, digest)
+            store = partial(self._files.store_segment, self._files.name(self._number), *finished)
             segments.append(await retry.run("a segment of the requests", partial(threads.run, store)))
         self._segments = segments
         stats = self._crawler.stats
@@ -261,6 +260,11 @@ class Recorder:
             "See scrapy state frontier --failed", what,
         )  # fmt: skip
         return True
+
+    def _finish(self, snapshot: Snapshot) -> tuple[IO[bytes], int, str] | None:
+        for jar in self._cookies.changed(snapshot.jars):
+            snapshot.journal.cookies(jar)
+        return None if snapshot.journal.empty else snapshot.journal.finish(snapshot.in_flight)
 
     async def _merge(self, threads: StoreThreads, first: int, end: int) -> None:
         assert self._files is not None

@@ -7,7 +7,7 @@ An older Scrapy must be able to import them, or the add-on could not say which v
 
 from .cloud import typed
 from .components import components, extensions, has_async, nearest_spider_middleware
-from .cookies import cookie_fields, watch_cookies
+from .cookies import cookie_fields, cookies_in, watch_cookies
 from .crawler import arguments_of, fail_when_closed, is_crawl, make_spider
 from .engine import (
     closes_when_idle,
@@ -38,6 +38,7 @@ __all__ = [
     "closes_when_idle",
     "components",
     "cookie_fields",
+    "cookies_in",
     "engine_of",
     "extensions",
     "fail_when_closed",

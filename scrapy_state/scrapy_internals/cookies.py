@@ -58,6 +58,11 @@ def _wrap(manager: Any, method: Callable[..., Any], name: str, touched: Callable
         manager._mw_methods_requiring_spider.add(watched)
 
 
+def cookies_in(jar: CookieJar) -> list[Cookie]:
+    """Return the cookies of *jar*, which replaces but never alters them. 20,000 take some ms; to iterate, ten times that."""
+    return [cookie for paths in jar._cookies.values() for names in paths.values() for cookie in names.values()]
+
+
 def cookie_fields(cookie: Cookie) -> dict[str, Any]:
     """Return all attributes of *cookie* as the arguments of :class:`http.cookiejar.Cookie`, which keeps one as ``_rest``."""
     return {name.lstrip("_"): value for name, value in vars(cookie).items()}

@@ -13,8 +13,8 @@ from ..model.stored_file import StoredFile
 from .base import StoreReader, StoreWriter
 from .retry import patiently
 
-#: How much is read at once
-_PART_BYTES = 8 << 20
+#: How much is read at once. Two parts are in memory for a moment.
+_PART_BYTES = 2 << 20
 
 
 class StoredFiles:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import time
+from http.cookiejar import Cookie
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -34,6 +35,10 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 def jars_of(downloader: Any) -> CookieJars:
     crawler = SimpleNamespace(spider=scrapy.Spider(name="cookies"))
     return CookieJars(cast(ExecutionEngine, SimpleNamespace(downloader=downloader, crawler=crawler)))
+
+
+def changed(jars: CookieJars) -> list[dict[str, Any]]:
+    return jars.changed(jars.touched())
 
 
 class Site:
@@ -71,7 +76,7 @@ def test_jars_come_back(key: Any) -> None:
     before, after = Site(), Site()
     meta = {} if key is None else {"cookiejar": key}
     before.get(SESSION, LASTING, "empty=", "bare", meta=meta, cookies={"own": "1"})
-    after.jars.restore(through_json(before.jars.changed()))
+    after.jars.restore(through_json(changed(before.jars)))
     jars = [site.manager.middlewares[0].jars for site in (before, after)]
     assert list(jars[1]) == [key]
     assert cookies_of(jars[1][key]) == cookies_of(jars[0][key])
@@ -85,41 +90,41 @@ def test_only_what_has_changed() -> None:
     """A jar is given out when its cookies are others than last time: new, altered or gone; not because it was used."""
     site = Site()
     site.get()
-    assert site.jars.changed() == []
+    assert changed(site.jars) == []
     site.get("a=1", meta={"cookiejar": "x"})
     site.get("b=1", meta={"cookiejar": "y"})
-    assert [each["jar"] for each in site.jars.changed()] == ["x", "y"]
-    assert site.jars.changed() == []
+    assert [each["jar"] for each in changed(site.jars)] == ["x", "y"]
+    assert changed(site.jars) == []
     site.get("a=1", meta={"cookiejar": "x"})
-    assert site.jars.changed() == []
+    assert changed(site.jars) == []
     site.get("b=2", meta={"cookiejar": "y"})
-    [changed] = site.jars.changed()
-    assert (changed["jar"], [each["value"] for each in changed["cookies"]]) == ("y", ["2"])
+    [jar] = changed(site.jars)
+    assert (jar["jar"], [each["value"] for each in jar["cookies"]]) == ("y", ["2"])
     site.get("b=; Max-Age=0", meta={"cookiejar": "y"})
-    assert site.jars.changed() == [{"jar": "y", "cookies": []}]
+    assert changed(site.jars) == [{"jar": "y", "cookies": []}]
     site.get(meta={"cookiejar": "x"}, cookies={"own": "1"})
-    assert [each["jar"] for each in site.jars.changed()] == ["x"]
+    assert [each["jar"] for each in changed(site.jars)] == ["x"]
 
 
 def test_what_was_restored_has_not_changed() -> None:
     """After restoring, a jar is given out again only when it changes; a later one replaces an earlier one of its key."""
     before, after = Site(), Site()
     before.get("a=1", "b=1")
-    jars = before.jars.changed()
+    jars = changed(before.jars)
     before.get("a=; Max-Age=0", "b=2")
-    jars += before.jars.changed()
+    jars += changed(before.jars)
     after.jars.restore(through_json(jars))
     assert after.get() == "b=2"
-    assert after.jars.changed() == []
+    assert changed(after.jars) == []
     after.get("b=3")
-    assert len(after.jars.changed()) == 1
+    assert len(changed(after.jars)) == 1
 
 
 def test_expired_cookies_are_not_restored() -> None:
     """What has expired while no crawl was running is left out; a cookie of the session is kept."""
     before, after = Site(), Site()
     before.get(SESSION, "old=1; Max-Age=1000")
-    [jar] = through_json(before.jars.changed())
+    [jar] = through_json(changed(before.jars))
     for cookie in jar["cookies"]:
         if cookie["expires"]:
             cookie["expires"] = int(time.time()) - 1
@@ -154,12 +159,37 @@ def test_a_middleware_that_waits() -> None:
     async def crawl() -> None:
         task = asyncio.ensure_future(site.manager.download_async(download, scrapy.Request("https://www.example.com/")))
         await asyncio.wait_for(middleware.waiting.wait(), 10)
-        assert site.jars.changed() == []
+        assert changed(site.jars) == []
         middleware.may_go_on.set()
         await task
 
     asyncio.run(crawl())
-    assert len(site.jars.changed()) == 1
+    assert len(changed(site.jars)) == 1
+
+
+def test_jars_of_the_moment() -> None:
+    """changed() tells what touched() has found, whatever the site sets in between; the next call tells that."""
+    site = Site()
+    site.get("a=1", "b=1")
+    touched = site.jars.touched()
+    site.get("a=2", "b=; Max-Age=0", "c=3")
+    values = [[each["value"] for each in jar["cookies"]] for jar in (*site.jars.changed(touched), *changed(site.jars))]
+    assert values == [["1", "1"], ["2", "3"]]
+
+
+def test_many_cookies_do_not_block() -> None:
+    """touched(), which a cut calls in the event loop, takes less than 20 ms for 20,000 cookies of 2,000 domains."""
+    site = Site()
+    site.get("a=1")
+    jar = site.manager.middlewares[0].jars[None]
+    for number in range(20_000):
+        fields = {**GOOD, "name": f"n{number}", "domain": f"{number % 2000}.example.com"}
+        jar.set_cookie(Cookie(**fields))
+    began = time.thread_time()
+    touched = site.jars.touched()
+    assert time.thread_time() - began < 0.02
+    [found] = site.jars.changed(touched)
+    assert len(found["cookies"]) == 20_001
 
 
 def test_keys_that_cannot_be_stored(caplog: pytest.LogCaptureFixture) -> None:
@@ -169,9 +199,9 @@ def test_keys_that_cannot_be_stored(caplog: pytest.LogCaptureFixture) -> None:
         site.get(SESSION, meta={"cookiejar": key})
     site.get("a=1")
     with caplog.at_level(logging.DEBUG):
-        assert [each["jar"] for each in site.jars.changed()] == [None]
+        assert [each["jar"] for each in changed(site.jars)] == [None]
         site.get("a=2", meta={"cookiejar": object()})
-        assert site.jars.changed() == []
+        assert changed(site.jars) == []
     [record] = [each for each in caplog.records if each.name.startswith("scrapy_state")]
     assert record.levelno == logging.WARNING
     assert "object" in record.getMessage()
@@ -182,10 +212,10 @@ def test_a_crawl_without_cookies() -> None:
     """With COOKIES_ENABLED = False, or another downloader, nothing is watched, given out or restored."""
     before, after = Site(), Site(COOKIES_ENABLED=False)
     before.get("a=1")
-    after.jars.restore(before.jars.changed())
+    after.jars.restore(changed(before.jars))
     assert after.get("a=1") == ""
-    assert after.jars.changed() == []
-    assert jars_of(object()).changed() == []
+    assert changed(after.jars) == []
+    assert changed(jars_of(object())) == []
 
 
 GOOD: dict[str, Any] = {

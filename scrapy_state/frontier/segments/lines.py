@@ -67,9 +67,9 @@ def _lines(stream: io.BufferedReader) -> Iterator[bytes]:
         yield line[:-1]
 
 
-def page_line(rest: bytes) -> PageLine:
-    """Return the page in a line."""
-    page, priority, flags, data = rest.split(b"\t", 3)
+def page_line(line: bytes) -> PageLine:
+    """Return the page in *line*, which begins with its kind: most lines are such, so nothing is done to them before."""
+    _, page, priority, flags, data = line.split(b"\t", 4)
     return int(page), int(priority), b"s" in flags, data
 
 
@@ -115,9 +115,8 @@ def _held(rest: bytes) -> tuple[int, dict[str, Any]]:
     return int(page), json_object(info, "reason", "sent")
 
 
-#: kind of a line -> returns what the target's method of that kind takes
+#: kind of a line, except b"+" -> returns what the target's method of that kind takes
 PARSERS: dict[bytes, Callable[[bytes], tuple[Any, ...]]] = {
-    b"+": page_line,
     b"-": lambda rest: (numbers(rest),),
     b"s": lambda rest: (packed(rest),),
     b"o": form,

@@ -115,8 +115,6 @@ class _Merge:
     def _look(self, at: int, line: bytes) -> None:
         """Remember from *line* what decides which lines to leave out."""
         kind = line.partition(b"\t")[0]
-        if kind not in PARSERS:
-            raise ValueError(f"a line of an unknown kind: {kind[:20]!r}")
         if kind == b"+":
             page = _page(line)
             if page in self._removed:  # it was put back
@@ -128,6 +126,8 @@ class _Merge:
             self._forgotten = at
         elif kind == b"c":
             self._jars[json.dumps(json_object(line[2:], "jar")["jar"])] = at
+        elif kind not in PARSERS:
+            raise ValueError(f"a line of an unknown kind: {kind[:20]!r}")
 
     def _write(self) -> None:
         if self._forgotten >= 0 and not self._is_oldest:

@@ -93,15 +93,16 @@ def _records(file: IO[bytes]) -> Iterator[tuple[bytes, tuple[Any, ...]]]:
     pages: list[PageLine] = []
     with damage():
         for line in opened(file)[1]:
-            kind, _, rest = line.partition(b"\t")
-            if kind == b"+":
-                pages.append(page_line(rest))
+            is_page = line[:2] == b"+\t"
+            if is_page:
+                pages.append(page_line(line))
                 if len(pages) < A_LINE:
                     continue
             if pages:
                 yield b"+", (pages,)
                 pages = []
-            if kind != b"+":
+            if not is_page:
+                kind, _, rest = line.partition(b"\t")
                 yield kind, PARSERS[kind](rest)
         if pages:
             yield b"+", (pages,)

@@ -118,7 +118,8 @@ class OpenSegment:
 
     def cookies(self, jar: Mapping[str, Any]) -> None:
         """Note a cookie jar that has changed: ``{"jar": key, "cookies": […]}``."""
-        self._line(b"c\t%s" % json_bytes(jar))
+        cookies = b",".join(map(json_bytes, jar["cookies"]))  # one json.dumps() of them all would hold the GIL
+        self._line(b'c\t{"jar":%s,"cookies":[%s]}' % (json_bytes(jar["jar"]), cookies))
 
     def name(self, kind: str, name: str) -> None:
         """Note a name in use; *kind*: "callback", "errback" or "class"."""
