@@ -462,7 +462,7 @@ def test_start_waits_for_units_in_flight(tmp_path: Path) -> None:
         self.most = 0
         for u in range(300):
             yield self.unit(u)
-            self.most = max(self.most, len(self.crawler.engine.scheduler))
+            self.most = max(self.most, len(self.crawler.engine._slot.scheduler))
 
     def closed(self, reason):
         self.logger.info("most requests waiting: %s", self.most)
@@ -478,9 +478,9 @@ class Slow:  # until start() is held, so that no more requests come
 
     async def process_request(self, request):
         while not self.is_held:
-            waiting = len(self.crawler.engine.scheduler)
+            waiting = len(self.crawler.engine._slot.scheduler)
             await asyncio.sleep(0.5)
-            self.is_held = self.is_held or 0 < waiting == len(self.crawler.engine.scheduler)
+            self.is_held = self.is_held or 0 < waiting == len(self.crawler.engine._slot.scheduler)
 """
     ended = local(tmp_path, source, STATE_INTERVAL=60)
     [line] = ended.lines("most requests waiting")
@@ -614,7 +614,7 @@ def test_odd_ways_of_requests(tmp_path: Path) -> None:
         yield {"key": "again " + other.text}
 
     async def queue(self, response):
-        self.crawler.engine.scheduler.enqueue_request(scrapy.Request("data:,queued", self.parse, meta=response.meta))
+        self.crawler.engine._slot.scheduler.enqueue_request(scrapy.Request("data:,queued", self.parse, meta=response.meta))
         await asyncio.sleep(0.2)
         yield {"key": "queue"}
 
