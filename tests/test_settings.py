@@ -180,6 +180,7 @@ class TestStateSettings:
         """A name that can only be a misspelt name of ours is an error that says which one."""
         with pytest.raises(StateSettingsError, match=f"no setting {name}; correct the name if you meant {meant}, else"):
             read({name: value})
+        assert not list(doubtful_names([name]))  # no WARNING besides the ERROR
 
     @pytest.mark.parametrize(
         ("name", "near"),
