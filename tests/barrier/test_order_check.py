@@ -269,6 +269,7 @@ def test_enough_state_items(caplog: pytest.LogCaptureFixture, monkeypatch: pytes
     assert not caplog.records
 
 
+@pytest.mark.long
 def test_state_items_while_requests_are_out(tmp_path: Path, numbered_site: Any) -> None:
     """Without requests in the checkpoints, state items that come while other requests are out get a warning, and one with the
     numbers at the end. Others get none, nor does a crawl whose checkpoints contain requests."""

@@ -366,7 +366,7 @@ def _faked(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     logging.disable(logging.NOTSET)
 
 
-@pytest.mark.parametrize("part", range(PARTS))
+@pytest.mark.parametrize("part", [0, *(pytest.param(part, marks=pytest.mark.long) for part in range(1, PARTS))])
 def test_model(part: int) -> None:
     """Whatever happens, every checkpoint names exactly what its spider had yielded, and no stored file changes."""
     print(f"STATE_MODEL_SEED={SEED} STATE_MODEL_EXAMPLES={EXAMPLES}, part {part}")

@@ -90,6 +90,7 @@ class Failures:
         return faults
 
 
+@pytest.mark.long
 def test_a_call_that_fails_loses_nothing(crawls: Crawls, tmp_path: Path) -> None:
     """Whichever call of a resumed crawl fails, the crawl continues or ends with one error, and the next run completes it."""
     folder = tmp_path / "crawl"

@@ -100,7 +100,7 @@ def test_redirects(pages: Place, links: str) -> None:
     assert pages.keys == dict.fromkeys(["index", *targets], 1)
 
 
-@pytest.mark.parametrize("on_disk", [False, True])
+@pytest.mark.parametrize("on_disk", [pytest.param(False, marks=pytest.mark.long), True])
 def test_many_requests(pages: Place, on_disk: bool) -> None:
     """A spider that sends thousands of requests at once, killed: each is there once, whether they are kept on disk or not."""
     source = """

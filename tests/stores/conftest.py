@@ -101,7 +101,11 @@ def sqlite_place(tmp_path: Path) -> EmptyPlace:
 
 
 @pytest.fixture(
-    params=["swift", *(pytest.param(each, marks=pytest.mark.campaign) for each in ("rgw", "rgw_versioned"))], scope="module"
+    params=[
+        pytest.param("swift", marks=pytest.mark.long),
+        *(pytest.param(each, marks=pytest.mark.campaign) for each in ("rgw", "rgw_versioned")),
+    ],
+    scope="module",
 )
 def server(request: pytest.FixtureRequest) -> RealServer:
     """A real S3 server, whose buckets are versioned or not."""

@@ -17,8 +17,8 @@ MIN_PART_BYTES = 5 * 1024 * 1024
 # a proxy that behaves like Ceph; "rgw" is Ceph.
 @pytest.fixture(
     params=[
-        *("local", "s3", "ceph", "sqlite", "swift"),
-        pytest.param("swift_https", marks=pytest.mark.long),
+        *("local", "s3", "ceph", "sqlite"),
+        *(pytest.param(each, marks=pytest.mark.long) for each in ("swift", "swift_https")),
         *(pytest.param(each, marks=pytest.mark.campaign) for each in ("rgw", "rgw_https")),
     ],
     scope="class",
