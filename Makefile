@@ -11,7 +11,7 @@ test: $(STAMP) redis-server
 
 # More whole crawls: platforms, commands, Redis, units, and cases beside the ones that `make test` has
 test-long: $(STAMP) redis-server
-	$(BIN)/python -m pytest -m long
+	$(BIN)/python -m pytest -m 'long and not campaign'
 
 # The contract, kills and two writers on real S3 servers, Swift and Ceph RGW, over http and https. They are installed on first use
 test-servers: $(STAMP) ceph

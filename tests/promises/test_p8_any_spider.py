@@ -28,7 +28,10 @@ def long_scenario(seed: int, shape: str, **chosen: Any) -> Scenario:
 
 LONG = [
     *(long_scenario(100 + number, name) for number, name in enumerate(SHAPES) if not SHAPES[name].clean),
-    *(long_scenario(200 + number, name, interval=0, ends=OTHER_ENDS) for number, name in enumerate(list(SHAPES)[::3])),
+    *(
+        pytest.param(long_scenario(200 + number, name, interval=0, ends=OTHER_ENDS), marks=pytest.mark.campaign)
+        for number, name in enumerate(list(SHAPES)[::3])
+    ),
 ]
 
 
