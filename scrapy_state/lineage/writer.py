@@ -200,7 +200,6 @@ class CheckpointWriter:
         try:
             if not self.store.atomic:
                 self._check_last()
-                self._check_free(checkpoint)
             self._create(checkpoint)
         except KeyTaken as error:
             key = self._key(checkpoint)
@@ -233,13 +232,6 @@ class CheckpointWriter:
             stored = None
         if stored is None or stored.digest != self.last.digest:
             raise StateConflict(f"the file is no longer what this run stored: it {self._whose(key)}", uri=self.store.uri(key))
-
-    def _check_free(self, checkpoint: Checkpoint) -> None:
-        """Where the store may ignore "create only": look first, so that only a writer in the same instant is missed."""
-        key = self._key(checkpoint)
-        data = self.store.read(key)
-        if data is not None and data != checkpoint.to_bytes(self.format):
-            raise KeyTaken("the file exists already, with other content; nothing is overwritten", uri=self.store.uri(key))
 
     def _whose(self, key: str) -> str:
         try:
