@@ -21,13 +21,16 @@ class SeenSet:
     """A set of fingerprints. Takes about 16 bytes for each. Nothing in it blocks.
 
     A fingerprint is its first 12 bytes: two that differ only after those are the same.
+
+    :param expected: how many there will soon be, so that the table need not grow
     """
 
-    def __init__(self) -> None:
-        self._buckets = [b""]
+    def __init__(self, expected: int = 0) -> None:
+        self._buckets = [b""] * max(1, expected // _KEYS_PER_BUCKET)
+        first_round = 1 << (len(self._buckets).bit_length() - 1)
         #: selects a bucket of the first round of this size; the buckets below *_split* have already been split into two
-        self._mask = 0
-        self._split = 0
+        self._mask = first_round - 1
+        self._split = len(self._buckets) - first_round
         self._count = 0
 
     def add(self, fingerprint: bytes) -> bool:

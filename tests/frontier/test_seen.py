@@ -21,10 +21,13 @@ KEYS = st.one_of(
 )
 
 
-@given(steps=st.lists(st.tuples(st.sampled_from(["add", "ask", "update"]), st.lists(KEYS, max_size=60)), max_size=12))
-def test_it_behaves_as_a_set(steps: list[tuple[str, list[bytes]]]) -> None:
+@given(
+    steps=st.lists(st.tuples(st.sampled_from(["add", "ask", "update"]), st.lists(KEYS, max_size=60)), max_size=12),
+    expected=st.integers(0, 400),
+)
+def test_it_behaves_as_a_set(steps: list[tuple[str, list[bytes]]], expected: int) -> None:
     """Whatever is added or asked for, in any order: the answers are those of Python's set of the first 12 bytes."""
-    seen, model = SeenSet(), set[bytes]()
+    seen, model = SeenSet(expected), set[bytes]()
     for what, keys in steps:
         if what == "update":
             seen.update(b"".join(key[:KEY_BYTES] for key in keys))
@@ -38,11 +41,13 @@ def test_it_behaves_as_a_set(steps: list[tuple[str, list[bytes]]]) -> None:
     assert all(key in seen for key in model)
 
 
-def test_many_keys() -> None:
-    """Through thousands of splits no key is lost, and none appears, whether they were added one by one or 500 at a time."""
+@pytest.mark.parametrize("expected", [0, 1_000, 40_000, 1_000_000])
+def test_many_keys(expected: int) -> None:
+    """Through thousands of splits no key is lost, and none appears, whether they were added one by one or 500 at a time, and
+    however many were expected."""
     draw = random.Random(5)
     keys = [draw.randbytes(20) for _ in range(50_000)]
-    seen = SeenSet()
+    seen = SeenSet(expected)
     assert all(seen.add(key) for key in keys[:20_000])
     for begin in range(20_000, 50_000, 500):
         seen.update(b"".join(key[:KEY_BYTES] for key in keys[begin : begin + 500]))
