@@ -2,7 +2,8 @@
 
 ``python benchmarks/pending.py --size 1000000``: crawls on this machine, each in its own process, without a network: a
 download handler makes up the responses. Each crawl collects SIZE requests from 100 hub pages, then crawls 1,000 of them, with 5
-new links each, and is killed. Then the next run starts. Scrapy without checkpoints is next to it, in memory and with JOBDIR.
+new links each, and is killed. Then the next run starts. Scrapy without checkpoints is next to it, in memory and with JOBDIR, whose
+queues are files, or SQLite since Scrapy 2.19.
 
 Goals, for 1,000,000 pending requests:
 
@@ -54,6 +55,7 @@ ADDON = {"ADDONS": {"scrapy_state.Addon": 500}, "STATE_INTERVAL": 5, "FEEDS": {*
 KINDS: dict[str, dict[str, Any]] = {
     "Scrapy": {"FEEDS": ITEMS},
     "JOBDIR": {"FEEDS": ITEMS, "JOBDIR": "job"},
+    "JOBDIR, SQLite": {"FEEDS": ITEMS, "JOBDIR": "job", "SCHEDULER_DISK_QUEUE": "scrapy.squeues.PickleLifoSQLiteQueue"},
     "state": ADDON,
     "state, on disk": {**ADDON, "STATE_REQUESTS_ON_DISK": True},
 }
