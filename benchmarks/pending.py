@@ -2,8 +2,8 @@
 
 ``python benchmarks/pending.py --size 1000000``: crawls on this machine, each in its own process, without a network: a
 download handler makes up the responses. Each crawl collects SIZE requests from 100 hub pages, then crawls 1,000 of them, with 5
-new links each, and is killed. Then the next run starts. Scrapy without checkpoints is next to it, in memory and with JOBDIR, whose
-queues are files, or SQLite since Scrapy 2.19.
+new links each, and is killed. Then the next run starts. Scrapy without checkpoints is next to it, in memory and with JOBDIR,
+whose queues are files, or SQLite (Scrapy 2.19 and later).
 
 Goals, for 1,000,000 pending requests:
 
