@@ -137,7 +137,7 @@ def at_later_commit(place: str, kind: str, newest: int) -> Fault:
         return Fault(kind, ITEM_PUT.format(batch="00002" if kind == "403" else r"(?!00001)\d+"), count=inf)
     if place == "state PUT":
         return Fault(kind, STATE_PUT.format(id=id), count=inf)
-    return Fault(kind, GET.format(id=before), first=2, count=inf)
+    return Fault(kind, GET.format(id=before), count=inf)
 
 
 def stopped(run: Crawl, kind: str = "500") -> tuple[int, dict[str, Any]]:
