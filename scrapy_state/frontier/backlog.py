@@ -177,13 +177,12 @@ class DiskBacklog:
     def push(self, entries: Sequence[PageLine]) -> None:
         """See :class:`Backlog`."""
         has_queue = self._has_start_queue
-        ranks = {priority: _rank(priority) for priority in {entry[1] for entry in entries}}
-        rows = [(page, ranks[priority], is_start and has_queue, data) for page, priority, is_start, data in entries]
+        rows = [(page, _rank(priority), is_start and has_queue, data) for page, priority, is_start, data in entries]
         self._buffer += rows
         if rows and not self._count:
-            self._top = -min(ranks.values())
-        elif rows and self._top is not None:
-            self._top = max(self._top, -min(ranks.values()))
+            self._top = -rows[0][1]
+        if self._top is not None:
+            self._top = max([self._top, *(-row[1] for row in rows)])
         self._count += len(rows)
         if len(self._buffer) >= _BUFFERED:
             self._flush()

@@ -70,7 +70,7 @@ def _lines(stream: io.BufferedReader) -> Iterator[bytes]:
 def page_line(line: bytes) -> PageLine:
     """Return the page in *line*, which begins with its kind: most lines are such, so nothing is done to them before."""
     _, page, priority, flags, data = line.split(b"\t", 4)
-    return int(page), 0 if priority == b"0" else int(priority), b"s" in flags, data  # int() takes as long as all the rest
+    return int(page), int(priority), b"s" in flags, data
 
 
 def numbers(rest: bytes) -> list[int]:
