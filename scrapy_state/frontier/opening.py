@@ -32,7 +32,7 @@ from .codec import Codec
 from .cookies import CookieJars
 from .recorder import Recorder
 from .restoring import MOST_DEATHS, Restored
-from .seen import KEY_BYTES, SeenSet
+from .seen import SeenSet
 from .segments.files import SegmentFiles, StoredSegments, open_requests
 from .start import StartRequests
 
@@ -129,7 +129,7 @@ async def open_frontier(
     assert crawler.engine is not None
     codec, open_file, fingerprints = Codec(crawler.spider), temporary_files(crawler.settings), _fingerprints(crawler)
     continued, threads = resolver.continued, StoreThreads()
-    restored = Restored(_backlog(settings, crawler.settings, scheduler), SeenSet(_seen_at_most(continued)))
+    restored = Restored(_backlog(settings, crawler.settings, scheduler), SeenSet(0 if continued is None else continued.seen))
     if continued is not None:
         _check_fingerprints(continued, fingerprints)
         stored = _stored_segments(crawler, settings)
@@ -194,11 +194,6 @@ def _backlog(settings: StateSettings, crawler_settings: BaseSettings, scheduler:
     start_queue = scheduler._smqclass
     order = is_first_out(scheduler.mqclass), None if start_queue is None else is_first_out(start_queue)
     return DiskBacklog(temporary_folder(crawler_settings), *order) if settings.requests_on_disk else MemoryBacklog(*order)
-
-
-def _seen_at_most(requests: Requests | None) -> int:
-    """Return how many fingerprints *requests* has: no more than its segments have room for, whatever it says."""
-    return 0 if requests is None else min(requests.seen, sum(segment.bytes for segment in requests.segments) // KEY_BYTES)
 
 
 def _fingerprints(crawler: Crawler) -> tuple[str, ...]:

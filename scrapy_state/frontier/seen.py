@@ -14,6 +14,8 @@ from typing import Final
 KEY_BYTES: Final = 12
 #: One bucket is split whenever this many keys have been added.
 _KEYS_PER_BUCKET = 24
+#: How many keys there is room for at once: 3 MB of empty buckets. A table with more of them grows.
+_MOST_EXPECTED = 10_000_000
 _KEY = Struct(f"{KEY_BYTES}s")
 
 
@@ -26,7 +28,7 @@ class SeenSet:
     """
 
     def __init__(self, expected: int = 0) -> None:
-        self._buckets = [b""] * max(1, expected // _KEYS_PER_BUCKET)
+        self._buckets = [b""] * max(1, min(expected, _MOST_EXPECTED) // _KEYS_PER_BUCKET)
         first_round = 1 << (len(self._buckets).bit_length() - 1)
         #: selects a bucket of the first round of this size; the buckets below *_split* have already been split into two
         self._mask = first_round - 1

@@ -41,7 +41,7 @@ def test_it_behaves_as_a_set(steps: list[tuple[str, list[bytes]]], expected: int
     assert all(key in seen for key in model)
 
 
-@pytest.mark.parametrize("expected", [0, 1_000, 40_000, 1_000_000])
+@pytest.mark.parametrize("expected", [-1, 0, 1_000, 40_000, 1_000_000, 10**15])
 def test_many_keys(expected: int) -> None:
     """Through thousands of splits no key is lost, and none appears, whether they were added one by one or 500 at a time, and
     however many were expected."""
